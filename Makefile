@@ -22,10 +22,11 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/repository
 	$(BIN)/mkdocs build --strict --quiet
 
-# What follows from the table of calls: typed methods, the catalogue, the reference pages.
+# What follows from the code: typed methods, the catalogue, the reference pages, the pictures.
 generate: $(STAMP)
 	$(BIN)/python scripts/generate.py
 	$(BIN)/python scripts/reference.py
+	$(BIN)/python scripts/pictures.py
 
 bench: $(STAMP)
 	@sh scripts/services.sh bench

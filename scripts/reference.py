@@ -1,24 +1,18 @@
-"""Writes the reference pages that follow from the code: error codes, command line, configuration, events.
+"""Writes the reference pages that follow from the code: error codes, command line, configuration, events, wire.
 
 ``python scripts/reference.py`` writes them; a test compares them with what the code would give today.
 """
 
-import inspect
+from collections.abc import Mapping
 from pathlib import Path
 
-import attrs
-import click
+import cli_reference
+import configuration_reference
 import protocol_matrix
 import wire_reference
 
-from fleetcore.cli.root import root
 from fleetcore.errors import CODES
-from fleetcore.interfaces.provider import Limits, Provider
-from fleetcore.listening.limits import ListenerLimits
 from fleetcore.model.events import CORE, SUBJECT, EventType
-from fleetcore.runtime.config import CaSection, FirmwareSection, FleetSection, RetentionSection
-from fleetcore.runtime.mirroring import MirrorSection
-from fleetcore.runtime.plugins import PluginHost
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "reference"
 
@@ -42,96 +36,6 @@ def errors() -> str:
             f"| `{name}` | {code.http} | {coap} | {mqtt} | {'yes' if code.temporary else 'no'} | {code.title} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def cli() -> str:
-    """Every command with its options."""
-    lines = [
-        "# Command line",
-        "",
-        "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found, 4 conflict, 5 refused, 6 unreachable,",
-        "7 partly done. Commands work on the data folder (`--data`), through the server's socket where one holds it.",
-        "",
-    ]
-    context = click.Context(root, info_name="fleetcore")
-    for name in root.list_commands(context):
-        command = root.get_command(context, name)
-        assert command is not None
-        lines += _command(f"fleetcore {name}", command)
-    return "\n".join(lines)
-
-
-def _command(path: str, command: click.Command) -> list[str]:
-    lines = [f"## {path}", "", inspect.cleandoc(command.help or ""), ""]
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            names = ", ".join(f"`{opt}`" for opt in parameter.opts)
-            default = (
-                ""
-                if parameter.default in (None, False, (), "") or "Sentinel" in repr(parameter.default)
-                else f" Default: `{parameter.default}`."
-            )
-            lines.append(f"- {names}: {parameter.help or parameter.type.name}{default}")
-        else:
-            lines.append(f"- `{parameter.metavar or (parameter.name or '').upper()}`")
-    if command.params:
-        lines.append("")
-    if isinstance(command, click.Group):
-        for name in sorted(command.commands):
-            lines += _command(f"{path} {name}", command.commands[name])
-    return lines
-
-
-def configuration() -> str:
-    """Every key of fleet.toml, of the core and of the plugins installed."""
-    lines = [
-        "# Configuration",
-        "",
-        "`fleet.toml` in the data folder. An unknown key is refused with file, line and the nearest known one. The",
-        "environment overrides single keys: `FLEETCORE_FLEET__NAME=lab` sets `[fleet] name`. A secret is a reference,",
-        "`env:NAME` or `file:PATH`, never a value. Several instances of a kind: `[detectors.hot-store]` with",
-        '`kind = "threshold"`; without `kind` the name is the kind. `[detectors.NAME]` also takes `metrics`, the',
-        "metric names it sees (all by default), and `where`, a [query](query.md) that selects the devices whose",
-        "readings it sees; `[clouds.NAME]` takes the keys of the section of that name beside those of its plugin.",
-        "`[admission.NAME]` requires a check of enrolments: see [let devices in](../how-to/let-devices-in.md).",
-        'Where two plugins offer one kind, `kind = "plugin:name"` says which is meant.',
-        "",
-    ]
-    lines += _section("[fleet]", FleetSection) + _section("[ca]", CaSection)
-    lines += (
-        _section("[retention]", RetentionSection)
-        + _section("[firmware]", FirmwareSection)
-        + _section("[limits]", Limits)
-    )
-    lines += _section("[listeners]", ListenerLimits)
-    lines += _section("[clouds.NAME]", MirrorSection)
-    host = PluginHost()
-    for kind in ("storage", "protocols", "detectors", "notifiers", "clouds", "services", "admission"):
-        for name, provider in sorted(host.offers(kind).items()):
-            header = "[storage]" if kind == "storage" else f"[{kind}.{name}]"
-            lines += _section(header, provider.config_class, provider)
-    return "\n".join(lines)
-
-
-def _section(header: str, cls: type, provider: Provider[object] | None = None) -> list[str]:
-    lines = [f"## {header}", "", inspect.cleandoc(cls.__doc__ or ""), ""]
-    if provider is not None and provider.summary:
-        lines[2:2] = [provider.summary[0].upper() + provider.summary[1:] + ".", ""]
-    fields = attrs.fields(cls)
-    if not fields:
-        return [*lines, "No keys.", ""]
-    lines += ["| key | default |", "|---|---|"]
-    for field in fields:
-        default = "required" if field.default is attrs.NOTHING else f"`{_plain(field.default)}`"
-        lines.append(f"| `{field.name}` | {default} |")
-    return [*lines, ""]
-
-
-def _plain(default: object) -> object:
-    if isinstance(default, tuple):
-        return list(default)
-    made = getattr(default, "factory", None)
-    return default if made is None else made() if made in (list, dict) else ""
 
 
 def events() -> str:
@@ -182,21 +86,40 @@ def _event(event_type: EventType) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def wire() -> str:
-    """What every device may say and be told: prose with the table of message types in it."""
-    return wire_reference.filled_in((PAGES / "wire.md").read_text())
+def pages() -> dict[str, str]:
+    """Every page that follows from the code, by its name below docs/reference."""
+    return {
+        "protocols.md": protocol_matrix.page(),
+        "errors.md": errors(),
+        "events.md": events(),
+        **cli_reference.pages(PAGES),
+        **configuration_reference.pages(PAGES),
+        **wire_reference.pages(PAGES),
+    }
 
 
-GENERATED = {
-    "protocols.md": protocol_matrix.page,
-    "errors.md": errors,
-    "cli.md": cli,
-    "configuration.md": configuration,
-    "events.md": events,
-    "wire.md": wire,
-}
+def stale(made: Mapping[str, str]) -> list[str]:
+    """The pages that are not what the code gives, those that it gives no more among them."""
+    there = {
+        page.relative_to(PAGES).as_posix()
+        for name in made
+        if "/" in name
+        for page in (PAGES / name).parent.glob("*.md")
+        if (PAGES / name).parent.name == "cli"
+    }
+    changed = [
+        name
+        for name, text in made.items()
+        if not (PAGES / name).is_file() or (PAGES / name).read_text(encoding="utf-8").strip() != text.strip()
+    ]
+    return sorted([*changed, *(there - made.keys())])
+
 
 if __name__ == "__main__":
-    for name, make in GENERATED.items():
-        (PAGES / name).write_text(make())
+    for name in stale(written := pages()):
+        if name in written:
+            (PAGES / name).parent.mkdir(exist_ok=True)
+            (PAGES / name).write_text(written[name].rstrip() + "\n", encoding="utf-8")
+        else:
+            (PAGES / name).unlink()
         print(PAGES / name)

@@ -1,13 +1,16 @@
-"""The parts of docs/reference/wire.md that follow from the table of message types: the table, and every body.
+"""The parts of docs/reference/wire.md and of the folder beside it that follow from the table of message types.
 
-The page is prose with two marked regions; what stands between the marks is written by ``scripts/reference.py``.
+The pages are prose with marked regions, the table and the bodies; ``scripts/reference.py`` writes what stands between
+the marks.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from msgspec import Struct
 from msgspec import inspect as types
+from regions import filled_in
 
 from fleetcore.model.message import Direction, MessageType
 from fleetcore.wire import messages
@@ -18,18 +21,19 @@ _WORDS = {
     types.StrType: "text", types.IntType: "integer", types.FloatType: "number", types.BoolType: "boolean",
     types.AnyType: "any JSON", types.CustomType: "time", types.DictType: "object",
 }  # fmt: skip
-_MARK = "<!-- {name}: written by scripts/reference.py -->"
 
 
-def filled_in(page: str) -> str:
-    """The page with its marked regions as they follow from the table now."""
-    for name, text in (("table", table()), ("bodies", bodies())):
-        begin, end = _MARK.format(name=name), _MARK.format(name=f"end of {name}")
-        before, _, rest = page.partition(begin)
-        _, found, after = rest.partition(end)
-        assert found, f"the page has no region {name}"
-        page = f"{before}{begin}\n{text}\n{end}{after}"
-    return page
+def pages(folder: Path) -> dict[str, str]:
+    """The pages by their names below ``folder``, with their regions as they follow from the table now."""
+    return {
+        name: filled_in((folder / name).read_text(encoding="utf-8"), region, text)
+        for name, region, text in (
+            ("wire.md", "table", table()),
+            ("wire/from-a-device.md", "bodies", _bodies("5", _UP)),
+            ("wire/calls.md", "bodies", _bodies("6", _CALLS)),
+            ("wire/to-a-device.md", "bodies", _bodies("7", _DOWN)),
+        )
+    }
 
 
 def table() -> str:
@@ -53,21 +57,14 @@ def _row(row: MessageType) -> str:
     return f"| {row.title} | {', '.join(mqtt)}{later} | {path}{alias} | {row.statuses or '-'} | `{row.name}` |"
 
 
-def bodies() -> str:
-    """Every body with its members and an example, first those from a device, then those to it."""
-    sections = (
-        ("5. Messages from a device", [row for row in messages.ALL if row.direction is Direction.UP and not row.later]),
-        (
-            "6. Calls, with their answers",
-            [row for row in messages.ALL if row.direction is Direction.CALL and row is not messages.ARTIFACT],
-        ),
-        ("7. Messages to a device", [row for row in messages.ALL if row.direction is Direction.DOWN]),
-    )
-    lines: list[str] = []
-    for title, rows in sections:
-        lines += [f"## {title}", ""]
-        for number, row in enumerate(rows, 1):
-            lines += _section(f"{title.partition('.')[0]}.{number}", row)
+_UP = [row for row in messages.ALL if row.direction is Direction.UP and not row.later]
+_CALLS = [row for row in messages.ALL if row.direction is Direction.CALL and row is not messages.ARTIFACT]
+_DOWN = [row for row in messages.ALL if row.direction is Direction.DOWN]
+
+
+def _bodies(section: str, rows: Iterable[MessageType]) -> str:
+    """Every body with its members and an example."""
+    lines = [line for number, row in enumerate(rows, 1) for line in _section(f"{section}.{number}", row)]
     return "\n".join(lines).rstrip()
 
 

@@ -19,9 +19,7 @@ from fleetcore.model.names import MAX_METRIC_LENGTH, METRIC_ALPHABET
 from fleetcore.model.operator import Permission
 from fleetcore.model.retention import Periods, fits
 
-Days = Annotated[
-    float, Meta(ge=1 / 1440, le=100_000, description="As if readings were kept so many days, whatever is configured.")
-]
+Days = Annotated[float, Meta(ge=1 / 1440, le=100_000, description="Assume this period instead of the configured one.")]
 OfMetrics = Annotated[
     str,
     Meta(

@@ -66,7 +66,7 @@ def keygen(name: Path, passphrase: str | None, output: str) -> None:
 @click.option(
     "--days", type=Number(0, min_open=True), default=90.0, show_default=True, help="How long it may be begun."
 )
-@click.option("--chunk", type=click.IntRange(1024), help="Also sign digests of pieces of so many bytes.")
+@click.option("--chunk", type=click.IntRange(1024), help="Also sign digests of pieces of this length, in bytes.")
 @click.option("--delta-from", type=_THERE, help="The image that this one is a patch for.")
 @click.option("--out", type=_FILE, help="Where to write the manifest.  [default: IMAGE.manifest.json]")
 @output_option

@@ -85,11 +85,14 @@ class Limits:
     Attributes:
         message_bytes: longest message body.
         json_depth: deepest nesting.
-        twin_bytes, twin_keys: of one twin section.
-        metrics: names per device.
-        rate_per_s, burst: the token bucket of a device, in messages.
-        future_ms: how far ahead of our clock an event time may lie.
-        queue_messages, queue_bytes: what may wait in the receive queue.
+        twin_bytes: length of one twin section as JSON.
+        twin_keys: leaves of one twin section; an array is one leaf.
+        metrics: metric names of one device.
+        rate_per_s: messages of one device in the long run: how fast its token bucket fills.
+        burst: messages of one device at once: what its token bucket holds.
+        future_ms: how far ahead of the server's clock an event time may lie.
+        queue_messages: messages that may wait in the receive queue.
+        queue_bytes: bytes that may wait in the receive queue.
     """
 
     message_bytes: int = field(default=256 * 1024, validator=_POSITIVE)

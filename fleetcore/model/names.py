@@ -1,4 +1,4 @@
-"""What may be called what: the alphabets of wire.md §1 and §3, checked in one place.
+"""What may be called what: the alphabets of wire.md §1 and wire.md §3, in one place.
 
 A name that passes here is safe as an MQTT topic level, an HTTP path segment and a certificate's common name.
 """

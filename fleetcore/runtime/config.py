@@ -70,7 +70,8 @@ class CaSection:
     """``[ca]``.
 
     Attributes:
-        passphrase: of the CA's keys, as a reference ``env:NAME`` or ``file:PATH``; without it they are 0600 files.
+        passphrase: reference (``env:NAME``, ``file:PATH``) to the passphrase of the CA's keys; without it they lie in
+            0600 files, not encrypted.
         device_days: how long a device's certificate lasts, 1 to 400 days.
         grace_expired_days: how long after its end a device may still renew it, up to 30 days; for nothing else.
     """
@@ -102,7 +103,7 @@ class Days(float):
 
 @frozen(kw_only=True)
 class RetentionSection:
-    """``[retention]``: readings that are older are dropped, in the background. Without it all are kept for ever.
+    """``[retention]``: readings that are older are dropped, in the background. Without it all are kept.
 
     A reading stays up to a tenth of its period longer, and may stay an hour longer. The newest reading of each metric
     of a device stays: it is the last known value.

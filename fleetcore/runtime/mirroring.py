@@ -55,13 +55,13 @@ class MirrorSection:
         commands: commands that may be given to devices at the hub, by their names; ``["*"]`` for all.
         imports: whether what others have made at the hub may be imported, and is then this fleet's there too.
         delete: whether what is gone from the fleet is removed from the hub, of what this fleet has made there.
-        removals_per_day: at most so many entities a day (UTC); the rest waits.
+        removals_per_day: most entities that are removed in a day (UTC); the rest waits.
         write_every_s: an entity is written once in so long at most; what changes meanwhile is one write.
         rates: calls a second by class of call, over the plugin's own.
         metrics: the metrics whose readings are sent, none by itself; ``["*"]`` for all.
         deadband: metric → by how much a value must differ from the one that was sent last.
         keep_readings_s: readings that could not be sent for as long are dropped, and counted.
-        messages_per_day: at most so many readings a day (UTC).
+        messages_per_day: most readings that are sent in a day (UTC).
         timeout_s: how long the hub may take for a batch.
     """
 

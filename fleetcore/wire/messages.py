@@ -3,7 +3,7 @@
 A row holds the body's type with its bounds, an example, and how each protocol carries the message. Protocol plugins
 read their own columns; access lists of brokers, the parameters of the protocol contract and ``docs/reference/wire.md``
 come from this table. The bounds are judged before anything is stored (:mod:`fleetcore.wire.bodies`), so a handler gets
-a body that it can trust. Receivers ignore members that they do not know (§9).
+a body that it can trust. Receivers ignore members that they do not know (wire.md §4).
 
 To add a message type, write its body and its row here, and register its handler in the capability that it belongs to.
 """
@@ -19,11 +19,11 @@ from fleetcore.model.message import Direction, MessageType
 from fleetcore.wire.strict_json import EXACT_INTEGER
 from fleetcore.wire.times import Ms
 
-#: How far ahead a device may say that it sleeps or waits: a year (§4), a leap year's days.
+#: How far ahead a device may say that it sleeps or waits: a year (wire.md §5.3), a leap year's days.
 AHEAD_S = 366 * 86_400
 #: Text for people is cut to it, never refused.
 TEXT_CHARACTERS = 1024
-#: A command's output (§6), as JSON.
+#: A command's output (wire.md §5.6), as JSON.
 OUTPUT_BYTES = 64 * 1024
 _POSITIONS = 1000
 #: What PEM is made of.
@@ -46,7 +46,7 @@ class Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class _ForPeople(Body, frozen=True, kw_only=True):
     """A body whose ``code`` and ``reason`` are kept for people: they are cut, however long they are."""
 
-    code: Annotated[str, Meta(description="A word of the device's own.")] | None = None
+    code: Annotated[str, Meta(description="A code of the device, for people.")] | None = None
     reason: Annotated[str, Meta(description="Why, for people.")] | None = None
 
     def __post_init__(self) -> None:
@@ -236,7 +236,7 @@ class FirmwareOffer(Body, frozen=True, kw_only=True):
 
 
 class Firmware(Body, frozen=True, kw_only=True, omit_defaults=False):
-    """The offer, or null where there is none; ``cancel`` names an execution whose offer is withdrawn."""
+    """The offer, or null without one; ``cancel`` names an execution whose offer is withdrawn."""
 
     offer: FirmwareOffer | None
     cancel: str | UnsetType = UNSET
@@ -346,7 +346,7 @@ TELEMETRY = MessageType(
     example={"time": 1_769_860_800_000, "values": {"temperature": 21.5, "door_open": False}},
     mqtt=("telemetry", "telemetry/senml"), methods=("POST",), path="telemetry", coap_method="POST", coap_alias="/d/t",
     statuses="204; 200 some refused; 422 all refused",
-    note="Codecs read it: JSON, CBOR and SenML in the forms of §3.",
+    note="Codecs read it: JSON, CBOR and SenML in the forms of wire.md §3.",
 )  # fmt: skip
 EVENTS = MessageType(
     name="event", title="tell events", direction=Direction.UP, mqtt=("events",), methods=("POST",), path="events",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import fleetcore
 from fleetcore.testing.patience import PATIENCE_S
+from scripts.pictures import imports
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,26 +75,6 @@ MAY = {
 PLUGINS_SEE = {"errors", "model", "query", "wire", "interfaces", "hookspecs", "listening", "testing", "threads"}
 #: The operators' API is handed the open fleet, and speaks to its capabilities.
 API_SEES = PLUGINS_SEE | {"calls", "fleet", "frontends", "runtime"}
-TOP_LEVEL_NAMES = {"hookimpl", "__version__", "PLUGIN_API"} | {
-    name for name in fleetcore.__all__ if name.startswith("offer_")
-}
-
-
-def imports(file: Path) -> set[str]:
-    """Modules of fleetcore that a file imports, first level below fleetcore; ``TYPE_CHECKING`` blocks count too."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module]
-            if node.module == "fleetcore":
-                names = [f"fleetcore.{alias.name}" for alias in node.names if alias.name not in TOP_LEVEL_NAMES]
-        else:
-            continue
-        found |= {name.split(".")[1] for name in names if name.startswith("fleetcore.")}
-        found |= {name.split(".")[0] for name in names if name.startswith("fleetcore_")}
-    return found
 
 
 def core_files() -> list[Path]:

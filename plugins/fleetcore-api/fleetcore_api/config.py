@@ -19,7 +19,7 @@ class ApiConfig:
         requests_per_minute: of one principal, by all of its tokens, before further ones are answered 429.
         wait_s: longest wait of a read that names a ``Fleetcore-Position``.
         command_wait_s: longest wait of who sends a command for its end.
-        origins: of the pages whose scripts may open the live stream, ``https://dashboard.example`` for one. A handshake
+        origins: of the pages whose scripts may open the live stream, such as ``https://dashboard.example``. A handshake
             with an ``Origin`` that is not among them is refused: browsers always send it, programs do not.
         parser: ``h11``, or ``httptools``, which takes less processor time and does not bound the head of a request.
     """

@@ -249,7 +249,7 @@ class Connection(PacketStream):
             return
         self._codec = codec
         if codec.version >= 5:
-            # From here on its end is answered with a reason; 3.1.1 closes without a word (§3.1.4).
+            # From here on its end is answered with a reason; MQTT 3.1.1 (§3.1.4) just closes.
             self._state = _State.AUTHENTICATING
         connect = codec.read(data, start, at, end)
         assert isinstance(connect, Connect)

@@ -13,10 +13,10 @@ class WebSocketConfig:
 
     Attributes:
         listen: ``wss://HOST:PORT``; ``ws://`` on a loopback address only.
-        origins: of the pages whose scripts may connect, ``https://app.example`` for one. A handshake with an
+        origins: of the pages whose scripts may connect, such as ``https://app.example``. A handshake with an
             ``Origin`` that is not among them is refused: browsers always send it, devices do not.
         client_certificates: whether peers are asked for a certificate. False for pages: Chromium gives up a WebSocket
-            whose server asks for one, also where it would do without.
+            whose server asks for a certificate, also an optional one.
         trusted_proxies: addresses or networks whose ``Client-Cert`` header (RFC 9440) is believed. Their own
             certificate is never taken for a device's; everybody else's header is ignored.
         ping_s: a device that has said nothing for this long is pinged; one that then says nothing for as long again is
