@@ -2,7 +2,7 @@
 
     FleetError                      root; catch this to catch all of ours
     ├── NotFound                    the named thing does not exist
-    ├── Conflict                    it exists already, or it has changed meanwhile
+    ├── Conflict                    it exists already, or somebody changed it first
     │   ├── VersionConflict         compare-and-set lost; read again and retry
     │   └── IllegalTransition       the state machine has no such move
     ├── Refused                     the request is understood and not acceptable (bad input, limit, rights)
@@ -86,7 +86,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "enrollment_pending": _code(202, 503, None, "The enrolment waits for approval", temporary=True),
         "protocol_violation": _code(400, 400, _IMPLEMENTATION_SPECIFIC, "The rules of the protocol are broken"),
         "session_taken_over": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "Another connection has taken its place"),
-        "version_conflict": _code(412, 412, _IMPLEMENTATION_SPECIFIC, "It has changed meanwhile"),
+        "version_conflict": _code(412, 412, _IMPLEMENTATION_SPECIFIC, "It was changed meanwhile"),
         "precondition_required": _code(428, 400, _FORMAT, "If-Match is required"),
         "idempotency_mismatch": _code(422, 422, _FORMAT, "The idempotency key came with another body"),
         "already_exists": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "It exists already"),
@@ -167,7 +167,7 @@ class NotFound(FleetError):
 
 
 class Conflict(FleetError):
-    """It exists already, or it has changed meanwhile."""
+    """It exists already, or somebody changed it first."""
 
     default_code = "already_exists"
 

@@ -16,7 +16,7 @@ from fleetcore.model.operator import Permission
 
 GatewayId = Annotated[DeviceId, Names("list_gateways", "device")]
 GatewayCapabilities = Annotated[Json, Meta(description="What it can do, as it names it."), Word("capability")]
-MayRegister = Annotated[bool, Meta(description="Whether it may announce leaves that are not registered.")]
+MayRegister = Annotated[bool, Meta(description="Whether it may announce leaves that are not registered yet.")]
 
 
 def _gateway(gateway: Gateway) -> GatewayResponse:

@@ -160,7 +160,7 @@ async def resync_mirror(
 
     A hub that cannot be read is sent everything again.
 
-    With ``entity`` that one alone, such as a dead letter.
+    With ``entity`` only that one, such as a dead letter.
 
     Raises:
         NotFound: neither side has the entity.

@@ -35,12 +35,14 @@ from fleetcore.model.twin import Json
 #: How a call names this fleet.
 HERE = "fleet"
 ACTOR = "cut-over"
-_KEY, _ARRIVED = "cutover", "arrived"
+_KEY, _ARRIVED, _MOVED = "cutover", "arrived", "moved"
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 #: An offer is looked at again after this part of its age, and within these bounds: a look costs a call of the hub's.
 _PART, _SOONEST_MS, _LATEST_MS = 8, 100, 15_000
 #: Of a reason that a device gives, so many characters are kept.
 _LONGEST = 256
+#: A device that does not tell that it has moved is taken to have so long after it was confirmed.
+_MOVES_MS = 600_000
 #: Members of an offer; those that the next one has not are cleared.
 _MEMBERS = ("to", "tries", "confirmed")
 
@@ -77,12 +79,12 @@ class CutoverOffers:
             storage,
             "cutover",
             Cutover,
-            refs=lambda one: [
-                ("device", one.id),
-                ("operation", one.operation),
-                *([("open", one.operation)] if one.is_open else ()),
+            refs=lambda item: [
+                ("device", item.id),
+                ("operation", item.operation),
+                *([("open", item.operation)] if item.is_open else ()),
             ],
-            counted=lambda one: (_space(one.operation), one.state.value),
+            counted=lambda item: (_space(item.operation), item.state.value),
         )
 
     async def counts(self, operation: str) -> Mapping[str, int]:
@@ -130,7 +132,7 @@ class CutoverOffers:
             return evolve(made, version=old.version), [self._event(made)]
 
         # The epoch outlives the device: one that is registered again is offered none that it has obeyed before.
-        await self.records.settle(
+        await self.records.compare_and_set(
             load, step, lambda _old, _new: Commit(floors={(_KEY, device): epoch}), key=device
         )  # fmt: skip
         # What a device reports at a hub counts where the mirror has made its twin there: that comes first.
@@ -150,7 +152,17 @@ class CutoverOffers:
         last = await self.records.get(device if there is None or there.gateway is None else there.gateway)
         if last is None or last.source != mirror or last.state is not CutoverState.CONFIRMED:
             return False
-        return given is not None and last.ended is not None and given < last.ended
+        if given is None:
+            return False
+        return given < await self._left(last)
+
+    async def _left(self, cutover: Cutover) -> int:
+        """When a device told that it has left its old side, or is taken to have: until then it hears that side."""
+        reported = (await self._twins.get(cutover.id)).reported
+        said = _cutover_of(reported.document)
+        if said.get("epoch") != cutover.epoch or said.get("state") != _MOVED:
+            return (cutover.ended or 0) + _MOVES_MS
+        return max(reported.times[f"/{OURS}/{_KEY}/{member}"] for member in ("epoch", "state"))
 
     # -- seeing how they stand --------------------------------------------------------------------------------------
 
@@ -164,23 +176,23 @@ class CutoverOffers:
             Which hub does not answer, and why; empty where all do, None where no look was due.
         """
         now = self._clock.now_ms()
-        due = [one for one in open_ if now >= self._looked.get(one.id, 0)]
+        due = [item for item in open_ if now >= self._looked.get(item.id, 0)]
         if not due:
             return None
         told, missing = await self._told(due)
-        for one in due:
-            await self._look(one, told[one.id], offer)
-            self._looked[one.id] = now + min(_LATEST_MS, max(_SOONEST_MS, (now - one.offered) // _PART))
+        for item in due:
+            await self._look(item, told[item.id], offer)
+            self._looked[item.id] = now + min(_LATEST_MS, max(_SOONEST_MS, (now - item.offered) // _PART))
         return missing
 
     async def _told(self, open_: Sequence[Cutover]) -> tuple[Mapping[str, Sequence[Json]], str]:
         """What these devices report of their cut-over, here and at their hubs; and which hub does not answer."""
         missing = ""
-        found: dict[str, list[Json]] = {one.id: [] for one in open_}
+        found: dict[str, list[Json]] = {item.id: [] for item in open_}
         for device, twin in (await self._twins.get_many(list(found))).items():
             found[device].append(twin.reported.document)
-        for mirror in {side for one in open_ for side in (one.source, one.target) if side is not None}:
-            its = [one.id for one in open_ if mirror in (one.source, one.target)]
+        for mirror in {side for item in open_ for side in (item.source, item.target) if side is not None}:
+            its = [item.id for item in open_ if mirror in (item.source, item.target)]
             try:
                 for device, reported in (await self._reported_at(mirror, its)).items():
                     found[device].append(reported)
@@ -188,90 +200,101 @@ class CutoverOffers:
                 missing = f"{mirror}: {error}"  # they are looked at when it answers again
         return found, missing
 
-    async def _look(self, one: Cutover, reports: Sequence[Json], offer: Json) -> None:
-        there = await self._registry.find(one.id)
+    async def _look(self, cutover: Cutover, reports: Sequence[Json], offer: Json) -> None:
+        there = await self._registry.find(cutover.id)
         if there is None or there.lifecycle is Lifecycle.RETIRED:
-            await self.end(one, CutoverState.CANCELLED, "the device is gone or retired")
+            await self.end(cutover, CutoverState.CANCELLED, "the device is gone or retired")
             return
-        if there.home == one.target:
-            await self._confirm(one)  # a server was killed in the middle of it
+        if there.home == cutover.target:
+            await self._confirm(cutover)  # a server was killed in the middle of it
             return
-        said = [word for each in reports if (word := _cutover_of(each)).get("epoch") == one.epoch]
+        said = [word for each in reports if (word := _cutover_of(each)).get("epoch") == cutover.epoch]
         back = next((word for word in said if word.get("state") == CutoverState.FELL_BACK), None)
         if back is not None:
-            await self.end(one, CutoverState.FELL_BACK, _reason(back))
-        elif await self._has_arrived(one, said):
-            await self._confirm(one)
-        elif self._clock.now_ms() >= one.until:
-            await self.end(one, CutoverState.TIMED_OUT, "the device has not come in time")
+            await self.end(cutover, CutoverState.FELL_BACK, _reason(back))
+        elif await self._has_arrived(cutover, said):
+            await self._confirm(cutover)
+        elif self._clock.now_ms() >= cutover.until:
+            await self.end(cutover, CutoverState.TIMED_OUT, "the device has not come in time")
         else:
             try:
-                await self._go_on(one, there, said, offer)
+                await self._go_on(cutover, there, said, offer)
             except Refused as error:  # its twin has no room left for the offer
-                await self.end(one, CutoverState.CANCELLED, str(error))
+                await self.end(cutover, CutoverState.CANCELLED, str(error))
 
-    async def _go_on(self, one: Cutover, there: Device, said: Sequence[Json], offer: Json) -> None:
+    async def _go_on(self, cutover: Cutover, there: Device, said: Sequence[Json], offer: Json) -> None:
         """Lets the key enrol that the device has told, and makes the offer where it is not made yet."""
         key = next((key for word in said if isinstance(key := word.get("key"), str) and _DIGEST.fullmatch(key)), None)
-        if one.target is None and key is not None and key != one.key:
-            former = there.key_id if one.key is None else one.former
-            one = await self._keep(evolve(one, key=key, former=former))
-        if one.key is not None and there.key_id != one.key:
-            await self._registry.change(one.id, key_id=one.key, actor=ACTOR, reason=one.operation)
-        offered = _cutover_of((await self._twins.get(one.id)).own.document)
-        if offered.get("epoch") != one.epoch:
-            await self._desire(one, {"epoch": one.epoch})  # a server was killed before it did
-        elif "to" not in offered and (one.target is None or await self._held_at(one.target, "twin", [one.id])):
-            await self._desire(one, {"epoch": one.epoch, **offer})
+        if cutover.target is None and key is not None and key != cutover.key:
+            former = there.key_id if cutover.key is None else cutover.former
+            cutover = await self._keep(evolve(cutover, key=key, former=former))
+        if cutover.key is not None and there.key_id != cutover.key:
+            await self._registry.change(cutover.id, key_id=cutover.key, actor=ACTOR, reason=cutover.operation)
+        offered = _cutover_of((await self._twins.get(cutover.id)).own.document)
+        if offered.get("epoch") != cutover.epoch:
+            await self._desire(cutover, {"epoch": cutover.epoch})  # a server was killed before it did
+        elif "to" not in offered and (
+            cutover.target is None or await self._held_at(cutover.target, "twin", [cutover.id])
+        ):
+            await self._desire(cutover, {"epoch": cutover.epoch, **offer})
 
-    async def _has_arrived(self, one: Cutover, said: Sequence[Json]) -> bool:
+    async def _has_arrived(self, cutover: Cutover, said: Sequence[Json]) -> bool:
         """A device says so at a hub; here it has enrolled with the key that it has told, and come with that."""
-        if one.target is not None:
+        if cutover.target is not None:
             return any(word.get("state") == _ARRIVED for word in said)
-        made = [each.created for each in await self._security.inventory(one.id) if each.spki == one.key]
-        return bool(made) and (self._seen_at(one.id) or 0) >= max(one.offered, min(made))
+        made = [each.created for each in await self._security.inventory(cutover.id) if each.spki == cutover.key]
+        return bool(made) and (self._seen_at(cutover.id) or 0) >= max(cutover.offered, min(made))
 
-    async def _confirm(self, one: Cutover) -> None:
+    async def _confirm(self, cutover: Cutover) -> None:
         """The device is of its new side from now on: first for the fleet, then by the device's leave."""
-        # The gateway first: one that is of its new side is confirmed again where a server was killed before its leaves.
-        for moved in [await self._registry.get(one.id), *await self._registry.leaves(one.id)]:
-            if moved.home != one.target:
-                await self._registry.change(moved.id, home=one.target, actor=ACTOR, reason=one.operation)
-        await self._desire(one, {"epoch": one.epoch, "confirmed": True})
-        await self._keep(evolve(one, state=CutoverState.CONFIRMED, ended=self._clock.now_ms()))
-        self._looked.pop(one.id, None)
+        # The gateway first: a server that was killed before its leaves confirms it again.
+        for moved in [await self._registry.get(cutover.id), *await self._registry.leaves(cutover.id)]:
+            if moved.home != cutover.target:
+                await self._registry.change(moved.id, home=cutover.target, actor=ACTOR, reason=cutover.operation)
+        await self._desire(cutover, {"epoch": cutover.epoch, "confirmed": True})
+        await self._keep(evolve(cutover, state=CutoverState.CONFIRMED, ended=self._clock.now_ms()))
+        self._looked.pop(cutover.id, None)
 
-    async def end(self, one: Cutover, state: CutoverState, reason: str) -> None:
+    async def end(self, cutover: Cutover, state: CutoverState, reason: str) -> None:
         """The device stays where it was; where it is gone, there is nothing to tell."""
-        self._looked.pop(one.id, None)
-        there = await self._registry.find(one.id)
-        if there is not None and there.home == one.target and one.source != one.target:
-            await self._confirm(one)  # it has arrived, and a server was killed before it said so
+        self._looked.pop(cutover.id, None)
+        there = await self._registry.find(cutover.id)
+        if there is not None and there.home == cutover.target and cutover.source != cutover.target:
+            await self._confirm(cutover)  # it has arrived, and a server was killed before it said so
             return
         if there is not None:
-            await self._desire(one, None)
-            if one.key is not None and there.key_id == one.key:
-                await self._registry.change(one.id, key_id=one.former, actor=ACTOR, reason=one.operation)
-            await self._keep(evolve(one, state=state, reason=reason, ended=self._clock.now_ms()))
-        elif (left := await self.records.get(one.id)) is not None:
+            await self._desire(cutover, None)
+            if cutover.key is not None and there.key_id == cutover.key:
+                await self._registry.change(cutover.id, key_id=cutover.former, actor=ACTOR, reason=cutover.operation)
+            await self._keep(evolve(cutover, state=state, reason=reason, ended=self._clock.now_ms()))
+        elif (left := await self.records.get(cutover.id)) is not None:
             await self._storage.commit(self.records.removing(left))
 
-    async def _desire(self, one: Cutover, offer: Json | None) -> None:
+    async def _desire(self, cutover: Cutover, offer: Json | None) -> None:
         patch = {OURS: {_KEY: None}} if offer is None else {OURS: {_KEY: {**dict.fromkeys(_MEMBERS), **offer}}}
-        await self._twins.desire(one.id, patch, ours=True, actor=ACTOR, reason=one.operation)
+        await self._twins.desire(cutover.id, patch, ours=True, actor=ACTOR, reason=cutover.operation)
 
-    async def _keep(self, one: Cutover) -> Cutover:
+    async def _keep(self, cutover: Cutover) -> Cutover:
         def step(old: Cutover) -> tuple[Cutover, Sequence[Event]]:
-            return evolve(one, version=old.version), [] if one.state is old.state else [self._event(one)]
+            return evolve(cutover, version=old.version), [] if cutover.state is old.state else [self._event(cutover)]
 
-        return await self.records.change(one.id, step)
+        return await self.records.change(cutover.id, step)
 
-    def _event(self, one: Cutover) -> Event:
-        data = {"epoch": one.epoch, "operation": one.operation, "source": one.source, "target": one.target}
+    def _event(self, cutover: Cutover) -> Event:
+        data = {
+            "epoch": cutover.epoch,
+            "operation": cutover.operation,
+            "source": cutover.source,
+            "target": cutover.target,
+        }
         return Event(
-            type=f"cutover.{one.state}", subject=one.id, time=self._clock.now_ms(), actor=ACTOR, reason=one.reason,
+            type=f"cutover.{cutover.state}",
+            subject=cutover.id,
+            time=self._clock.now_ms(),
+            actor=ACTOR,
+            reason=cutover.reason,
             data=data,
-        )  # fmt: skip
+        )
 
 
 def _space(operation: str) -> str:

@@ -169,29 +169,29 @@ class Cutovers:
         counted = evolve(await self._counted(operation), waiting="")
         places = {device: number for number, device in enumerate(devices, start=1)}
         stayed = [
-            Failure(item=places[one.id], about=one.id, code=str(one.state), reason=one.reason)
-            for one in await self.offers.records.find(ref=("operation", operation.id))
-            if one.state is not CutoverState.CONFIRMED
+            Failure(item=places[record.id], about=record.id, code=str(record.state), reason=record.reason)
+            for record in await self.offers.records.find(ref=("operation", operation.id))
+            if record.state is not CutoverState.CONFIRMED
         ]
         failed = counted.failed + len(stayed)
         return evolve(
             counted,
             failed=failed,
             # The first are kept: those that tried come before those that could not.
-            failures=tuple(sorted((*counted.failures, *stayed), key=lambda one: one.item)),
+            failures=tuple(sorted((*counted.failures, *stayed), key=lambda failure: failure.item)),
             reasons=_reasons(counted, stayed),
             state=state or (OperationState.PARTLY if failed else OperationState.SUCCEEDED),
         )
 
     async def _undo(self, operation: Operation, _actor: str, reason: str) -> Operation:
         why = reason or "the operation was cancelled"
-        for one in await self.offers.open(operation.id):
-            await self.offers.end(one, CutoverState.CANCELLED, why)
+        for item in await self.offers.open(operation.id):
+            await self.offers.end(item, CutoverState.CANCELLED, why)
         return await self._counted(operation)
 
 
 def _reasons(operation: Operation, more: Sequence[Failure]) -> Mapping[str, int]:
-    return dict(Counter(operation.reasons) + Counter(one.code for one in more))
+    return dict(Counter(operation.reasons) + Counter(item.code for item in more))
 
 
 def _begun(operation: Operation) -> int:

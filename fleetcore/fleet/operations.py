@@ -3,6 +3,7 @@
 A step may be repeated after a crash, so what is done to an item must be idempotent; each kind says how it is.
 """
 
+import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -52,6 +53,8 @@ MAX_FAILURES = 1000
 MAX_ITEMS = 1_000_000
 #: How long an operation waits whose plugin fails, seconds; what is not ready says itself for how long.
 _AGAIN_S = 5.0
+#: How long the others wait for a turn at most before they have their next, seconds.
+_HANGS_S = 1.0
 #: Tokens that a rate may save up: a second's worth, at least one item.
 _SAVED_S = 1.0
 
@@ -80,6 +83,7 @@ class Operations:
         self._following: set[str] = set()
         self._items: dict[str, Sequence[object]] = {}
         self._saved: dict[str, tuple[float, float]] = {}
+        self._working: dict[str, asyncio.Task[object]] = {}
         #: When one that waits for something is driven again, on the monotonic clock.
         self._again_s: dict[str, float] = {}
         # One turn at a time: a caller that waits for an operation may work on it beside the supervisor.
@@ -204,7 +208,7 @@ class Operations:
     async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
         """Stops before the next item. What was done stays done, but for what the kind takes back.
 
-        A turn that it has now is waited for, since that may still begin something. Where the process is killed before
+        A turn that it has now is ended first, since that may still begin something. Where the process is killed before
         all is taken back, :meth:`tick` goes on with that.
 
         Raises Conflict where it has ended otherwise, or is of a kind that is always done to its end.
@@ -223,6 +227,8 @@ class Operations:
             return evolve(old, state=OperationState.CANCELLED, waiting="", undo=undo, updated=now), [event]
 
         ended = await self.records.change(operation, step)
+        if (hanging := self._working.get(operation)) is not None:
+            hanging.cancel()  # what it does may be done again
         if ended.undo is not None:
             return await self._take_back(operation)
         await self._forget(operation)
@@ -274,16 +280,29 @@ class Operations:
 
     async def tick(self) -> None:
         """Gives every running operation its turn, and takes back what those have under way that were cancelled."""
-        failed: list[Exception] = []
         running = await self.records.find(ref=("state", OperationState.RUNNING))
         for operation in [*await self.records.find(ref=_UNDOING), *running]:
-            if any(operation.kind in known for known in (self._handlers, self._drivers, self._workers)):
-                try:
-                    await (self.turn if operation.undo is None else self._take_back)(operation.id)
-                except Exception as error:  # noqa: BLE001 - raised below, after the others
-                    failed.append(error)
+            known = any(operation.kind in kinds for kinds in (self._handlers, self._drivers, self._workers))
+            if known and operation.id not in self._working:
+                work = (self.turn if operation.undo is None else self._take_back)(operation.id)
+                self._working[operation.id] = asyncio.create_task(work, name=f"operation {operation.id}")
+        if not self._working:
+            return
+        # A turn that hangs, at a hub for example, does not keep the others from theirs.
+        await asyncio.wait(self._working.values(), timeout=_HANGS_S)
+        ended = {name: task for name, task in self._working.items() if task.done()}
+        for name in ended:
+            del self._working[name]
+        failed = [error for task in ended.values() if not task.cancelled() and (error := task.exception()) is not None]
         if failed:
             raise failed[0]
+
+    async def close(self) -> None:
+        """Ends turns that hang."""
+        for task in self._working.values():
+            task.cancel()
+        await asyncio.gather(*self._working.values(), return_exceptions=True)
+        self._working.clear()
 
     async def run(self, operation: str) -> Operation:
         """Works until an operation has ended, for callers without a supervisor; its rate holds."""

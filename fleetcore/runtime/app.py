@@ -790,6 +790,7 @@ class Fleet:
         await self.search.close()
         await asyncio.gather(*(self._keep(consumer) for consumer in self.consumers))
         await self.supervisor.close()
+        await self.operations.close()
         with contextlib.suppress(FleetError):
             await self._flush()
         await self.operators.flush()

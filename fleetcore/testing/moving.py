@@ -69,7 +69,7 @@ class Mover:
         self._flash, self._clock, self._sides = flash, clock, sides
         self._visit_s, self._look_s = visit_s, look_s
         kept = flash.load(_MEMORY)
-        empty = {"side": side, "confirmed": 0, "trying": None, "back": None}
+        empty = {"side": side, "confirmed": 0, "told": True, "trying": None, "back": None}
         self._memory: dict[str, Any] = empty if kept is None else json.loads(kept)
 
     @property
@@ -84,8 +84,8 @@ class Mover:
 
     @property
     def is_trying(self) -> bool:
-        """Whether it is under way to another side."""
-        return self._memory["trying"] is not None
+        """Whether it is under way to another side, or has not told that side yet that it stays."""
+        return self._memory["trying"] is not None or not self._memory["told"]
 
     @property
     def tried(self) -> int:
@@ -103,6 +103,10 @@ class Mover:
             await self._try(self._memory["trying"])
             return
         here, back = self._sides[self.side], self._memory["back"]
+        if not self._memory["told"]:
+            await here.tell({"epoch": self.confirmed, "state": "moved"})
+            self._save(told=True)
+            return
         said = await here.offered()
         epoch = said.get("epoch")
         if not isinstance(epoch, int) or epoch <= self.confirmed:
@@ -140,7 +144,7 @@ class Mover:
             await self._give_up(trying, reason)
 
     def _stay(self, side: str, epoch: int) -> None:
-        self._save(side=side, confirmed=epoch, trying=None, back=None)
+        self._save(side=side, confirmed=epoch, told=False, trying=None, back=None)
 
     async def _give_up(self, trying: Mapping[str, Any], reason: str) -> None:
         self._save(trying=None, back={"epoch": trying["epoch"], "to": trying["to"]["name"], "reason": reason})

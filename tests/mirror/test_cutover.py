@@ -497,6 +497,42 @@ async def test_a_command_given_at_the_hub_before_the_device_came_home_was_heard_
     assert "hears it there" in inbox.refused[0][3]
 
 
+async def test_a_command_given_at_the_hub_before_the_device_reads_that_it_is_home_is_heard_there(served, hub):
+    async with served(SECTION + '\ncommands = ["*"]') as manager:
+        fleet = await manager.open()
+        await manager.register_device("pump-1", "pump")
+        await manager.update_device("pump-1", home="memory")
+        await caught_up(manager)
+        mover = device(fleet, "pump-1", side="memory", memory=hub)
+        offered, here = mover.sides["fleet"].offered, mover.sides["fleet"]
+        here.offered = _nothing
+        away = await coming(manager, "pump-1")
+
+        async def confirmed():
+            await mover.step()
+            return await _has_ended(fleet, away)
+
+        await ticks(fleet, confirmed)
+        side, between = mover.side, fleet.clock.now_ms() + 1
+        await until(lambda: _later(fleet, between))
+        here.offered = offered
+        await steps(fleet, away, mover)
+        hub.events.append(CloudCommand(id="c1", device="pump-1", name="blink", given=between))
+        inbox = fleet.mirrors["memory"].inbox
+        await until(lambda: inbox.counts["commands"] + inbox.counts["refused"])
+
+    assert (side, mover.side) == ("memory", "fleet")
+    assert "hears it there" in inbox.refused[0][3]
+
+
+async def _nothing():
+    return {}
+
+
+async def _later(fleet, than):
+    return fleet.clock.now_ms() > than
+
+
 async def test_what_a_device_reports_at_its_hub_comes_in_without_an_import(served, hub):
     async with served('[clouds.memory]\nmirror = ["registry", "twins"]\npoll_s = 1') as manager:
         for name in ("pump-1", "pump-2"):
@@ -606,8 +642,9 @@ async def test_a_cut_over_that_is_cancelled_while_it_makes_offers_leaves_none_op
         left = await fleet.cutovers.offers.open(away.id)
         offers = [await told(fleet, name) for name in names]
 
-    assert (len(made), left, offers) == (20, [], [{}] * 20)
-    assert (ended.state, ended.result) == ("cancelled", {"cancelled": 20})
+    assert (left, offers) == ([], [{}] * 20)
+    assert (ended.state, ended.result) == ("cancelled", {"cancelled": len(made)})
+    assert 5 <= len(made) < 20
 
 
 async def _has_ended(fleet, operation):

@@ -19,7 +19,8 @@ async def serve(folder):
 
         async def last(change):
             done = await commit(change)
-            if KINDS & {put.kind for put in change.puts}:
+            reports = all(event.type == "twin.reported" for event in change.events) if change.events else False
+            if KINDS & {put.kind for put in change.puts} and not reports:
                 os.kill(os.getpid(), signal.SIGKILL)
             return done
 

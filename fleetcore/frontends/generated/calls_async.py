@@ -2423,7 +2423,7 @@ class AsyncCalls(ABC):
 
         A hub that cannot be read is sent everything again.
 
-        With ``entity`` that one alone, such as a dead letter.
+        With ``entity`` only that one, such as a dead letter.
 
         Raises:
             NotFound: neither side has the entity.
