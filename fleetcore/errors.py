@@ -2,7 +2,7 @@
 
     FleetError                      root; catch this to catch all of ours
     ├── NotFound                    the named thing does not exist
-    ├── Conflict                    it exists already, or somebody changed it first
+    ├── Conflict                    it exists already, or it was changed meanwhile
     │   ├── VersionConflict         compare-and-set lost; read again and retry
     │   └── IllegalTransition       the state machine has no such move
     ├── Refused                     the request is understood and not acceptable (bad input, limit, rights)
@@ -167,7 +167,7 @@ class NotFound(FleetError):
 
 
 class Conflict(FleetError):
-    """It exists already, or somebody changed it first."""
+    """It exists already, or it was changed meanwhile."""
 
     default_code = "already_exists"
 

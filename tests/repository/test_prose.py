@@ -5,7 +5,7 @@ import pytest
 from scripts import prose
 
 #: Sentences over 30 words in all pages. Take some apart and lower it.
-LONG_SENTENCES = 53
+LONG_SENTENCES = 33
 
 
 @pytest.mark.parametrize("page", prose.pages(), ids=lambda page: str(page.relative_to(prose.ROOT)))
