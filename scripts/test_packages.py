@@ -58,7 +58,7 @@ def main() -> None:
                 f"{wheel}[test]",
                 *TEST_TOOLS,
             )
-            tests = ROOT / "tests" / "alone" if package == ROOT else package / "tests"
+            tests = ROOT / "tests" / "standalone" if package == ROOT else package / "tests"
             run(
                 python,
                 "-m",
