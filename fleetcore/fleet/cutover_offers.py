@@ -13,7 +13,6 @@ Each step can be done again: what was begun by a server that was killed is ended
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import cast
 
 from attrs import evolve
 
@@ -25,7 +24,7 @@ from fleetcore.fleet.security.manager import SecurityManager
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.cutover import Cutover, CutoverState
+from fleetcore.model.cutover import Cutover, CutoverState, cutover_of
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.mirror import Facet
 from fleetcore.model.operation import Operation
@@ -40,7 +39,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 #: An offer is looked at again after this part of its age, and within these bounds: a look costs a call of the hub's.
 _PART, _SOONEST_MS, _LATEST_MS = 8, 100, 15_000
 #: Of a reason that a device gives, so many characters are kept.
-_LONGEST = 256
+_MAX_REASON_LENGTH = 256
 #: A device that does not tell that it has moved is taken to have so long after it was confirmed.
 _MOVES_MS = 600_000
 #: Members of an offer; those that the next one has not are cleared.
@@ -159,7 +158,7 @@ class CutoverOffers:
     async def _left(self, cutover: Cutover) -> int:
         """When a device told that it has left its old side, or is taken to have: until then it hears that side."""
         reported = (await self._twins.get(cutover.id)).reported
-        said = _cutover_of(reported.document)
+        said = cutover_of(reported.document)
         if said.get("epoch") != cutover.epoch or said.get("state") != _MOVED:
             return (cutover.ended or 0) + _MOVES_MS
         return max(reported.times[f"/{OURS}/{_KEY}/{member}"] for member in ("epoch", "state"))
@@ -208,7 +207,7 @@ class CutoverOffers:
         if there.home == cutover.target:
             await self._confirm(cutover)  # a server was killed in the middle of it
             return
-        said = [word for each in reports if (word := _cutover_of(each)).get("epoch") == cutover.epoch]
+        said = [word for each in reports if (word := cutover_of(each)).get("epoch") == cutover.epoch]
         back = next((word for word in said if word.get("state") == CutoverState.FELL_BACK), None)
         if back is not None:
             await self.end(cutover, CutoverState.FELL_BACK, _reason(back))
@@ -230,7 +229,7 @@ class CutoverOffers:
             cutover = await self._keep(evolve(cutover, key=key, former=former))
         if cutover.key is not None and there.key_id != cutover.key:
             await self._registry.change(cutover.id, key_id=cutover.key, actor=ACTOR, reason=cutover.operation)
-        offered = _cutover_of((await self._twins.get(cutover.id)).own.document)
+        offered = cutover_of((await self._twins.get(cutover.id)).own.document)
         if offered.get("epoch") != cutover.epoch:
             await self._desire(cutover, {"epoch": cutover.epoch})  # a server was killed before it did
         elif "to" not in offered and (
@@ -325,11 +324,6 @@ def _reason(said: Json) -> str:
     """Why a device fell back, in a short line: it is kept with the operation."""
     reason = said.get("reason")
     line = " ".join(reason.split()) if isinstance(reason, str) else ""
-    return (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…") or "the device gives no reason"
-
-
-def _cutover_of(section: Json) -> Json:
-    """What a section of a twin says of a cut-over."""
-    ours = section.get(OURS)
-    said = ours.get(_KEY) if isinstance(ours, Mapping) else None
-    return cast("Json", said) if isinstance(said, Mapping) else {}
+    return (
+        line if len(line) <= _MAX_REASON_LENGTH else f"{line[:_MAX_REASON_LENGTH]}…"
+    ) or "the device gives no reason"

@@ -1,8 +1,11 @@
 """Cut-over: a device leaves the side that it talks to, this fleet or a cloud hub, for another one."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from attrs import frozen
+
+from fleetcore.model.twin import Json
 
 
 class CutoverState(StrEnum):
@@ -53,3 +56,10 @@ class Cutover:
     def is_open(self) -> bool:
         """Whether it has not ended."""
         return self.state is CutoverState.OFFERED
+
+
+def cutover_of(section: object) -> Json:
+    """What a section of a twin says of a cut-over; empty where it says nothing."""
+    ours = section.get("fleetcore") if isinstance(section, Mapping) else None
+    said = ours.get("cutover") if isinstance(ours, Mapping) else None
+    return said if isinstance(said, Mapping) else {}

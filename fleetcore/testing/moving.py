@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fleetcore.errors import FleetError, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
+from fleetcore.model.cutover import cutover_of
 from fleetcore.model.twin import Json
 from fleetcore.testing.credentials import key_digest, make_csr, make_key
 from fleetcore.testing.flash import Flash
@@ -235,10 +236,3 @@ class FleetSide(Side):
             raise Unavailable(f"{device} is not let in yet: {code}", code="not_ready")
         chain = str(reply.body["certificate"]) + str(reply.body.get("chain", ""))
         self._save(certificate=chain, ca=str(reply.body["ca"]))
-
-
-def cutover_of(section: object) -> Json:
-    """What a section of a twin says of a cut-over; empty where it says nothing."""
-    ours = section.get("fleetcore") if isinstance(section, Mapping) else None
-    said = ours.get("cutover") if isinstance(ours, Mapping) else None
-    return said if isinstance(said, Mapping) else {}

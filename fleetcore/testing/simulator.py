@@ -22,11 +22,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
+from fleetcore.model.cutover import cutover_of
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.model.twin import merge_patch
 from fleetcore.testing.credentials import CredentialCare, Traffic, make_csr, make_key
 from fleetcore.testing.flash import Flash, MemoryFlash
-from fleetcore.testing.moving import FLEET, LOOK_S, FleetSide, Mover, Side, cutover_of
+from fleetcore.testing.moving import FLEET, LOOK_S, FleetSide, Mover, Side
 from fleetcore.testing.updater import Updater
 from fleetcore.wire import dsse, messages
 from fleetcore.wire.strict_json import loads

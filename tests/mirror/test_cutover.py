@@ -11,12 +11,13 @@ from fleetcore.errors import NotFound, Refused, Unavailable
 from fleetcore.fleet.layers import OURS
 from fleetcore.interfaces.cloud import CloudCommand
 from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.model.cutover import cutover_of
 from fleetcore.model.mirror import EntityKey
 from fleetcore.runtime.at_hubs import held_at
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.credentials import key_digest, make_csr, make_key
 from fleetcore.testing.flash import MemoryFlash
-from fleetcore.testing.moving import Mover, Side, cutover_of
+from fleetcore.testing.moving import Mover, Side
 from fleetcore.testing.patience import until
 
 from .conftest import caught_up

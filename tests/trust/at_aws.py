@@ -1,6 +1,7 @@
 """A device's side at AWS: it writes its shadow, as over MQTT."""
 
-from fleetcore.testing.moving import Side, cutover_of
+from fleetcore.model.cutover import cutover_of
+from fleetcore.testing.moving import Side
 
 
 class AwsSide(Side):
