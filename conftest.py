@@ -1,6 +1,7 @@
 """Shared by every test: peers that are real programs, and what happens where one is missing."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -30,6 +31,10 @@ settings.load_profile(os.environ.get("FLEETCORE_HYPOTHESIS", "fleetcore"))
 # Tests start several hundred processes of fleetcore. Where bytecode is not kept each of them compiles all of it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# What a shell starts in the background ignores Ctrl-C, and so would each program that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _missing: set[str] = set()
 

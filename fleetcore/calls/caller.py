@@ -19,6 +19,7 @@ from fleetcore.calls.types import Page
 from fleetcore.errors import FleetError, NotAuthorised, NotFound
 from fleetcore.fleet import repository
 from fleetcore.fleet.rights import Rights
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.audit import AuditRow
 from fleetcore.model.device import Device
 from fleetcore.model.names import kind_in_words
@@ -270,8 +271,7 @@ async def _unless(
             raise CallerLeft
         await waiting
     finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        await end_tasks(waiting)
 
 
 def owner(fleet: "Fleet", actor: str, *, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:

@@ -15,6 +15,7 @@ import click
 
 from fleetcore.cli.connect import data_option
 from fleetcore.interfaces.boundary import in_a_line
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.listening.descriptors import raise_limit
 from fleetcore.runtime.process import settle_memory
 from fleetcore.threads import Deadline
@@ -77,11 +78,9 @@ async def _serve(data: Path) -> None:
         waiting = asyncio.create_task(asked.wait(), name="fleetcore asked to stop")
         await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
         click.echo("stopping")
-        for task in (watching, waiting):
-            task.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        await end_tasks(watching, waiting)
+        if not watching.cancelled():
+            watching.result()
 
 
 async def _watch(fleet: "Fleet") -> None:

@@ -19,6 +19,7 @@ from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import (
@@ -572,9 +573,7 @@ class Campaigns:
 
     async def close(self) -> None:
         """Ends fetches under way; their campaigns stay in draft."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
 
 
 def _not_to(execution: Execution, state: ExecutionState) -> Rejected:

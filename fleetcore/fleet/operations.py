@@ -18,6 +18,7 @@ from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.repository import Repository, in_time
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.operation import Failure, Operation, OperationState
 from fleetcore.model.store import Commit, Event
 
@@ -299,9 +300,7 @@ class Operations:
 
     async def close(self) -> None:
         """Ends turns that hang."""
-        for task in self._working.values():
-            task.cancel()
-        await asyncio.gather(*self._working.values(), return_exceptions=True)
+        await end_tasks(*self._working.values())
         self._working.clear()
 
     async def run(self, operation: str) -> Operation:

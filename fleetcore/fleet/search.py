@@ -12,6 +12,7 @@ from fleetcore.errors import FleetError, NotFound
 from fleetcore.fleet.documents import OWN, Document, Documents
 from fleetcore.fleet.process_state.columns import RegistryColumns
 from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.device import Device
 from fleetcore.model.store import Record
 from fleetcore.query.ast import And, Clause, Compare, Has, Or
@@ -137,8 +138,7 @@ class Search:
     async def close(self) -> None:
         """Ends what is under way."""
         if self._building is not None:
-            self._building.cancel()
-            await asyncio.gather(self._building, return_exceptions=True)
+            await end_tasks(self._building)
 
     async def page(
         self, where: str | Clause | None, *, after: str | None = None, limit: int = 100, scan: int = SCAN

@@ -28,6 +28,7 @@ from fleetcore.calls.types import to_builtins
 from fleetcore.errors import FleetError, Refused
 from fleetcore.frontends.control_client import CATALOGUE, FRAME_BYTES, LENGTH, LINE_BYTES, address_of, socket_of
 from fleetcore.frontends.library import IoTFleetManager
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.wire import strict_json
 
 _log = logging.getLogger(__name__)
@@ -73,9 +74,7 @@ async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[N
         closing.set()
         if conversations:
             await asyncio.wait(conversations, timeout=_GRACE_S)
-        for conversation in conversations:
-            conversation.cancel()
-        await asyncio.gather(*conversations, return_exceptions=True)
+        await end_tasks(*conversations)
 
 
 def peer(connection: socket.socket) -> str:
@@ -134,7 +133,7 @@ class _Conversation:
             await asyncio.wait({closed}, timeout=_FLUSH_S)
         finally:
             self._writer.transport.abort()
-            await _end(closed, closing)
+            await end_tasks(closed, closing)
 
     async def _line(self) -> bytes:
         """The next line; none where the server stops before one has come."""
@@ -143,7 +142,7 @@ class _Conversation:
             await asyncio.wait({coming, closing}, return_when=asyncio.FIRST_COMPLETED)
             return await coming if coming.done() else b""
         finally:
-            await _end(coming, closing)
+            await end_tasks(coming, closing)
 
     async def _left(self) -> None:
         """Returns when the other end has closed its socket, or the server stops."""
@@ -189,14 +188,8 @@ class _Conversation:
                     return
                 following = asyncio.ensure_future(anext(items))
         finally:
-            await _end(gone, closing, following)
+            await end_tasks(gone, closing, following)
             await items.aclose()
-
-
-async def _end(*tasks: "asyncio.Future[Any]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _read(line: bytes) -> tuple[str, Mapping[str, Any], bool]:

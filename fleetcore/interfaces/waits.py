@@ -1,4 +1,4 @@
-"""Waiting for the first of several things."""
+"""Waiting for the first of several things, and for tasks that are to end."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,6 +14,15 @@ async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for each in waiting:
-            each.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await end_tasks(*waiting)
+
+
+async def end_tasks(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancels tasks, and returns once they have ended; what they return or raise is not told.
+
+    Raises CancelledError where the caller is cancelled meanwhile. ``suppress(CancelledError)`` around ``await task``
+    would take that for the task's own, and the caller would never end.
+    """
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

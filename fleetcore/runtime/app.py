@@ -90,7 +90,7 @@ from fleetcore.runtime.config import Config, Instance, secret
 from fleetcore.runtime.core_keys import CORE_KEYS
 from fleetcore.runtime.counts import Counts
 from fleetcore.runtime.lease import Lease
-from fleetcore.runtime.leave import end
+from fleetcore.runtime.leave import end_within
 from fleetcore.runtime.mirroring import mirror_of, split
 from fleetcore.runtime.opening import HEED_S, Offered, Opening, open_in_time
 from fleetcore.runtime.plane.claims import ClaimSessions
@@ -807,7 +807,7 @@ class Fleet:
             _, late = await asyncio.wait(drains, timeout=_DRAIN_S)
             for name in sorted(drains[task] for task in late):
                 _log.error("Protocol %s did not drain within %g s", name, _DRAIN_S)
-            await end(late, HEED_S)
+            await end_within(late, HEED_S)
         left_s = max(0.1, _DRAIN_S - (time.monotonic() - begun_s))
         try:
             async with asyncio.timeout(left_s):

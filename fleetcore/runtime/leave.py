@@ -17,7 +17,7 @@ def leave_behind(task: "asyncio.Task[Any]") -> None:
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
-async def end(tasks: "Iterable[asyncio.Task[Any]]", heed_s: float) -> "set[asyncio.Task[Any]]":
+async def end_within(tasks: "Iterable[asyncio.Task[Any]]", heed_s: float) -> "set[asyncio.Task[Any]]":
     """Cancels tasks; returns those that had not ended after ``heed_s``, which are left behind."""
     tasks = set(tasks)
     for task in tasks:

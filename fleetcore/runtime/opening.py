@@ -19,8 +19,9 @@ from fleetcore.errors import FleetError, PluginError
 from fleetcore.interfaces.boundary import in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Context, Kind, Provider
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.pipeline.kept_state import KeptState
-from fleetcore.runtime.leave import end
+from fleetcore.runtime.leave import end_within
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -133,8 +134,7 @@ async def open_in_time(offered: Offered, clock: Clock) -> tuple[AbstractAsyncCon
                 with plugin_code(f"{offered.what}: its opener"):
                     piece = await manager.__aenter__()
             finally:
-                timer.cancel()
-                await asyncio.gather(timer, return_exceptions=True)
+                await end_tasks(timer)
     except TimeoutError as error:
         if limit.expired():
             raise offered.overdue() from None
@@ -188,8 +188,7 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
             await self._give_up()
             raise
         finally:
-            timer.cancel()
-            await asyncio.gather(timer, return_exceptions=True)
+            await end_tasks(timer)
         if not opened.done():
             await self._give_up()
             raise offered.overdue()
@@ -221,7 +220,7 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
     async def _give_up(self) -> None:
         task, self._task = self._task, None
         assert task is not None
-        if await end({task}, HEED_S):
+        if await end_within({task}, HEED_S):
             _log.error("%s does not heed being cancelled and is left behind", self._what)
         elif not task.cancelled():
             task.exception()  # it has been said, or is of no more use

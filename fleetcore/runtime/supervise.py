@@ -9,6 +9,7 @@ from attrs import define
 from fleetcore.errors import FleetError
 from fleetcore.interfaces.boundary import contained
 from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.waits import end_tasks
 
 _log = logging.getLogger(__name__)
 _BACK_OFF_S = (0.1, 1.0, 5.0, 30.0)
@@ -75,7 +76,4 @@ class Supervisor:
 
     async def close(self) -> None:
         """Cancels every task and waits for them."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)

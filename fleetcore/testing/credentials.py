@@ -7,7 +7,6 @@ it comes over a connection to a server that is trusted already.
 """
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from fleetcore.errors import FleetError
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceSecrets
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.message import Reply
 from fleetcore.wire.times import parse_time
 
@@ -174,6 +174,4 @@ class CredentialCare:
         """Gives up a renewal that is under way."""
         working, self._working = self._working, None
         if working is not None and working is not asyncio.current_task():
-            working.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await working
+            await end_tasks(working)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.cutover import cutover_of
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.model.twin import merge_patch
@@ -264,9 +265,7 @@ class SimulatedDevice:
         """Closes the connection, and ends a cut-over that is under way where it is; idempotent."""
         following, self._following = self._following, None
         if following is not None and following is not asyncio.current_task():
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError, FleetError):
-                await following
+            await end_tasks(following)
         await self._leave()
 
     async def _leave(self) -> None:
@@ -473,9 +472,7 @@ class _Home(FleetSide):
 
 async def _closed(client: DeviceClient | None, listening: asyncio.Task[None] | None) -> None:
     if listening is not None:
-        listening.cancel()
         # One whose connection broke has ended by that already; the client is closed all the same.
-        with contextlib.suppress(asyncio.CancelledError, FleetError):
-            await listening
+        await end_tasks(listening)
     if client is not None:
         await client.__aexit__(None, None, None)

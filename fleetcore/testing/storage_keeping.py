@@ -13,6 +13,7 @@ import pytest
 
 from fleetcore.errors import FleetError, NotFound, Refused
 from fleetcore.interfaces.storage import Storage
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.store import Commit, MessageMark, Put, SeriesRequest
 from fleetcore.model.telemetry import SeriesKind, Tally, TelemetryBatch, TextReading
 from fleetcore.testing.faults.disk import PLACED_WRITES, SYNCS, break_calls, can_break_calls, failing_sync
@@ -218,8 +219,7 @@ class KeepingContract(StorageCase):
                 task = asyncio.ensure_future(storage.commit(Commit(puts=(put(f"k{turns}"),), events=(event(turns),))))
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await end_tasks(task)
             await storage.commit(Commit(puts=(put("last"),)))
             state = await _state_of(storage)
 

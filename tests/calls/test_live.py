@@ -10,6 +10,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.calls.caller import owner
 from fleetcore.calls.live import Conversation
 from fleetcore.calls.live.subscription import LiveLimits
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.store import Commit, Event
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -47,8 +48,7 @@ async def conversing(manager, *subscriptions, **limits):
     try:
         yield read, seen
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await end_tasks(following)
         await told.aclose()
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from fleetcore.errors import Unavailable
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
 
@@ -108,8 +109,7 @@ async def test_a_body_in_blocks_that_the_crash_cuts_in_two_is_stored_once_it_was
             await asyncio.sleep(chance.random() / 50)  # into the next body
             await server.kill()
             await server.start()
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        await end_tasks(sending)
         await server.kill()
         async with opened(server.data) as manager:
             stored = Counter(await readings(manager, "long", "x"))

@@ -11,6 +11,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.errors import PluginError
 from fleetcore.interfaces.provider import OPEN_TIMEOUT_S
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.runtime import app
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.runtime.watchdog import Watchdog
@@ -134,8 +135,7 @@ async def serving(data):
         await fleet.serve()
         yield manager, fleet
     finally:
-        ticking.cancel()
-        await asyncio.gather(ticking, return_exceptions=True)
+        await end_tasks(ticking)
         await manager.close()
 
 

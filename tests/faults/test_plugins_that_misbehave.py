@@ -9,6 +9,7 @@ import pytest
 
 from fleetcore.errors import PluginError, Refused
 from fleetcore.interfaces import Detector, Notifier
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.anomaly import Findings
 from fleetcore.pipeline.detect import Detection, Scope
 from fleetcore.pipeline.notify import Notification
@@ -227,8 +228,7 @@ async def _consuming(consumer):
     try:
         yield consumer
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 
 from fleetcore.errors import Unavailable
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Accepted, Inbound, Rejected
 from fleetcore.wire import messages
@@ -178,8 +179,7 @@ async def test_a_client_that_gives_up_waiting_takes_nothing_back(in_process, unt
                 device.send(messages.TELEMETRY, {"time": 1_750_000_000_000, "values": {"heat": 7}})
             )
             await until(lambda: server.disk.commits > commits)
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            await end_tasks(sending)
 
         server.disk.heal()
 

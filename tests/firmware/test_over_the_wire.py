@@ -9,6 +9,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.cli.root import run
 from fleetcore.cli.serve import running
 from fleetcore.frontends.control_client import ControlClient
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.firmware import EXECUTION_ENDS
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -65,8 +66,7 @@ async def test_devices_over_https_and_mqtt_take_what_was_signed_and_say_so(folde
                 if all(one["state"] in EXECUTION_ENDS for one in executions):
                     break
                 await asyncio.sleep(0.1)
-        simulating.cancel()
-        await asyncio.gather(simulating, return_exceptions=True)
+        await end_tasks(simulating)
         tags = {tag for name in names for tag in (await caller.run("get_device", {"device_id": name}))["tags"]}
         said = (await caller.run("get_twin", {"device_id": names[0]}))["reported"]["firmware"]
 

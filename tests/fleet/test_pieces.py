@@ -8,6 +8,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.errors import PluginError, Refused
 from fleetcore.interfaces import Detector, PluginState
 from fleetcore.interfaces.state import STATE_LIMIT_BYTES
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.anomaly import Findings
 from fleetcore.model.ticks import LAG_MS
 from fleetcore.pipeline.detect import Detection, Scope
@@ -139,8 +140,7 @@ async def test_the_time_told_never_goes_back_over_a_restart_and_where_the_clock_
                 await clock.advance(2)
                 await timed.catch_up()
             await timed.keep()
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await end_tasks(running)
 
     assert detector.told == sorted(set(detector.told))
     assert detector.told
@@ -199,8 +199,7 @@ async def test_the_state_of_a_consumer_is_written_in_the_commit_of_its_cursor(op
         before = await KeptState(fleet.storage, "detectors.counting", with_cursor=True).load()
         await counting.keep()
         after = await KeptState(fleet.storage, "detectors.counting", with_cursor=True).load()
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end_tasks(running)
 
     assert dict(before) == {}
     assert dict(after) == {"seen": b"1"}

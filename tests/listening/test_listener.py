@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.listening.budget import Budget
 from fleetcore.listening.limits import ListenerLimits
 from fleetcore.listening.listener import Listener
@@ -127,9 +128,7 @@ async def test_a_source_whose_last_wait_is_cancelled_leaves_nothing_behind():
     first = await turns.take("a")
     waiting = [asyncio.ensure_future(turns.take(source)) for source in ("a", "b")]
     await asyncio.sleep(0)
-    for each in waiting:
-        each.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await end_tasks(*waiting)
 
     assert turns.waiting == 0
     first.end()

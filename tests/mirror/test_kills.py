@@ -7,6 +7,7 @@ import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.fleet.mirrors import Entities
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.mirror import FACETS, EntityKey
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.lane import StateLane
@@ -92,9 +93,7 @@ async def run(fleet, hub, death, *, deletes=True):
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (*tasks, *ends):
-            task.cancel()
-        await asyncio.gather(*tasks, *ends, return_exceptions=True)
+        await end_tasks(*tasks, *ends)
         fleet.storage.commit = commit
     return lane
 

@@ -10,6 +10,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.errors import Unavailable
 from fleetcore.fleet.mirrors import Entities
 from fleetcore.interfaces.cloud import CloudLimits
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.mirror import FACETS, EntityKey
 from fleetcore.model.store import Commit
 from fleetcore.pipeline.mirror import lane
@@ -62,9 +63,7 @@ class Running:
         try:
             yield self
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
 
     async def until(self, condition):
         async with asyncio.timeout(PATIENCE_S):
@@ -463,7 +462,6 @@ async def test_a_hub_that_fails_before_the_feed_is_read_is_shown_as_failing(mana
     reading = asyncio.create_task(looking.run())
     await looking._moved.wait()
     state = looking.status.state, looking.status.error
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
+    await end_tasks(reading)
 
     assert state == ("failing", "its opener called exit(3)")

@@ -3,6 +3,7 @@
 import asyncio
 
 from fleetcore.interfaces.pace import Pace
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -20,8 +21,7 @@ async def taken(pace, clock, name, seconds):
     task = asyncio.create_task(calls())
     for _ in range(seconds * 10):
         await clock.advance(0.1)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await end_tasks(task)
     return count
 
 
@@ -64,8 +64,6 @@ async def test_what_waited_for_a_throttling_hub_comes_one_after_another():
     assert not any(each.done() for each in waiting)
     await clock.advance(1.1)
     gone = sum(each.done() for each in waiting)
-    for each in waiting:
-        each.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await end_tasks(*waiting)
 
     assert 1 <= gone <= 12

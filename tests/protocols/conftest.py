@@ -10,6 +10,7 @@ from attrs import evolve
 
 from fleetcore import IoTFleetManager
 from fleetcore.interfaces.protocol import DeviceSecrets
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
@@ -87,8 +88,7 @@ class Listener:
                 await asyncio.sleep(0.01)
 
     async def close(self):
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from fleetcore_http.plugin import open_client
 
 from fleetcore.errors import FleetError, NotAuthenticated, NotAuthorised, Unavailable
 from fleetcore.interfaces.protocol import DeviceSecrets
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.device import Lifecycle
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.patience import PATIENCE_S
@@ -82,8 +83,7 @@ async def test_a_device_that_is_revoked_in_mid_stream_is_cut_off_and_nothing_of_
     await stream.until(lambda outcomes: outcomes[-1] is not None)
     # 3.1.1 has no code in its acknowledgements, so only that nothing comes in is asked of it.
     await asyncio.wait([sending], timeout=1.0)
-    sending.cancel()
-    await asyncio.gather(sending, return_exceptions=True)
+    await end_tasks(sending)
     async with asyncio.timeout(PATIENCE_S):
         while adapter.connections:
             await asyncio.sleep(0.01)

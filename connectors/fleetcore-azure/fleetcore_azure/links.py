@@ -10,11 +10,12 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from attrs import frozen
 
 from fleetcore.errors import Refused
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore_azure.clients import Clients
 from fleetcore_azure.failures import HubFailed, from_answer
 from fleetcore_azure.held import CERTIFICATES, DISABLED, OWN, Devices, Held
@@ -288,7 +289,5 @@ async def open_links(clients: Clients, devices: Devices, most: int) -> AsyncIter
     try:
         yield links
     finally:
-        closing.cancel()
-        with suppress(asyncio.CancelledError):
-            await closing
+        await end_tasks(closing)
         await asyncio.to_thread(links.close)

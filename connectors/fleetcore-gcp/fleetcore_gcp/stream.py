@@ -21,6 +21,7 @@ from google.pubsub_v1.types import (
 
 from fleetcore import threads
 from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore_gcp.clients import Clients
 from fleetcore_gcp.failures import CallFailed, from_sdk
 from fleetcore_gcp.making import ACK_DEADLINE_S
@@ -64,8 +65,7 @@ class Stream:
 
     async def __aexit__(self, *_: object) -> None:
         if self._extending is not None:
-            self._extending.cancel()
-            await asyncio.gather(self._extending, return_exceptions=True)
+            await end_tasks(self._extending)
         with self._lock:
             self._ended = True
             call = self._call

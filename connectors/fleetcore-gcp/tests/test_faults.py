@@ -14,6 +14,7 @@ from google.auth import exceptions as auth
 from fleetcore.errors import ConfigError, CredentialsRejected, Unavailable
 from fleetcore.interfaces.cloud import MirrorItem
 from fleetcore.interfaces.pace import Pace
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.mirror import EntityKey, GroupBody, JobBody
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.testing.clock import MovableClock
@@ -212,8 +213,7 @@ async def test_nothing_is_left_running(opened, front, hub):
         arriving = cloud.inbound(None)
         waiting = asyncio.ensure_future(anext(arriving))
         await cloud.apply([registration("sensor-1")])
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        await end_tasks(waiting)
         await arriving.aclose()
     left = [thread.name for thread in threading.enumerate() if "fleetcore gcp" in thread.name]
 
@@ -234,8 +234,7 @@ async def test_a_hub_that_was_prepared_by_nobody_is_made_on_request(opened, fron
                 "projects/plant-project/subscriptions/fleetcore-commands"
             ].policy.bindings:
                 await asyncio.sleep(0.01)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        await end_tasks(waiting)
         await arriving.aclose()
         found = [each for each in await cloud.check() if each.state == "problem"]
 

@@ -17,7 +17,7 @@ from fleetcore.calls.live.frames import Frame, Subscribe
 from fleetcore.calls.live.state import State
 from fleetcore.calls.live.subscription import LiveLimits, Subscription
 from fleetcore.errors import Conflict, NotFound, Refused
-from fleetcore.interfaces.waits import first_of
+from fleetcore.interfaces.waits import end_tasks, first_of
 
 #: Commits that are read at a time.
 _PAGE = 100
@@ -157,7 +157,7 @@ class Conversation:
 
     async def follow(self) -> None:
         """Follows the feed for ever."""
-        end = self._caller.fleet.presence.on_change(self._present)
+        unfollow = self._caller.fleet.presence.on_change(self._present)
         comparing = asyncio.create_task(self._compare(), name="presence of a live stream")
         try:
             with self._caller.waiting() as wait:
@@ -166,9 +166,8 @@ class Conversation:
                     if not await self._step():
                         await wait(self._something_new())
         finally:
-            end()
-            comparing.cancel()
-            await asyncio.gather(comparing, return_exceptions=True)
+            unfollow()
+            await end_tasks(comparing)
 
     async def _step(self) -> bool:
         """Reads on, for all that stand at one place, and for each that is behind; whether there was anything."""

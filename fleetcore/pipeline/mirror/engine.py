@@ -16,7 +16,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import CloudBackend, CloudUse
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.storage import Storage
-from fleetcore.interfaces.waits import first_of
+from fleetcore.interfaces.waits import end_tasks, first_of
 from fleetcore.model.mirror import CALLED, EntityKey
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.pipeline.back_off import back_off_s
@@ -257,8 +257,7 @@ class Mirror:
                         self._hub = None
                         self._opened.clear()
                         if listening is not None:
-                            listening.cancel()
-                            await asyncio.gather(listening, return_exceptions=True)
+                            await end_tasks(listening)
             except ConfigError as error:
                 self.error = str(error)
                 self.looking.show("stopped", self.error, remedy_of(error))

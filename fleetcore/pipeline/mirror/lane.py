@@ -20,7 +20,7 @@ from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
 from fleetcore.interfaces.storage import Storage
-from fleetcore.interfaces.waits import first_of
+from fleetcore.interfaces.waits import end_tasks, first_of
 from fleetcore.model.mirror import BODIES, FACETS, WITHDRAWN, EntityKey, Facet, Kept, MirrorBody
 from fleetcore.model.store import Commit, Event
 from fleetcore.pipeline.back_off import back_off_s
@@ -260,9 +260,7 @@ class StateLane:
                     task.result()
         finally:
             self.at_work = False
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
             self._moved.set()
             self._under_way.clear()
             self._ready.clear()

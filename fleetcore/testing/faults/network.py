@@ -12,6 +12,8 @@ import struct
 from types import TracebackType
 from typing import Literal, Self
 
+from fleetcore.interfaces.waits import end_tasks
+
 Side = Literal["up", "down"]
 _PIECE_BYTES = 65536
 
@@ -89,9 +91,7 @@ class CutProxy:
         assert self._server is not None
         self._server.close()
         self.cut(reset=True)
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

@@ -15,6 +15,7 @@ import msgspec
 from fleetcore.calls.live import Conversation
 from fleetcore.calls.types import encode_hook
 from fleetcore.errors import FleetError, NotAuthenticated, Refused, Unavailable
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.wire import browser
 from fleetcore_api.app_state import AppState
 from fleetcore_api.callers import caller_of
@@ -60,9 +61,7 @@ class LiveStream:
             if not ending.done():
                 code, reason = next(_end_of(part) for part in parts if part.done())
         finally:
-            for part in (*parts, ending):
-                part.cancel()
-            await asyncio.gather(*parts, ending, return_exceptions=True)
+            await end_tasks(*parts, ending)
         with contextlib.suppress(OSError, RuntimeError):  # the reader has left
             await send({"type": "websocket.close", "code": code, "reason": reason})
 

@@ -11,6 +11,7 @@ import uvicorn
 
 from fleetcore.errors import ConfigError, NotReady
 from fleetcore.interfaces.provider import Context
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.listening.listener import Listener as OpenListener
 from fleetcore.listening.sockets import bind
 from fleetcore.runtime.app import Fleet
@@ -83,9 +84,7 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
     finally:
         state.close()
         listening.close()
-        for task in (ticking, sweeping):
-            task.cancel()
-        await asyncio.gather(ticking, sweeping, return_exceptions=True)
+        await end_tasks(ticking, sweeping)
         await _shut(server)
         await listening.wait_closed()
 

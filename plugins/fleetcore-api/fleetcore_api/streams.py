@@ -17,6 +17,7 @@ from msgspec import json
 
 from fleetcore.calls.types import encode_hook
 from fleetcore.errors import FleetError, NotAuthenticated, NotAuthorised, NotFound
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore_api.app_state import AppState
 from fleetcore_api.problems import problem
 
@@ -53,9 +54,7 @@ class EventStream:
         try:
             await asyncio.wait({left, sending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (left, sending):
-                task.cancel()
-            await asyncio.gather(left, sending, return_exceptions=True)
+            await end_tasks(left, sending)
             await self._items.aclose()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_LAST_S):
@@ -90,8 +89,7 @@ class EventStream:
                         await _sent(send, b": here\n\n")
             finally:
                 if not following.done():
-                    following.cancel()
-                    await asyncio.gather(following, return_exceptions=True)
+                    await end_tasks(following)
             try:
                 item = following.result()
             except StopAsyncIteration:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import ssl
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,6 +13,7 @@ from fleetcore_api.plugin import open_api
 from fleetcore import IoTFleetManager
 from fleetcore.client import AsyncFleetClient, wire
 from fleetcore.errors import Conflict, FleetError
+from fleetcore.testing.open_files import open_files
 from fleetcore.testing.patience import PATIENCE_S, soonest
 
 SENT = b'{"name": "blink", "wait_s": 600}'
@@ -43,10 +43,6 @@ async def speak(url, token, who, tls=None):
     return reader, writer
 
 
-def open_files():
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def requests():
     return [task for task in asyncio.all_tasks() if "run_asgi" in repr(task.get_coro())]
 
@@ -62,7 +58,7 @@ async def under_way(count):
 
 @pytest.mark.parametrize("who", REQUESTS)
 async def test_of_a_reader_that_leaves_nothing_is_kept_after_a_second(served, token, who):
-    loop, descriptors = asyncio.get_running_loop(), open_files()
+    loop, before = asyncio.get_running_loop(), open_files()
 
     async def left():
         _, writer = await speak(served.url, token, who)
@@ -70,7 +66,7 @@ async def test_of_a_reader_that_leaves_nothing_is_kept_after_a_second(served, to
         writer.transport.abort()
         begun = loop.time()
         async with asyncio.timeout(PATIENCE_S):
-            while requests() or open_files() > descriptors:
+            while requests() or open_files() - before:
                 await asyncio.sleep(0.02)
         return loop.time() - begun
 

@@ -8,6 +8,7 @@ from fleetcore_api import streams
 
 from fleetcore.calls.events import watch_events
 from fleetcore.errors import NotAuthenticated, NotAuthorised, Unavailable
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.store import Commit, Put
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -108,8 +109,7 @@ async def test_a_stream_that_has_nothing_to_show_is_kept_open_while_the_fleet_is
         await clock.advance(5)
 
     assert await sent.pieces.get() == b": here\n\n"
-    sending.cancel()
-    await asyncio.gather(sending, return_exceptions=True)
+    await end_tasks(sending)
 
 
 @pytest.mark.parametrize("what", ["token", "role"])

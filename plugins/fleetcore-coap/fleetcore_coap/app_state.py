@@ -10,6 +10,7 @@ from attrs import define, field
 from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DevicePlane
 from fleetcore.interfaces.provider import Context
+from fleetcore.interfaces.waits import end_tasks
 
 
 class Waking(Protocol):
@@ -45,6 +46,4 @@ class AppState:
     async def end(self) -> None:
         """Cancels what is under way."""
         leftover = tuple(self.tasks)
-        for task in leftover:
-            task.cancel()
-        await asyncio.gather(*leftover, return_exceptions=True)
+        await end_tasks(*leftover)

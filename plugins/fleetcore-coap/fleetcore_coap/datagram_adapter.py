@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from fleetcore.interfaces.protocol import ProtocolAdapter
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.listening.lateness import sweeps
 from fleetcore_coap.app_state import AppState
 from fleetcore_coap.sockets import Datagrams
@@ -79,7 +80,5 @@ async def keeping(adapter: A, name: str) -> AsyncIterator[A]:
     try:
         yield adapter
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
         await adapter.close()

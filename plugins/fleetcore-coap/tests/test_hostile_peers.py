@@ -10,6 +10,7 @@ from fleetcore_coap.config import CoapConfig
 from fleetcore_coap.plugin import open_client
 
 from fleetcore.errors import ConfigError
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.listening.limits import ListenerLimits
 from fleetcore.wire import messages
 
@@ -100,8 +101,7 @@ async def test_a_forged_hello_takes_nothing_from_a_living_association(served, au
             await asyncio.sleep(0)
         device._channel._transport.sendto(sent[0])
         reply = await device.send(messages.TELEMETRY, {"t": 1})
-        opening.cancel()
-        await asyncio.gather(opening, return_exceptions=True)
+        await end_tasks(opening)
 
     assert reply.error is None
 

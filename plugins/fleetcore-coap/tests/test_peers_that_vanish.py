@@ -6,6 +6,7 @@ import pytest
 from fleetcore_coap.codec import Block, Kind, Method, Option, Packet, encode
 from fleetcore_coap.plugin import open_client
 
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.wire import messages
 
 COMMAND = {"id": "c-1", "name": "reboot", "args": {}, "sequence": 1, "attempt": 1}
@@ -27,8 +28,7 @@ async def _in_a_handshake(served, authority, datagrams):
     opening = asyncio.ensure_future(client.__aenter__())
     while len(sent) <= datagrams:
         await asyncio.sleep(0.001)
-    opening.cancel()
-    await asyncio.gather(opening, return_exceptions=True)
+    await end_tasks(opening)
     client._channel.close()
 
 

@@ -21,6 +21,7 @@ from OpenSSL import SSL
 
 from fleetcore.errors import ConfigError, NotAuthenticated, Refused, StorageError
 from fleetcore.interfaces.protocol import DeviceSecrets, EnrollRequest
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.listening.limits import ListenerLimits
 from fleetcore.model.credential import CertificateCredential, KeyCredential
 from fleetcore.testing import context
@@ -285,8 +286,7 @@ async def test_a_handshake_whose_key_does_not_come_ends_at_its_deadline(serve, p
     for _ in range(6):
         await served.clock.advance(1.1)
     await until(lambda: not served.adapter._places.pending and not served.adapter._state.tasks)
-    opening.cancel()
-    await asyncio.gather(opening, return_exceptions=True)
+    await end_tasks(opening)
     plane.let_in()
     async with open_client(served.url, by_key(authority, "dev1")) as device:
         reply = await device.send(messages.TELEMETRY, {"t": 1})
@@ -306,9 +306,7 @@ async def test_keys_that_are_looked_for_are_bounded_by_address_and_the_others_wa
     speaking = [asyncio.ensure_future(speak()) for _ in range(6)]
     await until(lambda: len(served.adapter._hellos) == len(served.adapter._state.tasks) == 3)
     pending = len(served.adapter._places.pending)
-    for task in speaking:
-        task.cancel()
-    await asyncio.gather(*speaking, return_exceptions=True)
+    await end_tasks(*speaking)
 
     assert pending == 3
 

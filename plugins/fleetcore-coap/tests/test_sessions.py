@@ -6,6 +6,7 @@ from attrs import evolve
 from fleetcore_coap.exchanges import MAX_RETRANSMIT
 from fleetcore_coap.plugin import open_client
 
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.listening.limits import ListenerLimits
 from fleetcore.wire import messages
 
@@ -60,8 +61,7 @@ async def test_a_notification_that_is_never_acknowledged_ends_the_observation_an
         left = len(peer.observations)
         channel.datagram_received = heard
         reply = await device.request(messages.INBOX)
-        coming.cancel()
-        await asyncio.gather(coming, return_exceptions=True)
+        await end_tasks(coming)
 
     assert left == 2  # of three: the others were not told anything
     assert reply.body is not None

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from ssl import SSLContext
 
@@ -12,6 +12,7 @@ from fleetcore.errors import FleetError, NotAuthenticated, NotAuthorised
 from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DevicePlane, ProtocolAdapter
 from fleetcore.interfaces.provider import Context
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.listening.lateness import sweeps
 from fleetcore.listening.listener import Listener as OpenListener
 from fleetcore.listening.sockets import names, open_sockets
@@ -172,9 +173,7 @@ async def serve(config: HttpConfig, context: Context, plane: DevicePlane, ingest
     try:
         yield adapter
     finally:
-        sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeper
+        await end_tasks(sweeper)
         await adapter.drain()
         await listening.wait_closed()
 

@@ -11,10 +11,11 @@ import ssl
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from attrs import field, mutable
 
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore_azure.testing.faults import Faults
 from fleetcore_azure.testing.hub import Hub
 from fleetcore_azure.testing.operations import HOST
@@ -245,9 +246,5 @@ async def serving_devices(devices: Devices, port: int, tls: ssl.SSLContext) -> A
         yield
     finally:
         server.close()
-        for task in list(tasks):
-            task.cancel()
-        for task in list(tasks):
-            with suppress(asyncio.CancelledError):
-                await task
+        await end_tasks(*tasks)
         await server.wait_closed()
