@@ -24,7 +24,7 @@ from fleetcore.fleet.security.manager import SecurityManager
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.cutover import Cutover, CutoverState, cutover_of
+from fleetcore.model.cutover import Cutover, CutoverState, cutover_of, word_of
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.mirror import Facet
 from fleetcore.model.operation import Operation
@@ -158,8 +158,7 @@ class CutoverOffers:
     async def _left(self, cutover: Cutover) -> int:
         """When a device told that it has left its old side, or is taken to have: until then it hears that side."""
         reported = (await self._twins.get(cutover.id)).reported
-        said = cutover_of(reported.document)
-        if said.get("epoch") != cutover.epoch or said.get("state") != _MOVED:
+        if word_of(reported.document, cutover.epoch).get("state") != _MOVED:
             return (cutover.ended or 0) + _MOVES_MS
         return max(reported.times[f"/{OURS}/{_KEY}/{member}"] for member in ("epoch", "state"))
 
@@ -180,26 +179,26 @@ class CutoverOffers:
             return None
         told, missing = await self._told(due)
         for item in due:
-            await self._look(item, told[item.id], offer)
+            await self._look(item, {side: word_of(each, item.epoch) for side, each in told[item.id].items()}, offer)
             self._looked[item.id] = now + min(_LATEST_MS, max(_SOONEST_MS, (now - item.offered) // _PART))
         return missing
 
-    async def _told(self, open_: Sequence[Cutover]) -> tuple[Mapping[str, Sequence[Json]], str]:
-        """What these devices report of their cut-over, here and at their hubs; and which hub does not answer."""
+    async def _told(self, open_: Sequence[Cutover]) -> tuple[Mapping[str, Mapping[str | None, Json]], str]:
+        """What these devices report, by side: None is this fleet; and which hub does not answer."""
         missing = ""
-        found: dict[str, list[Json]] = {item.id: [] for item in open_}
+        found: dict[str, dict[str | None, Json]] = {item.id: {} for item in open_}
         for device, twin in (await self._twins.get_many(list(found))).items():
-            found[device].append(twin.reported.document)
+            found[device][None] = twin.reported.document
         for mirror in {side for item in open_ for side in (item.source, item.target) if side is not None}:
             its = [item.id for item in open_ if mirror in (item.source, item.target)]
             try:
                 for device, reported in (await self._reported_at(mirror, its)).items():
-                    found[device].append(reported)
+                    found[device][mirror] = reported
             except (Unavailable, PluginError) as error:
                 missing = f"{mirror}: {error}"  # they are looked at when it answers again
         return found, missing
 
-    async def _look(self, cutover: Cutover, reports: Sequence[Json], offer: Json) -> None:
+    async def _look(self, cutover: Cutover, said: Mapping[str | None, Json], offer: Json) -> None:
         there = await self._registry.find(cutover.id)
         if there is None or there.lifecycle is Lifecycle.RETIRED:
             await self.end(cutover, CutoverState.CANCELLED, "the device is gone or retired")
@@ -207,8 +206,7 @@ class CutoverOffers:
         if there.home == cutover.target:
             await self._confirm(cutover)  # a server was killed in the middle of it
             return
-        said = [word for each in reports if (word := cutover_of(each)).get("epoch") == cutover.epoch]
-        back = next((word for word in said if word.get("state") == CutoverState.FELL_BACK), None)
+        back = next((word for word in said.values() if word.get("state") == CutoverState.FELL_BACK), None)
         if back is not None:
             await self.end(cutover, CutoverState.FELL_BACK, _reason(back))
         elif await self._has_arrived(cutover, said):
@@ -217,7 +215,7 @@ class CutoverOffers:
             await self.end(cutover, CutoverState.TIMED_OUT, "the device has not come in time")
         else:
             try:
-                await self._go_on(cutover, there, said, offer)
+                await self._go_on(cutover, there, list(said.values()), offer)
             except Refused as error:  # its twin has no room left for the offer
                 await self.end(cutover, CutoverState.CANCELLED, str(error))
 
@@ -237,10 +235,10 @@ class CutoverOffers:
         ):
             await self._desire(cutover, {"epoch": cutover.epoch, **offer})
 
-    async def _has_arrived(self, cutover: Cutover, said: Sequence[Json]) -> bool:
-        """A device says so at a hub; here it has enrolled with the key that it has told, and come with that."""
+    async def _has_arrived(self, cutover: Cutover, said: Mapping[str | None, Json]) -> bool:
+        """A device says so at the hub that it goes to; here it has enrolled with the key that it has told, and come."""
         if cutover.target is not None:
-            return any(word.get("state") == _ARRIVED for word in said)
+            return said.get(cutover.target, {}).get("state") == _ARRIVED
         made = [each.created for each in await self._security.inventory(cutover.id) if each.spki == cutover.key]
         return bool(made) and (self._seen_at(cutover.id) or 0) >= max(cutover.offered, min(made))
 

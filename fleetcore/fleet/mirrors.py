@@ -11,6 +11,7 @@ from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.cutover import without_cutover
 from fleetcore.model.device import Device
 from fleetcore.model.firmware import Campaign, Execution
 from fleetcore.model.mirror import (
@@ -75,6 +76,7 @@ class Entities:
 
     Args:
         certificates: those with which a device gets in now; without it no device has one.
+        mirror: the name of the mirror that sees it so.
         located: whether a device's position is told.
         selects: whether a device is mirrored; one that is not is as if it were gone. None: all are.
         fleet: the id of this fleet: what came through it already is not sent again.
@@ -92,8 +94,9 @@ class Entities:
         located: bool = False,
         selects: Callable[[str], Awaitable[bool]] | None = None,
         fleet: str = "",
+        mirror: str = "",
     ) -> None:
-        self._fleet = fleet
+        self._fleet, self._mirror = fleet, mirror
         self._storage, self._registry, self._twins = storage, registry, twins
         self._groups, self._campaigns, self._located, self._selects = groups, campaigns, located, selects
         self._certificates = certificates
@@ -120,7 +123,11 @@ class Entities:
                     found[key] = await self._certified(key.id)
                 case "twin" if key.id in twins:
                     twin = twins[key.id]
-                    found[key] = TwinBody(desired=twin.desired.document, reported=twin.reported.document)
+                    reported = twin.reported.document
+                    if devices[key.id].home != self._mirror:
+                        # A word of the device on one side is not to be heard on another: by it the device has arrived.
+                        reported = without_cutover(reported)
+                    found[key] = TwinBody(desired=twin.desired.document, reported=reported)
                 case "job" if key.device in devices and key.id in executions:
                     found[key] = _job(executions[key.id], campaigns)
         return {key: body for key, body in found.items() if body is not None}
@@ -158,14 +165,14 @@ class Entities:
         ]
         return CertificateBody(certificates=tuple(sorted(found, key=lambda item: item.fingerprint))) if found else None
 
-    async def at_hub(self, mirror: str, devices: Collection[str]) -> Collection[str]:
-        """Those of some devices that are connected to the hub of a mirror."""
+    async def at_hub(self, devices: Collection[str]) -> Collection[str]:
+        """Those of some devices that are connected to the mirror's hub."""
         found = await self._registry.records.get_many(devices)
-        return [each for each, device in found.items() if device.home == mirror]
+        return [each for each, device in found.items() if device.home == self._mirror]
 
-    async def homed(self, mirror: str, after: str | None) -> tuple[Sequence[EntityKey], str | None]:
-        """The twins of the next devices that are connected to the hub of a mirror, and where it goes on."""
-        page = await self._registry.records.page(ref=("home", mirror), after=after, limit=_PAGE)
+    async def homed(self, after: str | None) -> tuple[Sequence[EntityKey], str | None]:
+        """The twins of the next devices that are connected to the mirror's hub, and where it goes on."""
+        page = await self._registry.records.page(ref=("home", self._mirror), after=after, limit=_PAGE)
         return [EntityKey("twin", device.id) for device in page.items], page.after
 
     def _group(self, name: str) -> GroupBody | None:

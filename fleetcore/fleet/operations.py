@@ -229,7 +229,8 @@ class Operations:
 
         ended = await self.records.change(operation, step)
         if (hanging := self._working.get(operation)) is not None:
-            hanging.cancel()  # what it does may be done again
+            await end_tasks(hanging)  # what it does may be done again
+            await self._storage.commit(Commit())  # what it had given to the store before is done now
         if ended.undo is not None:
             return await self._take_back(operation)
         await self._forget(operation)

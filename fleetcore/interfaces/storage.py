@@ -116,6 +116,8 @@ class Storage(ABC):
     async def commit(self, change: Commit) -> Committed:
         """Does all of ``change`` atomically and durably; raises and does none of it otherwise.
 
+        Of a commit whose caller was cancelled all is done or nothing, and that before one that is given later ends.
+
         What is refused is not shown, neither now nor after the next opening; a commit that could not be synced may
         be there whole after a crash.
 

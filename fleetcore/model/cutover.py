@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import cast
 
 from attrs import frozen
 
@@ -18,6 +19,7 @@ class CutoverState(StrEnum):
     CANCELLED = "cancelled"
 
 
+_OURS, _CUTOVER = "fleetcore", "cutover"
 #: Ends of devices that did not arrive.
 STAYED = (CutoverState.FELL_BACK, CutoverState.TIMED_OUT)
 
@@ -60,6 +62,22 @@ class Cutover:
 
 def cutover_of(section: object) -> Json:
     """What a section of a twin says of a cut-over; empty where it says nothing."""
-    ours = section.get("fleetcore") if isinstance(section, Mapping) else None
-    said = ours.get("cutover") if isinstance(ours, Mapping) else None
+    ours = section.get(_OURS) if isinstance(section, Mapping) else None
+    said = ours.get(_CUTOVER) if isinstance(ours, Mapping) else None
     return said if isinstance(said, Mapping) else {}
+
+
+def word_of(section: object, epoch: int) -> Json:
+    """What a section of a twin says of the cut-over of one epoch; empty where it says nothing, or speaks of another."""
+    said = cutover_of(section)
+    told = said.get("epoch")
+    return said if type(told) is int and told == epoch else {}  # true and 1.0 are equal to 1, and are no epochs
+
+
+def without_cutover(section: Json) -> Json:
+    """A section of a twin without what it says of a cut-over."""
+    if not cutover_of(section):
+        return section
+    ours = {name: value for name, value in cast("Json", section[_OURS]).items() if name != _CUTOVER}
+    rest = {name: value for name, value in section.items() if name != _OURS}
+    return {**rest, _OURS: ours} if ours else rest

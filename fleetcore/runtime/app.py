@@ -650,6 +650,7 @@ class Fleet:
             certificates=self.security.letting_in,
             located=section.location,
             fleet=self.id,
+            mirror=instance.name,
             selects=None if section.where is None else functools.partial(self.search.is_true, parse(section.where)),
         )
         opener = self._prepare("clouds", rest)

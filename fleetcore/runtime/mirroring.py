@@ -147,9 +147,9 @@ def mirror_of(
     clock: Clock,
 ) -> Mirror:
     """The mirror of a section, not running yet."""
-    actor, homed = f"mirror/{name}", functools.partial(entities.at_hub, name)
+    actor = f"mirror/{name}"
     report = functools.partial(twins.take_report, actor=actor)
-    reconciling = Reconciling(section.ways, entities.body, entities.taker(actor), homed=homed, report=report)
+    reconciling = Reconciling(section.ways, entities.body, entities.taker(actor), homed=entities.at_hub, report=report)
     lane = StateLane(
         name,
         storage,
@@ -179,8 +179,8 @@ def mirror_of(
         name,
         opener,
         lane,
-        Looking(lane, walk, storage, clock, watch=_watch(section, selection, functools.partial(entities.homed, name))),
-        Comparing(walk, entities.bodies, lane, homed),
+        Looking(lane, walk, storage, clock, watch=_watch(section, selection, entities.homed)),
+        Comparing(walk, entities.bodies, lane, entities.at_hub),
         storage,
         clock,
         inbox=inbox,

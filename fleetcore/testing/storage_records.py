@@ -182,6 +182,18 @@ class RecordsContract(StorageCase):
         assert {i for i in range(40) if f"k{i}" in keys} == {i for i in range(40) if f"l{i}" in keys} == happened
         assert happened >= set(range(1, 40, 2))
 
+    async def test_a_cancelled_commit_is_done_before_a_later_one_ends(self, storage: Storage) -> None:
+        for turn in range(20):
+            given = asyncio.ensure_future(storage.commit(Commit(puts=tuple(put(f"k{turn}/{i}") for i in range(100)))))
+            for _ in range(turn % 4):
+                await asyncio.sleep(0)
+            given.cancel()
+            await storage.commit(Commit())
+            then = len((await storage.find("thing", limit=10_000)).items)
+            await storage.commit(Commit())
+
+            assert len((await storage.find("thing", limit=10_000)).items) == then
+
     async def test_a_deleted_record_is_gone_with_all_that_led_to_it(self, storage: Storage) -> None:
         await storage.commit(Commit(puts=(_with_all("a"),)))
 

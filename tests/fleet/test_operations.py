@@ -4,7 +4,9 @@ import asyncio
 
 from attrs import evolve
 
+from fleetcore import IoTFleetManager
 from fleetcore.model.operation import OperationState
+from fleetcore.model.store import Commit, Put
 
 
 async def test_an_operation_that_hangs_holds_up_no_other_and_can_be_cancelled(fleet):
@@ -51,3 +53,33 @@ async def test_what_a_turn_raises_is_told_after_the_others_had_theirs(fleet):
         raised = str(error)
 
     assert (raised, len(turns)) == ("a bug", 1)
+
+
+async def test_what_a_turn_gave_to_the_store_as_it_was_cancelled_is_taken_back_too(tmp_path):
+    async with IoTFleetManager(tmp_path) as manager:
+        fleet = await manager.open()
+
+        async def notes():
+            return [record.key for record in (await fleet.storage.find("note", limit=100_000)).items]
+
+        async def begins_more(operation, _items):
+            for number in range(1000):
+                # Many, so that the store is at it for a while.
+                keys = [f"{operation.id}/{number}/{place}" for place in range(300)]
+                await fleet.storage.commit(Commit(puts=tuple(Put(kind="note", key=key, body={}) for key in keys)))
+
+        async def taken_back(_operation, _actor, _reason):
+            seen.append(await notes())
+
+        seen, left = [], []
+        fleet.operations.drive("begins more", begins_more, undo=taken_back)
+        for _ in range(10):
+            begun = await fleet.operations.start("begins more", ["x"])
+            ticking = asyncio.create_task(fleet.operations.tick())
+            await asyncio.sleep(0.02)
+            await fleet.operations.cancel(begun.id)
+            await ticking
+            await fleet.storage.commit(Commit())
+            left.append(await notes())
+
+    assert seen == left

@@ -248,6 +248,43 @@ async def test_a_device_that_fell_back_is_not_confirmed_whatever_it_said_before(
     assert (over.state, over.reasons, home) == ("partly", {"fell_back": 1}, None)
 
 
+@pytest.mark.parametrize(
+    ("side", "epoch"), [("fleet", 1), ("memory", True), ("memory", 1.0), ("memory", 2), ("memory", "1")]
+)
+async def test_a_device_arrives_by_its_word_at_the_new_side_and_of_this_epoch_alone(
+    served, hub, certified, side, epoch
+):
+    async with served(SECTION) as manager:
+        fleet = await manager.open()
+        await manager.register_device("pump-1", "pump")
+        away = await going(manager, "pump-1", timeout_s=2)
+
+        async def offered():
+            return "to" in await told(fleet, "pump-1")
+
+        await ticks(fleet, offered)
+        sides = {"fleet": PlaneSide(fleet, "pump-1"), "memory": HubSide(hub, "pump-1")}
+        await sides[side].tell({"epoch": epoch, "state": "arrived"})
+        over = await steps(fleet, away)
+        home = (await manager.get_device("pump-1")).home
+
+    assert (over.reasons, home) == ({"timed_out": 1}, None)
+
+
+async def test_what_a_device_says_of_a_cut_over_on_one_side_is_not_carried_to_another(served, hub, certified):
+    async with served(SECTION) as manager:
+        fleet = await manager.open()
+        await manager.register_device("pump-1", "pump")
+        word = {"epoch": 1, "state": "arrived"}
+        await fleet.twins.report("pump-1", {"rpm": 7, OURS: {"cutover": word, "agent": "1.2"}})
+        await caught_up(manager)
+        body = hub.body(EntityKey("twin", "pump-1"))
+        differs = (await manager.list_mirror_drift("memory")).differences
+
+    assert body["reported"] == {"rpm": 7, OURS: {"agent": "1.2"}}
+    assert list(differs) == []
+
+
 async def test_a_device_that_gave_up_as_it_was_confirmed_goes_all_the_same(served, hub, certified):
     async with served(SECTION) as manager:
         fleet = await manager.open()

@@ -177,6 +177,7 @@ class Links:
     async def _opened(self, name: str) -> Link:
         await self._make_room()
         self._opening += 1
+        waits = True
 
         def work(tokens: Signatures) -> Link:
             link = Link(self.door, name, *tokens.for_device(name))
@@ -188,6 +189,9 @@ class Links:
             except LinkLost:
                 self._made.discard(link)
                 raise
+            if not waits:
+                link.close()
+                self._made.discard(link)
             return link
 
         try:
@@ -201,6 +205,9 @@ class Links:
                 raise HubFailed(OPEN, "unavailable", reason) from lost
             self._clients.key_refused()
             raise HubFailed(OPEN, "credentials", str(lost)) from lost
+        except asyncio.CancelledError:
+            waits = False
+            raise
         finally:
             self._opening -= 1
             self._freed.set()
