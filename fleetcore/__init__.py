@@ -1,7 +1,7 @@
-"""fleetcore: an IoT device fleet manager that composes from plugins.
+"""fleetcore: an IoT device fleet manager composed of plugins.
 
-The public names load on first use (PEP 562), so that ``fleetcore --version`` and a plugin's entry-point module
-pay for nothing they do not touch.
+The public names load on first use (PEP 562), so that ``fleetcore --version`` and a plugin's entry-point module load
+only what they use.
 """
 
 from importlib import import_module
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-#: Raised when hook signatures change; a plugin states the one it was written for in ``FLEETCORE_PLUGIN_API``.
+#: Raised when hook signatures change; a plugin states the one it supports in ``FLEETCORE_PLUGIN_API``.
 PLUGIN_API = 2
 
 _HOME = {

@@ -1,4 +1,4 @@
-"""What can go wrong, for the person who must act.
+"""The errors that fleetcore raises, with a code and a remedy.
 
     FleetError                      root; catch this to catch all of ours
     ├── NotFound                    the named thing does not exist
@@ -17,8 +17,8 @@
     ├── DataFolderInUse             another process owns the data folder
     └── WrongLoop                   a manager was used from another event loop
 
-Bad input from a device is an outcome (:mod:`fleetcore.model.outcome`), not an exception: these are for callers.
-Codes are contract: ``CODES`` is the one registry, rendered in docs/reference/errors.md.
+Bad input from a device is an outcome (:mod:`fleetcore.model.message`), not an exception: these are for callers. Codes
+are stable: ``CODES`` is their registry, listed in docs/reference/errors.md.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from attrs import frozen
 
 @frozen
 class Code:
-    """How one stable error code is spoken on each protocol.
+    """One stable error code, and its form in each protocol.
 
     Attributes:
         http: HTTP status (RFC 9110).
@@ -137,7 +137,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
 
 
 class FleetError(Exception):
-    """The root of every error that fleetcore raises on purpose.
+    """The root of every error that fleetcore raises deliberately.
 
     Attributes:
         code: a stable key of :data:`CODES`.
@@ -191,7 +191,7 @@ class Refused(FleetError):
 
 
 class NotAuthenticated(Refused):
-    """No valid credential was shown."""
+    """No valid credential was presented."""
 
     default_code = "not_authenticated"
 
@@ -221,7 +221,7 @@ class NotReady(Unavailable):
 
 
 class ConfigError(FleetError):
-    """A mistake in the configuration, with the place where it stands."""
+    """A mistake in the configuration, with its place."""
 
     default_code = "config_invalid"
 
@@ -248,7 +248,7 @@ class CredentialsRejected(FleetError):
 
 
 class PluginError(FleetError):
-    """A plugin raised, hung or broke its promise; the plugin is named in ``ids['plugin']``."""
+    """A plugin raised, hung or broke its contract; ``ids['plugin']`` names it."""
 
     default_code = "plugin_failed"
 

@@ -1,4 +1,4 @@
-"""A data folder and whether its disk takes anything, files that are replaced whole, and private copies of a folder."""
+"""Creating a data folder, checking that its disk takes writes, replacing files atomically, and private copies."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ from fleetcore.errors import ConfigError
 
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 
-#: How the name ends under which a file's next content lies beside it until it is complete.
+#: The suffix of a file's next content, which lies beside the file until it is complete.
 _NEXT = ".next"
 
-#: What a file system refuses with → what to do.
+#: Errors of a file system → the remedy.
 _REMEDIES: Mapping[int, str] = MappingProxyType(
     {
         errno.ENOSPC: "Free disk space; no restart is needed",
@@ -31,15 +31,15 @@ _PROBE_BYTES = 4096
 
 
 def remedy_of(error: OSError) -> str:
-    """What to do about an error of the file system, or an empty text."""
+    """The remedy for a file system's error, or an empty text."""
     return _REMEDIES.get(error.errno or 0, "")
 
 
 def trouble(folder: Path) -> OSError | None:
     """Why a folder takes no new file, found by writing one and removing it; None where it takes one.
 
-    It tells a full disk, a used-up quota, a disk that is or became read-only, and a folder of another user. A look at
-    flags and free blocks does not: a file system that has met an error refuses writes and still says it is writable.
+    It detects a full disk, an exhausted quota, a read-only disk, and a folder of another user. Flags and free blocks do
+    not show all of these: a file system that has met an error refuses writes and still claims to be writable.
     """
     try:
         with tempfile.TemporaryFile(prefix=".probe-", suffix=_NEXT, dir=folder) as file:
@@ -52,18 +52,18 @@ def trouble(folder: Path) -> OSError | None:
 
 
 def make_private(folder: Path) -> None:
-    """Makes a folder, and those above it that are missing, for the owner alone; one that exists keeps its mode.
+    """Makes a folder and its missing parents, for the owner only; an existing folder keeps its mode.
 
     Raises OSError.
     """
-    # `parents=True` would make those above with what the umask leaves, up to 0777: then others could move the folder.
+    # `parents=True` would create the parents with the umask's mode, up to 0777: then others could move the folder.
     for above in reversed(folder.absolute().parents):
         above.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
 
 
 def make_data_folder(folder: Path) -> None:
-    """Makes a folder for the owner alone where it is missing; one that exists keeps its mode.
+    """Makes a missing folder, for the owner only; an existing folder keeps its mode.
 
     Raises:
         ConfigError: it cannot be made or written to.
@@ -86,12 +86,12 @@ def make_data_folder(folder: Path) -> None:
 
 
 def replace(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> None:
-    """Replaces a file atomically and durably; at no moment has its content wider rights than ``mode``.
+    """Replaces a file atomically and durably; its content never has wider rights than ``mode``.
 
     Raises OSError; then the file is as before. A process that is killed may leave the next content beside it, under a
     hidden name that :func:`copy` passes over.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=_NEXT, dir=path.parent)  # 0600 by its promise
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=_NEXT, dir=path.parent)  # created with 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -105,7 +105,7 @@ def replace(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copies a file, or a folder with all it holds, for the owner's eyes alone; what is not there is not copied.
+    """Copies a file, or a folder with its content, readable by the owner only; a missing source is skipped.
 
     Files of the source may be replaced by :func:`replace` meanwhile: each is copied as it was before or after.
     """

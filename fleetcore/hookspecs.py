@@ -1,9 +1,9 @@
-"""Every hook, in the order in which they are asked. Hooks collect offers at start-up; they never carry messages.
+"""Every hook, in the order in which the host calls them. Hooks collect offers at start-up; they never carry messages.
 
-A hook is a plain function, cheap and free of side effects, and importing the module it stands in imports no heavy SDK.
-Most return offers, made by ``fleetcore.offer_storage``, ``fleetcore.offer_detector`` and so on, one maker a kind. The
-host asks plugin by plugin, so a broken one is named and the others load. Of two offers of one name the later plugin's
-is left out and named; ``kind = "plugin:name"`` chooses it all the same.
+A hook is a plain function, cheap and free of side effects, and importing its module imports no heavy SDK. Most return
+offers, made by ``fleetcore.offer_storage``, ``fleetcore.offer_detector`` and so on, one maker per kind. The host calls
+one plugin after another, so it can name a broken one and load the others. Of two offers with one name the later
+plugin's is left out and reported; ``kind = "plugin:name"`` still chooses it.
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def fleetcore_storages() -> "Iterable[Provider[Storage]]":  # type: ignore[empty-body]  # a specification has no body
-    """Places to keep the fleet, made by ``offer_storage``. Chosen by ``[storage] kind``; ``sqlite`` is built in.
+    """Stores for the fleet, made by ``offer_storage``. Chosen by ``[storage] kind``; ``sqlite`` is built in.
 
     The opener gets the section and a :class:`~fleetcore.interfaces.Context` and yields a migrated
     :class:`~fleetcore.interfaces.Storage`. Contract: ``fleetcore.testing.storage_contract.StorageContract``.
@@ -44,7 +44,7 @@ def fleetcore_storages() -> "Iterable[Provider[Storage]]":  # type: ignore[empty
 
 @hookspec
 def fleetcore_codecs() -> "Iterable[Provider[Codec]]":  # type: ignore[empty-body]  # a specification has no body
-    """Payload formats of readings, made by ``offer_codec``. All of them are open; content type or first bytes choose.
+    """Payload formats of readings, made by ``offer_codec``. All are open; content type or first bytes select one.
 
     ``json``, ``senml`` and ``cbor`` are built in. Contract: ``fleetcore.testing.codec_contract.CodecContract``.
     """
@@ -54,9 +54,8 @@ def fleetcore_codecs() -> "Iterable[Provider[Codec]]":  # type: ignore[empty-bod
 def fleetcore_protocols() -> "Iterable[Provider[ProtocolAdapter]]":  # type: ignore[empty-body]  # no body
     """Protocols of devices, made by ``offer_protocol``. Opened for each ``[protocols.NAME]``.
 
-    The opener also gets the device plane and the way into the data path (``opener(config, context, plane, ingest)``).
-    ``local`` (in process) is built in. Contract:
-    ``fleetcore.testing.protocol_contract.ProtocolContract``.
+    The opener also gets the device plane and the ingest (``opener(config, context, plane, ingest)``). ``local`` (in
+    process) is built in. Contract: ``fleetcore.testing.protocol_contract.ProtocolContract``.
     """
 
 
@@ -89,8 +88,8 @@ def fleetcore_clouds() -> "Iterable[Provider[CloudBackend]]":  # type: ignore[em
 def fleetcore_services() -> "Iterable[Provider[object]]":  # type: ignore[empty-body]  # no body
     """Long-running parts of the server such as the operators' API, made by ``offer_service``.
 
-    Opened for each ``[services.NAME]``. The opener also gets the fleet (``opener(config, context, fleet)``); what it
-    yields is open as long as the server runs.
+    Opened for each ``[services.NAME]``. The opener also gets the fleet (``opener(config, context, fleet)``); the object
+    that it yields stays open as long as the server runs.
     """
 
 
@@ -98,14 +97,14 @@ def fleetcore_services() -> "Iterable[Provider[object]]":  # type: ignore[empty-
 def fleetcore_admissions() -> "Iterable[Provider[Admission]]":  # type: ignore[empty-body]  # no body
     """Checks of enrolments, made by ``offer_admission``. Opened for each ``[admission.NAME]``.
 
-    A section makes the check a requirement: while it is not open, nothing enrols. An offer that no section names is not
-    asked. Contract: ``fleetcore.testing.admission_contract.AdmissionContract``.
+    A section makes the check a requirement: while it is not open, no device can enrol. An offer that no section names
+    is not used. Contract: ``fleetcore.testing.admission_contract.AdmissionContract``.
     """
 
 
 @hookspec
 def fleetcore_events() -> "Iterable[EventType]":  # type: ignore[empty-body]  # a specification has no body
-    """Event types that the plugin writes, each called ``x.NAME.WHAT`` by the plugin's name.
+    """Event types that the plugin writes, each named ``x.NAME.WHAT`` after the plugin.
 
     Events of undeclared types are audited, and shown to administrators only.
     """
@@ -113,13 +112,13 @@ def fleetcore_events() -> "Iterable[EventType]":  # type: ignore[empty-body]  # 
 
 @hookspec
 def fleetcore_calls() -> "Iterable[Callable[..., object]]":  # type: ignore[empty-body]  # a specification has no body
-    """Calls of the operators: functions declared with ``fleetcore.calls.table.call``.
+    """Operators' calls: functions declared with ``fleetcore.calls.table.call``.
 
-    By the plugin's name: each is called ``NAME_WHAT``, its path begins with ``/x/NAME/``, its command with NAME. They
+    Named after the plugin: a call is ``NAME_WHAT``, its path begins with ``/x/NAME/``, its command with NAME. Calls
     appear on every front end of a running server, and in the library.
     """
 
 
 @hookspec
 def fleetcore_commands() -> "Iterable[click.Command]":  # type: ignore[empty-body]  # no body
-    """Nouns for the command line, as click commands; asked only when the noun is not one of the core's."""
+    """Nouns for the command line, as click commands; called only when the noun is not one of the core's."""

@@ -1,12 +1,12 @@
-"""Threads with an owner: what fleetcore starts has ended before the interpreter takes itself apart.
+"""Threads with an owner: fleetcore's threads end before the interpreter shuts down.
 
-A daemon thread that wants to run Python then is unwound in the middle of whatever it does; inside a C++ extension
-(``numpy.unique`` is one) that aborts the process: "terminate called without an active exception". So at exit each
-owner tells its threads to end, and they are waited for, each as long as it was given when it was started.
+A daemon thread that runs Python after that is unwound at an arbitrary place; inside a C++ extension (such as
+``numpy.unique``) this aborts the process: "terminate called without an active exception". So at exit each owner tells
+its threads to end, and the exit waits for each thread for its time limit.
 
-A thread that runs a plugin's code may not end at all. Then it is named on stderr, with the place it is in, and the exit
-goes on without it: in a fork, which has the main thread alone, while this process waits for the fork's status and ends
-with it. So the script's own status, its open files and its other exit handlers are what they are without fleetcore.
+A thread that runs a plugin's code may not end at all. The exit then names it on stderr, with its place, and continues
+without it in a fork, which has only the main thread, while this process waits for the fork's status and ends with it.
+So the script's status, its open files and its other exit handlers are unaffected.
 """
 
 import atexit
@@ -21,11 +21,11 @@ import warnings
 from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary, WeakMethod
 
-#: A thread of ours only finishes what it was given; a process that exits does not wait for ever all the same.
+#: Our threads only finish their current work; still, the exit has a limit.
 EXIT_S = 10.0
-#: Nothing is waiting any more for what a plugin's thread does at exit.
+#: Nothing uses the result of a plugin's thread at exit.
 PLUGIN_EXIT_S = 5.0
-#: What the rest of the exit may take where it goes on in a fork: other exit handlers, closing files.
+#: The limit for the rest of the exit in a fork: other exit handlers, closing files.
 _REST_S = 10.0
 _POLL_S = 0.01
 
@@ -35,39 +35,39 @@ _running: WeakKeyDictionary[threading.Thread, float] = WeakKeyDictionary()
 _stops: list[WeakMethod[Stop]] = []
 _SWEEP = 64
 _sweep_at = _SWEEP
-# A re-entrant lock: a garbage collection inside a locked section may start or stop something.
+# A re-entrant lock: a garbage collection inside a locked section may start or stop a thread.
 _lock = threading.RLock()
 
 
 def start(thread: threading.Thread, exit_s: float | None = None) -> None:
-    """Starts a daemon thread that is waited for at exit, for ``exit_s`` at most. Its name says whose it is."""
+    """Starts a daemon thread that the exit waits for, for at most ``exit_s``. Its name tells its owner."""
     with _lock:
         _running[thread] = EXIT_S if exit_s is None else exit_s
     thread.start()
 
 
 def adopt(exit_s: float | None = None) -> None:
-    """Has the current thread waited for at exit: for one that a library started."""
+    """Makes the exit wait for the current thread, which a library started."""
     with _lock:
         _running[threading.current_thread()] = EXIT_S if exit_s is None else exit_s
 
 
 def stop_at_exit(stop: Stop) -> None:
-    """Has a bound method called at exit, where its object still lives: it tells threads to end and does not wait.
+    """Registers a bound method to be called at exit if its object is alive: it tells threads to end, without waiting.
 
-    They are called in the order in which they were given. A thread that one returns has ended, or had its time, before
-    the next is called: what uses a store ends before the store does.
+    They are called in the order of registration. The exit waits for a thread that a method returns before it calls the
+    next: a user of a store ends before the store.
     """
     global _sweep_at  # noqa: PLW0603 - a process has one exit
     with _lock:
-        if len(_stops) >= _sweep_at:  # as seldom as the list doubles: a simulator has thousands of clients
+        if len(_stops) >= _sweep_at:  # rarely, each time the list has doubled: a simulator has thousands of clients
             _stops[:] = [each for each in _stops if each() is not None]
             _sweep_at = max(_SWEEP, 2 * len(_stops))
         _stops.append(WeakMethod(stop))
 
 
 class Deadline:
-    """Ends the process with status 1 and a line on stderr, so long after :meth:`begin`, whatever hangs in it.
+    """Ends the process with status 1 and a line on stderr, this long after :meth:`begin`, even if it hangs.
 
     Its thread exists from the start, so that ``begin`` may be called in a signal handler.
     """
@@ -76,24 +76,24 @@ class Deadline:
         self._seconds, self._what = seconds, what
         self._begun = threading.Lock()
         self._begun.acquire()
-        # Not one that is waited for: it sleeps in C until the process has gone, or ends it.
+        # The exit does not wait for this thread: it sleeps in C until the process has gone, or ends it.
         threading.Thread(target=self._run, name="fleetcore deadline", daemon=True).start()
 
     def begin(self) -> None:
-        """From now on; call it once."""
+        """Starts the time; call it once."""
         self._begun.release()
 
     def _run(self) -> None:
         self._begun.acquire()
         time.sleep(self._seconds)
         others = [each for each in threading.enumerate() if each is not threading.current_thread()]
-        _say(f"{self._what} took longer than {self._seconds:g} s and is cut off; still there: {_places(others)}")
+        _say(f"{self._what} took longer than {self._seconds:g} s and is cut off; still running: {_places(others)}")
         os._exit(1)
 
 
 @atexit.register
 def _end() -> None:
-    """Takes at most twice the longest time that a thread was given: users of others first, then all."""
+    """Takes at most twice the longest limit of a thread: users of other threads first, then all."""
     begun = time.monotonic()
     try:
         _tell(begun)
@@ -108,7 +108,10 @@ def _end() -> None:
         left = [thread for thread in _running if thread.is_alive()]
     if left:
         waited = time.monotonic() - begun
-        _say(f"the process ends without what did not end within {waited:.1f} s: {_places(left)}")
+        _say(
+            f"the process ends without waiting any longer for threads that still run after {waited:.1f} s: "
+            f"{_places(left)}"
+        )
         _go_on_alone()
 
 
@@ -123,13 +126,13 @@ def _tell(begun: float) -> None:
 
 
 def _go_on_alone() -> None:
-    """Returns in a process that has no other thread; the one that called ends with that one's status."""
+    """Returns in a process without other threads; the calling process ends with its status."""
     _flush()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that other threads are left behind is what it is for
+            warnings.simplefilter("ignore")  # leaving other threads behind is the purpose
             child = os.fork()
-    except (AttributeError, OSError, RuntimeError):  # none on this system, or not in this release at exit
+    except (AttributeError, OSError, RuntimeError):  # no fork on this system, or not at exit in this Python release
         os._exit(1)
     if child == 0:
         _skip_destructors()
@@ -145,19 +148,20 @@ def _go_on_alone() -> None:
             os._exit(1)
         time.sleep(_POLL_S)
     code = os.waitstatus_to_exitcode(status)
-    if code == -signal.SIGINT:  # as the interpreter does after Ctrl-C, so that a shell sees it
+    if code == -signal.SIGINT:  # as the interpreter does after Ctrl-C, so that a shell sees the signal
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     os._exit(max(code, 0) or int(code < 0))
 
 
 def _skip_destructors() -> None:
-    """Ends this process once the interpreter has: destructors of C libraries join threads that a fork has not.
+    """Ends this process right after the interpreter: destructors of C libraries would join threads that a fork lacks.
 
-    libuv's thread pool is one. Last in is first out: the C library's streams are flushed, then it is over.
+    An example is libuv's thread pool. Exit handlers run last in, first out: the C library's streams are flushed, then
+    the process ends.
     """
     libc = ctypes.CDLL(None)
-    with contextlib.suppress(AttributeError):  # on_exit is glibc's: elsewhere the destructors run
+    with contextlib.suppress(AttributeError):  # on_exit exists only in glibc: elsewhere the destructors run
         on_exit, flush, end = libc.on_exit, libc.fcloseall, libc._exit
         on_exit(end, None)
         on_exit(flush, None)

@@ -1,4 +1,4 @@
-"""What calls answer with: plain data that knows how to show itself, and a series as columns."""
+"""Results of library calls: plain data with a readable representation, and a series as columns."""
 
 from collections.abc import Sequence
 from html import escape
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class TelemetryView:
-    """One series' points: numpy columns ``time`` (int64 ms) and ``value`` (float64), and ways to other libraries.
+    """The points of a series: numpy columns ``time`` (int64 ms) and ``value`` (float64), and conversions.
 
-    Where all readings are true or false, ``value`` is of bool; where they are of several kinds, or text, it is of
-    Python objects, each of the kind that was sent.
+    Where all readings are booleans, ``value`` is of bool; where they are of several kinds, or text, it is of Python
+    objects, each of the kind that was sent.
     """
 
     def __init__(self, data: "SeriesData", texts: "Sequence[TextReading]" = ()) -> None:
@@ -30,7 +30,7 @@ class TelemetryView:
 
     @classmethod
     def of(cls, device: str, metric: str, parts: "Sequence[ReadingsResponse]") -> "TelemetryView":
-        """What ``list_readings`` gave of a device, a part at least."""
+        """The pages that ``list_readings`` gave for a device, at least one."""
         import numpy as np
 
         from fleetcore.model.telemetry import Quality, Series, SeriesData, TextReading
@@ -105,7 +105,7 @@ def _values(data: "SeriesData") -> "np.ndarray[Any, Any]":
 
 
 def _text(value: object) -> str:
-    """A value as text, as JSON writes truth values."""
+    """A value as text, with JSON's spelling of booleans."""
     if isinstance(value, str):
         return value
     return ("false", "true")[bool(value)] if type(value).__name__ in ("bool", "bool_") else format(value, "g")

@@ -1,4 +1,4 @@
-"""Anomalies: what detectors found."""
+"""Anomalies: the findings of detectors."""
 
 from typing import Annotated
 
@@ -32,7 +32,7 @@ async def list_anomalies(
     limit: Limit = 100,
     cursor: Cursor | None = None,
 ) -> Page[AnomalyResponse]:
-    """Lists what detectors found, on a device or on all, the oldest reading first.
+    """Lists the anomalies of one device or of all, the oldest reading first.
 
     Raises:
         NotFound: there is no such device.

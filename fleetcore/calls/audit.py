@@ -1,4 +1,4 @@
-"""The audit log: read, and verified."""
+"""The audit log: reading it, and verifying it."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,19 +13,19 @@ from fleetcore.calls.types import Cursor, Limit, Ms, Page, to_response
 from fleetcore.fleet.audit import row_key
 from fleetcore.model.operator import Permission
 
-ObjectName = Annotated[str, Meta(max_length=256, description="Of this device, group, command … only.")]
-DeviceName = Annotated[str, Meta(max_length=64, description="Of this device, its commands and updates only.")]
+ObjectName = Annotated[str, Meta(max_length=256, description="Only rows about this device, group, command …")]
+DeviceName = Annotated[str, Meta(max_length=64, description="Only rows about this device, its commands, its updates.")]
 ActionName = Annotated[
     str,
-    Meta(max_length=128, description="Of this action only, or, with a dot at its end, of all that begin so."),
+    Meta(max_length=128, description="Only this action, or, with a dot at its end, all actions that begin with it."),
 ]
-Since = Annotated[Ms, Meta(description="Of what was done from then on only.")]
-ActorName = Annotated[str, Meta(max_length=256, description="By this person, token or device only.")]
-RowNumber = Annotated[int, Meta(ge=0, le=2**53, description="The oldest first, after this row.")]
-#: The chain binds each row to all before it: what the newest checkpoint says is said of the older rows too.
+Since = Annotated[Ms, Meta(description="Only actions from this time on.")]
+ActorName = Annotated[str, Meta(max_length=256, description="Only actions of this person, token or device.")]
+RowNumber = Annotated[int, Meta(ge=0, le=2**53, description="Start after this row, the oldest first.")]
+#: The chain links each row to all before it, so the newest checkpoints cover the older rows too.
 Checkpoints = Annotated[
     Sequence[Annotated[str, Meta(max_length=2048)]],
-    Meta(max_length=250, description="Signed checkpoints to believe, lines of the file, the newest of them."),
+    Meta(max_length=250, description="Signed checkpoints to verify against, the newest lines of the file."),
 ]
 
 
@@ -45,7 +45,7 @@ async def list_audit(
     limit: Limit = 100,
     cursor: Cursor | None = None,
 ) -> Page[AuditRowResponse]:
-    """Lists rows of the audit log, the newest first; with ``after`` in their order."""
+    """Lists rows of the audit log, the newest first; with ``after`` the oldest first."""
     start = decode(cursor) or (None if after is None else row_key(after))
     rows = await caller.fleet.audit.page(
         object=object,
@@ -62,7 +62,7 @@ async def list_audit(
 
 @call("POST /audit/verify", Permission.AUDIT_READ, cli="audit verify")
 async def verify_audit(caller: Caller, checkpoints: Checkpoints | None = None) -> VerdictResponse:
-    """Recomputes every hash and compares with signed checkpoints: those given, else those that the server keeps."""
+    """Recomputes every hash and compares with signed checkpoints: the given ones, or else the server's."""
     fleet = caller.fleet
     await fleet.wait_idle()
     lines = None if checkpoints is None else [line.encode() for line in checkpoints]

@@ -1,6 +1,6 @@
-"""Who calls: the fleet, the rights, and the name under which changes are written down.
+"""The caller of a call: the fleet, the caller's rights, and the actor of its changes.
 
-What a caller may not see does not exist for it: the answer is that of an unknown id.
+Objects that a caller may not see do not exist for it: the answer is that for an unknown id.
 """
 
 import asyncio
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R", bound=attrs.AttrsInstance)
-#: How many records a page looks at for a caller whose rights end somewhere; it is short then, and goes on.
+#: How many records a page examines for a caller with limited rights; the page may then be short and have a `next`.
 SCAN = 2000
 _AT_ONCE = 200
 
 
 class CallerLeft(Exception):
-    """The caller has gone, so the call need not wait; what it did stays done."""
+    """The caller is gone, so the call need not wait; its changes stay."""
 
 
 class Caller:
     """One principal in one call.
 
     Attributes:
-        fleet: what it calls.
-        rights: what it may do, as of the last time that it was asked: :meth:`renewed` asks again.
-        actor: the name under which its changes are written down.
+        fleet: the fleet that it calls.
+        rights: its rights as last checked; :meth:`renewed` updates them.
+        actor: the name recorded with its changes.
         permission: what the present call needs.
-        asked: whether the call has asked for rights on anything.
-        subject: the device whose rights it asked for last, or None.
-        max_wait_s: how long a call may wait for something before it answers how it stands.
+        asked: whether the call has checked any rights.
+        subject: the device whose rights it checked last, or None.
+        max_wait_s: how long a call may wait for something before it answers with the present state.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Caller:
         max_wait_s: float = math.inf,
         left: Callable[[], Coroutine[Any, Any, object]] | None = None,
     ) -> None:
-        """``renew`` gives the rights as they are now, ``watch`` what tells when they may have changed.
+        """``renew`` gives the current rights, ``watch`` gives an object that reports when they may have changed.
 
-        Without them the rights stay as they are. ``left`` returns when the caller is gone, or is to be answered now.
+        Without them the rights stay constant. ``left`` returns when the caller is gone, or wants an answer now.
         """
         self.fleet, self.rights = fleet, rights
         self.actor = actor or rights.actor
@@ -78,13 +78,13 @@ class Caller:
         self._renew, self._watch, self._left = renew, watch, left
 
     async def renewed(self) -> Rights:
-        """The rights as they are now, which the caller has from here on; raises NotAuthenticated."""
+        """The current rights, which the caller uses from here on; raises NotAuthenticated."""
         if self._renew is not None:
             self.rights = await self._renew()
         return self.rights
 
     async def still(self, permission: Permission | None = None, device: str | None = None) -> None:
-        """Asks for a permission again in a call that takes long: on a device, or for the whole fleet without one.
+        """Checks a permission again in a long call: on a device, or for the whole fleet without one.
 
         Raises NotAuthenticated, NotAuthorised, NotFound.
         """
@@ -99,9 +99,9 @@ class Caller:
 
     @contextmanager
     def waiting(self) -> Iterator[Callable[[Coroutine[Any, Any, object]], Awaitable[None]]]:
-        """Gives a function that waits for what it is given, but only until the rights may have changed.
+        """Gives a function that waits for an awaitable, but only until the rights may have changed.
 
-        After each wait ask :meth:`still`. The function raises :class:`CallerLeft` where the caller is gone.
+        After each wait call :meth:`still`. The function raises :class:`CallerLeft` where the caller is gone.
         """
         if self._left is None:
             with self._waiting() as wait:
@@ -142,7 +142,7 @@ class Caller:
         return record
 
     async def item(self, device: str, kind: str, name: str, code: str = "not_found") -> None:
-        """Asks for the right on what belongs to a device; it is there for callers that may see the device.
+        """Checks the right on something that belongs to a device; it exists for callers that may see the device.
 
         Raises NotFound, NotAuthorised.
         """
@@ -155,7 +155,7 @@ class Caller:
         raise missing(kind, name, code)
 
     def group(self, group: str, permission: Permission | None = None) -> str:
-        """The name, where the caller has the permission for the whole fleet or for the scope that the group is.
+        """The name, where the caller has the permission for the whole fleet or in the scope of the group.
 
         Raises NotFound, NotAuthorised.
         """
@@ -169,7 +169,7 @@ class Caller:
         raise missing("group", group)
 
     def everywhere(self, what: str, permission: Permission | None = None) -> None:
-        """Asks for the permission for the whole fleet; raises NotAuthorised."""
+        """Checks the permission for the whole fleet; raises NotAuthorised."""
         self.asked = True
         permission = permission or self.permission
         if not self.rights.everywhere(permission):
@@ -206,7 +206,7 @@ class Caller:
     ) -> Page[T]:
         """The next records of devices on which the caller has the permission.
 
-        For a caller whose rights end somewhere at most :data:`SCAN` records are looked at: the page may be short.
+        For a caller with limited rights at most :data:`SCAN` records are examined: the page may be short.
         """
         self.asked = True
         after = decode(cursor)
@@ -231,7 +231,7 @@ class Caller:
         return Page([show(item) for item in kept], encode(after))
 
     async def rows(self, rows: Sequence[AuditRow]) -> list[AuditRow]:
-        """The rows of the audit log that tell of events that the caller may see."""
+        """The rows of the audit log about events that the caller may see."""
         self.asked = True
         known: dict[tuple[str, str], bool] = {}
         for row in rows:
@@ -241,7 +241,7 @@ class Caller:
         return [row for row in rows if known[row.action, row.object]]
 
     def denied(self, what: str, permission: Permission | None = None, *, everywhere: bool = False) -> FleetError:
-        """The refusal, written to the audit log; ``everywhere``: the permission is needed for the whole fleet."""
+        """The error, also written to the audit log; ``everywhere``: the permission is needed for the whole fleet."""
         permission = permission or self.permission
         self._note(what, permission)
         needed = f"{permission.value} for the whole fleet" if everywhere else permission.value
@@ -275,13 +275,13 @@ async def _unless(
 
 
 def owner(fleet: "Fleet", actor: str, *, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:
-    """The caller of a process that has the data folder open: everything is allowed; ``left`` as a caller has it."""
+    """A caller in the process that has the data folder open: everything is allowed; ``left`` as for :class:`Caller`."""
     grant = RoleGrant(id="owner", principal=actor, role=Role.ADMIN, scope="")
     return Caller(fleet, Rights(actor, (grant,), (), fleet.search), actor, left=left)
 
 
 def user_of(front_end: str) -> str:
-    """The actor of a front end that the operating system's user runs: ``library:alice``."""
+    """The actor of a front end run by the operating system's user: ``library:alice``."""
     try:
         return f"{front_end}:{getpass.getuser()}"
     except (KeyError, OSError, ImportError):  # a user id without a name
@@ -289,10 +289,10 @@ def user_of(front_end: str) -> str:
 
 
 def answered(page: repository.Page[R], show: Callable[[R], T]) -> Page[T]:
-    """A page of records as it is answered."""
+    """A page of records as an answer."""
     return Page([show(item) for item in page.items], encode(page.after))
 
 
 def missing(kind: str, name: str, code: str = "not_found") -> NotFound:
-    """One sentence for what does not exist and for what is not to be seen."""
+    """The error for what does not exist, and for what the caller may not see."""
     return NotFound(f"{kind_in_words(kind)} {name!r} does not exist", code=code, **{kind: name})

@@ -1,4 +1,4 @@
-"""Firmware campaigns: one version for many devices, each device followed to its end."""
+"""Firmware campaigns: one version for many devices, each device tracked to its end."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -19,19 +19,19 @@ CampaignId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_camp
 FirmwareVersion = Annotated[Version, Meta(description="The version that the devices get.")]
 CampaignDevices = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000), Word("device")]
 ImageUrl = Annotated[
-    str, Meta(max_length=2048, description="Where devices get the image; may be empty where the fleet has it.")
+    str, Meta(max_length=2048, description="Where devices download the image; may be empty where the fleet stores it.")
 ]
 ImageDigest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", description="The image's SHA-256, in hex.")]
 ImageSize = Annotated[int, Meta(ge=0, le=2**53, description="The image's size in bytes.")]
 Manifest = Annotated[Json, Meta(description="The signed manifest, which names digest and size.")]
-ReleaseId = Annotated[Label, Meta(description="Take the manifest of this release, `NAME:SEQ`."), Names("list_releases")]
-AllowDowngrade = Annotated[bool, Meta(description="Accept a lower seq than there was.")]
+ReleaseId = Annotated[Label, Meta(description="Use the manifest of this release, `NAME:SEQ`."), Names("list_releases")]
+AllowDowngrade = Annotated[bool, Meta(description="Accept a lower seq than before.")]
 
 
 async def _covers(
     caller: Caller, campaign: Campaign, permission: Permission, known: dict[str, bool] | None = None
 ) -> bool:
-    """Whether the caller has the permission on every device of a campaign; ``known`` remembers what was asked."""
+    """Whether the caller has the permission on every device of a campaign; ``known`` caches the results."""
     if caller.has_everywhere(permission):
         return True
     if not caller.rights.holds(permission):
@@ -44,11 +44,11 @@ async def _covers(
         if not known[device]:
             return False
         seen += 1
-    return seen == campaign.total  # a device that was erased since is in no scope
+    return seen == campaign.total  # a device that was erased since is outside every scope
 
 
 async def _found(caller: Caller, name: str, permission: Permission) -> Campaign:
-    """The campaign, which is there for callers that may see the campaigns of all its devices."""
+    """The campaign, which exists for callers that may see the campaigns of all its devices."""
     found = await caller.fleet.campaigns.records.get(name)
     if found is None or not await _covers(caller, found, Permission.CAMPAIGNS_READ):
         raise missing("campaign", name)
@@ -80,22 +80,22 @@ async def create_campaign(
     allow_downgrade: AllowDowngrade = False,
     reason: Reason = "",
 ) -> CampaignResponse:
-    """Starts a campaign: one firmware version for devices; they are asked in the background.
+    """Starts a campaign: one firmware version for some devices, which get their offers in the background.
 
-    A manifest, or that of a release, names digest and size, and is judged for every device first. Without a digest the
-    server fetches the URL once and pins what it gets; until then the campaign stays a draft. Once there is a firmware
+    A manifest, or that of a release, names digest and size, and is checked for every device first. Without a digest the
+    server fetches the URL once and pins the digest; until then the campaign stays a draft. Once there is a firmware
     root, a manifest is required.
 
     Raises:
-        Conflict: there is a campaign of that name, a device is retired, or the manifest does not fit some device.
+        Conflict: a campaign of that name exists, a device is retired, or the manifest does not fit some device.
         NotFound: there is no such device, or no such release.
-        Refused: there is no image: neither a URL, nor a digest, nor a manifest.
+        Refused: the image is missing: neither a URL, nor a digest, nor a manifest.
     """
     for device in devices:
         await caller.device(device)
     if from_release is not None:
         if manifest is not None:
-            raise Refused("A campaign is made of a manifest or of a release, not of both", pointer="/from_release")
+            raise Refused("Give a manifest or a release, not both", pointer="/from_release")
         manifest = dict((await caller.fleet.releases.get(from_release)).manifest)
     made = await caller.fleet.campaigns.create(
         id, release, devices, url, sha256=sha256, size=size, manifest=manifest,
@@ -109,7 +109,7 @@ async def create_campaign(
     columns=("id", "release", "state", "total", "counts", "created", "code"),
 )  # fmt: skip
 async def list_campaigns(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[CampaignResponse]:
-    """Lists campaigns by name: those all of whose devices the caller may see; a page may be short."""
+    """Lists the campaigns whose devices the caller may all see, by name; a page may be short."""
     found = await caller.fleet.campaigns.records.page(after=decode(cursor), limit=limit)
     everything, known = caller.has_everywhere(), dict[str, bool]()
     covered = [item for item in found.items if everything or await _covers(caller, item, caller.permission, known)]
@@ -118,7 +118,7 @@ async def list_campaigns(caller: Caller, *, limit: Limit = 100, cursor: Cursor |
 
 @call("GET /campaigns/{campaign}", Permission.CAMPAIGNS_READ, scope=BY_CALL, cli="campaign show CAMPAIGN")
 async def get_campaign(caller: Caller, campaign: CampaignId) -> CampaignResponse:
-    """Shows a campaign, and how many of its devices are in which state.
+    """Shows a campaign, and how many of its devices are in each state.
 
     Raises:
         NotFound: there is no such campaign.
@@ -133,7 +133,7 @@ async def get_campaign(caller: Caller, campaign: CampaignId) -> CampaignResponse
 async def list_executions(
     caller: Caller, campaign: CampaignId, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[ExecutionResponse]:
-    """Lists each device's way through a campaign, by device.
+    """Lists the state of each device in a campaign, by device.
 
     Raises:
         NotFound: there is no such campaign.
@@ -145,10 +145,10 @@ async def list_executions(
 
 @call(
     "POST /campaigns/{campaign}/abort", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign abort CAMPAIGN",
-    confirm="Aborts the campaign {campaign} for good: devices that have not begun are not updated.",
+    confirm="Aborts the campaign {campaign} for good: devices that have not started are not updated.",
 )  # fmt: skip
 async def abort_campaign(caller: Caller, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
-    """Cancels what has not begun; devices that are under way go on and are still followed.
+    """Cancels the updates that have not started; devices that have started continue and are still tracked.
 
     Raises:
         NotFound: there is no such campaign.

@@ -40,24 +40,24 @@ from fleetcore.errors import Refused
 from fleetcore.model.operator import Permission
 from fleetcore.query.fitting import parse_new
 
-CaId = Annotated[str, Meta(min_length=1, max_length=1024, description="Its id, as the list of CAs tells it.")]
+CaId = Annotated[str, Meta(min_length=1, max_length=1024, description="The CA's id, from the list of CAs.")]
 RotationStep = Annotated[Literal["begin", "issue", "back", "retire"], Meta(description="The step to take.")]
-Threshold = Annotated[float, Meta(ge=0, le=1, description="To retire: the share of devices that must have confirmed.")]
-ForceStep = Annotated[bool, Meta(description="Retire or go back although it locks devices out; they are named.")]
-ForceDistrust = Annotated[bool, Meta(description="Although devices have no certificate of another CA; they are named.")]
-ForecastPeriod = Annotated[Literal["week", "month"], Meta(description="What is counted by.")]
-Periods = Annotated[int, Meta(ge=1, le=520, description="How many of them.")]
-CountedBy = Annotated[Literal["type", "group"], Meta(description="Count by it, too.")]
-NextEndings = Annotated[int, Meta(ge=0, le=1000, description="How many certificates to name.")]
+Threshold = Annotated[float, Meta(ge=0, le=1, description="For `retire`: the share of devices that must confirm.")]
+ForceStep = Annotated[bool, Meta(description="Proceed even if this locks devices out; the answer names them.")]
+ForceDistrust = Annotated[bool, Meta(description="Proceed even if this locks devices out; they are named.")]
+ForecastPeriod = Annotated[Literal["week", "month"], Meta(description="The unit of the periods.")]
+Periods = Annotated[int, Meta(ge=1, le=520, description="The number of periods.")]
+CountedBy = Annotated[Literal["type", "group"], Meta(description="Also count by this.")]
+NextEndings = Annotated[int, Meta(ge=0, le=1000, description="The most certificates to name.")]
 CertificatePem = Annotated[str, Meta(max_length=32_768, description="The certificate, PEM.")]
 Outdated = Annotated[bool, Meta(description="Only devices without a certificate of the CA that signs now.")]
 TimeoutS = Annotated[
-    float, Meta(gt=0, le=31_622_400, description="Seconds that a device has to renew."), Word("timeout")
+    float, Meta(gt=0, le=31_622_400, description="Seconds within which a device must renew."), Word("timeout")
 ]
 RootKey = Annotated[str, Meta(max_length=65_536, description="The private key of a root, PEM.")]
-Passphrase = Annotated[str, Meta(max_length=4096, description="What the key is encrypted with.")]
+Passphrase = Annotated[str, Meta(max_length=4096, description="The passphrase that encrypts the key.")]
 ServerFile = Annotated[str, Meta(min_length=1, max_length=4096, description="A new file on the server's machine.")]
-OfflineRoot = Annotated[int, Meta(ge=1, description="Which root's key, where those of two are in the folder.")]
+OfflineRoot = Annotated[int, Meta(ge=1, description="Which root's key, if two are in the folder.")]
 
 
 @call(
@@ -65,7 +65,7 @@ OfflineRoot = Annotated[int, Meta(ge=1, description="Which root's key, where tho
     columns=("number", "kind", "state", "key", "name", "not_after", "due", "certificates", "id"),
 )  # fmt: skip
 async def list_cas(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[CaResponse]:
-    """Lists the CAs: which signs, which are trusted, when each ends and when another should follow it.
+    """Lists the CAs: which one signs, which are trusted, when each expires and when its successor is due.
 
     They are roots, issuing CAs, former ones whose revocation lists are still made, and the cross certificate.
     """
@@ -76,11 +76,11 @@ async def list_cas(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None 
 
 @call("POST /cas", Permission.CA_WRITE, cli="ca renew-issuing", status=201)
 async def renew_issuing_ca(caller: Caller, *, reason: Reason = "") -> StepResponse:
-    """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted.
+    """Makes a new issuing CA under the same root, which signs from now on; the one before stays trusted.
 
     Raises:
-        IllegalTransition: a rotation is under way.
-        Conflict: ``root_offline``; the root's key is kept offline and is not unlocked.
+        IllegalTransition: a rotation is in progress.
+        Conflict: ``root_offline``; the root's key is offline and not unlocked.
     """
     done = await caller.fleet.security.rotation.renew_issuing(actor=caller.actor, reason=reason)
     return to_response(StepResponse, done)
@@ -88,7 +88,7 @@ async def renew_issuing_ca(caller: Caller, *, reason: Reason = "") -> StepRespon
 
 @call("GET /cas/{ca}/incident", Permission.SECURITY_READ, cli="ca incident CA")
 async def get_ca_incident(caller: Caller, ca: CaId) -> IncidentResponse:
-    """Names the devices with certificates of an issuing CA; with ``sole_certificate`` they have no other.
+    """Lists the devices with certificates of an issuing CA; ``sole_certificate`` marks those without any other.
 
     Raises:
         NotFound: there is no such issuing CA.
@@ -104,14 +104,14 @@ async def get_ca_incident(caller: Caller, ca: CaId) -> IncidentResponse:
 
 @call(
     "POST /cas/{ca}/distrust", Permission.CA_WRITE, cli="ca distrust CA",
-    confirm="Ends trust in the issuing CA {ca} for good: every certificate of it is refused at once.",
+    confirm="Ends trust in the issuing CA {ca} for good: all its certificates are refused at once.",
 )  # fmt: skip
 async def distrust_ca(caller: Caller, ca: CaId, *, force: ForceDistrust = False, reason: Reason = "") -> StepResponse:
-    """Ends trust in an issuing CA whose key is lost: every certificate of it is refused from now on.
+    """Ends trust in an issuing CA whose key is compromised: all its certificates are refused from now on.
 
     Raises:
         NotFound: no such issuing CA is trusted.
-        Conflict: it signs now, it is the only one below its root, or ``devices_would_be_locked_out``.
+        Conflict: it signs now, it is the only one under its root, or ``devices_would_be_locked_out``.
     """
     done = await caller.fleet.security.rotation.distrust(ca, force=force, actor=caller.actor, reason=reason)
     return to_response(StepResponse, done)
@@ -145,15 +145,14 @@ async def rotate_ca(
     force: ForceStep = False,
     reason: Reason = "",
 ) -> StepResponse:
-    """Takes a step from one root to the next; until ``retire``, ``back`` takes the last step back.
+    """Takes a step from one root to the next; until ``retire``, ``back`` undoes the last step.
 
-    ``begin`` announces a new root: both are trusted, devices get the new bundle, the old one goes on signing. ``issue``
-    has the new root's CA sign. ``retire`` ends trust in the old root, for good.
+    ``begin`` announces a new root: both are trusted, devices get the new bundle, the old one still signs. ``issue``
+    makes the new root's CA sign. ``retire`` ends trust in the old root, for good.
 
     Raises:
-        IllegalTransition: the step cannot be taken in this phase.
-        Conflict: ``devices_would_be_locked_out``, or ``root_offline``: the root's key is kept offline and is not
-            unlocked.
+        IllegalTransition: the step is not possible in this phase.
+        Conflict: ``devices_would_be_locked_out``, or ``root_offline``: the root's key is offline and not unlocked.
     """
     done = await caller.fleet.security.rotation.step(
         step, threshold=threshold, force=force, actor=caller.actor, reason=reason
@@ -163,7 +162,7 @@ async def rotate_ca(
 
 @call(None, Permission.CA_WRITE, no_cli="`--root-key` of the commands that need it")
 async def unlock_root_key(caller: Caller, key: RootKey, *, passphrase: Passphrase | None = None) -> None:
-    """Gives the key of a root that is kept offline to the next call that needs it, for ten minutes; it is not stored.
+    """Unlocks an offline root's key for the next call that needs it, for ten minutes; it is not stored.
 
     Raises:
         ConfigError: the key cannot be read.
@@ -183,11 +182,11 @@ async def take_root_offline(
 ) -> RootOfflineResponse:
     """Moves a root's key out of the data folder into a new file. Only a rotation and a new issuing CA need it.
 
-    It is encrypted with the passphrase; without one, with that of the folder's own keys where there is one.
+    The file is encrypted with the passphrase, or without one with that of the folder's own keys, if there is one.
 
     Raises:
         NotFound: the folder holds no such key.
-        Refused: the fleet is in memory, or the keys of two roots are in the folder and ``number`` names none.
+        Refused: the fleet is in memory, or the keys of two roots are in the folder and ``number`` selects neither.
     """
     security = caller.fleet.security
     root = await security.rotation.take_offline(
@@ -207,9 +206,9 @@ async def forecast_certificates(
     where: Where | None = None,
     next: NextEndings = 10,
 ) -> ForecastResponse:
-    """Counts the certificates that end in each of the next weeks or months; names the next to end, and late renewers.
+    """Counts the certificates that expire in each coming week or month; lists the next ones, and late renewals.
 
-    It also tells when the CAs and the server's own certificates end.
+    It also shows when the CAs and the server's own certificates expire.
 
     Raises:
         QuerySyntaxError: the query cannot be read.
@@ -227,13 +226,13 @@ async def forecast_certificates(
 
 @call("POST /certificate-checks", Permission.SECURITY_READ, cli="ca check PEM")
 async def check_certificate(caller: Caller, pem: CertificatePem) -> CertificateCheckResponse:
-    """Judges a certificate as if a device had shown it: whether it is valid now, and why it is refused."""
+    """Checks a certificate as if a device had presented it: whether it is valid now, and why it is refused."""
     return to_response(CertificateCheckResponse, await caller.fleet.security.validate(pem.encode()))
 
 
 @call("GET /revocation-lists", Permission.SECURITY_READ, cli="ca crl")
 async def get_revocation_lists(caller: Caller) -> RevocationListsResponse:
-    """Gives the revocation lists of every issuing CA that has living certificates, PEM."""
+    """Gives the revocation lists, PEM, of every issuing CA with unexpired certificates."""
     return RevocationListsResponse(crl=(await caller.fleet.security.revocation_lists()).decode())
 
 
@@ -252,10 +251,9 @@ async def plan_renewals(
     plan: PlanDigest | None = None,
     reason: Reason = "",
 ) -> RenewalPlanResponse:
-    """Tells which devices a renewal would ask for new certificates, and in which waves.
+    """Shows which devices a renewal would ask for new certificates, and in which waves.
 
-    It takes what ``renew_certificates`` takes; the rate, the time, the failures, the plan and the reason change
-    nothing.
+    It takes the parameters of ``renew_certificates``; rate, time, failures, plan and reason have no effect here.
 
     Raises:
         NotFound: there is no such device.
@@ -284,9 +282,9 @@ async def renew_certificates(
     plan: PlanDigest | None = None,
     reason: Reason = "",
 ) -> OperationResponse:
-    """Asks the devices that ``plan_renewals`` told for new certificates with new keys, in waves, in the background.
+    """Asks the devices of ``plan_renewals`` for new certificates with new keys, in waves, in the background.
 
-    It stops where more than the share ``max_failed`` of the devices in the waves so far has failed.
+    It stops when more than the share ``max_failed`` of the devices in the waves so far has failed.
 
     Raises:
         NotFound: there is no such device.
@@ -295,9 +293,9 @@ async def renew_certificates(
     """
     if plan is None:
         raise Refused(
-            "A renewal in waves needs its plan",
+            "A renewal in waves requires its plan",
             code="precondition_required",
-            remedy="Ask for the plan first (dry_run=true), look at it, and send the same with its `plan`",
+            remedy="Request the plan first (dry_run=true), check it, and send the same request with its `plan`",
         )
     operation = await caller.fleet.renewals.start(
         where=where, devices=tuple(devices), outdated=outdated, waves=tuple(waves), cap=cap, rate_per_s=rate_per_s,
@@ -313,7 +311,7 @@ async def renew_certificates(
 async def reissue_certificate(
     caller: Caller, device_id: DeviceId, *, timeout_s: TimeoutS = 86_400.0, reason: Reason = ""
 ) -> OperationResponse:
-    """Asks a device for a new certificate with a new key; the operation ends when it has come with it.
+    """Asks a device for a new certificate with a new key; the operation ends when the device has connected with it.
 
     Raises:
         NotFound: there is no such device.

@@ -1,4 +1,4 @@
-"""Certificates and tokens of devices: what they prove their identity with, and how that ends."""
+"""Certificates and tokens of devices: their credentials, and how to revoke them."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from fleetcore.model.operator import Permission
 
 CertificateId = Annotated[
     str,
-    Meta(min_length=1, max_length=256, description="`ISSUER:SERIAL`, or the serial alone, in hex."),
+    Meta(min_length=1, max_length=256, description="`ISSUER:SERIAL`, or only the serial, in hex."),
     Names("list_certificates", short=True),
 ]
 CertificateHolder = Annotated[DeviceId, Meta(description="Only certificates of this device.")]
@@ -88,7 +88,7 @@ async def get_certificate(caller: Caller, certificate: CertificateId) -> Certifi
     confirm="Revokes the certificate {certificate} for good and ends its sessions.",
 )  # fmt: skip
 async def revoke_certificate(caller: Caller, certificate: CertificateId, *, reason: Reason = "") -> ChangedResponse:
-    """Revokes a certificate and ends its sessions; the device's other certificates stay. Answers 0 when repeated.
+    """Revokes a certificate and ends its sessions; the device's other certificates stay. Returns 0 when repeated.
 
     Raises:
         NotFound: there is no such certificate.
@@ -104,7 +104,7 @@ async def revoke_certificate(caller: Caller, certificate: CertificateId, *, reas
     confirm="Revokes every certificate and token of {device_id} for good and ends its sessions.",
 )  # fmt: skip
 async def revoke_device(caller: Caller, device_id: DeviceId, *, reason: Reason = "") -> ChangedResponse:
-    """Revokes every certificate and token of a device and ends its sessions; answers how many it revoked.
+    """Revokes every certificate and token of a device and ends its sessions; returns how many it revoked.
 
     Raises:
         NotFound: there is no such device.

@@ -1,4 +1,4 @@
-"""Commands: to one device, or to many by a plan; what became of them."""
+"""Commands to one device, or to many by a plan, and their results."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Annotated, Any, Literal
@@ -36,41 +36,43 @@ _TEN_YEARS_S = 315_360_000
 
 CommandName = Annotated[str, Meta(min_length=1, max_length=128)]
 CommandId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_commands", short=True)]
-Arguments = Annotated[Json, Meta(description="What the device is told with it."), Word("arg")]
-Lane = Annotated[str, Meta(min_length=1, max_length=128, description="Commands of one lane come one after another.")]
-Respond = Annotated[Literal["result", "ack", "none"], Meta(description="What the device is to answer.")]
+Arguments = Annotated[Json, Meta(description="The arguments for the device."), Word("arg")]
+Lane = Annotated[str, Meta(min_length=1, max_length=128, description="Commands of one lane run one after another.")]
+Respond = Annotated[Literal["result", "ack", "none"], Meta(description="The answer that the device must give.")]
 DeliverWithin = Annotated[
-    float, Meta(gt=0, le=_TEN_YEARS_S, description="Seconds: not sent after them."), Word("deliver-within")
+    float,
+    Meta(gt=0, le=_TEN_YEARS_S, description="Seconds after which it is not sent any more."),
+    Word("deliver-within"),
 ]
 ExecuteWithin = Annotated[
-    float, Meta(gt=0, le=_TEN_YEARS_S, description="Seconds: not begun after them."), Word("execute-within")
+    float,
+    Meta(gt=0, le=_TEN_YEARS_S, description="Seconds after which the device must not start it."),
+    Word("execute-within"),
 ]
 ResultWithin = Annotated[
     float,
-    Meta(gt=0, le=_TEN_YEARS_S, description="Seconds: without an end by then it has timed out."),
+    Meta(gt=0, le=_TEN_YEARS_S, description="Seconds after which it has timed out, without an end state by then."),
     Word("result-within"),
 ]
 Supersede = Annotated[
-    str, Meta(min_length=1, max_length=128, description="Queued commands with the same key give way to this one.")
+    str, Meta(min_length=1, max_length=128, description="The command replaces queued commands with the same key.")
 ]
 Precondition = Annotated[
     str,
-    Meta(max_length=4096, description="A query that must select a device when the command is handed out to it."),
+    Meta(max_length=4096, description="A query that must select a device when the command is sent to it."),
 ]
 WaitS = Annotated[
     float,
-    Meta(ge=0, le=_TEN_YEARS_S, description="Seconds to wait for its end; the API may wait shorter."),
+    Meta(ge=0, le=_TEN_YEARS_S, description="Seconds to wait for its end; the API may wait less."),
     Word("wait"),
 ]
-Unfinished = Annotated[bool, Meta(description="Only commands that have no end yet.")]
-DeviceChoice = Annotated[
-    Sequence[DeviceId], Meta(max_length=10_000, description="Devices by their ids."), Word("device")
-]
-Cap = Annotated[int, Meta(ge=1, le=1_000_000, description="More devices than this are refused.")]
+Unfinished = Annotated[bool, Meta(description="Only commands without an end state.")]
+DeviceChoice = Annotated[Sequence[DeviceId], Meta(max_length=10_000, description="The devices, by id."), Word("device")]
+Cap = Annotated[int, Meta(ge=1, le=1_000_000, description="Refuse more devices than this.")]
 PlanDigest = Annotated[
-    str, Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)", description="The `plan` that was answered and looked at.")
+    str, Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)", description="The `plan` from the answer of the dry run.")
 ]
-RatePerS = Annotated[float, Meta(gt=0, le=1_000_000, description="Devices a second at most."), Word("rate")]
+RatePerS = Annotated[float, Meta(gt=0, le=1_000_000, description="The most devices a second."), Word("rate")]
 
 
 def _command(command: Command) -> CommandResponse:
@@ -78,7 +80,7 @@ def _command(command: Command) -> CommandResponse:
 
 
 async def _key(caller: Caller, key: str | None, first: Callable[[str], Coroutine[Any, Any, int | None]]) -> str | None:
-    """The stored key of a caller's: its own, and free again after a day. ``first`` says when one was used first."""
+    """The stored idempotency key: per caller, and free again after a day. ``first`` is the time of its first use."""
     if key is None:
         return None
     now = caller.fleet.clock.now_ms()
@@ -149,14 +151,14 @@ async def send_command(
 ) -> CommandResponse:
     """Queues a command to a device; with ``wait_s`` waits that long for its end.
 
-    The answer is the command as it stands then. Waiting ends at once where the caller may not send it any more. The
-    command carries its key, so that it is sent once also where a crash took the answer.
+    The answer is the command in its state by then. Waiting ends at once where the caller may no longer send it. The
+    command stores its key, so that it is sent once even if a crash lost the answer.
 
     Raises:
         NotFound: there is no such device.
         Conflict: the device is retired.
         QuerySyntaxError: the precondition cannot be read.
-        Refused: the arguments exceed a limit, or the key came with another command.
+        Refused: the arguments exceed a limit, or the key was used with another command.
     """
     commands = caller.fleet.commands
 
@@ -190,7 +192,7 @@ def _pause(
 
 
 async def _selected(caller: Caller, where: str | None, devices: Sequence[str]) -> Clause | None:
-    """The query within the caller's rights; asks for the right on each named device. Raises NotFound, NotAuthorised."""
+    """The query within the caller's rights; checks the right on each named device. Raises NotFound, NotAuthorised."""
     for device in devices:
         await caller.device(device)
     return None if where is None else caller.narrowed(parse_new(where))
@@ -217,9 +219,9 @@ async def plan_commands(
     rate_per_s: RatePerS | None = None,
     reason: Reason = "",
 ) -> PlanResponse:
-    """Tells which devices a command would reach: those of a query or of a list on which the caller may send commands.
+    """Shows which devices a command would reach: those selected to which the caller may send commands.
 
-    It takes what ``send_commands`` takes; the rate and the reason change no plan.
+    It takes the parameters of ``send_commands``; the rate and the reason do not change the plan.
 
     Raises:
         NotFound: there is no such device.
@@ -256,7 +258,7 @@ async def send_commands(
     idempotency_key: IdempotencyKey | None = None,
     reason: Reason = "",
 ) -> OperationResponse:
-    """Sends a command to the devices that ``plan_commands`` told, in the background.
+    """Sends a command to the devices of ``plan_commands``, in the background.
 
     Raises:
         NotFound: there is no such device.
@@ -267,9 +269,9 @@ async def send_commands(
     selected = await _selected(caller, where, devices)
     if plan is None:
         raise Refused(
-            "A command to many devices needs its plan",
+            "A command to many devices requires its plan",
             code="precondition_required",
-            remedy="Ask for the plan first (dry_run=true), look at it, and send the same with its `plan`",
+            remedy="Request the plan first (dry_run=true), check it, and send the same request with its `plan`",
         )
 
     async def begun(key: str) -> int | None:
@@ -293,7 +295,7 @@ async def _found(caller: Caller, command: str) -> Command:
 
 @call("GET /commands/{command}", Permission.DEVICES_READ, scope=BY_CALL, cli="command show COMMAND")
 async def get_command(caller: Caller, command: CommandId) -> CommandResponse:
-    """Shows a command and how far it is.
+    """Shows a command and its state.
 
     Raises:
         NotFound: there is no such command.
@@ -303,11 +305,11 @@ async def get_command(caller: Caller, command: CommandId) -> CommandResponse:
 
 @call("POST /commands/{command}/cancel", Permission.COMMANDS_SEND, scope=BY_CALL, cli="command cancel COMMAND")
 async def cancel_command(caller: Caller, command: CommandId, *, reason: Reason = "") -> CommandResponse:
-    """Cancels a command: at once where it was not sent, else by asking the device; again does nothing more.
+    """Cancels a command: at once where it was not sent, else by asking the device. Repeating it changes nothing.
 
     Raises:
         NotFound: there is no such command.
-        Conflict: it has ended otherwise.
+        Conflict: it has another end state.
     """
     await _found(caller, command)
     return _command(await caller.fleet.commands.cancel(command, actor=caller.actor, reason=reason))

@@ -1,4 +1,4 @@
-"""Cursors: the key after which a page goes on, as text that only says where it came from."""
+"""Cursors: the key after which a page continues, encoded as opaque text."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ def encode(after: str | None) -> str | None:
 
 
 def decode(cursor: str | None) -> str | None:
-    """The key; raises Refused for what no page gave."""
+    """The key; raises Refused for a cursor that no page gave."""
     if cursor is None:
         return None
     try:
@@ -29,14 +29,16 @@ def decode(cursor: str | None) -> str | None:
 
 
 def foreign() -> Refused:
-    """The refusal of a cursor that no page gave."""
-    return Refused("/cursor: no page gave it", remedy="Give the `next` of the page before, or none", pointer="/cursor")
+    """The error for a cursor that no page gave."""
+    return Refused(
+        "/cursor: no page gave it", remedy="Use the `next` of the page before, or leave it out", pointer="/cursor"
+    )
 
 
 def page_of(
     items: Sequence[S], cursor: str | None, limit: int, key: Callable[[S], str], show: Callable[[S], T]
 ) -> Page[T]:
-    """A page of what is in memory, few by its nature and sorted by ``key``."""
+    """A page of a short list in memory, sorted by ``key``."""
     after = decode(cursor)
     first = 0 if after is None else bisect_right(items, after, key=key)
     part = items[first : first + limit]

@@ -1,4 +1,4 @@
-"""Cut-overs: devices leave this fleet's endpoints for a cloud hub's, or a hub's for this fleet's, and can come back."""
+"""Cut-overs: devices move from this fleet's endpoints to a cloud hub's, or back."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -26,17 +26,17 @@ Side = Annotated[
         description="`fleet` for this fleet, or a mirror, as in `[clouds.NAME]`, for its hub.",
     ),
 ]
-Devices = Annotated[Sequence[DeviceId], Meta(max_length=100_000, description="The devices, by their ids.")]
+Devices = Annotated[Sequence[DeviceId], Meta(max_length=100_000, description="The devices, by id.")]
 Endpoint = Annotated[
-    str, Meta(min_length=1, max_length=512, description="Where devices go at a hub; here the fleet knows it.")
+    str, Meta(min_length=1, max_length=512, description="The hub's endpoint for devices; for this fleet it is known.")
 ]
 Roots = Annotated[
     str, Meta(max_length=65_536, description="The hub's roots as PEM; without them a device uses those that it has.")
 ]
 Tries = Annotated[int, Meta(ge=1, le=1000, description="How often a device tries the new side before it falls back.")]
 Timeout = Annotated[float, Meta(gt=0, le=31_622_400, description="Seconds that a device has from its offer on.")]
-OfOperation = Annotated[OperationId, Meta(description="Of this operation only.")]
-AtOnce = Annotated[int, Meta(ge=1, le=10_000, description="How many devices have an open offer at a time.")]
+OfOperation = Annotated[OperationId, Meta(description="Only cut-overs of this operation.")]
+AtOnce = Annotated[int, Meta(ge=1, le=10_000, description="How many devices may have an open offer at the same time.")]
 
 
 def _target(caller: Caller, to: str) -> str | None:
@@ -50,7 +50,7 @@ def _target(caller: Caller, to: str) -> str | None:
 
 async def _chosen(caller: Caller, devices: Sequence[str], where: str | None) -> Sequence[str]:
     if (where is None) is not bool(devices):
-        raise Refused("Say which devices: either by a query or by their ids")
+        raise Refused("Select the devices by a query or by their ids, not both")
     found = devices if where is None else await caller.fleet.search.ids(parse_new(where))
     if len(found) > MAX_ITEMS:
         raise Refused(f"A cut-over has at most {MAX_ITEMS} devices", code="limit_exceeded", limit=MAX_ITEMS)
@@ -64,7 +64,7 @@ async def _chosen(caller: Caller, devices: Sequence[str], where: str | None) -> 
 async def plan_cutover(
     caller: Caller, to: Side, devices: Devices = (), *, where: Where | None = None, waves: Waves = ("1", "10%")
 ) -> list[CutoverPlanResponse]:
-    """Shows which devices a cut-over would offer to change sides, in which wave, and why it skips others.
+    """Shows which devices a cut-over would offer to move, in which wave, and why it skips others.
 
     Raises:
         NotFound: there is no such mirror.
@@ -89,7 +89,7 @@ async def plan_cutover(
 
 @call(
     "POST /cutovers", Permission.SECURITY_WRITE, cli="cutover start TO DEVICES", status=202,
-    confirm="Has the devices leave the side that they are connected to for {to}.",
+    confirm="Moves the devices from the side that they are connected to, to {to}.",
 )  # fmt: skip
 async def start_cutover(
     caller: Caller,
@@ -106,12 +106,12 @@ async def start_cutover(
     max_failed: MaxFailed = 0.05,
     reason: Reason = "",
 ) -> OperationResponse:
-    """Has devices go to another side, in waves; each keeps what it has until the new side confirms it.
+    """Moves devices to another side, in waves; each keeps its present side until the new one confirms it.
 
-    ``plan_cutover`` shows before which devices can. A device that does not arrive stays where it is. Where more than
-    the share ``max_failed`` of the devices in the waves so far stay, the open offers are taken back, and it stops.
-    While the operation is paused it makes no offers; cancelling it takes back those that are open. Another cut-over
-    brings devices back.
+    ``plan_cutover`` shows first which devices can move. A device that does not arrive stays where it is. When more than
+    the share ``max_failed`` of the devices in the waves so far has stayed, the operation withdraws the open offers and
+    stops. While it is paused it makes no offers; cancelling it withdraws the open ones. Another cut-over brings devices
+    back.
 
     Raises:
         NotFound: there is no such mirror.
@@ -123,7 +123,9 @@ async def start_cutover(
     if target is None and endpoint is None:
         where_to = caller.fleet.security.endpoints
     if not where_to:
-        remedy = "Say where devices find it: endpoint" + (", and its roots" if target is not None else "")
+        remedy = "Give the endpoint that devices connect to: endpoint" + (
+            ", and its roots" if target is not None else ""
+        )
         whose = "this fleet" if target is None else "a hub"
         raise Refused(f"No endpoint of {whose} is known", remedy=remedy)
     told: dict[str, object] = {"endpoints": list(where_to)}

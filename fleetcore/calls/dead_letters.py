@@ -1,4 +1,4 @@
-"""The quarantine: refused messages that are kept, to be understood, tried again or thrown away."""
+"""The quarantine: refused messages, stored for examination, retry or removal."""
 
 import base64
 from typing import Annotated
@@ -36,7 +36,7 @@ async def _letter(caller: Caller, number: int) -> DeadLetter:
 async def list_dead_letters(
     caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[DeadLetterResponse]:
-    """Lists the refused messages that are kept, the oldest first."""
+    """Lists the stored refused messages, the oldest first."""
     letters = await caller.fleet.dead_letters.list()
     allowed = await caller.allowed(frozenset(letter.device for letter in letters))
     mine = [letter for letter in letters if letter.device in allowed]
@@ -54,7 +54,7 @@ async def get_dead_letter(caller: Caller, number: LetterNumber) -> DeadLetterRes
     """Shows a refused message with its payload.
 
     Raises:
-        NotFound: no such message is kept.
+        NotFound: there is no such message.
     """
     letter = await _letter(caller, number)
     return to_response(DeadLetterResponse, letter, text=base64.b64decode(letter.payload).decode("utf-8", "replace"))
@@ -62,12 +62,12 @@ async def get_dead_letter(caller: Caller, number: LetterNumber) -> DeadLetterRes
 
 @call("POST /quarantine/{number}/replay", Permission.QUARANTINE_WRITE, scope=BY_CALL, cli="quarantine replay NUMBER")
 async def replay_dead_letter(caller: Caller, number: LetterNumber, *, reason: Reason = "") -> ReplayResponse:
-    """Puts a refused message through the data path again, as of when it came.
+    """Sends a refused message through the data path again, with its original time of receipt.
 
-    A message that is refused again is kept as a new one.
+    If it is refused again, it is stored as a new one.
 
     Raises:
-        NotFound: no such message is kept.
+        NotFound: there is no such message.
         Refused: its payload was cut.
     """
     letter = await _letter(caller, number)
@@ -85,6 +85,6 @@ async def discard_dead_letter(caller: Caller, number: LetterNumber, *, reason: R
     """Removes a refused message for good.
 
     Raises:
-        NotFound: no such message is kept.
+        NotFound: there is no such message.
     """
     await discard(caller.fleet, await _letter(caller, number), actor=caller.actor, reason=reason)

@@ -1,7 +1,7 @@
-"""What was given for a parameter, as the value that the call takes, or the refusal: one place for all front ends.
+"""Converts given parameters to the values that a call takes, or refuses them: one place for all front ends.
 
-A refusal has a code, a JSON Pointer to what is wrong, a reason and a remedy; they are the same wherever the call came
-through. Text (a path, a query, a command line) is read by the type of the parameter first, then judged like JSON.
+A refusal has a code, a JSON Pointer to the fault, a reason and a remedy, the same on every front end. Text (a path, a
+query, a command line) is first converted by the type of the parameter, then validated like JSON.
 """
 
 import difflib
@@ -30,14 +30,14 @@ from fleetcore.wire.strict_json import StrictJsonError, loads
 from fleetcore.wire.times import TimeFault
 
 _SCALARS = {types.StrType, types.IntType, types.FloatType, types.BoolType}
-#: How many faults a refusal names.
+#: How many faults a refusal lists.
 _MAX_FAULTS = 20
 _INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-#: A twin's ten (wire.md §8) and what it is wrapped in.
+#: A twin's ten levels (wire.md §8) and those of its envelope.
 JSON_DEPTH = 12
 
-#: Kind of text → what a value of it is, and as which types it is given.
+#: Kind of text → its description, and the types of its plain value.
 _GIVEN: Mapping[str, tuple[str, tuple[type, ...]]] = {
     "text": ("text", (str,)),
     "integer": ("an integer", (int,)),
@@ -50,13 +50,13 @@ _TYPE_NAMES = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"), (ty
 
 
 class Reader:
-    """Reads the values of one parameter; made once a parameter, since the type is taken apart for it."""
+    """Converts the values of one parameter; made once per parameter, since analysing the type takes time."""
 
     def __init__(self, name: str, kind: Any) -> None:
         self.name, self.kind = name, kind
         self._info = inner(types.type_info(kind))
-        #: How text for it is read: ``text``, ``integer``, ``integer-or-word``, ``number``, ``boolean``, ``time``,
-        #: ``scalar``, ``json``, or ``bytes``, which are not read here.
+        #: How its text is converted: ``text``, ``integer``, ``integer-or-word``, ``number``, ``boolean``, ``time``,
+        #: ``scalar``, ``json``, or ``bytes``, which are not converted here.
         self.text_kind = _text_kind(self._info)
 
     @property
@@ -66,12 +66,12 @@ class Reader:
 
     @property
     def takes_none(self) -> bool:
-        """Whether None is a value of it."""
+        """Whether None is a valid value."""
         info = types.type_info(self.kind)
         return isinstance(info, types.UnionType) and any(isinstance(item, types.NoneType) for item in info.types)
 
     def text(self, texts: Sequence[str]) -> Any:
-        """The value that text stands for; raises Invalid where it stands for none."""
+        """The value of a text; raises Invalid where it has none."""
         return read_text(self.text_kind, texts, self.name, repeated=self.repeated)
 
     def value(self, given: object) -> Any:
@@ -80,14 +80,14 @@ class Reader:
             found = msgspec.convert(given, self.kind, dec_hook=decode_hook)
         except msgspec.ValidationError as error:
             raise Invalid(fault_of(error, f"/{self.name}", self.kind, ALPHABETS)) from None
-        except TimeFault as error:  # a parameter that is a time itself: msgspec names places below it alone
+        except TimeFault as error:  # the parameter itself is a time: msgspec names only places inside it
             raise Invalid(Fault(f"/{self.name}", error.message, error.remedy, error.code)) from None
         check_finite(found, f"/{self.name}")
         return found
 
 
 def read_text(kind: str, texts: Sequence[str], name: str, *, repeated: bool) -> Any:
-    """The value that text stands for, by the kind of text; raises Invalid."""
+    """The value of a text, by the kind of text; raises Invalid."""
     read = _KINDS[kind]
     if repeated:
         return [read(text, f"/{name}/{at}") for at, text in enumerate(texts)]
@@ -97,9 +97,9 @@ def read_text(kind: str, texts: Sequence[str], name: str, *, repeated: bool) -> 
 
 
 def check_given(kind: str, value: object, name: str, *, repeated: bool, choices: Sequence[str] = ()) -> None:
-    """Judges a plain value that is to be sent as text, before text makes anything of it; raises Invalid.
+    """Validates a plain value before it is sent as text; raises Invalid.
 
-    What is judged alike of text and of plain values (limits, names, times as text) is left to the one that reads it.
+    Limits, names and times as text, which are validated alike in both forms, are left to the receiver.
     """
     if repeated:
         if not isinstance(value, list | tuple):
@@ -134,9 +134,9 @@ def convert(
     required: Iterable[str] = (),
     texts: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """All that was given as the call takes it; the values of ``texts`` are lists of text.
+    """All given values as the call takes them; the values of ``texts`` are lists of text.
 
-    Raises Refused: its ``ids["pointer"]`` names the first fault, ``ids["errors"]`` all of them.
+    Raises Refused: its ``ids["pointer"]`` names the first fault, ``ids["errors"]`` lists all.
     """
     found: dict[str, Any] = {}
     faults = [missing(name) for name in required if name not in given]
@@ -155,7 +155,7 @@ def convert(
 
 
 def refusal(faults: Sequence[Fault]) -> Refused:
-    """The error that says what is wrong with what was given."""
+    """The error for the faults of given values."""
     first = faults[0]
     return Refused(
         "; ".join(f"{fault.pointer}: {fault.reason}" for fault in faults[:_MAX_FAULTS]),
@@ -167,7 +167,7 @@ def refusal(faults: Sequence[Fault]) -> Refused:
 
 
 def unknown(name: str, known: Iterable[str]) -> Fault:
-    """The fault of a parameter that the call has not."""
+    """The fault of a parameter that the call does not have."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, 1)
     remedy = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(names) or 'none'}"
@@ -175,12 +175,12 @@ def unknown(name: str, known: Iterable[str]) -> Fault:
 
 
 def missing(name: str) -> Fault:
-    """The fault of a parameter that has to be given."""
+    """The fault of a missing parameter."""
     return Fault(f"/{name}", "it is missing", f"Give {name}")
 
 
 def choices(kind: Any) -> list[str]:
-    """The values of a parameter that has few; none where it has many."""
+    """The valid values of a parameter that has few; empty where it has many."""
     return values_of(inner(types.type_info(kind)))
 
 
@@ -246,7 +246,7 @@ def _json(text: str, pointer: str) -> object:
 
 
 def _scalar(text: str, _pointer: str) -> object:
-    """A number, a boolean or text, as JSON writes it; what is none of these is text as it stands."""
+    """A number, a boolean or text, as JSON writes it; any other text is taken literally."""
     try:
         found = loads(text.encode())
     except StrictJsonError:

@@ -1,4 +1,4 @@
-"""Devices: registered, changed, provisioned, retired, erased; where they are, and what became of them."""
+"""Devices: registering, changing, provisioning, retiring and erasing them; their positions and their history."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -41,13 +41,13 @@ from fleetcore.model.operator import Permission
 from fleetcore.query.ast import And, Clause, Compare, Has
 from fleetcore.query.fitting import parse_new
 
-Name = Annotated[str, Meta(max_length=1024, description="What people call it.")]
-Type = Annotated[Label, Meta(description="What kind of device it is.")]
-Model = Annotated[Label, Meta(description="What the maker calls it.")]
+Name = Annotated[str, Meta(max_length=1024, description="A name for people.")]
+Type = Annotated[Label, Meta(description="The kind of device.")]
+Model = Annotated[Label, Meta(description="The maker's name for it.")]
 Tags = Annotated[Sequence[Label], Meta(max_length=100, description="Words to select it by."), Word("tag")]
 Capabilities = Annotated[Sequence[Label], Meta(max_length=100, description="What it can do."), Word("capability")]
 Attributes = Annotated[Json, Meta(description="Facts about it, under names of your choice."), Word("attribute")]
-Gateway = Annotated[DeviceId, Meta(description="The gateway that speaks for it.")]
+Gateway = Annotated[DeviceId, Meta(description="The gateway that it is connected through.")]
 Home = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)", description="A mirror, as in `[clouds.NAME]`.")]
 KeyId = Annotated[
     str,
@@ -68,11 +68,11 @@ class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lon: Annotated[float, Meta(ge=-180, le=180)]
 
 
-Place = Annotated[Position, Meta(description="Where it is: WGS 84 degrees, `lat` and `lon`.")]
+Place = Annotated[Position, Meta(description="Its position: WGS 84 degrees, `lat` and `lon`.")]
 
 
 def device_response(caller: Caller, device: Device) -> DeviceResponse:
-    """A device as it is answered."""
+    """A device as an answer."""
     fleet = caller.fleet
     presence = fleet.presence.of(device.id)
     return to_response(
@@ -120,7 +120,7 @@ async def list_devices(
 async def query_devices(
     caller: Caller, where: Where, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[DeviceResponse]:
-    """Lists the devices that a query selects, in the order of their ids: for a query too long for an address.
+    """Lists the devices that a query selects, by id: for a query that is too long for a URL.
 
     Raises:
         QuerySyntaxError: the query cannot be read.
@@ -144,7 +144,7 @@ async def count_devices(caller: Caller, where: Where | None = None) -> DeviceCou
     cli="device why DEVICE_ID WHERE",
 )  # fmt: skip
 async def explain_query(caller: Caller, device_id: DeviceId, where: Where) -> ExplanationResponse:
-    """Shows whether a query selects a device, which clause decided (→), and what it saw.
+    """Shows whether a query selects a device, which clause decided (→), and the values that each clause saw.
 
     Raises:
         NotFound: there is no such device.
@@ -172,10 +172,10 @@ async def create_device(
 ) -> DeviceResponse:
     """Registers a device.
 
-    It needs the permission for the whole fleet: a new device is in no scope yet.
+    This needs the permission for the whole fleet: a new device is not in any scope yet.
 
     Raises:
-        Conflict: there is a device of that id.
+        Conflict: a device of that id exists.
         NotFound: the gateway is not registered.
     """
     made = await caller.fleet.devices.register(
@@ -188,7 +188,7 @@ async def create_device(
 
 @call("GET /devices/{device_id}", Permission.DEVICES_READ, scope=on("device_id"), cli="device show DEVICE_ID")
 async def get_device(caller: Caller, device_id: DeviceId) -> DeviceResponse:
-    """Shows a device with what is seen of it.
+    """Shows a device with its connectivity.
 
     Raises:
         NotFound: there is no such device.
@@ -215,9 +215,9 @@ async def update_device(
     if_version: IfVersion | None = None,
     reason: Reason = "",
 ) -> DeviceResponse:
-    """Changes what is registered of a device; what is not given stays, None clears. ``attributes`` are merged.
+    """Changes a device's registered data; members that are not given stay, None clears. ``attributes`` are merged.
 
-    ``home`` is the mirror to whose hub the device is connected: there it reports, and there it is given commands.
+    ``home`` is the mirror to whose hub the device is connected: it reports there, and gets its commands there.
 
     Raises:
         NotFound: there is no such device, no such gateway, or no such mirror.
@@ -257,12 +257,12 @@ async def set_lifecycle(
 ) -> DeviceResponse:
     """Suspends, quarantines, activates or retires a device.
 
-    A suspended device is refused; the readings of a quarantined one are kept and flagged, and it gets no commands and
-    no firmware. Retiring is for good: the device's credentials are revoked and its sessions end.
+    A suspended device is refused. Readings of a quarantined device are stored and flagged, and it gets no commands and
+    no firmware. Retiring is permanent: the device's credentials are revoked and its sessions end.
 
     Raises:
         NotFound: there is no such device.
-        IllegalTransition: the device cannot go there from where it is.
+        IllegalTransition: the lifecycle has no such transition from its state.
         VersionConflict: the device is not at ``if_version``.
     """
     moved = await caller.fleet.lifecycles.move(
@@ -278,7 +278,7 @@ async def set_lifecycle(
 async def retire_device(
     caller: Caller, device_id: DeviceId, *, if_version: IfVersion | None = None, reason: Reason = ""
 ) -> None:
-    """Retires a device: its credentials end, its data stays.
+    """Retires a device: its credentials are revoked, its data stays.
 
     Raises:
         NotFound: there is no such device.
@@ -316,9 +316,9 @@ async def erase_device(
 async def provision_device(
     caller: Caller, device_id: DeviceId, configuration: Configuration, *, reason: Reason = ""
 ) -> ProvisionedResponse:
-    """Writes the desired configuration and moves a registered device to provisioned; issues nothing.
+    """Writes the desired configuration and moves a registered device to provisioned; issues no credential.
 
-    The same configuration again changes nothing; another one is a new version.
+    The same configuration again changes nothing; another one makes a new version.
 
     Raises:
         NotFound: there is no such device.
@@ -338,7 +338,7 @@ async def provision_device(
 async def list_device_history(
     caller: Caller, device_id: DeviceId, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[ChangeResponse]:
-    """Lists who changed what of a device, when and why, the oldest first; values are not in it.
+    """Lists who changed what of a device, when and why, the oldest first, without values.
 
     Events that the caller may not see are left out, so a page may be short and have a ``next``.
 

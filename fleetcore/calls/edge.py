@@ -1,4 +1,4 @@
-"""The edge: gateways, and the leaves that they speak for."""
+"""The edge: gateways, and the leaves that are connected through them."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from fleetcore.fleet.registry import GATEWAYS
 from fleetcore.model.operator import Permission
 
 GatewayId = Annotated[DeviceId, Names("list_gateways", "device")]
-GatewayCapabilities = Annotated[Json, Meta(description="What it can do, as it names it."), Word("capability")]
+GatewayCapabilities = Annotated[Json, Meta(description="Its capabilities, by its own names."), Word("capability")]
 MayRegister = Annotated[bool, Meta(description="Whether it may announce leaves that are not registered yet.")]
 
 
@@ -48,7 +48,7 @@ async def register_gateway(
     may_register: MayRegister = False,
     reason: Reason = "",
 ) -> GatewayResponse:
-    """Registers a gateway, or makes a registered device one."""
+    """Registers a gateway, or makes a registered device a gateway."""
     made = await caller.fleet.edge.register_gateway(
         id, capabilities, may_register=may_register, actor=caller.actor, reason=reason
     )
@@ -62,7 +62,7 @@ async def register_gateway(
 async def list_leaves(
     caller: Caller, gateway_id: GatewayId, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[DeviceResponse]:
-    """Lists the devices that a gateway speaks for, by id.
+    """Lists the leaves of a gateway, by id.
 
     Raises:
         NotFound: there is no such device.
@@ -84,7 +84,7 @@ async def list_leaves(
 async def attach_leaf(
     caller: Caller, gateway_id: GatewayId, device: DeviceId, *, reason: Reason = ""
 ) -> DeviceResponse:
-    """Makes a gateway speak for a registered device; again does nothing more.
+    """Attaches a registered device to a gateway as a leaf. Repeating it changes nothing.
 
     Raises:
         NotFound: there is no such gateway, or no such device.
@@ -100,10 +100,10 @@ async def attach_leaf(
     cli="edge detach GATEWAY_ID DEVICE_ID", status=204,
 )  # fmt: skip
 async def detach_leaf(caller: Caller, gateway_id: GatewayId, device_id: DeviceId, *, reason: Reason = "") -> None:
-    """Ends that a gateway speaks for a device.
+    """Detaches a leaf from its gateway.
 
     Raises:
-        NotFound: there is no such gateway, no such device, or the gateway does not speak for it.
+        NotFound: there is no such gateway, no such device, or it is not a leaf of the gateway.
     """
     await caller.device(device_id)
     if (await caller.fleet.devices.get(device_id)).gateway != gateway_id:

@@ -1,4 +1,4 @@
-"""Enrolment: tokens, claim certificates and manufacturers' CAs let devices in; keys that ask wait for an operator."""
+"""Enrolment: tokens, claim certificates and manufacturers' CAs admit devices; other keys wait for approval."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -26,14 +26,14 @@ from fleetcore.model.operator import Permission
 
 EnrollmentTokenId = Annotated[str, Meta(min_length=1, max_length=64), Names("list_enrollment_tokens", short=True)]
 TokenUses = Annotated[int, Meta(ge=1, le=1_000_000, description="How many new devices may enrol with it.")]
-TokenSeconds = Annotated[float, Meta(gt=0, le=31_622_400, description="How long it lasts, in seconds.")]
+TokenSeconds = Annotated[float, Meta(gt=0, le=31_622_400, description="Its lifetime, in seconds.")]
 TokenDevice = Annotated[
     DeviceId, Meta(description="The registered device that it is for; without one it enrols new devices.")
 ]
 NewDeviceTags = Annotated[Sequence[Label], Meta(max_length=100, description="Tags of the new devices."), Word("tag")]
 NewDeviceType = Annotated[Label, Meta(description="The type of the new devices."), Word("type")]
 StaticGroups = Annotated[
-    Sequence[Label], Meta(max_length=100, description="Static groups that the new devices are put into."), Word("group")
+    Sequence[Label], Meta(max_length=100, description="Static groups for the new devices."), Word("group")
 ]
 Networks = Annotated[
     Sequence[Annotated[str, Meta(max_length=64)]],
@@ -41,16 +41,16 @@ Networks = Annotated[
     Word("network"),
 ]
 ClaimQuota = Annotated[int, Meta(ge=1, le=1_000_000, description="How many devices may enrol with it.")]
-ClaimDays = Annotated[float, Meta(ge=1, le=366, description="How long it lasts, in days.")]
+ClaimDays = Annotated[float, Meta(ge=1, le=366, description="Its lifetime, in days.")]
 ClaimModels = Annotated[
-    Sequence[Label], Meta(max_length=100, description="Models that its devices may name; empty: any."), Word("model")
+    Sequence[Label], Meta(max_length=100, description="Models that its devices may report; empty: any."), Word("model")
 ]
 ClaimSerials = Annotated[
     Sequence[Annotated[str, Meta(min_length=1, max_length=128)]],
-    Meta(max_length=100_000, description="Serials that its devices may name; empty: any."),
+    Meta(max_length=100_000, description="Serials that its devices may report; empty: any."),
     Word("serial"),
 ]
-ClaimRate = Annotated[int, Meta(ge=1, le=60_000, description="How many devices may begin to enrol in a minute.")]
+ClaimRate = Annotated[int, Meta(ge=1, le=60_000, description="How many devices may start to enrol in a minute.")]
 ClaimName = Annotated[BatchName, Names("list_claims")]
 ManufacturerName = Annotated[str, Meta(min_length=1, max_length=128), Names("list_manufacturers")]
 ManufacturerPem = Annotated[str, Meta(max_length=16_384, description="The certificate of the CA, PEM.")]
@@ -58,8 +58,8 @@ ManufacturerProof = Annotated[
     str, Meta(max_length=16_384, description="A certificate, PEM: signed by the CA, its common name is the nonce.")
 ]
 NewDeviceModel = Annotated[Label, Meta(description="The model of the new devices.")]
-Admission = Annotated[Admits, Meta(description="Whether its devices wait for an operator.")]
-#: Not short: a fingerprint is compared as a whole before its key is approved.
+Admission = Annotated[Admits, Meta(description="Whether its devices wait for an operator's approval.")]
+#: Must not be abbreviated: a fingerprint is compared as a whole before its key is approved.
 EnrollmentId = Annotated[
     str,
     Meta(min_length=1, max_length=256, description="The key: `DEVICE:FINGERPRINT`."),
@@ -112,7 +112,7 @@ async def create_enrollment_token(
     networks: Networks = (),
     reason: Reason = "",
 ) -> SecretResponse:
-    """Makes an enrolment token, for one registered device or for new devices. It is shown once.
+    """Makes an enrolment token, for one registered device or for new devices. Its secret is returned once.
 
     A token for new devices needs the permission for the whole fleet.
 
@@ -172,10 +172,10 @@ async def create_claim(
     per_minute: ClaimRate = 60,
     reason: Reason = "",
 ) -> ClaimCredentialResponse:
-    """Creates a claim certificate, with which the devices of a batch enrol. Its key is shown once.
+    """Creates a claim certificate, with which the devices of a batch enrol. Its key is returned once.
 
     Raises:
-        Conflict: there is a batch of that name.
+        Conflict: a batch of that name exists.
     """
     made = await caller.fleet.security.create_claim(
         batch, quota=quota, days=days, device_type=device_type, tags=tags, models=models, serials=serials,
@@ -220,10 +220,10 @@ async def propose_manufacturer(
 ) -> ManufacturerResponse:
     """Registers a manufacturer's CA. Its devices may enrol once the CA is proven.
 
-    The proof is a certificate that the CA has signed and whose common name is the ``nonce`` of the answer.
+    The proof is a certificate signed by the CA whose common name is the ``nonce`` of the answer.
 
     Raises:
-        Refused: it is not the certificate of a CA, it is too weak or expired, or the CA is one of the fleet's own.
+        Refused: it is not a CA certificate, it is too weak or expired, or the CA is one of the fleet's own.
         Conflict: the name or the CA is registered.
     """
     made = await caller.fleet.security.propose_manufacturer(
@@ -265,7 +265,7 @@ async def disable_manufacturer(caller: Caller, name: ManufacturerName, *, reason
 async def list_enrollments(
     caller: Caller, state: WantedState | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[EnrollmentResponse]:
-    """Lists the keys that asked to be devices."""
+    """Lists the keys that asked to enrol."""
     return await caller.page(
         caller.fleet.security.enrollment_records,
         lambda enrollment: enrollment.device,
@@ -287,7 +287,7 @@ async def _asked(caller: Caller, enrollment: str) -> EnrollmentRecord:
 
 @call("GET /enrollments/{enrollment}", Permission.SECURITY_READ, scope=BY_CALL, cli="enrollment show ENROLLMENT")
 async def get_enrollment(caller: Caller, enrollment: EnrollmentId) -> EnrollmentResponse:
-    """Shows a key that asked to be a device.
+    """Shows a key that asked to enrol.
 
     Raises:
         NotFound: there is no such enrolment.
@@ -304,7 +304,7 @@ async def approve_enrollment(
 ) -> EnrollmentResponse:
     """Accepts a key: the device gets its certificate when it asks again.
 
-    Compare the fingerprint with the one that the device shows; colons and capitals in it do not matter.
+    Compare the fingerprint with the one on the device; colons and capitals are ignored.
 
     Raises:
         NotFound: there is no such enrolment.

@@ -14,14 +14,14 @@ from fleetcore.fleet.rights import Rights
 from fleetcore.model.operator import Permission
 from fleetcore.model.store import Event, FeedEntry
 
-After = Annotated[int, Meta(ge=0, lt=10**18, description="Begin after this position."), In("last-event-id")]
+After = Annotated[int, Meta(ge=0, lt=10**18, description="Start after this position."), In("last-event-id")]
 TypePrefixes = Annotated[
     Sequence[Annotated[str, Meta(pattern=EVENT_PREFIX)]],
-    Meta(max_length=100, description="Of types that begin so only."),
+    Meta(max_length=100, description="Only types that begin with this."),
 ]
 
 _PAGE = 100
-#: How long a wait for the feed may last; then it is asked again.
+#: The longest single wait for the feed; then it is asked again.
 _WAIT_S = 60.0
 
 
@@ -34,26 +34,26 @@ async def watch_events(
 ) -> AsyncIterator[EventResponse]:
     """Follows events as they are committed: those that the caller may see, from now on or after a position.
 
-    The events of a commit come together. Where the caller's rights change while it reads them, it is shown the commit
-    again, by its rights as they are then.
+    The events of a commit come together. If the caller's rights change during a commit, that commit is sent again under
+    the new rights.
 
     Raises:
-        NotFound: the feed after that position is not kept; ``ids["oldest"]`` is the first one that is.
+        NotFound: the feed after that position is trimmed; ``ids["oldest"]`` is the first available position.
         NotAuthenticated: the caller's token has ended.
-        NotAuthorised: the caller may follow events no more.
+        NotAuthorised: the caller may no longer follow events.
     """
     storage = caller.fleet.storage
     newest = await storage.position()
     position = newest if after is None else after
     if position > newest:
-        raise NotFound(f"The fleet has not been at position {position}", oldest=newest + 1)
+        raise NotFound(f"The fleet has not reached position {position}", oldest=newest + 1)
     with caller.waiting() as wait:
         while True:
             rights = await rights_to_follow(caller, "watch_events")
             entries = await storage.feed(position, _PAGE)
             for entry in entries:
                 for event in await _visible(caller, entry, tuple(type)):
-                    # A slow reader is here for longer than its rights may last.
+                    # With a slow reader this lasts longer than the rights may.
                     if not same_rights(rights, await rights_to_follow(caller, "watch_events")):
                         break
                     yield event
@@ -66,7 +66,7 @@ async def watch_events(
 
 
 async def rights_to_follow(caller: Caller, what: str) -> Rights:
-    """The caller's rights as they are now. Raises NotAuthenticated, NotAuthorised."""
+    """The caller's current rights. Raises NotAuthenticated, NotAuthorised."""
     rights = await caller.renewed()
     if not rights.holds(Permission.DEVICES_READ):
         raise caller.denied(what, Permission.DEVICES_READ)
@@ -74,7 +74,7 @@ async def rights_to_follow(caller: Caller, what: str) -> Rights:
 
 
 def same_rights(rights: Rights, now: Rights) -> bool:
-    """Whether the rights are what they were; a change of another principal's makes them anew, and equal."""
+    """Whether the rights are unchanged; a change of another principal's makes them anew, and equal."""
     return now is rights or now.to_plain() == rights.to_plain()
 
 
@@ -90,7 +90,7 @@ async def _visible(caller: Caller, entry: FeedEntry, prefixes: tuple[str, ...]) 
 
 
 def event_response(event: Event, position: int | None = None) -> EventResponse:
-    """An event as it is answered."""
+    """An event as an answer."""
     return EventResponse(
         type=event.type,
         subject=event.subject,

@@ -1,4 +1,4 @@
-"""Firmware: images, addressed by their SHA-256; signed releases of them; the firmware root, which says who may sign."""
+"""Firmware: images, addressed by SHA-256; signed releases of them; and the firmware root, which lists the signers."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
@@ -20,15 +20,15 @@ from fleetcore.errors import Refused
 from fleetcore.model.operator import Permission
 
 ArtifactId = Annotated[str, Meta(min_length=1, max_length=128, description="The image's SHA-256, in hex.")]
-AnnouncedSize = Annotated[int, Meta(ge=0, lt=10**15, description="How many bytes the content must have.")]
+AnnouncedSize = Annotated[int, Meta(ge=0, lt=10**15, description="The exact size of the content, in bytes.")]
 ReleaseName = Annotated[str, Meta(max_length=64, description="Only releases of this name.")]
 SignedRelease = Annotated[
     str, Meta(min_length=1, max_length=128, description="The release, `NAME:SEQ`."), Names("list_releases")
 ]
-RootEnvelope = Annotated[Json, Meta(description="The signed firmware root, as `trust.json` has it.")]
+RootEnvelope = Annotated[Json, Meta(description="The signed firmware root, as in `trust.json`.")]
 RootNumber = Annotated[
     Annotated[int, Meta(ge=0, lt=10**7)] | Literal["current"],
-    Meta(description="Which version; by default the one in force."),
+    Meta(description="Which version; by default the current one."),
 ]
 
 
@@ -38,15 +38,15 @@ RootNumber = Annotated[
 async def upload_artifact(
     caller: Caller, content: Content, *, sha256: ImageDigest | None = None, size: AnnouncedSize | None = None
 ) -> ArtifactResponse:
-    """Stores an image under its SHA-256; the same again changes nothing, and a part of one is never kept.
+    """Stores an image under its SHA-256; the same image again changes nothing, and a partial one is never stored.
 
-    With a digest or a size other content is refused. The upload ends where the caller loses its right to it.
+    With a digest or a size, other content is refused. The upload ends if the caller loses the permission for it.
 
     Args:
         content: the image.
 
     Raises:
-        Refused: the content is not what was announced, or too long.
+        Refused: the content differs from the given digest or size, or is too long.
     """
     pieces = _of_size(_while_allowed(caller, content), size)
     return to_response(ArtifactResponse, await caller.fleet.campaigns.add_artifact(pieces, sha256=sha256))
@@ -59,7 +59,7 @@ async def _while_allowed(caller: Caller, content: AsyncIterator[bytes]) -> Async
 
 
 async def _of_size(content: AsyncIterator[bytes], size: int | None) -> AsyncIterator[bytes]:
-    """The content, which has to have a size; a longer one is cut off at the first byte too many."""
+    """The content, which must have a given size; a longer one is cut off at the first excess byte."""
     got = 0
     async for piece in content:
         got += len(piece)
@@ -88,12 +88,12 @@ async def get_artifact(caller: Caller, sha256: ArtifactId) -> ArtifactResponse:
 async def add_release(
     caller: Caller, manifest: Manifest, *, allow_downgrade: AllowDowngrade = False, reason: Reason = ""
 ) -> SignedReleaseResponse:
-    """Signs firmware off: verifies its manifest by the firmware root, for every model that it names, and keeps it.
+    """Releases firmware: verifies its manifest by the firmware root, for every model that it names, and stores it.
 
     Raises:
         NotFound: its image was not uploaded.
         Refused: the manifest or its signatures are not valid, or its seq is below the highest of its name.
-        Conflict: that release is there with other content.
+        Conflict: that release exists with other content.
     """
     made = await caller.fleet.releases.add(manifest, allow_downgrade=allow_downgrade, actor=caller.actor, reason=reason)
     return to_response(SignedReleaseResponse, made)
@@ -130,13 +130,13 @@ async def get_release(caller: Caller, release: SignedRelease) -> SignedReleaseRe
     no_cli="`fleetcore firmware trust set` gives several versions in their order",
 )  # fmt: skip
 async def set_firmware_root(caller: Caller, envelope: RootEnvelope, *, reason: Reason = "") -> FirmwareRootResponse:
-    """Sets the next version of the firmware root; the first one is believed as it is.
+    """Sets the next version of the firmware root; the first one is trusted without a check.
 
-    A later one is signed by a threshold of the old and of the new root keys. The same again changes nothing.
+    A later one is signed by a threshold of the old and of the new root keys. The same version again changes nothing.
 
     Raises:
-        Conflict: that version is there with other content.
-        Refused: it is not the next version, or not enough have signed it.
+        Conflict: that version exists with other content.
+        Refused: it is not the next version, or has too few signatures.
     """
     made = await caller.fleet.trust_root.add(envelope, actor=caller.actor, reason=reason)
     return to_response(FirmwareRootResponse, made)

@@ -1,7 +1,7 @@
-"""The tables of the core's calls and of a fleet's: the one module that knows every noun.
+"""The tables of the core's calls and of a fleet's: the only module that knows every noun.
 
-What a call is and how it runs is in :mod:`.table`, which the nouns import; so this module imports them, and none of
-them imports it.
+The definition of a call and how it runs are in :mod:`.table`, which the nouns import; this module imports the nouns,
+and none of them imports it.
 """
 
 from fleetcore.calls import (
@@ -33,7 +33,7 @@ from fleetcore.calls import (
 from fleetcore.calls.table import Table, call_of, calls_of
 from fleetcore.runtime.plugins import PluginHost
 
-#: The modules whose calls are the core's, in the order in which they are shown.
+#: The modules of the core's calls, in the order of the reference.
 NOUNS = (
     devices,
     imports,
@@ -70,7 +70,7 @@ def core() -> Table:
 def of_fleet(host: PluginHost) -> Table:
     """The table of a fleet: the core's calls and those of its plugins.
 
-    A plugin of which a call cannot be added is named in the log and by ``plugin list``; it has no calls then.
+    If a plugin's call cannot be added, the log and ``plugin list`` name the plugin, and none of its calls is added.
     """
     table = core()
     for plugin, functions in host.calls().items():

@@ -1,4 +1,4 @@
-"""Groups: devices under one name, chosen by hand or by a query."""
+"""Groups: devices under one name, selected by hand or by a query."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -28,11 +28,11 @@ from fleetcore.model.operator import Permission
 from fleetcore.query.ast import Has
 
 GroupName = Annotated[str, Meta(min_length=1, max_length=128), Names("list_groups")]
-Query = Annotated[str, Meta(max_length=4096, description="Makes it dynamic: its devices are those that it selects.")]
+Query = Annotated[str, Meta(max_length=4096, description="Makes it dynamic: the query selects its devices.")]
 Within = Annotated[
-    Sequence[Label], Meta(max_length=100, description="Groups that it lies in: its devices are theirs too.")
+    Sequence[Label], Meta(max_length=100, description="Groups that contain it: its devices are theirs too.")
 ]
-Description = Annotated[str, Meta(max_length=1024, description="What the group is for.")]
+Description = Annotated[str, Meta(max_length=1024, description="The purpose of the group.")]
 DeviceIds = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000)]
 
 
@@ -45,7 +45,7 @@ def _group(caller: Caller, group: Group) -> GroupResponse:
     columns=("id", "query", "within", "devices", "description"),
 )  # fmt: skip
 async def list_groups(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GroupResponse]:
-    """Lists the groups by name: all, or those that the caller's rights are limited to."""
+    """Lists the groups by name: all, or those in the caller's scope."""
     groups = caller.fleet.groups
     if caller.has_everywhere():
         return answered(await groups.page(after=decode(cursor), limit=limit), lambda group: _group(caller, group))
@@ -67,7 +67,7 @@ async def create_group(
     """Makes a group: static, or dynamic with a query; a dynamic group has its devices when this returns.
 
     Raises:
-        Conflict: there is a group of that name.
+        Conflict: a group of that name exists.
         QuerySyntaxError: the query cannot be read.
     """
     made = await caller.fleet.groups.create(
@@ -78,7 +78,7 @@ async def create_group(
 
 @call("GET /groups/{group}", Permission.GROUPS_READ, scope=on("group"), cli="group show GROUP")
 async def get_group(caller: Caller, group: GroupName) -> GroupResponse:
-    """Shows a group and how many devices are in it.
+    """Shows a group and the number of its devices.
 
     Raises:
         NotFound: there is no such group.
@@ -97,7 +97,7 @@ async def update_group(
     if_version: IfVersion | None = None,
     reason: Reason = "",
 ) -> GroupResponse:
-    """Changes the query of a group, the groups it lies in, or its description; what is not given stays.
+    """Changes a group's query, the groups that contain it, or its description; members that are not given stay.
 
     Raises:
         NotFound: there is no such group.
@@ -155,7 +155,7 @@ def _member(caller: Caller, group: str, device: str) -> MemberResponse:
 
 @call("POST /groups/{group}/members", Permission.GROUPS_WRITE, scope=on("group"), cli="group add GROUP DEVICES")
 async def add_to_group(caller: Caller, group: GroupName, devices: DeviceIds, *, reason: Reason = "") -> ChangedResponse:
-    """Puts devices into a static group, all or none; answers how many were not in it.
+    """Adds devices to a static group, all or none; returns how many were not in it.
 
     Raises:
         NotFound: there is no such group, or no such device.
@@ -173,7 +173,7 @@ async def add_to_group(caller: Caller, group: GroupName, devices: DeviceIds, *, 
 async def remove_from_group(
     caller: Caller, group: GroupName, device_id: DeviceId, *, reason: Reason = ""
 ) -> ChangedResponse:
-    """Takes a device out of a static group; answers 0 where it was not in it.
+    """Removes a device from a static group; returns 0 where it was not in it.
 
     Raises:
         NotFound: there is no such group, or no such device.
@@ -190,7 +190,7 @@ async def remove_from_group(
     columns=("group", "since", "why"),
 )  # fmt: skip
 async def list_device_groups(caller: Caller, device_id: DeviceId) -> Page[MembershipResponse]:
-    """Lists the groups that a device is in itself, each with since when and why.
+    """Lists the groups that a device is in directly, each with since when and why.
 
     Raises:
         NotFound: there is no such device.

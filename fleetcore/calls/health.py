@@ -1,4 +1,4 @@
-"""Health: how well the fleet, a group or a device is."""
+"""Health: a score of the fleet, of a group or of a device."""
 
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.groups import GroupName
@@ -43,7 +43,7 @@ async def get_device_health(caller: Caller, device_id: DeviceId) -> HealthRespon
 
 @call("GET /devices/{device_id}/why", Permission.DEVICES_READ, scope=on("device_id"), cli="health device DEVICE_ID")
 async def diagnose_device(caller: Caller, device_id: DeviceId) -> DiagnosisResponse:
-    """Shows what bears on a device: what is not as it should be first.
+    """Shows everything that affects a device, problems first.
 
     Raises:
         NotFound: there is no such device.

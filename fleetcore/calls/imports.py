@@ -19,7 +19,7 @@ from fleetcore.fleet.import_rows import row_of
 from fleetcore.model.operator import Permission
 
 Rows = Annotated[
-    Sequence[Any], Meta(min_length=1, max_length=10_000, description="Devices; each row is judged by itself.")
+    Sequence[Any], Meta(min_length=1, max_length=10_000, description="Devices; each row is validated separately.")
 ]
 Started = Annotated[OperationId, Meta(description="The `id` of the answer to the first part.")]
 More = Annotated[bool, Meta(description="Whether another part follows.")]
@@ -30,12 +30,12 @@ _BY_FILE = "`fleetcore device import` sends a file"
 async def check_import(
     caller: Caller, rows: Rows, *, operation: Started | None = None, more: More = False
 ) -> ImportCheckResponse:
-    """Says what an import of rows would do. Nothing is stored.
+    """Shows what an import of rows would do. Nothing is stored.
 
     A large file comes in parts, as for ``import_devices``.
 
     Raises:
-        NotFound: ``operation`` names no check that waits for another part.
+        NotFound: ``operation`` is not a check that waits for another part.
     """
     name, found = await caller.fleet.importing.check_part(rows, of=operation, more=more)
     return ImportCheckResponse(
@@ -52,14 +52,14 @@ async def check_import(
 async def import_devices(
     caller: Caller, rows: Rows, *, operation: Started | None = None, more: More = False, reason: Reason = ""
 ) -> OperationResponse:
-    """Registers many devices in the background; the operation tells each row that failed.
+    """Registers many devices in the background; the operation lists each row that failed.
 
     A row has id, type, model, name, tags, capabilities, attributes, location, gateway, key_id. The same rows again
-    change nothing, so an import that broke off is done again. A large file comes in parts: all but the last with
+    change nothing, so an interrupted import can be repeated. A large file comes in parts: all but the last with
     ``more``, all but the first with the ``id`` of the first answer as ``operation``.
 
     Raises:
-        NotFound: there is no such import, or it is another's.
+        NotFound: there is no such import, or it is another principal's.
         Conflict: it takes no more rows.
     """
     importing = caller.fleet.importing

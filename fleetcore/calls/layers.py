@@ -1,4 +1,4 @@
-"""Layers of desired state: of the fleet, of groups, by policies; a device's own is its twin's."""
+"""Layers of desired state: of the fleet, of groups, of policies. A device's own layer is part of its twin."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from fleetcore.model.layer import Layer, LayerKind
 from fleetcore.model.operator import Permission
 
 LayerName = Annotated[Label, Names("list_layers")]
-LayerPatch = Annotated[Json, Meta(description="A merge patch (RFC 7396): what is not in it stays, null deletes.")]
+LayerPatch = Annotated[Json, Meta(description="A merge patch (RFC 7396): omitted members stay, null deletes.")]
 Kind = Annotated[LayerKind, Meta(description="A policy overrides groups, groups override the fleet.")]
 LayerGroup = Annotated[Label, Meta(description="The group whose devices it is for.")]
 Priority = Annotated[
@@ -64,7 +64,7 @@ async def set_layer(
     Raises:
         NotFound: there is no such group.
         Refused: a group layer without a group, a fleet layer with one, another kind or group than before, a limit of
-            twins, or the key ``fleetcore``.
+        twins, or the key ``fleetcore``.
         VersionConflict: the layer is not at ``if_version``.
     """
     if group is not None:
@@ -78,10 +78,10 @@ async def set_layer(
 
 @call(
     "DELETE /layers/{layer}", Permission.TWINS_WRITE, cli="twin layer remove LAYER", status=204,
-    confirm="Removes the layer {layer}: what it sets is desired of no device any more.",
+    confirm="Removes the layer {layer}: its settings no longer apply to any device.",
 )  # fmt: skip
 async def remove_layer(caller: Caller, layer: LayerName, *, reason: Reason = "") -> None:
-    """Removes a layer; its devices fall back to what is below it.
+    """Removes a layer; its devices fall back to the layers below it.
 
     Raises:
         NotFound: there is no such layer.

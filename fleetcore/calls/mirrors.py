@@ -1,4 +1,4 @@
-"""Mirrors to cloud hubs: how they stand, what they would send, where the hub differs, and what it does not take."""
+"""Mirrors to cloud hubs: their state, what they would send, where the hub differs, and what it refuses."""
 
 from collections.abc import Callable, Collection
 from typing import Annotated, TypeVar, cast
@@ -39,21 +39,21 @@ _S = TypeVar("_S")
 
 MirrorName = Annotated[
     str,
-    Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)", description="As in `[clouds.NAME]`."),
+    Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)", description="The mirror, as in `[clouds.NAME]`."),
     Names("list_mirrors", "name"),
 ]
 Entity = Annotated[
     str,
     Meta(
         pattern=rf"^({'|'.join(sorted(FACETS))})/[^\n\x00]{{1,256}}$(?!\n)",
-        description="As the lists of a mirror have it: `twin/pump-1`.",
+        description="The entity, as in the lists of a mirror: `twin/pump-1`.",
     ),
 ]
 Removals = Annotated[int, Meta(ge=1, le=1_000_000, description="How many more.")]
 DefaultType = Annotated[
-    str, Meta(min_length=1, max_length=128, description="The type of devices of which the hub knows none.")
+    str, Meta(min_length=1, max_length=128, description="The type of devices for which the hub has none.")
 ]
-Scan = Annotated[int, Meta(ge=1, le=1000, description="How many entities are looked at.")]
+Scan = Annotated[int, Meta(ge=1, le=1000, description="How many entities to examine.")]
 
 
 def _mirror(caller: Caller, name: str) -> Mirror:
@@ -107,7 +107,7 @@ async def _shown(caller: Caller, mirror: Mirror) -> MirrorResponse:
     columns=("name", "state", "waiting", "held", "invalid", "lost", "behind", "error"),
 )  # fmt: skip
 async def list_mirrors(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[MirrorResponse]:
-    """Lists the mirrors and how each stands."""
+    """Lists the mirrors and their states."""
     mirrors = caller.fleet.mirrors
     page = page_of(sorted(mirrors), cursor, limit, lambda name: name, lambda name: name)
     return Page([await _shown(caller, mirrors[name]) for name in page.items], page.next)
@@ -115,7 +115,7 @@ async def list_mirrors(caller: Caller, *, limit: Limit = 100, cursor: Cursor | N
 
 @call("GET /mirrors/{name}", Permission.SERVER_READ, cli="mirror show NAME")
 async def get_mirror(caller: Caller, name: MirrorName) -> MirrorResponse:
-    """Shows how a mirror stands."""
+    """Shows the state of a mirror."""
     return await _shown(caller, _mirror(caller, name))
 
 
@@ -123,9 +123,9 @@ async def get_mirror(caller: Caller, name: MirrorName) -> MirrorResponse:
 async def pause_mirror(
     caller: Caller, name: MirrorName, *, entity: Entity | None = None, reason: Reason = ""
 ) -> MirrorResponse:
-    """Has a mirror send no state until it is resumed; what changes meanwhile waits. It holds over a restart.
+    """Pauses a mirror: it sends no state until it is resumed, also across restarts; changes wait meanwhile.
 
-    With ``entity`` that one alone is left as the hub has it.
+    With ``entity``, only that entity is paused and stays as the hub has it.
     """
     mirror = _mirror(caller, name)
     if entity is None:
@@ -139,7 +139,7 @@ async def pause_mirror(
 async def resume_mirror(
     caller: Caller, name: MirrorName, *, entity: Entity | None = None, reason: Reason = ""
 ) -> MirrorResponse:
-    """Has a mirror go on, at once also after failures and rejected credentials; or with one paused entity.
+    """Resumes a mirror at once, also after failures and rejected credentials; or one paused entity.
 
     Raises:
         NotFound: the entity is not paused.
@@ -156,11 +156,11 @@ async def resume_mirror(
 async def resync_mirror(
     caller: Caller, name: MirrorName, *, entity: Entity | None = None, reason: Reason = ""
 ) -> MirrorResponse:
-    """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again.
+    """Makes a mirror check every entity again, including those it could not send; unchanged ones are not sent again.
 
-    A hub that cannot be read is sent everything again.
+    A hub that cannot be read gets everything again.
 
-    With ``entity`` only that one, such as a dead letter.
+    With ``entity`` only that one is checked, such as a dead letter.
 
     Raises:
         NotFound: neither side has the entity.
@@ -175,12 +175,12 @@ async def resync_mirror(
 
 @call(
     "POST /mirrors/{name}/apply", Permission.SERVER_WRITE, cli="mirror apply NAME", status=202,
-    confirm="Reads the whole hub of {name}, and writes to it what differs there.",
+    confirm="Reads the whole hub of {name}, and overwrites the differences there.",
 )  # fmt: skip
 async def apply_mirror(caller: Caller, name: MirrorName, *, reason: Reason = "") -> OperationResponse:
-    """Reads the hub and brings it in step where it differs; ``list_mirror_drift`` shows that before.
+    """Reads the hub and repairs the differences; ``list_mirror_drift`` shows them first.
 
-    It goes on in the background. What is found is sent by the mirror itself: ``waiting`` tells how much is left.
+    It runs in the background. The mirror itself sends what was found: ``waiting`` is how much is left.
     """
     _mirror(caller, name)
     operation = await caller.fleet.repair.start(name, actor=caller.actor, reason=reason)
@@ -193,10 +193,10 @@ async def list_mirror_import(
 ) -> MirrorImportableResponses:
     """Shows what an import would do with devices and groups that others have made at the hub; changes nothing.
 
-    Call it again with the answer's ``next`` as ``after``, until that is null. Twins are not read for it.
+    Call it again with the answer's ``next`` as ``after``, until that is null. It does not read twins.
 
     Raises:
-        Refused: nothing can be imported from this hub, or the mirror does not mirror devices.
+        Refused: this hub does not support imports, or the mirror does not mirror devices.
         Unavailable: the hub is not open, or does not answer.
     """
     _mirror(caller, name)
@@ -216,18 +216,18 @@ async def list_mirror_import(
 @call(
     "POST /mirrors/{name}/import", Permission.SERVER_WRITE, cli="mirror import NAME", status=202,
     confirm="Registers the devices and makes the groups that others have at the hub of {name}, and marks them there "
-    "as this fleet's.",
+            "as this fleet's.",
 )  # fmt: skip
 async def import_mirror(
     caller: Caller, name: MirrorName, *, type: DefaultType = "device", reason: Reason = ""
 ) -> OperationResponse:
-    """Takes over what others have made at a hub: devices, their twins, groups and who is in them.
+    """Imports what others have made at a hub: devices, their twins, groups and their members.
 
-    ``list_mirror_import`` shows it before. It goes on in the background, also after a restart. What the fleet has
-    already is left as it is, and named among the failures.
+    ``list_mirror_import`` shows it first. It runs in the background, also across restarts. What the fleet already has
+    is left unchanged, and listed among the failures.
 
     Raises:
-        Refused: nothing can be imported from this hub, or the mirror does not mirror devices.
+        Refused: this hub does not support imports, or the mirror does not mirror devices.
         Unavailable: the hub is not open.
     """
     _mirror(caller, name)
@@ -237,12 +237,12 @@ async def import_mirror(
 
 @call(
     "POST /mirrors/{name}/removals", Permission.SERVER_WRITE, cli="mirror allow-removals NAME COUNT",
-    confirm="Removes {count} more entities from the hub of {name} today, where as many wait.",
+    confirm="Removes {count} more entities from the hub of {name} today, if that many wait.",
 )  # fmt: skip
 async def allow_mirror_removals(
     caller: Caller, name: MirrorName, count: Removals, *, reason: Reason = ""
 ) -> MirrorResponse:
-    """Lets a mirror remove more entities from its hub today than ``removals_per_day`` allows."""
+    """Raises today's limit ``removals_per_day`` of a mirror by some entities."""
     mirror = _mirror(caller, name)
     await mirror.allow_removals(count, actor=caller.actor, reason=reason)
     return await _shown(caller, mirror)
@@ -250,7 +250,7 @@ async def allow_mirror_removals(
 
 @call("GET /mirrors/{name}/check", Permission.SERVER_READ, cli="mirror check NAME")
 async def check_mirror(caller: Caller, name: MirrorName) -> MirrorCheckResponse:
-    """Tries the credentials, permissions and quotas that a mirror needs at its hub; changes nothing there.
+    """Checks the credentials, permissions and quotas that a mirror needs at its hub; changes nothing there.
 
     Raises:
         Unavailable: the hub is not open, or does not answer.
@@ -261,7 +261,7 @@ async def check_mirror(caller: Caller, name: MirrorName) -> MirrorCheckResponse:
 
 @call("GET /mirrors/{name}/policy", Permission.SERVER_READ, cli="mirror policy NAME")
 async def get_mirror_policy(caller: Caller, name: MirrorName) -> MirrorPolicyResponse:
-    """Shows the least rights that a mirror needs at its hub, as it is configured, to be given to its credentials.
+    """Shows the least rights that a mirror's credentials need at its hub, as it is configured.
 
     Raises:
         Unavailable: the backend is not open.
@@ -277,7 +277,7 @@ async def plan_mirror(
 ) -> Page[MirrorChangeResponse]:
     """Shows what a mirror would send of the next entities, and what the hub could not hold of them; sends nothing.
 
-    ``limit`` is how many are looked at; a page has those that would be sent.
+    ``limit`` is how many are examined; a page has those that would be sent.
 
     Raises:
         Unavailable: the hub is not open.
@@ -297,16 +297,16 @@ async def plan_mirror(
 async def list_mirror_drift(
     caller: Caller, name: MirrorName, *, after: Cursor | None = None, limit: Scan = 100
 ) -> MirrorDriftsResponse:
-    """Reads a part of the hub and tells where it differs from the fleet; what waits to be sent differs too.
+    """Reads a part of the hub and shows where it differs from the fleet, including changes that wait to be sent.
 
-    A hub that cannot be read is not: what it took counts for what it has, and ``against`` says so.
+    For a hub that cannot be read, the fleet is compared with what the hub accepted, and ``against`` says so.
 
     ``limit`` is how many entities are compared. Call it again with the answer's ``next`` as ``after``, until that is
-    null; the last part has what the hub has by this fleet's mark alone.
+    null; the last part has entities that only the hub has, with this fleet's mark.
 
     Raises:
         Unavailable: the hub is not open, or does not answer.
-        CredentialsRejected: the hub does not take the credentials.
+        CredentialsRejected: the hub rejects the credentials.
     """
     mirror = _mirror(caller, name)
     part = await mirror.comparing.drift(await mirror.hub(), _after(after), limit)
@@ -325,7 +325,7 @@ async def list_mirror_drift(
 async def list_mirror_dead_letters(
     caller: Caller, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[MirrorDeadLetterResponse]:
-    """Lists the entities that the hub refuses, with why."""
+    """Lists the entities that the hub refuses, with the reason."""
     return await _not_whole(caller, name, "invalid", cursor, limit)
 
 
@@ -343,7 +343,7 @@ async def list_mirror_losses(
 async def list_mirror_paused(
     caller: Caller, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[MirrorPausedResponse]:
-    """Lists the entities that are left as the hub has them until they are resumed."""
+    """Lists the entities that are paused and stay as the hub has them."""
     found, after = await _mirror(caller, name).lane.kept.page("paused", decode(cursor), limit)
     return Page([MirrorPausedResponse(entity=str(key), reason=kept.paused or "") for key, kept in found], encode(after))
 
@@ -384,7 +384,7 @@ def _command(id: str, device: str, command: str, reason: str) -> MirrorRefusedCo
 
 
 def _newest(refused: Collection[_T], cursor: str | None, limit: int, shown: Callable[[_T], _S]) -> Page[_S]:
-    """A page of what was refused, the newest first."""
+    """A page of refused items, the newest first."""
     numbered = list(enumerate(reversed(list(refused))))
     return page_of(numbered, cursor, limit, lambda each: f"{each[0]:04d}", lambda each: shown(each[1]))
 

@@ -1,4 +1,4 @@
-"""Operations: long work, watched and stopped."""
+"""Operations: watching, pausing and stopping long work."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -16,15 +16,15 @@ from fleetcore.model.operation import Operation
 from fleetcore.model.operator import Permission
 
 OperationId = Annotated[str, Meta(min_length=1, max_length=64), Names("list_operations", short=True)]
-OperationKind = Annotated[str, Meta(max_length=64, description="Of this kind only: import, command, renewal …")]
+OperationKind = Annotated[str, Meta(max_length=64, description="Only this kind: import, command, renewal …")]
 
-#: What stopping or pausing another principal's operation takes.
+#: The permission needed to stop or pause another principal's operation.
 _NEEDED = {
     bulk_commands.KIND: Permission.COMMANDS_SEND,
     renewals.KIND: Permission.SECURITY_WRITE,
     cutovers.KIND: Permission.SECURITY_WRITE,
 }
-#: Failures that an answer shows.
+#: How many failures an answer lists.
 MAX_FAILURES = 100
 
 
@@ -39,7 +39,7 @@ async def own_operation(caller: Caller, operation: str) -> Operation:
 
 
 async def operation_response(caller: Caller, operation: Operation) -> OperationResponse:
-    """An operation as it is answered, with what came of it so far."""
+    """An operation as an answer, with its current results."""
     counts: Mapping[str, int] = operation.result
     if operation.kind == bulk_commands.KIND:
         counts = await caller.fleet.bulk_commands.counts(operation.id)
@@ -47,7 +47,7 @@ async def operation_response(caller: Caller, operation: Operation) -> OperationR
 
 
 def listed_operation(operation: Operation, counts: Mapping[str, int] | None = None) -> OperationResponse:
-    """An operation as it is answered, with what its record says."""
+    """An operation as an answer, with the data of its record."""
     return to_response(
         OperationResponse,
         operation,
@@ -75,10 +75,10 @@ async def list_operations(
 
 @call("GET /operations/{operation}", Permission.DEVICES_READ, scope=BY_CALL, cli="operation show OPERATION")
 async def get_operation(caller: Caller, operation: OperationId) -> OperationResponse:
-    """Shows an operation: how far it is, and what failed.
+    """Shows an operation: its progress, and its failures.
 
     Raises:
-        NotFound: there is no such operation, or it is another's.
+        NotFound: there is no such operation, or it is another principal's.
     """
     return await operation_response(caller, await own_operation(caller, operation))
 
@@ -92,13 +92,13 @@ async def _steered(caller: Caller, operation: str) -> Operation:
 
 @call("POST /operations/{operation}/cancel", Permission.COMMANDS_SEND, scope=BY_CALL, cli="operation cancel OPERATION")
 async def cancel_operation(caller: Caller, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
-    """Stops an operation before its next item; what was done stays done.
+    """Stops an operation before its next item; finished items stay done.
 
-    The queued commands of a bulk command are cancelled, and devices that were asked to renew are asked no more. To
-    stop another principal's operation takes the right for the whole fleet.
+    The queued commands of a bulk command are cancelled, and devices that were asked to renew are not asked again.
+    Stopping another principal's operation requires the permission for the whole fleet.
 
     Raises:
-        NotFound: there is no such operation, or it is another's.
+        NotFound: there is no such operation, or it is another principal's.
     """
     found = await _steered(caller, operation)
     ended = await caller.fleet.operations.cancel(found.id, actor=caller.actor, reason=reason)
@@ -107,11 +107,11 @@ async def cancel_operation(caller: Caller, operation: OperationId, *, reason: Re
 
 @call("POST /operations/{operation}/pause", Permission.COMMANDS_SEND, scope=BY_CALL, cli="operation pause OPERATION")
 async def pause_operation(caller: Caller, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
-    """Has an operation begin nothing more until it is resumed; what is under way comes to its end.
+    """Pauses an operation: it starts no more items until it is resumed; items in progress finish.
 
     Raises:
-        NotFound: there is no such operation, or it is another's.
-        Conflict: it has ended, or is of a kind that is always done to its end.
+        NotFound: there is no such operation, or it is another principal's.
+        Conflict: it has ended, or its kind always runs to the end.
     """
     found = await _steered(caller, operation)
     held = await caller.fleet.operations.pause(found.id, actor=caller.actor, reason=reason)
@@ -120,10 +120,10 @@ async def pause_operation(caller: Caller, operation: OperationId, *, reason: Rea
 
 @call("POST /operations/{operation}/resume", Permission.COMMANDS_SEND, scope=BY_CALL, cli="operation resume OPERATION")
 async def resume_operation(caller: Caller, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
-    """Has a paused operation go on.
+    """Resumes a paused operation.
 
     Raises:
-        NotFound: there is no such operation, or it is another's.
+        NotFound: there is no such operation, or it is another principal's.
         Conflict: it has ended.
     """
     found = await _steered(caller, operation)

@@ -16,9 +16,9 @@ from fleetcore.model.operator import Permission, Role
 Principal = Annotated[Label, Meta(description="A person or a program.")]
 Roles = Annotated[Sequence[Role], Meta(max_length=len(Role), description="A role to grant to it."), Word("role")]
 RoleScope = Annotated[
-    str, Meta(max_length=4096, description="Grant it for group:NAME or a query; without, for the whole fleet.")
+    str, Meta(max_length=4096, description="The scope, group:NAME or a query; without one, the whole fleet.")
 ]
-TokenDays = Annotated[float, Meta(gt=0, le=MAX_DAYS, description="How long the token lives, up to 366 days.")]
+TokenDays = Annotated[float, Meta(gt=0, le=MAX_DAYS, description="The token's lifetime, up to 366 days.")]
 Permissions = Annotated[
     Sequence[Permission], Meta(max_length=len(Permission), description="Limit the token to these."), Word("permission")
 ]
@@ -31,7 +31,7 @@ GrantId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_roles",
     columns=("id", "principal", "created", "expires", "last_used", "revoked"),
 )  # fmt: skip
 async def list_tokens(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[TokenResponse]:
-    """Lists tokens: whose, until when, last used when; revoked and expired ones too."""
+    """Lists tokens with principal, expiry and last use; revoked and expired ones too."""
     operators = caller.fleet.operators
     found = await operators.token_records.page(after=decode(cursor), limit=limit)
     return answered(found, lambda token: to_response(TokenResponse, operators.with_use(token)))
@@ -48,9 +48,9 @@ async def create_token(
     permissions: Permissions = (),
     reason: Reason = "",
 ) -> NewTokenResponse:
-    """Makes a token for a principal, and grants roles to it; the token is shown this once.
+    """Makes a token for a principal, and grants roles to it; the token is returned only this once.
 
-    Its rights are the principal's, limited to ``permissions`` where there are any.
+    Its rights are the principal's, limited to ``permissions`` if given.
 
     Raises:
         QuerySyntaxError: the scope is neither a group nor a query.
@@ -66,7 +66,7 @@ async def create_token(
 
 @call("GET /tokens/{token_id}", Permission.OPERATORS_WRITE, cli="token show TOKEN_ID")
 async def get_token(caller: Caller, token_id: TokenId) -> TokenResponse:
-    """Shows a token by its id, which is not the token itself.
+    """Shows a token by its id, without the token itself.
 
     Raises:
         NotFound: there is no such token.
@@ -79,7 +79,7 @@ async def get_token(caller: Caller, token_id: TokenId) -> TokenResponse:
     confirm="Ends the token {token_id} for good.",
 )  # fmt: skip
 async def revoke_token(caller: Caller, token_id: TokenId, *, reason: Reason = "") -> None:
-    """Ends a token at once; ending it again does nothing.
+    """Revokes a token at once. Repeating it changes nothing.
 
     Raises:
         NotFound: there is no such token.
@@ -94,7 +94,7 @@ async def revoke_token(caller: Caller, token_id: TokenId, *, reason: Reason = ""
 async def list_roles(
     caller: Caller, principal: Principal | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[RoleResponse]:
-    """Lists who has which role, within which scope, given by whom; of one principal, or of all."""
+    """Lists grants of roles with scope and grantor, of one principal or of all."""
     ref = None if principal is None else ("principal", principal)
     found = await caller.fleet.operators.grant_records.page(ref=ref, after=decode(cursor), limit=limit)
     return answered(found, lambda grant: to_response(RoleResponse, grant))
@@ -104,9 +104,9 @@ async def list_roles(
 async def grant_role(
     caller: Caller, principal: Principal, role: Role, *, scope: RoleScope = "", reason: Reason = ""
 ) -> RoleResponse:
-    """Gives a principal a role; every token of it has the role from the next request on.
+    """Grants a role to a principal; all its tokens have the role from the next request on.
 
-    The same grant again is the one that is there.
+    The same grant again returns the existing one.
 
     Raises:
         QuerySyntaxError: the scope is neither a group nor a query.
@@ -117,7 +117,7 @@ async def grant_role(
 
 @call("DELETE /roles/{grant_id}", Permission.OPERATORS_WRITE, cli="token withdraw GRANT_ID", status=204)
 async def revoke_role(caller: Caller, grant_id: GrantId, *, reason: Reason = "") -> None:
-    """Takes a role back, by the id that ``list_roles`` shows.
+    """Revokes a role, by the grant's id from ``list_roles``.
 
     Raises:
         NotFound: there is no such grant.

@@ -1,4 +1,4 @@
-"""The server: what runs in it, what is configured, and its data."""
+"""The server: what runs, what is configured, and its data."""
 
 import asyncio
 import contextlib
@@ -31,25 +31,25 @@ BackupFolder = Annotated[str, Meta(min_length=1, max_length=4096, description="A
 
 @call("GET /status", Permission.SERVER_READ, cli="health server")
 async def get_status(caller: Caller) -> StatusResponse:
-    """Shows what runs: protocols, queue, where readings went, consumers and where they are, failed tasks, plugins."""
+    """Shows what runs: protocols, queue, counts of readings, consumers and their positions, failed tasks, plugins."""
     return StatusResponse(**await status(caller.fleet))
 
 
 @call("GET /detectors", Permission.SERVER_READ, cli="plugin detectors")
 async def list_detectors(caller: Caller) -> Page[InstanceResponse]:
-    """Lists the configured detectors; fleet.toml says which there are."""
+    """Lists the detectors configured in fleet.toml."""
     return Page([to_response(InstanceResponse, detector) for detector in caller.fleet.config.detectors])
 
 
 @call("GET /notifiers", Permission.SERVER_READ, cli="plugin notifiers")
 async def list_notifiers(caller: Caller) -> Page[InstanceResponse]:
-    """Lists the configured notifiers; fleet.toml says which there are."""
+    """Lists the notifiers configured in fleet.toml."""
     return Page([to_response(InstanceResponse, notifier) for notifier in caller.fleet.config.notifiers])
 
 
 @call("GET /plugins", Permission.SERVER_READ, no_cli="`fleetcore plugin list` also lists those of a folder at rest")
 async def list_plugins(caller: Caller) -> Page[PluginResponse]:
-    """Lists the plugins that the server has loaded, or tried to; they are installed in a shell, never from here."""
+    """Lists the plugins that the server has loaded, or tried to. Plugins are installed from a shell, not by calls."""
     host = caller.fleet.host
     await asyncio.to_thread(host.survey)  # a plugin's hook may take its time
     return Page([to_response(PluginResponse, plugin) for plugin in host.plugins.values()])
@@ -59,7 +59,7 @@ async def list_plugins(caller: Caller) -> Page[PluginResponse]:
 async def back_up(caller: Caller, target: BackupFolder) -> BackupResponse:
     """Copies the data folder into a new or empty folder on the server's machine, consistent as of one moment.
 
-    The copy holds the CA's keys: guard it. ``problems`` says what is damaged in what was copied.
+    The copy holds the CA's keys: guard it. ``problems`` lists damage in the copied data.
 
     Raises:
         Conflict: the folder is not empty, or lies in the data folder.
@@ -72,9 +72,9 @@ async def back_up(caller: Caller, target: BackupFolder) -> BackupResponse:
 
 @call(None, Permission.SERVER_READ, no_cli="`fleetcore doctor` shows what it finds")
 async def check_storage(caller: Caller) -> StorageCheckResponse:
-    """Compares what the stored data says of itself, and tells what is wrong; ``verify_storage`` reads everything.
+    """Checks the stored data for consistency and lists problems; ``verify_storage`` reads everything.
 
-    Counters that differ from what they count are corrected; ``recounted`` names them.
+    Counters that differ from what they count are corrected; ``recounted`` lists them.
     """
     fleet = caller.fleet
     fleet.problems = tuple(await fleet.storage.check())
@@ -84,9 +84,9 @@ async def check_storage(caller: Caller) -> StorageCheckResponse:
 
 @call(None, Permission.SERVER_READ, no_cli="`fleetcore doctor` shows what it finds")
 async def check_listeners(caller: Caller) -> ListenersCheckResponse:
-    """Tries every listener for devices as a device that the fleet does not know, and tells what came of it.
+    """Tries every device listener as an unknown device, and returns the results.
 
-    Each attempt is counted, and stands in the audit log, as a refused certificate.
+    Each attempt is counted, and recorded in the audit log, as a refused certificate.
     """
     found = await try_listeners(caller.fleet)
     return ListenersCheckResponse(findings=[to_response(FindingResponse, finding) for finding in found])
@@ -99,7 +99,7 @@ async def verify_storage(caller: Caller, after: VerifyPlace | None = None) -> St
     Call it again with the answer's ``next`` as ``after``, until that is null.
 
     Raises:
-        Refused: ``after`` names no part.
+        Refused: ``after`` does not name a part.
     """
     verified = await caller.fleet.storage.verify(after)
     return StorageVerifyResponse(
@@ -109,6 +109,6 @@ async def verify_storage(caller: Caller, after: VerifyPlace | None = None) -> St
 
 @call(None, Permission.SERVER_READ, no_cli="commands see what was accepted before them")
 async def wait_idle(caller: Caller) -> None:
-    """Returns once every detector and notifier has seen what was accepted so far; remotely, what the client wrote."""
+    """Returns when every detector and notifier has processed all accepted data; for a remote client, its own writes."""
     with contextlib.suppress(CallerLeft), caller.waiting() as wait:
         await wait(caller.fleet.wait_idle())

@@ -1,4 +1,4 @@
-"""The store: how much room it takes, what is too old to keep, and what removed pieces left behind."""
+"""The store: its size, which readings are too old, and what removed pieces left behind."""
 
 from typing import Annotated
 
@@ -24,19 +24,19 @@ OfMetrics = Annotated[
     str,
     Meta(
         pattern=rf"^[{METRIC_ALPHABET}*]{{1,{MAX_METRIC_LENGTH}}}$(?!\n)",
-        description="Of this metric only, or of those that a pattern with `*` fits.",
+        description="Only this metric, or those that a pattern with `*` matches.",
     ),
 ]
 LeftBehindName = Annotated[
     str,
-    Meta(pattern=r"^(detector|notifier|mirror)/[^\n\x00]{1,128}$(?!\n)", description="As the list has it."),
+    Meta(pattern=r"^(detector|notifier|mirror)/[^\n\x00]{1,128}$(?!\n)", description="The name, from the list."),
     Names("list_left_behind", "name"),
 ]
 
 
 @call("GET /storage", Permission.SERVER_READ, cli="storage show")
 async def get_storage(caller: Caller) -> StorageResponse:
-    """Shows how much room the store takes by its parts, its limit, and what retention dropped so far."""
+    """Shows how much room the store takes by part, its limit, and what retention dropped so far."""
     size, retention = await caller.fleet.storage.size(), caller.fleet.retention
     periods = retention.periods
     return StorageResponse(
@@ -69,10 +69,10 @@ async def list_due_readings(
 ) -> Page[MetricRetentionResponse]:
     """Lists what retention would drop now, metric by metric: a dry run, which drops nothing.
 
-    Without ``days`` by what is configured. Readings that came within the last hour go an hour later.
+    Without ``days`` the configured periods apply. Readings received within the last hour are dropped an hour later.
 
     Raises:
-        Refused: the store does not drop readings by their age.
+        Refused: the store does not drop readings by age.
     """
     fleet = caller.fleet
     periods = fleet.retention.periods
@@ -95,7 +95,7 @@ async def list_due_readings(
 async def list_left_behind(
     caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[LeftBehindResponse]:
-    """Lists detectors, notifiers and clouds that are not configured any more and still hold the log back."""
+    """Lists detectors, notifiers and clouds that are no longer configured and still hold the log back."""
     found = await caller.fleet.left_behind.behind()
     goes = caller.fleet.left_behind.found
     return page_of(
@@ -106,10 +106,10 @@ async def list_left_behind(
 
 @call(
     "DELETE /storage/left-behind/{name}", Permission.SERVER_WRITE, cli="storage drop NAME", status=204,
-    confirm="Drops the place of {name} in the log, and the state that it kept: configured again, it begins anew.",
+    confirm="Drops the feed position and the state of {name}: configured again, it starts anew.",
 )  # fmt: skip
 async def drop_left_behind(caller: Caller, name: LeftBehindName, *, reason: Reason = "") -> None:
-    """Drops the cursor and the state of a piece that is not configured any more, before they go by themselves.
+    """Drops the cursor and the state of a piece that is no longer configured, before this happens automatically.
 
     Raises:
         NotFound: it left nothing behind.

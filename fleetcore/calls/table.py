@@ -1,8 +1,7 @@
-"""The table of calls: what is declared of a function by ``@call``, and the one way in, which asks for the rights.
+"""The table of calls: what ``@call`` declares of a function, and the single entry, which checks the rights.
 
-Where a parameter is sent follows from the route: one that the path names is in the path; of a GET or DELETE the others
-are in the query, of the other methods in the body, unless a parameter is the whole body (:class:`~.types.In`): then
-the rest is in the query too.
+The route decides where a parameter is sent: in the path if the path names it; else in the query for GET and DELETE, and
+in the body for other methods. If one parameter is the whole body (:class:`~.types.In`), the rest is in the query too.
 """
 
 import contextlib
@@ -26,9 +25,9 @@ from fleetcore.model.operator import Permission
 F = TypeVar("F", bound=Callable[..., Awaitable[Any] | AsyncIterator[Any]])
 
 _DECLARED = "__fleetcore_call__"
-#: Places that are headers of a request.
+#: The places that are headers of a request.
 HEADERS = ("if-match", "last-event-id", "idempotency-key")
-#: Commands that are made by hand and have no call of their own: no plugin's noun.
+#: Commands without a call: plugins may not use these nouns.
 VERBS = frozenset({"adopt", "demo", "doctor", "init", "restore", "serve", "simulate"})
 _ROUTE = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) (?:/(?:[A-Za-z0-9._~-]+|\{\w+\}))+", re.ASCII)
 _NO_BODY = frozenset({"GET", "DELETE"})
@@ -38,10 +37,10 @@ _ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)
 
 @frozen
 class Scope:
-    """On what a call needs its permission.
+    """The object on which a call needs its permission.
 
-    ``kind`` is ``everywhere`` (the whole fleet), ``anywhere`` (anything at all), ``device`` or ``group`` (what the
-    parameter names), or ``by-call``: the function asks through its caller, and is refused where it does not.
+    ``kind`` is ``everywhere`` (the whole fleet), ``anywhere`` (anything at all), ``device`` or ``group`` (the one that
+    the parameter names), or ``by-call``: the function checks through its caller, and is refused where it does not.
     """
 
     kind: str
@@ -49,9 +48,9 @@ class Scope:
 
 
 EVERYWHERE = Scope("everywhere")
-#: For reads of what belongs to no device and is equal for all callers, releases for example.
+#: For reads of data that belongs to no device and is equal for all callers, such as releases.
 ANYWHERE = Scope("anywhere")
-#: For reads, which select what the rights cover; a write that asks late has happened already.
+#: For reads, which select by the rights; a write that checks late has already happened.
 BY_CALL = Scope("by-call")
 
 
@@ -62,7 +61,7 @@ def on(parameter: str) -> Scope:
 
 @frozen
 class Rows:
-    """How an answer, or each item of a page, becomes rows of a table: the names of its columns, and the rows."""
+    """Turns an answer, or each item of a page, into a table: the names of its columns, and the rows."""
 
     header: Sequence[str]
     of: Callable[[Any], Iterable[Sequence[object]]]
@@ -70,7 +69,7 @@ class Rows:
 
 @frozen(kw_only=True)
 class Declared:
-    """What ``@call`` says of a function; see :func:`call`."""
+    """The declaration of a function by ``@call``; see :func:`call`."""
 
     route: str | None
     permission: Permission
@@ -114,23 +113,24 @@ def call(
     """Declares a call.
 
     Args:
-        route: method and path below ``/api/v1``; None for what is the owner's alone.
+        route: method and path below ``/api/v1``; None for calls that only the owner may make.
         permission: what the caller needs.
         scope: on what.
         cli: the command, as in ``group show GROUP``; upper case names parameters.
         no_cli: why there is no command.
-        status: of the HTTP answer; 201 adds the header ``Location`` where what was made can be read below the route.
-        location: where it is read otherwise: ``/devices/{device}``, with members of the answer.
+        status: of the HTTP answer; 201 adds the header ``Location`` where the new object can be read below the route.
+        location: the path where it is read otherwise: ``/devices/{device}``, with members of the answer.
         columns: of the table on the command line.
-        secret_fields: members of the answer that are shown once: never cached, never kept.
-        match_required: whether HTTP asks for ``If-Match``.
-        selected_by: a query parameter that tells it from another call at its route: ``purge`` is ``?purge=true``.
-        also: more commands, each with what it gives: ``device retire DEVICE_ID`` gives a state.
+        secret_fields: members of the answer that are returned once: never cached, never stored.
+        match_required: whether HTTP requires ``If-Match``.
+        selected_by: a query parameter that distinguishes it from another call at its route: ``purge`` is
+        ``?purge=true``.
+        also: more commands, each with the parameters that it sets: ``device retire DEVICE_ID`` sets a state.
         rows: the answer as a table; HTTP writes it as CSV and Arrow too, where ``format`` asks for it.
-        needs_too: more permissions that the caller needs on the same.
-        confirm: what happens, for a call that cannot be undone: ``Erases {device_id}.``, with its parameters. The
-            command line asks on a terminal before it makes the call.
-        confirm_when: asks only where these parameters are given so.
+        needs_too: more permissions that the caller needs on the same object.
+        confirm: the effect of a call that cannot be undone: ``Erases {device_id}.``, with its parameters. On a terminal
+        the command line asks before it makes the call.
+        confirm_when: asks only where these parameters have these values.
         deprecated: what to use instead.
     """
 
@@ -156,11 +156,11 @@ class Parameter:
     #: ``path``, ``query``, ``body``, ``whole`` (the body), ``stream`` (the body in pieces), ``if-match`` or
     #: ``last-event-id`` or ``idempotency-key``.
     place: str
-    #: Of an ``If-Match`` with several versions, the letter before the one that counts.
+    #: The letter before the version that counts, in an ``If-Match`` with several versions.
     section: str
-    #: What the command line calls one item of it.
+    #: The command line's name for one item of it.
     word: str
-    #: What it names, where it names an item of a list.
+    #: The list whose items it names, if any.
     names: Names | None
     required: bool
     default: Any
@@ -169,7 +169,7 @@ class Parameter:
 
 @define(eq=False)
 class Call:
-    """A declared function; its parameters are taken apart on first use."""
+    """A declared function; its parameters are analysed on first use."""
 
     name: str
     function: Callable[..., Any]
@@ -225,13 +225,13 @@ class Call:
 
     @cached_property
     def readers(self) -> Mapping[str, decode.Reader]:
-        """Those of the parameters, but for a stream."""
+        """The types of the parameters, except a stream."""
         return {name: item.reader for name, item in self.parameters.items() if item.place != "stream"}
 
     def values(
         self, given: Mapping[str, Any], *, texts: Iterable[str] = (), content: AsyncIterator[bytes] | None = None
     ) -> dict[str, Any]:
-        """What was given, judged; ``texts`` names what was given as lists of text, ``content`` is the stream.
+        """The given values, validated; ``texts`` are those given as lists of text, ``content`` is the stream.
 
         Raises Refused.
         """
@@ -246,12 +246,12 @@ class Call:
 
     @property
     def stream(self) -> str:
-        """The parameter that is the body piece by piece; empty where there is none."""
+        """The parameter that is the streamed body; empty where there is none."""
         return next(iter(self.placed["stream"]), "")
 
     @cached_property
     def required(self) -> Sequence[str]:
-        """The names of the parameters that have to be given, but for a stream."""
+        """The names of the required parameters, except a stream."""
         return [name for name in self.readers if self.parameters[name].required]
 
     @cached_property
@@ -269,12 +269,12 @@ class Call:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it answers item by item, for as long as it is read."""
+        """Whether it returns items without end, while it is read."""
         return get_origin(self.answer) is AsyncIterator
 
     @property
     def is_page(self) -> bool:
-        """Whether it answers a page of a list."""
+        """Whether it returns a page of a list."""
         return get_origin(self.answer) is Page
 
     @cached_property
@@ -286,7 +286,7 @@ class Call:
 
 
 def admit(call: Call, caller: Caller) -> None:
-    """Asks whether the caller may make a call on anything at all; raises NotAuthorised."""
+    """Checks whether the caller may make a call on anything at all; raises NotAuthorised."""
     caller.permission, caller.asked = call.declared.permission, False
     if call.declared.scope is EVERYWHERE:
         caller.everywhere(call.name)
@@ -295,20 +295,20 @@ def admit(call: Call, caller: Caller) -> None:
 
 
 async def invoke(call: Call, caller: Caller, values: Mapping[str, Any]) -> Any:
-    """Asks for the rights, then calls: the only way in. A call that streams is answered by its iterator.
+    """Checks the rights, then calls: the only entry. A streaming call returns its iterator.
 
-    Raises NotAuthorised, NotFound, and what the call raises.
+    Raises NotAuthorised, NotFound, and the errors of the call.
     """
     admit(call, caller)
     await _ask(call, caller, values)
-    if call.is_stream:  # which asks for each item
+    if call.is_stream:  # which checks for each item
         items = call.function(caller, **values)
         return _of_plugin(call, caller, values, items) if call.plugin else items
     try:
         answer = await call.function(caller, **values)
     except Exception:
         raise
-    except BaseException as error:  # an exit() would end the process of everybody
+    except BaseException as error:  # an exit() would end the server's process
         raise RuntimeError(str(contained(error, call.name))) from error
     if not caller.asked:
         raise _unasked(call)
@@ -335,7 +335,7 @@ async def _ask(call: Call, caller: Caller, values: Mapping[str, Any]) -> None:
 async def _of_plugin(
     call: Call, caller: Caller, values: Mapping[str, Any], items: AsyncGenerator[Any, None]
 ) -> AsyncGenerator[Any, None]:
-    """The items of a plugin's call, each by the rights as they are then; one that does not ask for rights has none."""
+    """The items of a plugin's call, each by the current rights; a call that does not check rights returns none."""
     async with contextlib.aclosing(items):
         try:
             async for item in items:
@@ -347,12 +347,12 @@ async def _of_plugin(
                     raise _unasked(call)
                 caller.asked = True
                 yield item
-        except (SystemExit, KeyboardInterrupt) as error:  # GeneratorExit is how a stream that is left ends
+        except (SystemExit, KeyboardInterrupt) as error:  # GeneratorExit is how an abandoned stream ends
             raise RuntimeError(str(contained(error, call.name))) from error
 
 
 def _unasked(call: Call) -> FleetError:
-    return FleetError(f"{call.name} answered without asking for rights")
+    return FleetError(f"{call.name} answered without a check of rights")
 
 
 async def run(
@@ -363,9 +363,9 @@ async def run(
     texts: Iterable[str] = (),
     content: AsyncIterator[bytes] | None = None,
 ) -> Any:
-    """Asks for the rights, judges what was given, then calls; ``texts`` and ``content`` as :meth:`Call.values` has it.
+    """Checks the rights, validates the given values, then calls; ``texts`` and ``content`` as for :meth:`Call.values`.
 
-    Raises Refused for what is missing, unknown or not acceptable, and as :func:`invoke`.
+    Raises Refused for missing, unknown or invalid values, and as :func:`invoke`.
     """
     admit(call, caller)
     return await invoke(call, caller, call.values(given, texts=texts, content=content))
@@ -396,7 +396,7 @@ class Table:
         tried = Table(self)
         for call in calls:
             tried.add(call)
-            if problem := _unfit(call):  # what cannot be read is told now too
+            if problem := _unfit(call):  # reports unreadable types now too
                 raise PluginError(f"The call {call.name!r} cannot be added: {problem}", plugin=call.plugin)
         self._calls, self._routes, self._commands = tried._calls, tried._routes, tried._commands
 
@@ -414,9 +414,9 @@ class Table:
         elif not call.help:
             problem = "it has no docstring"
         elif (declared.cli is None) == (not declared.no_cli):
-            problem = "it needs a command, or a reason why it has none"
+            problem = "it needs a command, or a reason for not having one"
         elif call.name in self._calls:
-            problem = "there is a call of that name"
+            problem = "a call of that name exists"
         elif declared.route is not None and route in self._routes:
             problem = f"{declared.route} is that of {self._routes[route]}"
         elif clash:
@@ -428,9 +428,9 @@ class Table:
         elif unknown := {*_NAMED.findall(declared.confirm), *declared.confirm_when} - taken:
             problem = f"it confirms {', '.join(sorted(unknown))}, which it does not take"
         elif inspect.isasyncgenfunction(call.function) and declared.route is not None and call.method != "GET":
-            problem = "it streams, and is no GET"
+            problem = "it streams, and is not a GET"
         elif declared.match_required and "if_version" not in taken:
-            problem = "it asks for If-Match and takes no if_version"
+            problem = "it requires If-Match and does not take if_version"
         if problem:
             raise PluginError(f"The call {call.name!r} cannot be added: {problem}", plugin=call.plugin)
         self._calls[call.name] = call
@@ -439,7 +439,7 @@ class Table:
         self._commands |= dict.fromkeys(commands, call.name)
 
     def _foreign(self, call: Call) -> str:
-        """What of a plugin's call is not the plugin's own."""
+        """Which part of a plugin's call is outside the plugin's names."""
         name = call.plugin.replace("-", "_")
         nouns = {words.split()[0] for words, owner in self._commands.items() if not self._calls[owner].plugin}
         if not call.name.startswith(f"{name}_"):
@@ -463,11 +463,11 @@ def _unfit(call: Call) -> str:
     if next(iter(taken), "") != "caller":
         return "its first parameter is not `caller`"
     if any(item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD, item.POSITIONAL_ONLY) for item in taken.values()):
-        return "it takes parameters that have no name"
+        return "it takes parameters without names"
     if unspoken := sorted({*taken, "return"} - answered.keys() - {"caller"}):
         return f"{', '.join(unspoken)} has no type"
     if inspect.isasyncgenfunction(call.function) != call.is_stream:
-        return "it is to yield items and to answer AsyncIterator[…], or neither"
+        return "it must yield items and return AsyncIterator[…], or neither"
     if call.declared.route is not None and _ROUTE.fullmatch(call.declared.route) is None:
         return f"{call.declared.route!r} is not a method and path"
     answer = get_args(call.answer)[0] if call.is_stream else call.answer
@@ -476,21 +476,21 @@ def _unfit(call: Call) -> str:
         try:
             msgspec.json.schema_components([kind], schema_hook=_as_text)
         except TypeError as error:
-            # The reason is the last line: before it stands advice for those who call msgspec.
+            # The last line is the reason; the lines before it are advice for callers of msgspec.
             return f"{what} is not plain data: {str(error).splitlines()[-1]}"
     if call.declared.scope is BY_CALL and call.method != "GET":
-        return "it is no GET, so it has to say on what it needs its permission: what asks late has changed something"
+        return "it is not a GET, so it must declare the object of its permission: a late check comes after the change"
     return _clash(call)
 
 
 def _as_text(kind: type) -> dict[str, str]:
     if kind is Ms:
         return {"type": "string"}
-    raise NotImplementedError(f"{kind} is not sent")
+    raise NotImplementedError(f"{kind} cannot be sent")
 
 
 def _clash(call: Call) -> str:
-    """What of its commands is not to be had."""
+    """Why one of its commands is not possible."""
     for command in filter(None, (call.declared.cli, *call.declared.also)):
         arguments = {word.lower() for word in command.split() if word.isupper()}
         if unknown := sorted(arguments - {*call.parameters}):
@@ -515,7 +515,7 @@ def calls_of(module: ModuleType) -> Iterator[Call]:
 
 
 def call_of(function: Any, plugin: str = "") -> Call:
-    """The call that a function is declared as; raises PluginError where it is not declared by :func:`call`."""
+    """The call that a function is declared as; raises PluginError for a function without :func:`call`."""
     declared = getattr(function, _DECLARED, None)
     if declared is None:
         raise PluginError(f"{function!r} is not declared by fleetcore.calls.table.call", plugin=plugin)

@@ -1,4 +1,4 @@
-"""Telemetry: which series there are, the newest readings, points and buckets of a metric; readings put in by hand."""
+"""Telemetry: series, newest readings, points and buckets of a metric, and readings entered by hand."""
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,23 +31,23 @@ from fleetcore.runtime.put_readings import put_readings
 from fleetcore.wire.zones import zone_of
 
 Metric = Annotated[str, Meta(pattern=rf"^[{METRIC_ALPHABET}]{{1,{MAX_METRIC_LENGTH}}}$(?!\n)")]
-OfDevice = Annotated[DeviceId, Meta(description="Of this device only.")]
-Start = Annotated[Ms, Meta(description="From then on.")]
-End = Annotated[Ms, Meta(description="Until before then.")]
-Points = Annotated[int, Meta(ge=1, le=10_000, description="How many points a page has at most, of all its series.")]
-Buckets = Annotated[int, Meta(ge=1, le=10_000, description="How many buckets a page has at most, of all its series.")]
-BucketSeconds = Annotated[float, Meta(gt=0, le=31_622_400, description="Seconds a bucket."), Word("every")]
+OfDevice = Annotated[DeviceId, Meta(description="Only this device.")]
+Start = Annotated[Ms, Meta(description="From this time on.")]
+End = Annotated[Ms, Meta(description="Up to, and without, this time.")]
+Points = Annotated[int, Meta(ge=1, le=10_000, description="The most points of a page, over all its series.")]
+Buckets = Annotated[int, Meta(ge=1, le=10_000, description="The most buckets of a page, over all its series.")]
+BucketSeconds = Annotated[float, Meta(gt=0, le=31_622_400, description="A bucket's length, in seconds."), Word("every")]
 Zone = Annotated[
     str, Meta(max_length=64, description="The time zone of days and hours, by its IANA name, as in Europe/Berlin.")
 ]
 Reading = Annotated[int | Value, Meta(description="A number, true or false, or text.")]
 Unit = Annotated[str, Meta(max_length=64, description="Its unit.")]
-When = Annotated[Ms, Meta(description="When it was read; now by default.")]
-ReadingId = Annotated[str, Meta(min_length=1, max_length=64, description="The same again is stored once.")]
+When = Annotated[Ms, Meta(description="The time of the reading; now by default.")]
+ReadingId = Annotated[str, Meta(min_length=1, max_length=64, description="A message id; a repetition is stored once.")]
 
-DryRun = Annotated[bool, Meta(description="Say what would be taken; nothing is stored.")]
+DryRun = Annotated[bool, Meta(description="Only report what would be stored; nothing is stored.")]
 
-#: Characters of a text among the newest readings: a list of a thousand devices stays some hundred kB.
+#: The longest text among the newest readings, in characters: a list of a thousand devices stays at some hundred kB.
 _PREVIEW = 256
 _PART_BYTES = 32 << 20
 _SHOWN_FAILURES = 100
@@ -55,7 +55,7 @@ _DIGITS = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BUCKET = ("start", "count", "min", "max", "mean", "sum", "first", "last")
 T = TypeVar("T")
 R = TypeVar("R", bound=Response)
-#: Reads some items of a series from a time on: (series, start, end, how many) → items, and the time of the next item.
+#: Reads items of a series from a time on: (series, start, end, how many) → items, and the time of the next item.
 Read = Callable[[Series, int, int, int], Awaitable[tuple[Sequence[T], int | None]]]
 
 
@@ -77,7 +77,7 @@ async def collect_telemetry(
 
     Raises:
         NotFound: there is no such device.
-        Refused: what the data path refuses of a device.
+        Refused: the data path refuses the reading.
     """
     session = await caller.fleet.sessions.of(device_id)
     found = await caller.fleet.telemetry.collect(
@@ -91,16 +91,16 @@ async def collect_telemetry(
     no_cli="`fleetcore telemetry import` sends a file",
 )  # fmt: skip
 async def import_readings(caller: Caller, content: Content, *, dry_run: DryRun = False) -> ImportedReadingsResponse:
-    """Stores a part of the readings of many devices; it is committed when this returns. The same again changes nothing.
+    """Stores a part of the readings of many devices; it is committed when this returns. Repeating it changes nothing.
 
     Args:
-        content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is of each reading the place
-            of its series, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At
-            most 100,000 readings and 32 MiB. In a dry run ``before`` says how many of the first stand for those that
-            parts before this one have, at times that this one names again; they are not counted.
+        content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is the index in it for each
+        reading, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At most 100,000
+        readings and 32 MiB. In a dry run, the first ``before`` readings repeat readings of earlier parts whose times
+        occur again in this one; they are not counted.
 
     Raises:
-        Refused: the content is not such columns, or too long. A reading that is not taken is counted in the answer.
+        Refused: the content does not have such columns, or is too long. A refused reading is counted in the answer.
     """
     body = bytearray()
     async for piece in content:
@@ -149,9 +149,9 @@ async def list_series(
     limit: Limit = 100,
     cursor: Cursor | None = None,
 ) -> Page[SeriesResponse]:
-    """Lists the series of some devices, all series of each; ``limit`` counts devices.
+    """Lists all series of some devices; ``limit`` counts devices.
 
-    ``kind`` is what the newest reading is; readings of one metric may differ in it.
+    ``kind`` is the kind of the newest reading; readings of one metric may differ in it.
 
     Raises:
         NotFound: there is no such device.
@@ -188,7 +188,7 @@ async def list_latest_readings(
 ) -> Page[LatestResponse]:
     """Lists the newest reading, by event time, of each metric of some devices; ``limit`` counts devices.
 
-    Of a long text it has the beginning; `list_readings` has all of it.
+    A long text is cut; `list_readings` returns all of it.
 
     Raises:
         NotFound: there is no such device.
@@ -206,7 +206,7 @@ async def list_latest_readings(
 async def list_device_latest_readings(caller: Caller, device_id: DeviceId) -> Page[LatestResponse]:
     """Lists the newest reading, by event time, of each metric of a device.
 
-    Of a long text it has the beginning; `list_readings` has all of it.
+    A long text is cut; `list_readings` returns all of it.
 
     Raises:
         NotFound: there is no such device.
@@ -239,12 +239,12 @@ async def list_readings(
     limit: Limit = 100,
     cursor: Cursor | None = None,
 ) -> Page[ReadingsResponse]:
-    """Lists the points of a metric with ``start <= time < end``, a series of a device after the other.
+    """Lists the points of a metric with ``start <= time < end``, one device's series after the other.
 
-    A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
+    A page ends after ``points`` points or ``limit`` devices; the next page continues a series that was cut.
 
     Raises:
-        NotFound: there is no such device, or it has sent nothing of the metric.
+        NotFound: there is no such device, or it has sent no reading of the metric.
         QuerySyntaxError: the query cannot be read.
     """
 
@@ -282,15 +282,15 @@ async def list_buckets(
     """Lists count, min, max, mean, sum, first and last of a metric per bucket; empty buckets are left out.
 
     A bucket begins where the clock of ``tz``, counted from 1970-01-01 00:00, is a multiple of ``bucket_s``: one of
-    86,400 s is a day of the calendar, of 23 or 25 hours where the clock is changed; an hour that the clock runs through
-    twice is two buckets. ``start`` of a bucket is in UTC.
+    86,400 s is a calendar day, of 23 or 25 hours at a change of the clock; an hour that the clock runs through twice is
+    two buckets. ``start`` of a bucket is in UTC.
 
-    Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
+    Buckets hold the numbers, with true as 1 and false as 0; ``texts`` counts the text readings, which are in no bucket.
 
-    A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
+    A page ends after ``points`` buckets or ``limit`` devices; the next page continues a series that was cut.
 
     Raises:
-        NotFound: there is no such device, or it has sent nothing of the metric.
+        NotFound: there is no such device, or it has sent no reading of the metric.
         QuerySyntaxError: the query cannot be read.
         Refused: ``tz`` is not a time zone.
     """
@@ -329,10 +329,10 @@ def _latest(latest: Latest) -> LatestResponse:
 async def _devices(
     caller: Caller, device: str | None, where: str | None, after: str | None, limit: int
 ) -> tuple[Sequence[str], str | None]:
-    """The devices that are asked for and may be seen, and the id after which to go on."""
+    """The requested devices that the caller may see, and the id after which to continue."""
     if device is not None:
         if where is not None:
-            raise Refused("Name the devices by a query or by an id, not by both", pointer="/where")
+            raise Refused("Select the devices by a query or by an id, not both", pointer="/where")
         return [await caller.device(device)], None
     found = await caller.fleet.search.page(
         caller.narrowed(None if where is None else parse_new(where)), after=after, limit=limit
@@ -352,7 +352,7 @@ async def _series_page(
     read: Read[T],
     show: Callable[[Series, Sequence[T]], R],
 ) -> Page[R]:
-    """Series of a metric until so many items were read; the cursor names the device, its series and the time."""
+    """Series of a metric until this many items were read; the cursor has the device, its series and the time."""
     start, end = span[0] or 0, END_OF_TIME if span[1] is None else span[1]
     if end <= start:
         raise Refused("/end: the range is empty", remedy="Let end be after start", pointer="/end")
@@ -382,7 +382,7 @@ async def _series_page(
 
 
 def _place(cursor: str | None) -> tuple[str | None, int | None, int]:
-    """The device after which to go on; or the device to go on with, the number of its series, and the time."""
+    """The device after which to continue; or the device to continue with, the number of its series, and the time."""
     text = decode(cursor)
     if text is None or "\0" not in text:
         return text, None, 0

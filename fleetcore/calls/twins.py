@@ -1,4 +1,4 @@
-"""Twins: what is wanted of a device, what it reports, and what the fleet notes of it; how they were before."""
+"""Twins: a device's desired and reported state, the fleet's attributes of it, and their history."""
 
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ from fleetcore.model.operator import Permission
 from fleetcore.model.twin import unconverged
 
 TwinPatch = Annotated[
-    Json, In("body"), Meta(description="A merge patch (RFC 7396): what is not in it stays, null deletes.")
+    Json, In("body"), Meta(description="A merge patch (RFC 7396): omitted members stay, null deletes.")
 ]
 DesiredVersion = Annotated[int, Meta(ge=0, le=2**53), In("if-match", "d")]
 AttributesVersion = Annotated[int, Meta(ge=0, le=2**53), In("if-match", "a")]
@@ -41,7 +41,7 @@ async def _twin(caller: Caller, device_id: str) -> TwinResponse:
 
 @call("GET /devices/{device_id}/twin", Permission.DEVICES_READ, scope=on("device_id"), cli="twin show DEVICE_ID")
 async def get_twin(caller: Caller, device_id: DeviceId) -> TwinResponse:
-    """Shows the twin of a device: what is desired, what is reported, what differs and since when, and the attributes.
+    """Shows a device's twin: desired and reported state, the differences and since when, and the attributes.
 
     Raises:
         NotFound: there is no such device.
@@ -61,7 +61,7 @@ async def set_desired(
     if_version: DesiredVersion | None = None,
     reason: Reason = "",
 ) -> TwinResponse:
-    """Merges a patch into what is desired of a device; a patch that changes nothing makes no new version.
+    """Merges a patch into a device's desired state; a patch without effect makes no new version.
 
     Raises:
         NotFound: there is no such device.
@@ -84,7 +84,7 @@ async def set_attributes(
     if_version: AttributesVersion | None = None,
     reason: Reason = "",
 ) -> TwinResponse:
-    """Merges a patch into the attributes of a device, which the device does not see.
+    """Merges a patch into a device's attributes, which are not sent to it.
 
     Raises:
         NotFound: there is no such device.
@@ -104,7 +104,7 @@ async def set_attributes(
 async def list_twin_history(
     caller: Caller, device_id: DeviceId, *, section: TwinSection = "desired"
 ) -> Page[TwinChangeResponse]:
-    """Lists the kept changes of a section, the newest first, each with the patch that takes it back.
+    """Lists the stored changes of a section, the newest first, each with the patch that undoes it.
 
     Raises:
         NotFound: there is no such device.

@@ -1,4 +1,4 @@
-"""The vocabulary of calls: times, pages, responses, and parameters whose type says what is accepted."""
+"""The vocabulary of calls: times, pages, responses, and parameters whose type says which values are valid."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, KeysView, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -44,23 +44,23 @@ __all__ = [
     "to_response",
 ]
 
-#: What needs no second look.
+#: Types that need no conversion.
 _PLAIN = frozenset({int, float, bool, str, type(None), dict, list, Ms})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
-#: Options that every command may have: what an option gives to a call is called otherwise, by a :class:`Word`.
+#: Options of every command: a parameter of such a name gets another option by a :class:`Word`.
 OPTIONS = frozenset({"ca", "data", "help", "output", "plain_http", "server", "token", "yes"})
 #: A JSON object whose members the caller chooses.
 Json = dict[str, Any]
 
 
 class In:
-    """Where a parameter is sent, if not where the rule of :mod:`fleetcore.calls.table` puts it.
+    """Where a parameter is sent, if the rule of :mod:`fleetcore.calls.table` does not apply.
 
-    ``body`` is the whole body; ``stream`` is the body piece by piece; ``if-match``, ``last-event-id`` and
-    ``idempotency-key`` are the headers. Where an ETag has several versions, as that of a twin, ``section`` is the
-    letter before the one that counts.
+    ``body`` is the whole body; ``stream`` is the body in pieces; ``if-match``, ``last-event-id`` and
+    ``idempotency-key`` are the headers. In an ETag with several versions, such as a twin's, ``section`` is the letter
+    before the one that counts.
     """
 
     def __init__(self, place: str, section: str = "") -> None:
@@ -68,31 +68,31 @@ class In:
 
 
 class Word:
-    """What the command line calls one item of a parameter that has many: ``--tag`` of ``tags``."""
+    """The command line's name for one item of a parameter that has many: ``--tag`` of ``tags``."""
 
     def __init__(self, word: str) -> None:
         self.word = word
 
 
 class Names:
-    """What a parameter names: an item that a list call answers, by one of its members.
+    """The meaning of a parameter: it names an item of a list call, by one of the item's members.
 
     The command line completes it from that list. ``short``: the fleet makes these ids, and they are long; a table on a
-    terminal shows the beginning of each, and the command line takes such a beginning.
+    terminal shows the beginning of each, and the command line accepts such a beginning.
     """
 
     def __init__(self, call: str, member: str = "id", *, short: bool = False) -> None:
         self.call, self.member, self.short = call, member, short
 
 
-# The last character of an alphabet is not a newline: ``$`` alone would let one pass.
+# The last character must not be a newline: ``$`` alone would allow one.
 _DEVICE_ID, _LABEL = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,63}$(?!\n)", r"^(?! )[A-Za-z0-9 ._/:\-]{1,128}(?<! )$(?!\n)"
 _VERSION = r"^(?! )[A-Za-z0-9 ._/:+\-]{1,128}(?<! )$(?!\n)"
 _KEY = r"^[!-~]{1,128}$(?!\n)"
 _BATCH_NAME = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,39}$(?!\n)"
-#: How a type of events may begin.
+#: The beginning of a type of events.
 EVENT_PREFIX = r"^[a-z0-9_.\-]{1,256}$(?!\n)"
-#: Pattern → what a value of it is made of.
+#: Pattern → a description of its values.
 ALPHABETS = {
     EVENT_PREFIX: "1-256 lower-case letters, digits and . _ -, and `type` again for another beginning",
     _BATCH_NAME: "1-40 characters of A-Z a-z 0-9 . _ - that start with a letter or digit",
@@ -101,15 +101,15 @@ ALPHABETS = {
     _LABEL: "1-128 characters of letters, digits, space and . _ / : -, no space first or last",
     _VERSION: "1-128 characters of letters, digits, space and . _ / : + -, no space first or last",
 }
-#: Of a device that there is.
+#: The id of an existing device.
 DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID), Names("list_devices")]
-#: Of a device that a call makes.
+#: The id of a new device.
 NewDeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
 Label = Annotated[str, Meta(pattern=_LABEL)]
-#: Of firmware, as its build writes it: MCUboot has ``1.2.3+4``.
+#: Of firmware, in the form of its build: MCUboot has ``1.2.3+4``.
 Version = Annotated[str, Meta(pattern=_VERSION)]
 BatchName = Annotated[str, Meta(pattern=_BATCH_NAME)]
-Reason = Annotated[str, Meta(max_length=1024, description="Why: written into the audit log.")]
+Reason = Annotated[str, Meta(max_length=1024, description="The reason, for the audit log.")]
 Where = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
 Wave = Annotated[str, Meta(pattern=r"^[0-9]{1,7}(\.[0-9]{1,3})?%?$(?!\n)")]
 Waves = Annotated[
@@ -118,22 +118,22 @@ Waves = Annotated[
     Word("wave"),
 ]
 MaxFailed = Annotated[float, Meta(ge=0, le=1, description="The share of failures beyond which it stops.")]
-Limit = Annotated[int, Meta(ge=1, le=1000, description="How many items at most.")]
+Limit = Annotated[int, Meta(ge=1, le=1000, description="The most items of a page.")]
 Cursor = Annotated[str, Meta(max_length=512, description="The `next` of the page before.")]
 IdempotencyKey = Annotated[
     str,
-    Meta(pattern=_KEY, description="The same key again, within a day, gives what was made first."),
+    Meta(pattern=_KEY, description="A repeated request with the same key, within a day, returns the first result."),
     In("idempotency-key"),
 ]
 IfVersion = Annotated[int, Meta(ge=0, le=2**53), In("if-match")]
-#: Bytes that the call takes piece by piece; library and clients take bytes, the path of a file, or pieces.
+#: Bytes that the call takes in pieces; library and clients take bytes, the path of a file, or pieces.
 Content = Annotated[AsyncIterator[bytes], In("stream")]
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What a call answers: a record of its own, which names what leaves the fleet.
+    """The answer of a call: a separate record, which lists what leaves the fleet.
 
-    Members are also read by name, ``device["id"]``; ``dict(device)`` has all of them.
+    Members can also be read by name, ``device["id"]``; ``dict(device)`` has all of them.
     """
 
     def __getitem__(self, name: str) -> Any:
@@ -142,7 +142,7 @@ class Response(msgspec.Struct, frozen=True):
         raise KeyError(name)
 
     def etag(self) -> str:
-        """The version as an HTTP answer has it; empty where there is none."""
+        """The version in an HTTP answer; empty where there is none."""
         version = getattr(self, "version", None)
         return "" if version is None else f"{version}"
 
@@ -163,7 +163,7 @@ R = TypeVar("R", bound=Response)
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
-    """Some items, and the cursor that goes on after them; ``next`` is None at the end."""
+    """Some items, and the cursor for the next page; ``next`` is None at the end."""
 
     items: list[T]
     next: str | None = None
@@ -185,7 +185,7 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
             for item in self.items
             if isinstance(item, Response)
         )
-        more = "<p>There are more: go on with <code>cursor=page.next</code>.</p>" if self.next else ""
+        more = "<p>There are more: continue with <code>cursor=page.next</code>.</p>" if self.next else ""
         return f"<table><tr>{head}</tr>{rows}</table>{more}"
 
 
@@ -194,7 +194,7 @@ def _shown(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """A value in a cell: times and states as they are written, also within lists and objects."""
+    """A value in a cell: times and states as they are sent, also within lists and objects."""
     if isinstance(value, Response):
         value = dict(value)
     if isinstance(value, Mapping):
@@ -205,9 +205,9 @@ def _text(value: object) -> str:
 
 
 def to_response(cls: type[R], record: object, **more: Any) -> R:
-    """A response whose members are those of a stored record, by their names; ``more`` gives those that it has not.
+    """A response whose members are those of a stored record, by name; ``more`` gives the others.
 
-    A time of 0 stands for none in records.
+    A time of 0 in records means none.
     """
     made: R = _maker(cls, frozenset(more))(record, more)
     return made
@@ -215,7 +215,7 @@ def to_response(cls: type[R], record: object, **more: Any) -> R:
 
 @cache
 def _maker(cls: type[Response], given: frozenset[str]) -> Callable[[object, Mapping[str, Any]], Any]:
-    """A function that makes the response of a record and of given members; written out, since lists make thousands."""
+    """A function that makes the response of a record and given members; compiled, since lists make thousands."""
     hints = get_type_hints(cls)
     converters = {name: _converter(hints[name]) for name in cls.__struct_fields__}
     members = []
@@ -247,7 +247,7 @@ def _converter(kind: Any) -> Callable[[Any], Any] | None:
 
 
 def present(**members: Any) -> dict[str, Any]:
-    """The members that were given: of a change, what is not given stays, and None clears."""
+    """The given members: in a change, members that are not given stay, and None clears."""
     return {name: value for name, value in members.items() if value is not UNSET}
 
 
@@ -257,7 +257,7 @@ def to_builtins(value: object) -> Any:
 
 
 def of_python(value: object) -> Any:
-    """A value of a script as a call takes it: a scalar of numpy or Arrow as Python's, a numpy time in ms.
+    """A script's value as a call takes it: a scalar of numpy or Arrow as Python's, a numpy time in ms.
 
     Raises Refused for a time without a value (NaT).
     """
@@ -279,12 +279,12 @@ def of_python(value: object) -> Any:
 
 
 def from_builtins(value: object, kind: type[T]) -> T:
-    """The answer that plain data stands for: the way back of :func:`to_builtins`."""
+    """The answer from plain data: the inverse of :func:`to_builtins`."""
     return msgspec.convert(value, kind, dec_hook=decode_hook)
 
 
 def decode_hook(kind: Any, value: object) -> object:
-    """How what msgspec does not know is read; raises TimeFault for what is not a time."""
+    """Decodes types that msgspec does not know; raises TimeFault for an invalid time."""
     if kind is Ms:
         if isinstance(value, datetime):
             if value.tzinfo is None:
@@ -295,7 +295,7 @@ def decode_hook(kind: Any, value: object) -> object:
 
 
 def encode_hook(value: object) -> object:
-    """How what msgspec does not know is sent."""
+    """Encodes types that msgspec does not know."""
     if isinstance(value, Ms):
         return format_time(value)
     if isinstance(value, Mapping):

@@ -25,13 +25,13 @@ class AsyncFleetClient(AsyncFleet):
     """A remote fleet, with the calls of :class:`IoTFleetManager`.
 
     Args:
-        url: where the operators' API listens, ``https://HOST:PORT``.
+        url: the address of the operators' API, ``https://HOST:PORT``.
         token: a token of ``fleetcore token create``.
-        ca: the fleet's CA (``pki/ca.pem`` of its data folder); None believes the system's.
+        ca: the fleet's CA (``pki/ca.pem`` of its data folder); None trusts the system's CAs.
 
-    Each read sees what this client wrote before. A read, and a POST with the key that it is given here, is tried again
-    where the server is away or busy. The same errors are raised as by the library, and Unavailable where nothing
-    answers. What stays in the server's own shell (backup, plugins, fleet.toml) is not here.
+    Each read sees this client's earlier writes. Reads, and POSTs, which get an idempotency key here, are retried while
+    the server is unreachable or busy. The client raises the same errors as the library, and Unavailable without an
+    answer. Tasks of the server's shell (backup, plugins, fleet.toml) are not available here.
     """
 
     def __init__(self, url: str, token: str, *, ca: str | Path | None = None) -> None:
@@ -98,13 +98,13 @@ class AsyncFleetClient(AsyncFleet):
         raise AssertionError
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
-        if name == "wait_idle":  # a read waits until what this client wrote was seen
+        if name == "wait_idle":  # a read waits until the consumers have processed this client's writes
             await self._answer("GET", "/devices", params={"limit": 1})
             return from_builtins(None, kind)
         call = await self._known(name)
         sent, begun_s = request(call, given), wire.now_s()
         source, wait_s = sent.source, given.get("wait_s", 0.0)
-        # Anything else is refused by the server.
+        # The server refuses any other value.
         wait_s = float(wait_s) if isinstance(wait_s, int | float) and math.isfinite(wait_s) else 0.0
         answered = await self._answer(
             sent.method, sent.path, body=sent.body, params=sent.query, headers=sent.headers,
@@ -113,7 +113,7 @@ class AsyncFleetClient(AsyncFleet):
         )  # fmt: skip
         found = answer(call, answered.content, kind)
         if name == "send_command":
-            # The server waits shorter than it was asked to: the rest of the time it is asked again.
+            # The server's limit for a wait is shorter: ask again for the rest of the time.
             command: Any = found
             while (left_s := wait_s - (wire.now_s() - begun_s)) > 0 and command["finished_at"] is None:
                 await asyncio.sleep(min(1.0, left_s))
@@ -121,7 +121,7 @@ class AsyncFleetClient(AsyncFleet):
         return found
 
     async def _stream(self, name: str, given: Mapping[str, Any], kind: type[T]) -> AsyncIterator[T]:
-        """Connects again where the stream breaks, and goes on after the last position."""
+        """Reconnects when the stream breaks, and continues after the last position."""
         sent = request(await self._known(name), given)
         events, headers = wire.Events(), dict(sent.headers)
         while True:
@@ -139,17 +139,17 @@ class AsyncFleetClient(AsyncFleet):
             except httpx.ConnectError as error:
                 raise wire.unreachable(self._url, error) from error
             except httpx.TransportError:
-                pass  # it was cut off, like one that ends without a word
+                pass  # it was cut off, like a stream that ends silently
             await asyncio.sleep(wire.AGAIN_S)
             if events.last is not None:
                 headers["Last-Event-ID"] = events.last
 
     async def catalogue(self) -> bytes:
-        """The server's calls, its plugins' among them, as :func:`fleetcore.frontends.catalogue.read` reads them."""
+        """The server's calls, including its plugins', as :func:`fleetcore.frontends.catalogue.read` decodes them."""
         return (await self._answer("GET", "/calls")).content
 
     async def _known(self, name: str) -> CallInfo:
-        """A call of the core, or of the server's plugins; raises Refused where the server does not serve it."""
+        """A call of the core, or of the server's plugins; raises Refused where the server does not have it."""
         call = core().get(name) or self._served.get(name)
         if call is None:
             self._served = read(await self.catalogue())
@@ -158,7 +158,7 @@ class AsyncFleetClient(AsyncFleet):
             raise Refused(f"Call {name!r} does not exist", code="operation_unknown")
         if not call.route:
             raise Refused(
-                f"{name} belongs to the server's own machine",
+                f"{name} is possible only on the server's machine",
                 code="operation_unknown",
                 remedy="Run it there, on the data folder: --data FOLDER",
             )
@@ -166,7 +166,7 @@ class AsyncFleetClient(AsyncFleet):
 
 
 class FleetClient(BlockingFleet[AsyncFleetClient]):
-    """The same, blocking; the arguments are those of :class:`AsyncFleetClient`."""
+    """The same, blocking, with the arguments of :class:`AsyncFleetClient`."""
 
     def __init__(self, url: str, token: str, *, ca: str | Path | None = None) -> None:
         super().__init__(AsyncFleetClient(url, token, ca=ca))

@@ -1,4 +1,4 @@
-"""What both clients say and hear alike: addresses, answers, refusals, events; nothing here speaks to a network."""
+"""The protocol of both clients: addresses, answers, refusals, events; it does no network I/O."""
 
 import json
 import ssl
@@ -23,15 +23,15 @@ from fleetcore.errors import (
 from fleetcore.wire.endpoints import is_loopback
 
 POSITION = "Fleetcore-Position"
-#: How often a request is tried that may be repeated: a read, or a POST with its key.
+#: How often a repeatable request is tried: a read, or a POST with its key.
 ATTEMPTS = 4
 TIMEOUT_S = 30.0
 #: Of a request whose body goes in pieces.
 UPLOAD_TIMEOUT_S = 600.0
-#: The server's longest wait for a command's end; longer waits are made of these.
+#: The server's longest wait for a command's end; longer waits consist of several.
 WAIT_S = 50.0
 
-#: Codes of refusals whose status is that of a conflict.
+#: Codes of refusals that have the status of a conflict.
 _REFUSED = (
     "command_expired", "manifest_expired", "manifest_required", "model_mismatch", "requires_unmet", "rollback_refused",
     "too_late", "trust_expired", "trust_invalid", "version_mismatch",
@@ -44,7 +44,7 @@ _CLASSES: Mapping[str, type[FleetError]] = {
     **dict.fromkeys(_REFUSED, Refused),
 }
 _BY_STATUS: Mapping[int, type[FleetError]] = {404: NotFound, 409: Conflict, 412: VersionConflict}
-#: Between two connections to a stream that was cut off.
+#: The pause before reconnecting to a stream that was cut off.
 AGAIN_S = 1.0
 _AGAIN = frozenset({429, 502, 503, 504, 507})
 
@@ -52,7 +52,7 @@ _AGAIN = frozenset({429, 502, 503, 504, 507})
 def base_of(url: str) -> str:
     """The address of the API.
 
-    Raises Refused for what is not an address of a server, and for one that would send the token in the clear.
+    Raises Refused for an invalid address, and for one that would send the token unencrypted.
     """
     remedy = "Write it as in https://fleet.example:8444"
     try:
@@ -63,19 +63,21 @@ def base_of(url: str) -> str:
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
         raise Refused(f"{url!r} is not an address of a server", remedy=remedy)
     if "@" in parts.netloc:
-        raise Refused("The address of a server takes no user and no password", remedy="Give the token by itself")
+        raise Refused(
+            "The address of a server must not contain a user or a password", remedy="Give the token separately"
+        )
     if parts.scheme == "http" and not is_loopback(host):
-        raise Refused(f"{url!r} would send the token in the clear", remedy="Use https://")
+        raise Refused(f"{url!r} would send the token unencrypted", remedy="Use https://")
     return parts.geturl().rstrip("/").removesuffix("/api/v1") + "/api/v1"
 
 
 def trust(ca: str | Path | None) -> ssl.SSLContext:
-    """TLS that believes the fleet's own CA, or those of the system."""
+    """A TLS context that trusts the fleet's CA, or the system's."""
     try:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
     except OSError as error:
         raise Refused(
-            f"The CA file {ca} cannot be read: {error}", remedy="Take pki/ca.pem of the data folder"
+            f"The CA file {ca} cannot be read: {error}", remedy="Use pki/ca.pem of the data folder"
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -87,12 +89,12 @@ def now_s() -> float:
 
 
 def fresh_key() -> str:
-    """An Idempotency-Key for one request and its repetitions."""
+    """An Idempotency-Key for one request and its retries."""
     return uuid.uuid4().hex
 
 
 def again_after(status: int, headers: Mapping[str, str], attempt: int) -> float | None:
-    """Seconds after which a refused request is worth trying again; None where it is not."""
+    """Seconds after which a refused request should be retried; None where it should not."""
     if status not in _AGAIN or attempt >= ATTEMPTS:
         return None
     text = headers.get("Retry-After", "")
@@ -100,7 +102,7 @@ def again_after(status: int, headers: Mapping[str, str], attempt: int) -> float 
 
 
 def refusal(status: int, body: bytes) -> FleetError:
-    """The error that a problem document (RFC 9457) stands for."""
+    """The error in a problem document (RFC 9457)."""
     try:
         problem = json.loads(body)
         code, message = str(problem["code"]), str(problem["detail"])
@@ -119,7 +121,7 @@ _TAKEN = frozenset({"message", "code", "remedy", "retry_after_s"})
 
 
 def unreachable(url: str, error: Exception) -> Unavailable:
-    """The error of a server that does not answer."""
+    """The error for a server that does not answer."""
     return Unavailable(
         f"{url} cannot be reached: {str(error) or type(error).__name__}",
         remedy="Is the server up, with [services.api], and is --ca its CA?",
@@ -127,7 +129,7 @@ def unreachable(url: str, error: Exception) -> Unavailable:
 
 
 class Events:
-    """Takes server-sent events apart, line by line; ``last`` is the id to go on after, ``ended`` says that it ended."""
+    """Parses server-sent events by lines; ``last`` is the id to continue after, ``ended`` tells the stream's end."""
 
     def __init__(self) -> None:
         self.last: str | None = None
@@ -137,9 +139,9 @@ class Events:
         self._data: list[str] = []
 
     def take(self, line: str) -> dict[str, Any] | None:
-        """The item that a line ends, if it does.
+        """The item that a line completes, if any.
 
-        Raises NotFound where the feed after the last position is gone, and the error that ended the stream.
+        Raises NotFound where the feed after the last position is trimmed, and the error that ended the stream.
         """
         if line:
             name, _, value = line.partition(":")

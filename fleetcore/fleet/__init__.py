@@ -1,1 +1,1 @@
-"""What people do with devices: one module per capability, each over the Storage interface."""
+"""The capabilities of a fleet: one module each, over the Storage interface."""

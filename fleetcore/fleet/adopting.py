@@ -1,6 +1,6 @@
-"""Adopting: what others have made at a cloud hub becomes the fleet's, a device or a group at a time.
+"""Adopting: entities that others have made at a cloud hub become the fleet's, one device or group at a time.
 
-Nothing that the fleet has is overwritten. Each step can be done again: one that was killed half-way goes on.
+Nothing in the fleet is overwritten. Each step can be repeated: a step that was interrupted continues.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from fleetcore.model.twin import diff_patch
 
 
 class Adopting:
-    """See the module."""
+    """Registers devices and makes groups from a hub, see the module."""
 
     def __init__(self, storage: Storage, registry: Registry, twins: Twins, groups: Groups) -> None:
         self._storage, self._registry, self._twins, self._groups = storage, registry, twins, groups
@@ -29,17 +29,17 @@ class Adopting:
         return await self._registry.holders(devices)
 
     def has_group(self, group: str) -> bool:
-        """Whether there is a group of that name."""
+        """Whether a group of that name exists."""
         return self._groups.has(group)
 
     def prepared(self, device: str, body: RegistryBody, type_: str, home: str) -> Device:
-        """The device that it would be, connected to the hub of mirror ``home``.
+        """The device to register, connected to the hub of mirror ``home``.
 
         Args:
-            type_: where the hub knows none.
+            type_: the type where the hub has none.
 
         Raises:
-            Refused: it is not a device.
+            Refused: it is not a valid device.
         """
         made = self._registry.checked(
             device,
@@ -54,39 +54,39 @@ class Adopting:
         return evolve(made, home=home)
 
     async def below(self, body: RegistryBody) -> RegistryBody:
-        """The same without a gateway that is not registered here."""
+        """The same device, without a gateway that is not registered here."""
         if body.gateway is None or await self._storage.get("device", body.gateway) is not None:
             return body
         return evolve(body, gateway=None)
 
     async def register(self, device: Device, extra: Commit, *, actor: str, reason: str) -> None:
-        """Registers it, in one commit with ``extra``. Raises Conflict where the id is taken meanwhile."""
+        """Registers it, in one commit with ``extra``. Raises Conflict where the id was taken meanwhile."""
         await self._storage.commit(self._registry.registration(device, actor=actor, reason=reason) + extra)
         self._registry.registered(device)
 
     async def fill(self, device: str, body: TwinBody, *, actor: str, reason: str) -> None:
-        """Brings the twin of a device that was adopted to what the hub had. Raises Refused where it does not fit."""
+        """Sets an adopted device's twin to the state at the hub. Raises Refused where it does not fit."""
         twin = await self._twins.get(device)
-        # What another fleet has said in its own name there is not this one's.
+        # Desired state that another fleet set under its own key is not this fleet's.
         desired = {name: value for name, value in body.desired.items() if name != OURS}
         if patch := diff_patch(twin.own.document, desired):
             await self._twins.desire(device, patch, actor=actor, reason=reason)
         await self._twins.take_report(device, body.reported, actor=actor)
 
     async def group(self, group: str, body: GroupBody, *, actor: str, reason: str) -> None:
-        """Makes a group without members. Raises Conflict where there is one of that name."""
+        """Makes a group without members. Raises Conflict where a group of that name exists."""
         await self._groups.create(group, description=body.description, actor=actor, reason=reason)
 
     async def groups_after(self, group: str | None, limit: int) -> tuple[Sequence[str], str | None]:
-        """The next static groups of the fleet by name, and what continues them."""
+        """The next static groups of the fleet by name, and the ``after`` of the next page."""
         page = await self._groups.page(after=group, limit=limit)
         return [each.id for each in page.items if each.query is None], page.after
 
     async def join(self, group: str, devices: Iterable[str], *, actor: str, reason: str) -> int:
-        """Puts those of some devices that are registered into a static group; how many were not in it."""
+        """Adds those of some devices that are registered to a static group; returns how many were not in it."""
         known = await self._storage.get_many("device", devices)
         return await self._groups.add(group, known, actor=actor, reason=reason) if known else 0
 
     def static(self, groups: Iterable[str]) -> Sequence[str]:
-        """Those of some groups that there are and devices are put into."""
+        """Those of some groups that exist and are static."""
         return [each for each in groups if self._groups.has(each) and self._groups.get(each).query is None]

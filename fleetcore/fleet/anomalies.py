@@ -1,4 +1,4 @@
-"""Anomalies: what detectors found, and running a detector over what is stored."""
+"""Anomalies: storing and listing the findings of detectors, and running a detector over stored readings."""
 
 import hashlib
 import math
@@ -31,7 +31,7 @@ def _refs(anomaly: Anomaly) -> Pairs:
 def anomalies_of(
     detector: str, batch: TelemetryBatch, findings: Findings, catalog: SeriesCatalog, now_ms: int
 ) -> Sequence[Anomaly]:
-    """Findings as records. The id follows from detector, series and time, so finding one twice keeps it once."""
+    """Findings as records. The id follows from detector, series and time, so a repeated finding is stored once."""
     found: list[Anomaly] = []
     for i, score, expected in zip(
         findings.index.tolist(), findings.score.tolist(), findings.expected.tolist(), strict=True
@@ -61,7 +61,7 @@ def anomalies_of(
 
 
 def silences_of(detector: str, silences: Silences, catalog: SeriesCatalog, now_ms: int) -> Sequence[Anomaly]:
-    """Silences as records, each of a series that is still there; the id follows from detector, series and deadline."""
+    """Silences as records, each of an existing series; the id follows from detector, series and deadline."""
     found: list[Anomaly] = []
     for index, deadline, since, score in zip(
         silences.series.tolist(),
@@ -100,7 +100,7 @@ def _id(detector: str, device: str, metric: str, what: str) -> str:
 
 
 class AnomalyDetector:
-    """Runs detectors over stored telemetry and lists what was found."""
+    """Runs detectors over stored telemetry and lists anomalies."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
@@ -109,18 +109,18 @@ class AnomalyDetector:
         )  # fmt: skip
 
     def puts(self, anomalies: Sequence[Anomaly]) -> tuple[Put, ...]:
-        """The puts that keep anomalies; an id that is there already is overwritten by its equal."""
+        """The puts that store anomalies; an existing id is overwritten with the same content."""
         return tuple(self.records.put(anomaly) for anomaly in {anomaly.id: anomaly for anomaly in anomalies}.values())
 
     async def list(self, device: str | None = None, *, limit: int | None = None) -> Sequence[Anomaly]:
-        """What was found on a device (or on all), oldest reading first; the newest ``limit`` of them."""
+        """The anomalies of a device (or of all), oldest reading first; only the newest ``limit``."""
         ref = None if device is None else ("device", device)
         if limit is None:
             return await self.records.find(ref=ref)
         return (await self.records.page(ref=ref, limit=limit, newest=True)).items[::-1]
 
     async def found_since(self, time: int, device: str | None = None) -> AsyncIterator[Anomaly]:
-        """What was found at or after a time (ms since the epoch), on a device or on all, day by day."""
+        """The anomalies found at or after a time (ms since the epoch), of a device or of all, day by day."""
         for day in range(time // DAY_MS, self._clock.now_ms() // DAY_MS + 1):
             ref = ("found", f"{day}") if device is None else ("found-of", f"{device}/{day}")
             async for anomaly in self.records.iterate(ref=ref):
@@ -134,9 +134,9 @@ class AnomalyDetector:
     async def run(
         self, detector: Detector, device: str, metric: str | None = None, *, start: int = 0, end: int = 4 * 10**12
     ) -> Sequence[Anomaly]:
-        """Shows a detector the stored points of a device in time order and returns what it finds; keeps nothing.
+        """Runs a detector over the stored points of a device in time order and returns its findings; stores nothing.
 
-        The detector is used as it is, with the state it has.
+        The detector is used with its present state.
         """
         if end <= start:
             raise Refused("The range is empty", remedy="Let end be after start")

@@ -1,7 +1,7 @@
-"""The audit log: read, and verified row by row against its hashes and its signed checkpoints.
+"""The audit log: reading it, and verifying it row by row against its hashes and its signed checkpoints.
 
-Who writes: a change's event is part of the change's own commit; :mod:`fleetcore.pipeline.seal_audit` binds the events
-to the chain in their order. A chain alone shows an edited or deleted row, and a checkpoint elsewhere a cut-off end.
+A change's event is part of the change's own commit; :mod:`fleetcore.pipeline.seal_audit` adds the events to the chain
+in order. The chain reveals an edited or deleted row, and a checkpoint stored elsewhere reveals a truncated end.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ from fleetcore.wire.records import from_plain, to_plain
 CHECKPOINT_TYPE = "application/vnd.fleetcore.audit-checkpoint+json"
 
 KIND = "audit"
-#: The blob in which the sealer keeps how far the chain goes; it is written with the rows.
+#: The blob in which the sealer stores the end of the chain; it is written with the rows.
 HEAD = "audit"
-#: Rows that a page looks at for two conditions at once.
+#: How many rows a page examines for two conditions at once.
 SCAN = 10_000
-#: Names of changed things kept in a row.
+#: How many names of changed members a row stores.
 _MAX_NAMES = 100
 _CANONICAL = json.Encoder(order="sorted")
 
@@ -40,7 +40,7 @@ Signer = Callable[[bytes, str], Mapping[str, object]]
 
 
 class Head(Struct, kw_only=True):
-    """Where the sealer is: the last row, and the last one whose checkpoint is in the file for certain."""
+    """The sealer's state: the last row, and the last one whose checkpoint is certainly in the file."""
 
     seq: int = 0
     hash: str = GENESIS
@@ -50,7 +50,7 @@ class Head(Struct, kw_only=True):
 
 @frozen(kw_only=True)
 class Verdict:
-    """What a verification found; ``bad_seq`` is the first row that is wrong, missing or too many."""
+    """The result of a verification; ``bad_seq`` is the first row that is wrong, missing or superfluous."""
 
     ok: bool
     rows: int
@@ -65,7 +65,7 @@ def row_key(seq: int) -> str:
 
 
 def row_hash(body: Mapping[str, object]) -> str:
-    """The hash that a row must carry, of all that is stored of it: a member more is another hash."""
+    """The hash of a row, over everything stored of it: an additional member changes the hash."""
     return _hash({name: value for name, value in body.items() if name != "hash"}, str(body.get("prev")))
 
 
@@ -74,8 +74,8 @@ def _hash(plain: Mapping[str, object], prev: str) -> str:
 
 
 def sealed(event: Event, position: int, seq: int, prev: str) -> tuple[Put, str]:
-    """The put that appends an event as the next row of the chain, where there is none yet; and the row's hash."""
-    # As to_plain() would make it of an AuditRow; an import seals a row a device.
+    """The put that appends an event as the next row of the chain, where none is there yet; and the row's hash."""
+    # The same form as to_plain() of an AuditRow; an import seals a row a device.
     body: dict[str, object] = {
         "seq": seq,
         "time": event.time,
@@ -89,7 +89,7 @@ def sealed(event: Event, position: int, seq: int, prev: str) -> tuple[Put, str]:
         "prev": prev,
     }
     device, name = _about(event)
-    # Only where there is something to say: rows of earlier releases have neither.
+    # Only where they are not empty: rows of earlier releases have neither.
     body |= {"device": device} if device else {}
     body |= {"name": name} if name else {}
     body["hash"] = digest = _hash(body, prev)
@@ -98,7 +98,7 @@ def sealed(event: Event, position: int, seq: int, prev: str) -> tuple[Put, str]:
 
 
 def _about(event: Event) -> tuple[str, str]:
-    """The device of an event about something of a device, and the name of a command."""
+    """The device that an event's subject belongs to, and the name of a command."""
     kind = CORE.get(event.type)
     if kind is None or not event.data:
         return "", ""
@@ -124,7 +124,7 @@ def _refs(row: AuditRow) -> Pairs:
 
 
 class AuditLog:
-    """Reads and verifies; nothing here changes or removes a row."""
+    """Reads and verifies; no method changes or removes a row."""
 
     def __init__(self, storage: Storage, checkpoints: Path | None = None) -> None:
         self._storage, self.checkpoints = storage, checkpoints
@@ -144,15 +144,15 @@ class AuditLog:
         limit: int = 100,
         newest: bool = False,
     ) -> Page[AuditRow]:
-        """The next rows in their order, or the newest first.
+        """The next rows, in order or the newest first.
 
-        Objects and actors have an index. Of what has none, or of two conditions, at most :data:`SCAN` rows are looked
-        at: the page may be short, and goes on.
+        Objects and actors have an index. For other conditions, or two at once, at most :data:`SCAN` rows are examined:
+        the page may be short, and has an ``after``.
 
         Args:
             action: the event's type, or its beginning with a dot at the end: ``command.``.
-            device: rows about a device, and about what is the device's: its commands, its part of campaigns.
-            since: ms since the epoch; rows of what was done from then on.
+            device: rows about a device, its commands and its part of campaigns.
+            since: ms since the epoch; rows of changes from then on.
         """
         ref = ("object", object) if object is not None else ("actor", actor) if actor is not None else None
         where: list[Clause] = []
@@ -172,7 +172,7 @@ class AuditLog:
     async def list(
         self, *, object: str | None = None, actor: str | None = None, after: int = 0, limit: int = 100
     ) -> list[AuditRow]:
-        """Rows after a number in their order, of one object or by one actor where named."""
+        """Rows after a number, in order, of one object or actor if given."""
         found: list[AuditRow] = []
         start: str | None = row_key(after)
         while start is not None and len(found) < limit:
@@ -187,17 +187,17 @@ class AuditLog:
             yield record.key, from_plain(KIND, record.body, AuditRow)
 
     async def _stored(self) -> AsyncIterator[Record]:
-        """All rows as they are stored."""
+        """All rows in stored form."""
         async for page in parts(lambda after: self._storage.find(KIND, after=after), lambda page: page.after):
             for record in page.items:
                 yield record
 
     async def verify(self, trusted: Sequence[Any] = (), checkpoints: Sequence[bytes] | None = None) -> Verdict:
-        """Recomputes every hash of what is stored; compares with the sealer, the signed checkpoints and the indexes.
+        """Recomputes every stored hash; compares with the sealer, the signed checkpoints and the indexes.
 
         Args:
             trusted: Ed25519 public keys whose checkpoints count.
-            checkpoints: the lines to believe, by default those of the file that this fleet writes.
+            checkpoints: the lines to verify against, by default those of this fleet's file.
         """
         ours = checkpoints is None
         head = await self._head()
@@ -215,7 +215,7 @@ class AuditLog:
                 return Verdict(ok=False, rows=0, checkpoints=len(marks), why=why)
             marks[mark.seq] = mark.hash
         if ours and self.checkpoints is not None and head.marked and not marks:
-            why = f"{self.checkpoints.name} held a checkpoint of row {head.marked}, and holds none now"
+            why = f"{self.checkpoints.name} had a checkpoint of row {head.marked}, and has none now"
             return Verdict(ok=False, rows=0, checkpoints=0, why=why)
         try:
             return await self._chained(head, marks)
@@ -228,7 +228,7 @@ class AuditLog:
     async def _chained(self, head: Head, marks: Mapping[int, str]) -> Verdict:
         """Recomputes every hash."""
         count, prev = 0, GENESIS
-        # How many rows each object and actor has, and the sum of their numbers.
+        # The number of rows of each object and actor, and the sum of their numbers.
         indexed: dict[tuple[str, str], tuple[int, int]] = {}
         async for record in self._stored():
             try:
@@ -240,7 +240,7 @@ class AuditLog:
                 many, total = indexed.get(pair, (0, 0))
                 indexed[pair] = many + 1, total + row.seq
             if not why and row.seq == head.seq and row.hash != head.hash:
-                why = "it is not the row that was sealed last"
+                why = "it differs from the row that was sealed last"
             if why:
                 return Verdict(ok=False, rows=count, checkpoints=len(marks), bad_seq=count + 1, why=why)
             count, prev = count + 1, row.hash
@@ -254,12 +254,12 @@ class AuditLog:
         for (name, value), expected in indexed.items():
             bad = await self._missing(name, value, expected, count)
             if bad is not None:
-                why = f"the index of rows by {name} does not lead to it, so a list of {value!r} is not whole"
+                why = f"the index of rows by {name} lacks it, so a list of {value!r} is incomplete"
                 return Verdict(ok=False, rows=count, checkpoints=len(marks), bad_seq=bad, why=why)
         return Verdict(ok=True, rows=count, checkpoints=len(marks))
 
     async def _missing(self, name: str, value: str, expected: tuple[int, int], count: int) -> int | None:
-        """The first row that an index does not have, or has too many, up to ``count``; None where it is whole."""
+        """The first row that an index lacks, or has in excess, up to ``count``; None where it is complete."""
         found = [row.seq async for row in self._records.iterate(ref=(name, value)) if row.seq <= count]
         if (len(found), sum(found)) == expected:
             return None
@@ -275,11 +275,11 @@ def _wrong(row: AuditRow, record: Record, seq: int, prev: str, mark: str | None)
     if record.key != row_key(seq) or row.seq != seq:
         return f"row {seq} is missing: the next one is {row.seq}"
     if row.prev != prev:
-        return "it does not follow the row before it"
+        return "it does not follow from the row before it"
     if row.hash != row_hash(record.body):
-        return "its content is not what was hashed"
+        return "its content does not match its hash"
     if mark is not None and mark != row.hash:
-        return "a signed checkpoint says otherwise"
+        return "it contradicts a signed checkpoint"
     return ""
 
 

@@ -1,7 +1,7 @@
-"""Token buckets by key, refilled over a minute; the number of keys that are remembered is bounded.
+"""Token buckets by key, refilled over a minute, for a bounded number of keys.
 
-The keys are addresses that show bad tokens, and principals that ask. A good token passes whatever its
-neighbours do: tokens cannot be guessed, so the first is about load and logs alone.
+The keys are addresses that send invalid tokens, and principals that make requests. A valid token passes in any case:
+tokens cannot be guessed, so the limit on addresses only protects against load and log floods.
 """
 
 from collections import OrderedDict
@@ -22,10 +22,10 @@ class _Bucket:
 
 
 class Buckets:
-    """Counts.
+    """Counts requests.
 
     Attributes:
-        per_minute: how many are answered in a minute, for each key.
+        per_minute: how many are allowed in a minute, for each key.
     """
 
     def __init__(self, clock: Clock, per_minute: int) -> None:
@@ -34,7 +34,7 @@ class Buckets:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, key: str) -> float:
-        """One more; gives the seconds after which the next one is answered again, 0 where it is now."""
+        """Counts a request; returns the seconds until the next one is allowed, 0 where it is now."""
         now = self._clock.monotonic_s()
         old = self._buckets.pop(key, _Bucket(self._most, now))
         left = min(self._most, old.left + (now - old.at) * self._most / _MINUTE_S)
@@ -45,7 +45,7 @@ class Buckets:
         return (1 - left) * _MINUTE_S / self._most if limited else 0.0
 
     def check(self, key: str, message: str, *, unit: str, scope: str) -> None:
-        """One more; raises Unavailable (``rate_limited``) with ``message`` and the limit where it is one too many."""
+        """Counts a request; raises Unavailable (``rate_limited``) with ``message`` and the limit if it exceeds that."""
         wait = self.take(key)
         if wait:
             raise Unavailable(

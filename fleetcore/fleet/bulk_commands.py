@@ -23,10 +23,10 @@ from fleetcore.query.ast import Clause
 from fleetcore.wire.strict_json import dumps
 
 KIND = "command"
-#: Without more words, a bulk command reaches at most so many devices.
+#: The default cap on the devices of a bulk command.
 CAP = 1000
 _SAMPLE = 10
-#: Devices that are looked at, or sent to, at once.
+#: How many devices are examined, or sent to, at once.
 _TOGETHER = 100
 _OPTIONS = frozenset(
     {"lane", "respond", "deliver_within_s", "execute_within_s", "result_within_s", "supersede", "precondition"}
@@ -35,7 +35,7 @@ _OPTIONS = frozenset(
 
 @frozen(kw_only=True)
 class Plan:
-    """What a bulk command would do; ``plan`` names exactly these devices and this command."""
+    """What a bulk command would do; ``plan`` identifies exactly these devices and this command."""
 
     plan: str
     count: int
@@ -61,7 +61,7 @@ class BulkCommands:
         cap: int = CAP,
         **options: Any,
     ) -> Plan:
-        """Whom it would reach; raises Refused for unknown options, for neither or both of ``where`` and ``devices``."""
+        """Its devices; raises Refused for unknown options, and for neither or both of ``where`` and ``devices``."""
         ids, spec = await self._wanted(name, args, where, devices, options)
         return Plan(plan=_digest(ids, spec), count=len(ids), sample=tuple(ids[:_SAMPLE]), cap=cap)
 
@@ -83,8 +83,8 @@ class BulkCommands:
         """Starts it and returns at once.
 
         Args:
-            key: a second call with it returns the first operation.
-            plan: what :meth:`plan` gave: then it reaches exactly the devices of the plan, or none.
+            key: a second call with the same key returns the first operation.
+            plan: the result of :meth:`plan`: then it reaches exactly the devices of the plan, or none.
             cap: more devices than this are refused.
 
         Raises:
@@ -98,12 +98,12 @@ class BulkCommands:
         )  # fmt: skip
 
     async def counts(self, operation: str) -> Mapping[str, int]:
-        """How many of an operation's commands are in each state."""
+        """The number of an operation's commands in each state."""
         counts = await self._commands.bulk_counts(operation)
         return {state.value: counts[state] for state in CommandState if state in counts}
 
     async def _cancel_sent(self, operation: Operation, actor: str, reason: str) -> None:
-        """Cancels what has no end yet: at once where it is queued, else by asking the device."""
+        """Cancels the commands without an end state: at once where queued, else by asking the device."""
         async for command in self._commands.of_bulk(operation.id):
             if command.state in FINISHED:
                 continue
@@ -124,14 +124,14 @@ class BulkCommands:
                 f"A command has no option {', '.join(unknown)}", remedy=f"Known: {', '.join(sorted(_OPTIONS))}"
             )
         if (where is None) is not bool(devices):
-            raise Refused("Say which devices: either by a query or by their ids")
+            raise Refused("Select the devices by a query or by their ids, not both")
         if where is not None:
             ids = await self._search.ids(where)
         else:
             ids = sorted(set(devices))
             for at in range(0, len(ids), _TOGETHER):
                 await asyncio.gather(*(self._registry.get(device) for device in ids[at : at + _TOGETHER]))
-        # What is wrong with the command itself is known before anything is sent.
+        # An invalid command is refused before anything is sent.
         self._commands.check(name, args, **options)
         return ids, {"name": name, "args": dict(args or {}), "options": dict(options)}
 
@@ -156,7 +156,7 @@ class BulkCommands:
 
         failed: dict[int, FleetError] = {}
         for at in range(0, len(devices), _TOGETHER):
-            # Side by side: the store joins their commits.
+            # Concurrently: the store joins their commits.
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(send(device)) for device in devices[at : at + _TOGETHER]]
             for place, task in enumerate(tasks, at):

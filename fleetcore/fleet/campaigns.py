@@ -1,7 +1,7 @@
-"""Firmware campaigns: one release for many devices, offered to all at once, each device followed to its end.
+"""Firmware campaigns: one release for many devices, offered to all at once, each device tracked to its end.
 
-How many devices stand where is counted by the commits that change an execution, so no step of a campaign costs more
-with the number of its devices.
+The commits that change an execution count the devices in each state, so no step of a campaign costs more with the
+number of its devices.
 """
 
 import asyncio
@@ -38,15 +38,15 @@ from fleetcore.wire import messages
 from fleetcore.wire.bodies import check_ahead
 from fleetcore.wire.replies import rejection
 
-#: Why an execution, a command or a session of a retired device ends.
+#: The reason with which executions, commands and sessions of a retired device end.
 DEVICE_RETIRED = "device_retired"
-#: The largest artifact that is fetched or taken in.
+#: The largest artifact that is fetched or accepted.
 ARTIFACT_BYTES = 1 << 30
-#: How long a device is told that an offer was withdrawn, where it says nothing about it: a week.
+#: How long a withdrawal is repeated to a device that does not react to it: a week.
 WITHDRAWN_MS = 7 * DAY_MS
-#: Devices that are looked at, or executions that are ended, side by side.
+#: How many devices are examined, or executions are ended, concurrently.
 _TOGETHER = 200
-#: The entry of campaigns that a restart has to look at.
+#: The index entry of campaigns that a restart has to examine.
 _UNSETTLED = ("unsettled", "yes")
 
 
@@ -67,7 +67,7 @@ def _execution_refs(execution: Execution) -> Pairs:
 
 
 class Campaigns:
-    """Makes campaigns, hands out offers and takes in what devices say about them."""
+    """Makes campaigns, sends offers and handles the reports of devices."""
 
     def __init__(self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, *, may_fetch: bool) -> None:
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
@@ -82,26 +82,26 @@ class Campaigns:
         )
         self._listeners: list[Callable[[str], None]] = []
         self._withdrawn: list[Callable[[str, str], None]] = []
-        #: How often a device left: what was read of devices before is looked at again where one did.
+        #: How often a device left: data of devices read before that is read again.
         self._departures = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """What a device says about its updates."""
+        """Registers the handlers for devices' reports about updates."""
         return {messages.FIRMWARE_STATUS: lambda request, body: self.status(request.subject, body)}
 
     @property
     def waiting(self) -> Mapping[MessageType, Waiting]:
-        """What waits for a device."""
+        """What is pending for a device."""
         return {messages.FIRMWARE: Waiting(read=self._firmware, count=self._count, unfinished=self._unfinished)}
 
     async def _firmware(self, device: str, _after: int) -> Mapping[str, object] | None:
-        """The offer for a device, or that one was withdrawn which the device has seen (wire.md §10)."""
+        """The offer for a device, or the withdrawal of one that it has seen (wire.md §10)."""
         return await self.offer(device) or await self._withdrawal(device)
 
     async def _withdrawal(self, device: str) -> Mapping[str, object] | None:
-        """The newest offer that was taken back, until the device says anything about it."""
+        """The newest withdrawn offer, until the device reports anything about it."""
         since = self._clock.now_ms() - WITHDRAWN_MS
         found = [past for past in await self.executions.find(ref=("withdrawn", device)) if past.changed >= since]
         if not found:
@@ -117,15 +117,15 @@ class Campaigns:
         return [] if body is None else [Downlink(type=messages.FIRMWARE, subject=device, body=body)]
 
     def on_offer(self, callback: Callable[[str], None]) -> None:
-        """``callback(device)`` whenever the device has a new offer."""
+        """Calls ``callback(device)`` whenever the device has a new offer."""
         self._listeners.append(callback)
 
     def on_withdrawn(self, callback: Callable[[str, str], None]) -> None:
-        """``callback(device, execution)`` whenever an offer is taken back."""
+        """Calls ``callback(device, execution)`` whenever an offer is withdrawn."""
         self._withdrawn.append(callback)
 
     async def add_artifact(self, content: bytes | AsyncIterator[bytes], *, sha256: str | None = None) -> ArtifactInfo:
-        """Takes an artifact's bytes in, addressed by their SHA-256."""
+        """Stores an artifact's bytes, addressed by their SHA-256."""
 
         async def once(data: bytes) -> AsyncIterator[bytes]:
             yield data
@@ -147,15 +147,15 @@ class Campaigns:
         actor: str = "system",
         reason: str = "",
     ) -> Campaign:
-        """Makes a campaign. With a digest it runs at once; without, the URL is fetched once, hashed and pinned first.
+        """Makes a campaign. With a digest it runs at once; without, the URL is first fetched once, hashed and pinned.
 
-        Until it is pinned it stays in ``draft`` with code ``artifact_unpinned``; nothing is raised for that. A manifest
-        names digest and size, and is judged for every device before anything is sent.
+        Until it is pinned it stays in ``draft`` with code ``artifact_unpinned``, without an error. A manifest names
+        digest and size, and is checked for every device before anything is sent.
 
         Raises:
             Conflict: ``already_exists``.
-            Refused: a name, digest, size or device id that is none; no devices; no URL for an image that is not here;
-                ``url_forbidden``; what :meth:`UpdatePolicy.authorize` refuses.
+            Refused: an invalid name, digest, size or device id; no devices; no URL for an image that is not stored;
+            ``url_forbidden``; and as :meth:`UpdatePolicy.authorize`.
             NotFound: a device is not registered.
             Conflict: ``illegal_transition``, a device is retired.
         """
@@ -173,9 +173,9 @@ class Campaigns:
             for target in await asyncio.gather(*(self._target(device) for device in targets[at : at + _TOGETHER]))
         ]
         if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
-            raise Refused("A SHA-256 is 64 lower-case hex digits", remedy="Take the output of sha256sum")
+            raise Refused("A SHA-256 is 64 lower-case hex digits", remedy="Use the output of sha256sum")
         if size is not None and size < 0:
-            raise Refused("A size in bytes is not negative")
+            raise Refused("A size in bytes must not be negative")
         judged = self._update_policy.authorize(
             manifest, release=release, sha256=sha256, size=size, targets=known, allow_downgrade=allow_downgrade
         )
@@ -185,7 +185,7 @@ class Campaigns:
             stored_image = await self._storage.artifact(sha256)
             size = stored_image.size_bytes if stored_image and size is None else size
             if stored_image is None and not url:
-                raise Refused(f"The image {sha256} is not here", remedy="Upload it, or give its URL", sha256=sha256)
+                raise Refused(f"The image {sha256} is not stored", remedy="Upload it, or give its URL", sha256=sha256)
         if sha256 is None and not url:
             raise Refused("A campaign needs a URL, a digest or a manifest")
         pinned = sha256 is not None and size is not None
@@ -237,7 +237,7 @@ class Campaigns:
         return stored
 
     async def _target(self, device: str) -> Target:
-        """A device, with what is known of its model and firmware; raises NotFound, or Conflict for a retired one."""
+        """A device, with its model and firmware where known; raises NotFound, or Conflict for a retired one."""
         record = await self._storage.get("device", device)
         if record is None:
             raise NotFound(f"Device {device!r} does not exist", remedy="Register it first", device=device)
@@ -249,7 +249,7 @@ class Campaigns:
         firmware = document.get("firmware") if isinstance(document, Mapping) else None
         target = Target.of(device, record.body.get("model"), firmware)
         if target.highest_seq is None:
-            # It does not say; what it reported to have installed counts.
+            # It does not report it; the last version that it reported as installed counts.
             done = [past.campaign for past in await self.of_device(device) if past.state is ExecutionState.SUCCEEDED]
             known = [past.seq for past in [await self.records.get(name) for name in done] if past is not None]
             target = evolve(target, highest_seq=max((seq for seq in known if seq is not None), default=None))
@@ -260,7 +260,7 @@ class Campaigns:
         return record is not None and record.body["lifecycle"] != Lifecycle.RETIRED
 
     async def _end_departed(self, devices: Iterable[str], departures: int) -> None:
-        """Ends the new executions of devices that left while these were made; ``departures`` were counted before."""
+        """Ends the new executions of devices that left while they were made; ``departures`` was counted before."""
         if departures != self._departures:
             for device in devices:
                 if not await self._takes_part(device):
@@ -294,7 +294,7 @@ class Campaigns:
     async def start(
         self, campaign: str, *, sha256: str, size: int, actor: str = "system", reason: str = ""
     ) -> Campaign:
-        """Pins a draft's artifact and runs it; a campaign that has left the draft stays as it is."""
+        """Pins a draft's artifact and runs the campaign; one that is no longer a draft stays as it is."""
         now = self._clock.now_ms()
         departures = self._departures
         waiting: Sequence[str] = ()
@@ -302,7 +302,8 @@ class Campaigns:
         async def load() -> Campaign:
             nonlocal waiting
             found = await self.get(campaign)
-            # Drafts of releases before 0.2 have no executions yet, nor have those whose devices were all erased since.
+            # Drafts of releases before 0.2 do not have executions yet; nor do those whose devices were all erased
+            # since.
             made = found.state is not CampaignState.DRAFT or await self.counts(campaign)
             waiting = () if made else [device for device in found.targets if await self._takes_part(device)]
             return found
@@ -329,11 +330,11 @@ class Campaigns:
         return await self.records.need(campaign)
 
     async def counts(self, campaign: str) -> Mapping[str, int]:
-        """How many of a campaign's devices are in each state; those that were erased since are in none."""
+        """The number of a campaign's devices in each state, without those that were erased since."""
         return await self._storage.counters(_space(campaign))
 
     async def devices(self, campaign: Campaign) -> AsyncIterator[str]:
-        """The devices of a campaign, but those that were erased since where it has very many."""
+        """The devices of a campaign; of a very large one, without those that were erased since."""
         if len(campaign.targets) == campaign.total:
             for device in campaign.targets:
                 yield device
@@ -346,13 +347,13 @@ class Campaigns:
         return await self.executions.get(f"{campaign}:{device}")
 
     async def of_device(self, device: str) -> Sequence[Execution]:
-        """Every campaign's state on one device."""
+        """The state of every campaign on one device."""
         return await self.executions.find(ref=("device", device))
 
     async def abort(self, campaign: str, *, actor: str = "system", reason: str = "") -> Campaign:
-        """Cancels what has not begun; devices that are under way go on and are still followed.
+        """Cancels the executions that have not started; devices that have started continue and are still tracked.
 
-        Nothing is offered from the first commit on. The rest resumes at the next opening where it was cut off.
+        From the first commit on nothing more is offered. If it is interrupted, the rest resumes at the next opening.
         """
         now = self._clock.now_ms()
         event = Event(type="campaign.aborted", subject=campaign, time=now, actor=actor, reason=reason)
@@ -365,7 +366,7 @@ class Campaigns:
         return await self._cancel_rest(await self.records.change(campaign, step))
 
     async def _cancel_rest(self, campaign: Campaign) -> Campaign:
-        """Ends the executions of an aborted campaign that have not begun; repeats nothing where it is done."""
+        """Ends the executions of an aborted campaign that have not started; repeats nothing where they have ended."""
         if not campaign.aborting:
             return campaign
         after: str | None = None
@@ -384,7 +385,7 @@ class Campaigns:
     async def _end(
         self, execution: Execution, state: ExecutionState, code: str, *, begun: bool, actor: str = "system"
     ) -> None:
-        """Ends an execution by the server's decision: one that a device has ``begun`` only where that is said."""
+        """Ends an execution by the server's decision; ``begun`` includes one that a device has started."""
         now = self._clock.now_ms()
         seen = ExecutionState.WAITING
 
@@ -411,9 +412,9 @@ class Campaigns:
                 callback(execution.device, execution.id)
 
     async def leave(self, device: str, code: str, *, actor: str = "system") -> None:
-        """A device takes part in nothing any more: its open executions are cancelled, and campaigns go on without it.
+        """Removes a device from all campaigns: its open executions are cancelled, and campaigns continue without it.
 
-        May be done again.
+        May be repeated.
         """
         self._departures += 1
         for execution in await self.executions.find(ref=("open", device)):
@@ -421,13 +422,13 @@ class Campaigns:
             await self._finish(execution.campaign)
 
     async def load(self) -> None:
-        """Takes up what a crash cut off between an execution's end and its campaign's."""
+        """Completes campaigns that a crash interrupted between an execution's end and the campaign's."""
         async for campaign in self.records.iterate(ref=_UNSETTLED):
             await self._cancel_rest(campaign)
             await self._finish(campaign.id)
 
     async def open_execution(self, device: str) -> tuple[Campaign, Execution] | None:
-        """What the device is offered or working on: the oldest campaign's, by creation and name."""
+        """The device's current execution: that of the oldest campaign, by creation and name."""
         found: list[tuple[Campaign, Execution]] = []
         for execution in await self.executions.find(ref=("open", device)):
             campaign = await self.records.get(execution.campaign)
@@ -436,9 +437,9 @@ class Campaigns:
         return min(found, key=lambda pair: (pair[0].created, pair[0].id), default=None)
 
     async def offer(self, device: str) -> dict[str, object] | None:
-        """The wire's offer for the device (wire.md §10), or None, as for one that has left.
+        """The wire's offer for the device (wire.md §10), or None, also for a device that has left.
 
-        Being shown makes a waiting execution ``offered``.
+        Sending it makes a waiting execution ``offered``.
         """
         while True:
             pair = await self.open_execution(device)
@@ -448,7 +449,7 @@ class Campaigns:
             try:
                 target = await self._target(device)
             except (NotFound, Conflict):
-                return None  # it has left: what it still has open ends with its retirement
+                return None  # the device has left: its retirement ends its open executions
             begun = _begun(execution)
             code = None if begun else self._update_policy.refusal(campaign, target)
             if code is None:
@@ -457,7 +458,7 @@ class Campaigns:
                 return None
             await self._end(execution, ExecutionState.REJECTED, code, begun=False)
             await self._finish(campaign.id)
-        # What a device has begun it may end, so an assignment is not renewed under its hands.
+        # A device may finish a started update, so its assignment is not renewed meanwhile.
         if execution.state is ExecutionState.WAITING or not (
             begun or self._update_policy.is_valid(campaign, execution)
         ):
@@ -474,7 +475,7 @@ class Campaigns:
             except NotFound:
                 return None  # erased meanwhile
             if execution.state in EXECUTION_ENDS:
-                return await self.offer(device)  # aborted meanwhile; another campaign may have something
+                return await self.offer(device)  # aborted meanwhile; another campaign may have an offer
         known = await self._storage.artifact(cast("str", campaign.sha256)) is not None
         offer: dict[str, object] = {
             "execution": execution.id,
@@ -495,7 +496,7 @@ class Campaigns:
         return {"offer": offer}
 
     async def status(self, device: str, body: messages.FirmwareStatus) -> Outcome:
-        """What a device says about its execution; states may be skipped, never go back (wire.md §10)."""
+        """Handles a device's report about its execution; states may be skipped, never go back (wire.md §10)."""
         state = ExecutionState(body.state)
         now = self._clock.now_ms()
         until = int(body.until) if state is ExecutionState.DEFERRED and body.until is not None else None
@@ -504,7 +505,7 @@ class Campaigns:
         except Refused as error:
             return rejection(error)
         if state is ExecutionState.DEFERRED and until is None:
-            return Rejected(code="schema_invalid", reason="deferred needs until, a time", pointer="/until")
+            return Rejected(code="schema_invalid", reason="deferred requires until, a time", pointer="/until")
         progress, bytes_so_far, version = body.progress, body.bytes, body.version
         code, reason = body.code, body.reason
         execution = await self.executions.get(body.execution)
@@ -518,7 +519,7 @@ class Campaigns:
         def step(old: Execution) -> tuple[Execution, list[Event]] | None:
             refusal.clear()
             if old.withdrawn:
-                # It knows: the withdrawal is not shown again.
+                # The device knows: the withdrawal is not sent again.
                 if state is not old.state:
                     refusal.append(_not_to(old, state))
                 return evolve(old, withdrawn=False), []
@@ -551,7 +552,7 @@ class Campaigns:
         return Accepted()
 
     async def _finish(self, campaign: str) -> None:
-        """Ends a running campaign once no device is under way. Only a device that succeeded counts as updated."""
+        """Ends a running campaign once no device is in progress. Only a device that succeeded counts as updated."""
         counts = await self.counts(campaign)
         if any(state not in EXECUTION_ENDS for state in map(ExecutionState, counts)):
             return
@@ -572,7 +573,7 @@ class Campaigns:
         await self.records.change(campaign, step)
 
     async def close(self) -> None:
-        """Ends fetches under way; their campaigns stay in draft."""
+        """Ends fetches in progress; their campaigns stay in draft."""
         await end_tasks(*self._tasks)
 
 
@@ -589,7 +590,7 @@ def _offers(campaign: Campaign) -> bool:
 
 
 async def _in_thread(url: str) -> AsyncIterator[bytes]:
-    """Runs the blocking fetch in a daemon thread, two pieces ahead at most; an abandoned one ends at its next piece."""
+    """Runs the blocking fetch in a daemon thread, at most two pieces ahead; an abandoned one ends at its next piece."""
     pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=2)
     stop = threading.Event()
 

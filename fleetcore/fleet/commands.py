@@ -1,7 +1,7 @@
-"""Commands: queued in the store, handed out in order, at most one unfinished per lane, finished by the device's word.
+"""Commands: queued in the store, sent in order, at most one unfinished per lane, finished by the device's result.
 
-``sent`` is committed before a command is handed to a transport, so a crash leads to a repeat with the same id and
-sequence (which a device answers from its memory), never to a command that ran without a trace. Where a device is
+``sent`` is committed before a command is passed to a transport, so a crash leads to a repeat with the same id and
+sequence (which a device answers from its memory), never to a command that ran without a record. Where a device is
 connected and the lane is free, a command is queued and sent in one commit.
 """
 
@@ -35,19 +35,20 @@ from fleetcore.wire import messages
 from fleetcore.wire.strict_json import EXACT_INTEGER, dumps, loads
 from fleetcore.wire.times import format_time
 
-#: Not accepted by the device within this: sent again (wire.md §9).
+#: A command that the device does not accept within this time is sent again (wire.md §9).
 ACK_TIMEOUT_MS = 30_000
-#: A device that has just come back is not sent again what it was sent this recently: it may be under way still.
+#: A device that has just come back does not get commands again that were sent this recently: they may still be in
+#: transit.
 _JUST_SENT_MS = 1_000
-#: How often a waiting caller looks at least, seconds.
+#: The longest interval at which a waiting caller checks, seconds.
 _LOOK_S = 1.0
-#: How many unfinished commands a snapshot shows (wire.md §9).
+#: The most unfinished commands in a snapshot (wire.md §9).
 SNAPSHOT = 10
-#: The device has begun with it.
+#: The states in which the device has started it.
 _BEGUN = frozenset({CommandState.DELIVERED, CommandState.RUNNING})
 _ARGS_BYTES = 64 * 1024
 _ARGS_DEPTH = 10
-#: One queued command of a device holds a supersede key.
+#: The unique value of a supersede key: one queued command of a device holds it.
 _SUPERSEDE = "command-supersede"
 #: Ten years.
 _MAX_S = 10 * 365 * 86_400.0
@@ -61,12 +62,12 @@ _REPORTED = {
     "cancelled": CommandState.CANCELLED,
 }
 
-#: The index entry of every command without an end.
+#: The index entry of every command without an end state.
 UNFINISHED = ("unfinished", "yes")
-#: The highest sequence that a device's commands had; it outlives them, since the device remembers.
+#: The highest sequence of a device's commands; it outlives them, since the device remembers it.
 SEQUENCE = "command-sequence"
 
-#: Waits until something was committed.
+#: Waits until a commit was made.
 Pause = Callable[[Coroutine[Any, Any, bool]], Awaitable[None]]
 
 
@@ -77,13 +78,13 @@ async def _pause(news: Coroutine[Any, Any, bool]) -> None:
 Signer = Callable[[Mapping[str, object]], Mapping[str, object]]
 
 
-#: From a command as it is to what it becomes and the events of it, or None for "nothing to do".
+#: From a command to its new state and the events, or None for "nothing to do".
 Step = Callable[[Command], tuple[Command, Sequence[Event]] | None]
 
 
 @define(eq=False)
 class _Joint:
-    """Steps of one command that go into one commit; they begin together, and end with the task."""
+    """Steps of one command that go into one commit; they start together, and end with the task."""
 
     steps: list[Step]
     task: "asyncio.Task[Command]" = field(init=False)
@@ -105,12 +106,12 @@ def _counter(command: Command) -> StoreCounter | None:
 
 
 def bulk_space(operation: str) -> str:
-    """Where the commands that an operation sent are counted by state."""
+    """The counter of an operation's commands by state."""
     return f"bulk/{operation}"
 
 
 def selection(device: str | None, *, unfinished: bool = False) -> tuple[str, str] | None:
-    """The index entry of a device's commands, or of all; None for all of all."""
+    """The index entry of a device's commands, or of all; None for all commands of all devices."""
     if device is None:
         return UNFINISHED if unfinished else None
     return ("open" if unfinished else "device", device)
@@ -127,7 +128,7 @@ def _due(command: Command) -> int | None:
 
 
 class Commands:
-    """Sends commands and keeps their states."""
+    """Sends commands and stores their states."""
 
     def __init__(
         self, storage: Storage, clock: Clock, sign: Signer | None = None, search: Search | None = None
@@ -148,49 +149,49 @@ class Commands:
         self._cancels: list[Callable[[Command], None]] = []
         self._reaches: Callable[[str], bool] = lambda _device: False
         self._hand: Callable[[Command], None] = lambda _command: None
-        # Commands on their way into the store, by device and lane.
+        # Commands that are being stored, by device and lane.
         self._entering: Counter[tuple[str, str]] = Counter()
         self._sequences: dict[str, int] = {}
         self._open = OpenCommands(lambda device: self.records.find(ref=("open", device)))
         devices = Repository(storage, "device", Device)
         self._retired = DeviceFlag(lambda device: device.lifecycle is Lifecycle.RETIRED, devices.get)
-        #: It is given commands at the hub that it is connected to, so that none is given to it twice.
+        #: The device gets its commands from the hub that it is connected to, so that none reaches it twice.
         self._away = DeviceFlag(lambda device: device.home is not None, devices.get)
         self._finishing = Finishing("fleetcore command change")
         self._joint: dict[tuple[str, str], _Joint] = {}
 
     def on_queued(self, callback: Callable[[str], None]) -> None:
-        """``callback(device)`` whenever there may be something new to hand out."""
+        """Calls ``callback(device)`` whenever there may be a new command to send."""
         self._listeners.append(callback)
 
     def on_cancel(self, callback: Callable[[Command], None]) -> None:
-        """``callback(command)`` when a command that the device may have is to be cancelled."""
+        """Calls ``callback(command)`` when a command that the device may have is to be cancelled."""
         self._cancels.append(callback)
 
     def connect(self, reaches: Callable[[str], bool], hand: Callable[[Command], None]) -> None:
-        """``reaches(device)`` says whether it takes commands now; ``hand(command)`` gives it one, stored as ``sent``.
+        """``reaches(device)`` says whether it takes commands now; ``hand(command)`` passes it one, stored as ``sent``.
 
-        Without it commands wait until :meth:`hand_out` is asked for them.
+        Without it commands wait until :meth:`hand_out` requests them.
         """
         self._reaches, self._hand = reaches, hand
 
     def device_changed(self, device: Device) -> None:
-        """To be told of every change of a device."""
+        """A listener for every change of a device."""
         self._retired.changed(device)
         if self._away.changed(device):
             self._wake(device.id)
 
     def forget(self, device: str) -> None:
-        """A device was erased, or its commands were changed otherwise than here: nothing is known of it any more."""
+        """Drops what is in memory of a device that was erased, or whose commands were changed elsewhere."""
         self._open.forget(device)
         self._retired.forget(device)
         self._away.forget(device)
 
     async def _change(self, device: str, command: str, step: Step, *, code: str = "not_found") -> Command:
-        """Changes a command of a device, to its end also where the caller is cancelled.
+        """Changes a command of a device; the change completes even if the caller is cancelled.
 
-        It begins from what is in memory; only where the store knows better is it read. Steps that meet before the
-        first of them has begun are taken one after the other and stored in one commit.
+        It starts from memory and reads the store only where that has a newer version. Steps that arrive before the
+        first of them has started are applied in order and stored in one commit.
         """
         name = (device, command)
         joint = self._joint.get(name)
@@ -231,7 +232,7 @@ class Commands:
         except NotFound:
             raise
         except BaseException:
-            # Whether it was committed is not known.
+            # It is unknown whether it was committed.
             self._open.forget(device)
             raise
         finally:
@@ -274,12 +275,12 @@ class Commands:
         Args:
             idempotency_key: a second call with the same key for the device returns the first command.
             supersede: queued commands with the same key are cancelled in favour of this one, in the same commit.
-            precondition: a query; a device that it does not select when the command is handed out does not get it.
+            precondition: a query; a device that it does not select when the command is sent does not get it.
             bulk: the operation that sends it.
 
         Raises:
-            Refused: a name or answer mode that is none, arguments that are no JSON or too long, a time that is not
-                positive; ``idempotency_mismatch`` where the key came with another command.
+            Refused: an invalid name or answer mode, arguments that are not JSON or too long, a time that is not
+                positive; ``idempotency_mismatch`` where the key was used with another command.
             Conflict: ``illegal_transition``, the device is retired.
         """
         check_device_id(device)
@@ -295,7 +296,7 @@ class Commands:
         )
         if await self._retired.has(device):
             raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
-        await self._away.has(device)  # so that it is known when it is queued
+        await self._away.has(device)  # so that it is cached when the command is queued
         now = self._clock.now_ms()
         command = Command(
             id=ordered_id(now) if idempotency_key is None else _keyed_id(device, idempotency_key),
@@ -318,11 +319,11 @@ class Commands:
         event = Event(
             type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data=_told(command)
         )
-        # With its sequence, so that what stands before it in its lane has been counted before it.
+        # With its sequence, so that earlier commands in its lane have been counted before it.
         self._entering[device, lane] += 1
         queued = await self._finishing.run(self._entered(command, event, keyed=idempotency_key is not None))
         if await self._retired.has(device):
-            # It was retired in between, perhaps after its commands were cancelled.
+            # It was retired meanwhile, perhaps after its commands were cancelled.
             await self.cancel_all(device, "device_retired", actor=actor, reason=reason)
             raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
         return queued
@@ -337,10 +338,10 @@ class Commands:
                 del self._entering[place]
 
     def _goes_at_once(self, command: Command) -> bool:
-        """Whether a new command is at the head of its lane, and its device takes it now without further question.
+        """Whether a new command is at the head of its lane, and its device takes it now unconditionally.
 
-        One that wants no answer ends by being handed out: it is first stored as queued, so that it waits where nothing
-        takes it.
+        A command without an answer ends when it is sent: it is stored as queued first, so that it waits where no
+        transport takes it.
         """
         return (
             command.precondition is None
@@ -356,15 +357,16 @@ class Commands:
         return min(command.deliver_by, command.expires_at) > self._clock.now_ms()
 
     def may_be_given(self, command: Command) -> bool:
-        """Whether a command that is stored as handed out may be given to a transport now.
+        """Whether a command that is stored as sent may be passed to a transport now.
 
-        Storing it took time: a command that no device has begun is not given after its time, nor once it has ended.
+        Storing it took time: a command that no device has started is not passed on after its time, nor once it has
+        ended.
         """
         begun = command.state in _BEGUN
         return (begun or self._in_time(command)) and not self._open.has_ended(command)
 
     def not_taken(self, command: Command) -> None:
-        """No transport was there to take a command that is stored as handed out: it goes out with the next greeting."""
+        """Records that no transport took a command stored as sent: it goes out when the device comes back."""
         self._open.note_untaken(command)
 
     async def _queue(self, command: Command, event: Event, *, keyed: bool) -> Command:
@@ -396,22 +398,22 @@ class Commands:
                     conflict.ids.get("key") == item.id for item in old
                 )
                 if first is None and superseded:
-                    # Another came first, or one was handed out: look again at what is still queued. What came
-                    # meanwhile may have gone out already, so this one stands behind it.
+                    # Another command came first, or one was sent: read again what is still queued. A command that came
+                    # meanwhile may have gone out already, so this one comes after it.
                     command = evolve(command, sequence=await self._next_sequence(device))
                     continue
                 if first is None:
                     raise
                 if (first.name, _as_json(first.args)) != (command.name, _as_json(command.args)):
                     raise Refused(
-                        f"This key came with another command, {first.name!r}",
+                        f"This key was used with another command, {first.name!r}",
                         code="idempotency_mismatch",
-                        remedy="Take a new key for a new command",
+                        remedy="Use a new key for a new command",
                         command=first.id,
                     ) from None
                 return first
             except BaseException:
-                # Whether it was committed is not known.
+                # It is unknown whether it was committed.
                 self._open.forget(device)
                 raise
             break
@@ -455,11 +457,11 @@ class Commands:
         return [item for item in unfinished if item.supersede_key == key and item.state is CommandState.QUEUED]
 
     def of_bulk(self, operation: str) -> AsyncIterator[Command]:
-        """The commands that an operation sent, as they were issued."""
+        """The commands that an operation sent, in the order of issue."""
         return self.records.iterate(ref=("bulk", operation))
 
     async def bulk_counts(self, operation: str) -> Mapping[str, int]:
-        """How many of the commands that an operation sent are in each state."""
+        """The number of an operation's commands in each state."""
         return await self._storage.counters(bulk_space(operation))
 
     async def get(self, command: str) -> Command:
@@ -467,7 +469,7 @@ class Commands:
         return await self.records.need(command, code="command_unknown")
 
     async def keyed(self, device: str, idempotency_key: str) -> Command | None:
-        """The command that came with a key, or None."""
+        """The command sent with a key, or None."""
         return await self.records.get(_keyed_id(device, idempotency_key))
 
     async def list(self, device: str | None = None, *, unfinished: bool = False) -> list[Command]:
@@ -476,9 +478,9 @@ class Commands:
         return sorted(found, key=lambda command: (command.device, command.sequence))
 
     async def cancel(self, command: str, *, actor: str = "system", reason: str = "") -> Command:
-        """Cancels a command: at once where it was not sent, else by asking the device; again does nothing more.
+        """Cancels a command: at once where it was not sent, else by asking the device. Repeating it changes nothing.
 
-        Raises Conflict (``illegal_transition``) where it has ended otherwise.
+        Raises Conflict (``illegal_transition``) where it has another end state.
         """
         current = await self.get(command)
         if not _unfinished(current) and current.state is not CommandState.CANCELLED:
@@ -540,14 +542,14 @@ class Commands:
         return ended
 
     async def cancel_all(self, device: str, code: str, *, actor: str = "system", reason: str = "") -> None:
-        """Ends every unfinished command of a device that takes none any more. May be done again."""
+        """Ends every unfinished command of a device that no longer takes any. May be repeated."""
         for command in await self.records.find(ref=("open", device)):
             await self._end(command, CommandState.CANCELLED, code=code, actor=actor, reason=reason)
 
     async def wait(self, command: Command, timeout_s: float, *, pause: Pause = _pause) -> Command:
-        """The command at its end, or as it stands after the time.
+        """The command in its end state, or in its present state after the time.
 
-        ``pause(news)`` waits between two looks, for news at the latest; what it raises ends the waiting.
+        ``pause(news)`` waits between two checks, at most for news; an exception from it ends the wait.
         """
         until = self._clock.monotonic_s() + timeout_s
         while _unfinished(command) and (left := until - self._clock.monotonic_s()) > 0:
@@ -559,18 +561,18 @@ class Commands:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """What a device says about its commands."""
+        """Registers the handlers for devices' reports about commands."""
         return {
             messages.COMMAND_RESULT: lambda request, body: self.result(request.subject, request.target, body),
         }
 
     @property
     def waiting(self) -> Mapping[MessageType, Waiting]:
-        """What waits for a device."""
+        """What is pending for a device."""
         return {messages.COMMAND: Waiting(read=self._list, count=self.count_unfinished, unfinished=self._again)}
 
     async def _list(self, device: str, _after: int) -> Mapping[str, object] | None:
-        """The snapshot (wire.md §9), with what is handed out by showing it; nothing for a device at a cloud hub."""
+        """The snapshot (wire.md §9), including commands that become sent by it; empty for a device at a cloud hub."""
         if await self._away.has(device):
             return None
         given = {command.id: command for command in await self.hand_out(device)}
@@ -585,7 +587,7 @@ class Commands:
         return [self.downlink(command) for command in await self.hand_out(device, again=True)]
 
     def downlink(self, command: Command) -> Downlink:
-        """A command ready to hand over."""
+        """A command ready to be passed to a transport."""
         return Downlink(
             type=messages.COMMAND,
             subject=command.device,
@@ -594,26 +596,26 @@ class Commands:
         )
 
     async def count_unfinished(self, device: str) -> int:
-        """How many commands of a device are neither finished nor past the time until which they may start."""
+        """How many commands of a device are unfinished and may still start."""
         now = self._clock.now_ms()
         return sum(not _is_past(command, now) for command in await self._open.of(device))
 
     async def snapshot(self, device: str) -> Sequence[Command]:
-        """The oldest unfinished commands in sequence order, the head of each lane only, expired ones left out."""
+        """The oldest unfinished commands in sequence order, only the head of each lane, without expired ones."""
         heads = _heads(await self._open.lanes(device), self._clock.now_ms())
         return sorted(heads, key=lambda command: command.sequence)[:SNAPSHOT]
 
     def is_idle(self, device: str) -> bool:
-        """Whether it is known without looking that :meth:`hand_out` would give nothing new."""
+        """Whether memory alone shows that :meth:`hand_out` would give nothing new."""
         now = self._clock.now_ms()
         lanes = self._open.lanes_held(device)
         return lanes is not None and not any(_waits(head, now) for head in _heads(lanes, now))
 
     async def hand_out(self, device: str, *, again: bool = False) -> Sequence[Command]:
-        """What is to be given to a transport now, already committed as ``sent``.
+        """The commands to pass to a transport now, already committed as ``sent``.
 
-        Queued heads of lanes, and sent ones whose ``ack_timeout`` has passed; with ``again`` (the device has just
-        come back) every unfinished head. What is for a device that is connected to a cloud hub waits.
+        These are queued heads of lanes, and sent ones whose ``ack_timeout`` has passed; with ``again`` (the device has
+        just come back) every unfinished head. Commands for a device that is connected to a cloud hub wait.
         """
         if await self._away.has(device):
             return []
@@ -628,11 +630,11 @@ class Commands:
         if len(going) == 1:
             marked = [await self._mark_sent(going[0], now)]
         else:
-            # Side by side: the store joins their commits.
+            # Concurrently: the store joins their commits.
             marked = await asyncio.gather(*(self._mark_sent(command, now) for command in going))
         given = [command for command in marked if command is not None]
         if not all(_unfinished(command) for command in given):
-            self._wake(device)  # one that wants no answer frees its lane by being handed out
+            self._wake(device)  # a command without an answer frees its lane when it is sent
         return given
 
     async def _may_go(self, command: Command) -> bool:
@@ -651,7 +653,7 @@ class Commands:
         return False
 
     async def _mark_sent(self, command: Command, now: int) -> Command | None:
-        """The command as it is to be handed out now, or None where it has ended meanwhile."""
+        """The command to send now, or None where it has ended meanwhile."""
         ended = False
 
         def step(old: Command) -> tuple[Command, list[Event]] | None:
@@ -668,7 +670,7 @@ class Commands:
         return None if ended else marked
 
     def wire(self, command: Command) -> dict[str, object]:
-        """The command as devices see it (wire.md §9)."""
+        """The command in the form that devices get (wire.md §9)."""
         body: dict[str, object] = {
             "id": command.id,
             "name": command.name,
@@ -692,7 +694,7 @@ class Commands:
         return body
 
     async def result(self, device: str, command: str, body: messages.CommandResult) -> Outcome:
-        """What a device says about a command; the first end state wins (wire.md §9)."""
+        """Handles a device's result for a command; the first end state wins (wire.md §9)."""
         output = None if body.output is UNSET else body.output
         if output is not None and len(dumps(output)) > messages.OUTPUT_BYTES:
             return Rejected(
@@ -721,7 +723,7 @@ class Commands:
                 return None
             outcome.append(Accepted())
             if state not in COMMAND_TRANSITIONS[old.state]:
-                return None  # a repeated or overtaken progress report says nothing new
+                return None  # a repeated or overtaken progress report changes nothing
             ended = state in FINISHED or (old.respond == "ack" and state is CommandState.DELIVERED)
             new = evolve(
                 old,
@@ -743,19 +745,19 @@ class Commands:
         except NotFound as error:
             return Rejected(code=error.code, reason=error.message)
         if _unfinished(changed):
-            return outcome[0]  # its lane is as taken as before
+            return outcome[0]  # its lane is still taken
         self._wake(device)
         return outcome[0]
 
     async def tick(self) -> Sequence[str]:
-        """Ends what is past its time; returns the devices to which something is to be handed out (again)."""
+        """Ends commands past their time; returns the devices that have something to send (again)."""
         now = self._clock.now_ms()
         devices: dict[str, None] = {}
         for command in await self.records.due(now):
             if command.state is CommandState.QUEUED and min(command.deliver_by, command.expires_at) <= now:
                 await self._end(command, CommandState.EXPIRED, code="command_expired")
             elif command.state is CommandState.SENT and command.expires_at <= now:
-                # It may have been started in time without our hearing of it: only the result's time ends it.
+                # It may have been started in time without our knowledge: only the result's time ends it.
                 if command.result_by <= now:
                     await self._end(command, CommandState.TIMED_OUT, code="no_result")
             elif command.result_by <= now:
@@ -766,7 +768,7 @@ class Commands:
 
 
 def _sent(command: Command, now: int, *, version: int) -> tuple[Command, Event]:
-    """The command as it is handed to a transport, and the event of it; one that wants no answer has its end."""
+    """The command as passed to a transport, and its event; one without an answer has its end state."""
     attempt = command.attempt + 1
     data = {**_told(command), "attempt": attempt}
     event = Event(type="command.sent", subject=command.id, time=now, data=data)
@@ -777,7 +779,7 @@ def _sent(command: Command, now: int, *, version: int) -> tuple[Command, Event]:
 
 
 def _heads(lanes: Sequence[Sequence[Command]], now: int) -> list[Command]:
-    """The first of each lane that is not past its time; one that a device has begun is never."""
+    """The first of each lane that is not past its time; a started command never is."""
     heads = []
     for lane in lanes:
         for command in lane:
@@ -788,13 +790,13 @@ def _heads(lanes: Sequence[Sequence[Command]], now: int) -> list[Command]:
 
 
 def _is_past(command: Command, now: int) -> bool:
-    """Whether a command may not be started any more; sent, the device may have it, and is not given it again."""
+    """Whether a command may no longer be started; if it was sent, the device may have it, and does not get it again."""
     unstarted = command.state is CommandState.QUEUED or command.state is CommandState.SENT
     return unstarted and min(command.deliver_by, command.expires_at) <= now
 
 
 def _waits(command: Command, now: int) -> bool:
-    """Whether a command at the head of its lane is to be handed out (again)."""
+    """Whether a command at the head of its lane is to be sent (again)."""
     if command.state is CommandState.SENT:
         return now - (command.sent_at or 0) >= ACK_TIMEOUT_MS
     return command.state is CommandState.QUEUED
@@ -808,7 +810,7 @@ def _check_args(args: Mapping[str, object]) -> None:
     try:
         length = len(dumps(args))
     except (TypeError, ValueError, RecursionError) as error:
-        raise Refused(f"The arguments are no JSON: {error}") from None
+        raise Refused(f"The arguments are not JSON: {error}") from None
     if length > _ARGS_BYTES:
         raise Refused(
             f"A command's arguments are at most {_ARGS_BYTES} bytes",
@@ -827,9 +829,9 @@ def _check_args(args: Mapping[str, object]) -> None:
         elif isinstance(here, list | tuple):
             waiting.extend((value, depth + 1) for value in here)
         elif isinstance(here, float) and not math.isfinite(here):
-            raise Refused("A number of the arguments is not finite")
+            raise Refused("A number in the arguments is not finite")
         elif isinstance(here, int) and abs(here) > EXACT_INTEGER:
-            raise Refused("An integer of the arguments is beyond 2^53 - 1")
+            raise Refused("An integer in the arguments is beyond 2^53 - 1")
 
 
 def _cancelled(command: Command, now: int, actor: str, reason: str) -> Event:
@@ -839,7 +841,7 @@ def _cancelled(command: Command, now: int, actor: str, reason: str) -> Event:
 
 
 def _told(command: Command) -> dict[str, object]:
-    """What an event of a command says of it."""
+    """The data of a command's event."""
     return {"device": command.device, "name": command.name}
 
 

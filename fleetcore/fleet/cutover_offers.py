@@ -1,13 +1,13 @@
-"""The cut-over of a device: its offer, what the device says of it on either side, and its end.
+"""The cut-over of a device: its offer, the device's reports on either side, and its end.
 
-An offer is ``desired.fleetcore.cutover``, which reaches the device on the side where it is: the epoch, where to go, and
-how often to try. Nothing of it is secret. Keys cannot be exported, so a device that comes here enrols anew: it reports
-the digest of its new public key on the side where it is known, and that key may enrol. A device that goes to a hub uses
-the certificate that its mirror has registered there. The device keeps what it has until it reads ``confirmed``, and
-falls back by itself where that does not come. Until then it is of its old side: ``Device.home`` says which, and only
-that side gives it commands.
+An offer is ``desired.fleetcore.cutover``, which reaches the device on its present side: the epoch, the new endpoints,
+and the number of tries. It contains no secrets. Keys cannot be exported, so a device that comes here enrols anew: it
+reports the digest of its new public key on its old side, and that key may then enrol. A device that goes to a hub uses
+the certificate that its mirror has registered there. The device keeps its credentials until it reads ``confirmed``, and
+falls back by itself without it. Until then it belongs to its old side: ``Device.home`` says which, and only that side
+gives it commands.
 
-Each step can be done again: what was begun by a server that was killed is ended by the next one.
+Each step can be repeated: the next server completes a step that a killed server has begun.
 """
 
 import re
@@ -31,31 +31,31 @@ from fleetcore.model.operation import Operation
 from fleetcore.model.store import Commit, Event
 from fleetcore.model.twin import Json
 
-#: How a call names this fleet.
+#: The name of this fleet in calls.
 HERE = "fleet"
 ACTOR = "cut-over"
 _KEY, _ARRIVED, _MOVED = "cutover", "arrived", "moved"
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-#: An offer is looked at again after this part of its age, and within these bounds: a look costs a call of the hub's.
+#: The interval of checking an offer, as a part of its age, and its bounds: each check costs a call to the hub.
 _PART, _SOONEST_MS, _LATEST_MS = 8, 100, 15_000
-#: Of a reason that a device gives, so many characters are kept.
+#: How many characters of a device's reason are stored.
 _MAX_REASON_LENGTH = 256
-#: A device that does not tell that it has moved is taken to have so long after it was confirmed.
+#: A device that does not report its move counts as moved this long after it was confirmed.
 _MOVES_MS = 600_000
-#: Members of an offer; those that the next one has not are cleared.
+#: Members of an offer; the next offer clears those that it does not set.
 _MEMBERS = ("to", "tries", "confirmed")
 
-#: What devices report at the hub of a mirror, by device; those that are not there are left out. Raises Unavailable.
+#: What devices report at the hub of a mirror, by device, without those that are missing there. Raises Unavailable.
 ReportedAt = Callable[[str, Sequence[str]], Awaitable[Mapping[str, Json]]]
-#: Those of some devices of which the hub of a mirror has an entity of a facet.
+#: Those of some devices for which the hub of a mirror has an entity of a facet.
 HeldAt = Callable[[str, Facet, Collection[str]], Awaitable[Collection[str]]]
 
 
 class CutoverOffers:
-    """See the module.
+    """Makes and ends cut-overs, see the module.
 
     Args:
-        seen_at: when a device was here last, ms since the epoch; None where it never was.
+        seen_at: when a device was last seen here, ms since the epoch; None where it never was.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class CutoverOffers:
         )
 
     async def counts(self, operation: str) -> Mapping[str, int]:
-        """How many devices of an operation are in each state; those that were erased since are in none."""
+        """The number of an operation's devices in each state, without those that were erased since."""
         return await self._storage.counters(_space(operation))
 
     async def open(self, operation: str) -> Sequence[Cutover]:
@@ -107,7 +107,7 @@ class CutoverOffers:
         return found
 
     async def make(self, operation: Operation, device: str, target: str | None, *, timeout_s: float) -> None:
-        """Keeps the cut-over of a device as begun, and offers it. Raises Refused where another one is under way."""
+        """Stores the cut-over of a device as begun, and offers it. Raises Refused where another one is open."""
         now = self._clock.now_ms()
         home = (await self._registry.get(device)).home
         epoch = await self._storage.floor(_KEY, device) + 1
@@ -130,16 +130,16 @@ class CutoverOffers:
                 raise _under_way()
             return evolve(made, version=old.version), [self._event(made)]
 
-        # The epoch outlives the device: one that is registered again is offered none that it has obeyed before.
+        # The epoch outlives the device: a device that is registered again never gets an epoch that it has seen before.
         await self.records.compare_and_set(
             load, step, lambda _old, _new: Commit(floors={(_KEY, device): epoch}), key=device
         )  # fmt: skip
-        # What a device reports at a hub counts where the mirror has made its twin there: that comes first.
-        with suppress(Refused):  # it is ended when it is looked at
+        # A device's report at a hub counts only after the mirror has made its twin there: that comes first.
+        with suppress(Refused):  # the next check ends it
             await self._desire(made, {"epoch": epoch})
 
     async def heard_at(self, mirror: str, device: str, given: int | None) -> bool:
-        """Whether a device hears the commands of a mirror's hub there, or did when one was ``given``.
+        """Whether a device receives commands at a mirror's hub, or did when one was ``given``.
 
         Args:
             given: ms since the epoch by the hub's clock; None where the hub does not say.
@@ -147,7 +147,7 @@ class CutoverOffers:
         there = await self._registry.find(device)
         if there is not None and there.home == mirror:
             return True
-        # A leaf has moved with its gateway.
+        # A leaf moves with its gateway.
         last = await self.records.get(device if there is None or there.gateway is None else there.gateway)
         if last is None or last.source != mirror or last.state is not CutoverState.CONFIRMED:
             return False
@@ -156,7 +156,7 @@ class CutoverOffers:
         return given < await self._left(last)
 
     async def _left(self, cutover: Cutover) -> int:
-        """When a device told that it has left its old side, or is taken to have: until then it hears that side."""
+        """When a device reported leaving its old side, or counts as gone: until then it receives from that side."""
         reported = (await self._twins.get(cutover.id)).reported
         if word_of(reported.document, cutover.epoch).get("state") != _MOVED:
             return (cutover.ended or 0) + _MOVES_MS
@@ -165,13 +165,13 @@ class CutoverOffers:
     # -- seeing how they stand --------------------------------------------------------------------------------------
 
     async def look_at(self, open_: Sequence[Cutover], offer: Json) -> str | None:
-        """Sees how they stand, those whose turn it is; what has ended is written down.
+        """Checks the cut-overs that are due, and records the ends.
 
         Args:
-            offer: what they are offered: ``to`` and ``tries``.
+            offer: the offer: ``to`` and ``tries``.
 
         Returns:
-            Which hub does not answer, and why; empty where all do, None where no look was due.
+            Which hub does not answer, and why; empty where all do, None where no check was due.
         """
         now = self._clock.now_ms()
         due = [item for item in open_ if now >= self._looked.get(item.id, 0)]
@@ -184,7 +184,7 @@ class CutoverOffers:
         return missing
 
     async def _told(self, open_: Sequence[Cutover]) -> tuple[Mapping[str, Mapping[str | None, Json]], str]:
-        """What these devices report, by side: None is this fleet; and which hub does not answer."""
+        """The reports of these devices, by side (None is this fleet); and which hub does not answer."""
         missing = ""
         found: dict[str, dict[str | None, Json]] = {item.id: {} for item in open_}
         for device, twin in (await self._twins.get_many(list(found))).items():
@@ -195,7 +195,7 @@ class CutoverOffers:
                 for device, reported in (await self._reported_at(mirror, its)).items():
                     found[device][mirror] = reported
             except (Unavailable, PluginError) as error:
-                missing = f"{mirror}: {error}"  # they are looked at when it answers again
+                missing = f"{mirror}: {error}"  # the next check is when it answers again
         return found, missing
 
     async def _look(self, cutover: Cutover, said: Mapping[str | None, Json], offer: Json) -> None:
@@ -212,7 +212,7 @@ class CutoverOffers:
         elif await self._has_arrived(cutover, said):
             await self._confirm(cutover)
         elif self._clock.now_ms() >= cutover.until:
-            await self.end(cutover, CutoverState.TIMED_OUT, "the device has not come in time")
+            await self.end(cutover, CutoverState.TIMED_OUT, "the device did not come in time")
         else:
             try:
                 await self._go_on(cutover, there, list(said.values()), offer)
@@ -220,7 +220,7 @@ class CutoverOffers:
                 await self.end(cutover, CutoverState.CANCELLED, str(error))
 
     async def _go_on(self, cutover: Cutover, there: Device, said: Sequence[Json], offer: Json) -> None:
-        """Lets the key enrol that the device has told, and makes the offer where it is not made yet."""
+        """Lets the key enrol that the device has announced, and makes the offer where there is none yet."""
         key = next((key for word in said if isinstance(key := word.get("key"), str) and _DIGEST.fullmatch(key)), None)
         if cutover.target is None and key is not None and key != cutover.key:
             former = there.key_id if cutover.key is None else cutover.former
@@ -229,22 +229,22 @@ class CutoverOffers:
             await self._registry.change(cutover.id, key_id=cutover.key, actor=ACTOR, reason=cutover.operation)
         offered = cutover_of((await self._twins.get(cutover.id)).own.document)
         if offered.get("epoch") != cutover.epoch:
-            await self._desire(cutover, {"epoch": cutover.epoch})  # a server was killed before it did
+            await self._desire(cutover, {"epoch": cutover.epoch})  # a server was killed before this step
         elif "to" not in offered and (
             cutover.target is None or await self._held_at(cutover.target, "twin", [cutover.id])
         ):
             await self._desire(cutover, {"epoch": cutover.epoch, **offer})
 
     async def _has_arrived(self, cutover: Cutover, said: Mapping[str | None, Json]) -> bool:
-        """A device says so at the hub that it goes to; here it has enrolled with the key that it has told, and come."""
+        """Whether the device has arrived: it reports so at the hub, or enrolled here by the announced key."""
         if cutover.target is not None:
             return said.get(cutover.target, {}).get("state") == _ARRIVED
         made = [each.created for each in await self._security.inventory(cutover.id) if each.spki == cutover.key]
         return bool(made) and (self._seen_at(cutover.id) or 0) >= max(cutover.offered, min(made))
 
     async def _confirm(self, cutover: Cutover) -> None:
-        """The device is of its new side from now on: first for the fleet, then by the device's leave."""
-        # The gateway first: a server that was killed before its leaves confirms it again.
+        """Moves the device to its new side: first in the fleet, then by telling the device."""
+        # The gateway first: if a server is killed before its leaves, the next one confirms it again.
         for moved in [await self._registry.get(cutover.id), *await self._registry.leaves(cutover.id)]:
             if moved.home != cutover.target:
                 await self._registry.change(moved.id, home=cutover.target, actor=ACTOR, reason=cutover.operation)
@@ -253,11 +253,11 @@ class CutoverOffers:
         self._looked.pop(cutover.id, None)
 
     async def end(self, cutover: Cutover, state: CutoverState, reason: str) -> None:
-        """The device stays where it was; where it is gone, there is nothing to tell."""
+        """Leaves the device on its old side; an erased device is not told."""
         self._looked.pop(cutover.id, None)
         there = await self._registry.find(cutover.id)
         if there is not None and there.home == cutover.target and cutover.source != cutover.target:
-            await self._confirm(cutover)  # it has arrived, and a server was killed before it said so
+            await self._confirm(cutover)  # it has arrived, and a server was killed before telling it
             return
         if there is not None:
             await self._desire(cutover, None)
@@ -299,12 +299,12 @@ def _space(operation: str) -> str:
 
 
 def _under_way() -> Refused:
-    return Refused("Another cut-over of the device is under way", code="already_exists")
+    return Refused("Another cut-over of the device is open", code="already_exists")
 
 
 def _hindrance(device: Device | None, target: str | None, *, certified: bool, offered: bool) -> Refused | None:
     if device is None or device.lifecycle is Lifecycle.RETIRED:
-        return Refused("There is no such device any more", code="device_unknown")
+        return Refused("The device no longer exists", code="device_unknown")
     if device.home == target:
         return Refused("The device is there already", code="already_exists")
     if device.gateway is not None:
@@ -319,7 +319,7 @@ def _hindrance(device: Device | None, target: str | None, *, certified: bool, of
 
 
 def _reason(said: Json) -> str:
-    """Why a device fell back, in a short line: it is kept with the operation."""
+    """Why a device fell back, in a short line, which is stored with the operation."""
     reason = said.get("reason")
     line = " ".join(reason.split()) if isinstance(reason, str) else ""
     return (

@@ -1,8 +1,7 @@
 """Cut-overs of many devices between this fleet and cloud hubs, in waves, as an operation.
 
-A wave begins when all devices of the one before have ended, confirmed or not; where too many have stayed, those that
-are under way are taken back and no others are offered. What becomes of a device is
-:mod:`fleetcore.fleet.cutover_offers`'s.
+A wave starts when all devices of the one before have ended, confirmed or not. When too many have stayed, the open
+offers are withdrawn and no others are made. :mod:`fleetcore.fleet.cutover_offers` handles each device.
 """
 
 from collections import Counter
@@ -21,13 +20,13 @@ from fleetcore.model.operation import Failure, Operation, OperationState
 from fleetcore.model.twin import Json
 
 KIND = "cut-over"
-#: Devices that one turn looks at for an offer.
+#: How many devices one turn examines for an offer.
 _TURN = 1000
 
 
 @frozen(kw_only=True)
 class PlannedCutover:
-    """A device of a plan: the wave that it is in, from 1, and why it is skipped, or None."""
+    """A device of a plan: its wave, from 1, and why it is skipped, or None."""
 
     device: str
     wave: int
@@ -35,7 +34,7 @@ class PlannedCutover:
 
 
 class Cutovers:
-    """Plans, starts and drives cut-overs."""
+    """Plans, starts and runs cut-overs."""
 
     def __init__(self, offers: CutoverOffers, operations: Operations) -> None:
         self.offers, self._operations = offers, operations
@@ -46,7 +45,7 @@ class Cutovers:
     async def plan(
         self, devices: Iterable[str], target: str | None, *, waves: Sequence[str]
     ) -> Sequence[PlannedCutover]:
-        """What would be done with devices, in the order of their turns. Changes nothing. Raises as :meth:`start`."""
+        """The plan for devices, in the order of their turns. Changes nothing. Raises as :meth:`start`."""
         ids, sizes, hindered = await self._in_waves(devices, target, waves)
         numbers = [number for number, size in enumerate(sizes, start=1) for _ in range(size)]
         return [
@@ -59,7 +58,7 @@ class Cutovers:
     ) -> tuple[Sequence[str], Sequence[int], Mapping[str, Refused]]:
         """Devices in the order of their turns, the sizes of their waves, and why some cannot be cut over now.
 
-        Those come in a wave after all others: a first wave of theirs would try nothing.
+        Those come in a wave after all others: a first wave of them would test nothing.
         """
         ids = in_waves(dict.fromkeys(devices))
         hindered = await self.offers.hindrances(ids, target)
@@ -84,12 +83,12 @@ class Cutovers:
         """Starts the cut-over of devices to the hub of a mirror, or to this fleet (None).
 
         Args:
-            to: what a device is told of the new side: endpoints, roots.
+            to: the data of the new side for devices: endpoints, roots.
             tries: how often it tries the new side before it falls back.
-            timeout_s: how long it may take, from its offer on.
-            at_once: how many have an open offer at a time.
-            waves: sizes, or shares as ``10%``; what is left comes in a last wave.
-            max_failed: where more than this share of the devices in the waves begun stay, all stops.
+            timeout_s: how long a device may take, from its offer on.
+            at_once: how many may have an open offer at the same time.
+            waves: sizes, or shares as ``10%``; the rest comes in a last wave.
+            max_failed: when more than this share of the devices in the started waves stay, the operation stops.
 
         Raises:
             Refused: a wave is neither a size nor a share.
@@ -164,7 +163,7 @@ class Cutovers:
         return await self._counted(offered)
 
     async def _ended(self, operation: Operation, devices: Sequence[str], state: OperationState | None) -> Operation:
-        """Those that stayed are told from their records: what a server that was killed had written down counts too."""
+        """Counts those that stayed from their records, including the records of a server that was killed."""
         self._missing.pop(operation.id, None)
         counted = evolve(await self._counted(operation), waiting="")
         places = {device: number for number, device in enumerate(devices, start=1)}
@@ -177,7 +176,7 @@ class Cutovers:
         return evolve(
             counted,
             failed=failed,
-            # The first are kept: those that tried come before those that could not.
+            # The first ones are kept: those that tried come before those that could not.
             failures=tuple(sorted((*counted.failures, *stayed), key=lambda failure: failure.item)),
             reasons=_reasons(counted, stayed),
             state=state or (OperationState.PARTLY if failed else OperationState.SUCCEEDED),
@@ -195,13 +194,13 @@ def _reasons(operation: Operation, more: Sequence[Failure]) -> Mapping[str, int]
 
 
 def _begun(operation: Operation) -> int:
-    """Up to which device the waves begun go."""
+    """The end of the started waves."""
     following = cast("int", operation.spec["next"])
     return next((end for end in _ends(operation) if end >= following > 0), 0)
 
 
 def _wave_end(operation: Operation) -> int:
-    """Up to which device offers are made now; the next wave begins where all of those before have ended."""
+    """The end of the present offers; the next wave starts when all earlier devices have ended."""
     following, begun = cast("int", operation.spec["next"]), _begun(operation)
     if following < begun or operation.result.get(CutoverState.OFFERED):
         return begun

@@ -1,4 +1,4 @@
-"""Why a device is as it is: everything that bears on it in one answer, each with its reason."""
+"""Diagnosis of a device: everything that affects it in one answer, each with its reason."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -31,15 +31,15 @@ _LATEST = 5
 
 @frozen(kw_only=True)
 class Why:
-    """What bears on a device.
+    """Everything that affects a device.
 
     Attributes:
         unconverged: desired leaves that it does not report, by pointer, since when (ms since the epoch).
-        refused: leaves that it said it will not take, with its reasons.
-        waiting: commands without an end.
-        updating: firmware executions without an end.
+        refused: leaves that it refused, with its reasons.
+        waiting: commands without an end state.
+        updating: firmware executions without an end state.
         changes: the last rows of its history.
-        findings: one sentence for each thing that is not as it should be, the most urgent first.
+        findings: one sentence for each problem, the most urgent first.
     """
 
     device: Device
@@ -57,7 +57,7 @@ class Why:
 
 @frozen(kw_only=True)
 class Diagnosis:
-    """Where the answers come from; :meth:`why` asks them all."""
+    """The sources of a diagnosis; :meth:`why` asks them all."""
 
     registry: "Registry"
     presence: "PresenceBoard"
@@ -99,7 +99,7 @@ def _with_findings(why: Why, now_ms: int) -> Why:
         found.append(f"it is {why.device.lifecycle}")
     never = why.presence.connectivity is Connectivity.NEVER
     if never:
-        found.append("nothing was ever heard of it")
+        found.append("it was never heard from")
     for name, part in sorted(why.health.parts.items(), key=lambda item: item[1]):
         if part < 1 and not (never and name in _SAID):
             found.append(_SENTENCES[name].format(why=why, part=part))
@@ -107,22 +107,22 @@ def _with_findings(why: Why, now_ms: int) -> Why:
         found.append(f"it refuses {', '.join(sorted(why.refused))}")
     oldest = min(why.unconverged.values(), default=now_ms)
     if why.unconverged and now_ms - oldest > _LONG_MS:
-        found.append(f"it has not taken {', '.join(sorted(why.unconverged))} for {(now_ms - oldest) // 60_000} min")
+        found.append(f"it has not applied {', '.join(sorted(why.unconverged))} for {(now_ms - oldest) // 60_000} min")
     if why.waiting:
         first = why.waiting[0]
         found.append(f"{len(why.waiting)} commands wait, the first is {first.name} ({first.state})")
     return evolve(why, findings=tuple(found))
 
 
-#: Until then a change is simply under way.
+#: Until then the change is normally in progress.
 _LONG_MS = 15 * 60 * 1000
-#: What follows from never having been heard of.
+#: Parts that follow from never having been heard from.
 _SAID = frozenset({"connectivity", "convergence", "anomalies", "firmware"})
 _SENTENCES = {
     "connectivity": "it is {why.presence.connectivity}",
-    "convergence": "what is desired and what it reports differ",
-    "anomalies": "its readings are not as they should be",
+    "convergence": "its desired and reported states differ",
+    "anomalies": "its readings are abnormal",
     "firmware": "its last update did not succeed",
-    "certificates": "its certificate ends within two weeks",
+    "certificates": "its certificate expires within two weeks",
     "power": "its battery is low",
 }

@@ -1,6 +1,6 @@
-"""A device as the query grammar sees it: one plain document of what several records and the store know of it.
+"""A device as queries see it: one plain document combined from several records and the store.
 
-Only the parts that are asked for are read. ``tags`` and ``groups`` are always lists; times are ms since the epoch.
+Only the requested parts are read. ``tags`` and ``groups`` are always lists; times are ms since the epoch.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from fleetcore.query.ast import Clause
 
 Document = Mapping[str, object]
 
-#: The parts that the device's own record holds, as the document has them.
+#: The parts of a document that come from the device's own record.
 OWN = frozenset(
     {
         "id",
@@ -36,11 +36,11 @@ _ELSEWHERE = _IN_TWIN | {"location"}
 #: First path segments whose value the passing of time alone may change.
 TIMED = frozenset({"connectivity", "last_seen"})
 _PAGE = 1000
-#: Documents whose parts are read side by side.
+#: How many documents have their parts read concurrently.
 _TOGETHER = 100
 
 
-#: Groups, the id to begin after, how many → ids in their order, and the id that continues them.
+#: Groups, the id to start after, how many → ids in order, and the id for the next page.
 Members = Callable[[Sequence[str], str | None, int], Awaitable[tuple[Sequence[str], str | None]]]
 
 
@@ -52,8 +52,9 @@ class Documents:
     """Assembles documents.
 
     Attributes:
-        groups_of: the groups of a device, those that hold one of its groups included; :class:`Groups` sets it.
-        members_of: the next devices of some groups after an id, and what continues them; it sets this too.
+        groups_of: the groups of a device, including those that contain one of its groups; :class:`Groups` sets it.
+        members_of: the next devices of some groups after an id, and the id for the next page; :class:`Groups` sets this
+        too.
     """
 
     def __init__(self, storage: Storage, presence: PresenceBoard) -> None:
@@ -62,7 +63,7 @@ class Documents:
         self.members_of: Members = _no_members
 
     async def of(self, device: str, parts: frozenset[str]) -> Document | None:
-        """One device's document with the wanted parts, or None where it is not registered."""
+        """One device's document with the requested parts, or None where it is not registered."""
         record = await self._storage.get("device", device)
         return None if record is None else await self._whole(record, parts)
 
@@ -95,13 +96,13 @@ class Documents:
             yield document
 
     async def of_many(self, devices: Sequence[str], parts: frozenset[str]) -> AsyncIterator[Document]:
-        """The documents of some devices, in their order; those that are not there are left out."""
+        """The documents of some devices, in order; missing devices are left out."""
         for at in range(0, len(devices), _TOGETHER):
             for _, document in await self.pairs_of(devices[at : at + _TOGETHER], parts):
                 yield document
 
     async def pairs_of(self, devices: Iterable[str], parts: frozenset[str]) -> Sequence[tuple[Record, Document]]:
-        """The records and documents of some devices, in their order; those that are not there are left out."""
+        """The records and documents of some devices, in order; missing devices are left out."""
         wanted = list(devices)
         records = await self._storage.get_many("device", wanted)
         return await self._pairs([records[device] for device in wanted if device in records], parts)
@@ -116,7 +117,7 @@ class Documents:
         limit: int,
         scan: int | None = None,
     ) -> tuple[Sequence[tuple[Record, Document]], str | None]:
-        """The next records and documents, and what continues them; see :meth:`Storage.find` for the arguments."""
+        """The next records and documents, and the ``after`` of the next page; arguments as for :meth:`Storage.find`."""
         found = await self._storage.find("device", ref=ref, where=where, after=after, limit=limit, scan=scan)
         return await self._pairs(found.items, parts), found.after
 
@@ -150,7 +151,7 @@ class Documents:
         latest: Mapping[str, object] | None,
         parts: frozenset[str],
     ) -> Document:
-        """What a query that looks at these parts may see; the id in any case."""
+        """The part of a document that a query over these parts may see; always with the id."""
         if not parts:
             return {"id": record.key}
         body = record.body
@@ -191,7 +192,7 @@ class Documents:
 
 
 class _Rows:
-    """The records of a kind, asked for in rising key order."""
+    """The records of a kind, requested in rising key order."""
 
     def __init__(self, storage: Storage, kind: str) -> None:
         self._storage, self._kind = storage, kind

@@ -1,4 +1,4 @@
-"""Edge computing: gateways and the leaf devices that they speak for."""
+"""Edge computing: gateways and the leaf devices that are connected through them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from fleetcore.wire import messages
 
 @frozen(kw_only=True)
 class Gateway:
-    """A gateway: its device record, what it can do, and whether it may register leaves that were not announced."""
+    """A gateway: its device record, its capabilities, and whether it may register leaves that were not announced."""
 
     device: Device
     capabilities: Mapping[str, object] = field(factory=dict)
@@ -44,7 +44,7 @@ class EdgeComputing:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """What a gateway says about its leaves."""
+        """Registers the handlers for gateways' messages about their leaves."""
         return {messages.LEAF_REGISTER: self._announced}
 
     async def _announced(self, request: Request, body: messages.LeafBody) -> Reply:
@@ -65,7 +65,7 @@ class EdgeComputing:
 
         Args:
             capabilities: cpu, memory, runtimes, labels; free-form.
-            may_register: the grant to register unknown leaves by ``leaf.register``.
+            may_register: whether it may register unknown leaves by ``leaf.register``.
         """
         section = {"capabilities": dict(capabilities or {}), "may_register": may_register}
         known = await self._registry.find(gateway)
@@ -85,15 +85,15 @@ class EdgeComputing:
 
     @staticmethod
     def gateway(device: Device) -> Gateway:
-        """A gateway's device as a gateway; raises Refused where it is none."""
+        """A device as a gateway; raises Refused where it is not one."""
         return _gateway(device)
 
     async def attach(self, gateway: str, leaf: str, *, actor: str = "system", reason: str = "") -> Device:
-        """Makes the gateway speak for a registered leaf; raises Conflict where another gateway does."""
+        """Attaches a registered leaf to the gateway; raises Conflict where it belongs to another one."""
         _gateway(await self._registry.get(gateway))
         device = await self._registry.get(leaf)
         if leaf == gateway or GATEWAY in device.attributes:
-            raise Refused(f"{leaf!r} is itself a gateway", remedy="Gateways do not nest")
+            raise Refused(f"{leaf!r} is a gateway itself", remedy="Gateways do not nest")
         if device.gateway not in (None, gateway):
             raise Conflict(
                 f"{leaf!r} belongs to gateway {device.gateway!r}", remedy="Detach it there first", device=leaf
@@ -101,7 +101,7 @@ class EdgeComputing:
         return await self._registry.change(leaf, gateway=gateway, actor=actor, reason=reason)
 
     async def detach(self, leaf: str, *, actor: str = "system", reason: str = "") -> Device:
-        """The leaf has no gateway any more."""
+        """Detaches the leaf from its gateway."""
         return await self._registry.change(leaf, gateway=None, actor=actor, reason=reason)
 
     async def leaves(self, gateway: str) -> Sequence[Device]:
@@ -109,11 +109,11 @@ class EdgeComputing:
         return await self._registry.leaves(gateway)
 
     async def register_leaf(self, gateway: str, leaf: str, type: str = "leaf") -> Device:
-        """A gateway announces a leaf. Its own leaf again is not an error; a foreign or ungranted one is.
+        """Registers a leaf that a gateway announces. Announcing its own leaf again is not an error.
 
         Raises:
-            NotAuthorised: the gateway lacks the grant, or is none.
-            Conflict: the id belongs to a device that this gateway does not speak for.
+            NotAuthorised: the device may not register leaves, or is not a gateway.
+            Conflict: the id belongs to a device that is not a leaf of this gateway.
         """
         known = await self._registry.find(leaf)
         if known is not None:

@@ -1,6 +1,6 @@
-"""Erasing: a device's readings, state and record go for good. What happened, and who did it, stays in the audit log.
+"""Erasing: a device's readings, state and record are deleted for good. The audit log keeps who did what.
 
-Its certificates' records stay too: a key that was revoked must never be accepted again.
+Its certificates' records stay too: a revoked key must never be accepted again.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,7 +22,7 @@ from fleetcore.model.device import Lifecycle
 from fleetcore.model.events import DEVICE_ERASED
 from fleetcore.model.store import Commit, Delete, Event, Record
 
-#: Kinds of records whose key is the device's id, beside its twin.
+#: Kinds of records whose key is the device's id, besides its twin.
 _BY_KEY = ("position", "presence", "device")
 _PAST = "twin_past"
 _CHUNK = 1000
@@ -30,10 +30,10 @@ _ATTEMPTS = 20
 
 
 class Erasing:
-    """Erases devices. Doing it again after a crash goes on where it stopped: the device's record goes last.
+    """Erases devices. Repeating it after a crash continues where it stopped: the device's record is deleted last.
 
     Args:
-        forget_refused: removes the refused messages that are kept of a device.
+        forget_refused: removes the stored refused messages of a device.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Erasing:
     async def erase(self, device: str, *, actor: str = "system", reason: str = "") -> None:
         """Retires the device, revokes its credentials, and erases it. Raises NotFound."""
         await self._lifecycles.move(device, Lifecycle.RETIRED, actor=actor, reason=reason or "erased")
-        # Also for one that was retired before its campaigns ended with it: they must not wait for it.
+        # Also for a device retired before its campaigns ended with it: they must not wait for it.
         await self._campaigns.leave(device, DEVICE_RETIRED, actor=actor)
         await self._forget_refused(device)
         await self._storage.forget(device)
@@ -95,7 +95,7 @@ class Erasing:
                 return
 
     async def _remove(self, records: Repository[Any], device: str) -> None:
-        """Removes what is counted: with each record goes what it added to a counter."""
+        """Removes counted records: with each record goes its contribution to a counter."""
         while True:
             page = await records.page(ref=("device", device), limit=_CHUNK)
             removal = Commit()

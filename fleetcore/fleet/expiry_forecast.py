@@ -1,4 +1,4 @@
-"""The forecast of certificates' ends for people: by the devices' types or groups, for those that a query selects."""
+"""The forecast of certificates' expiries: by the devices' types or groups, for those that a query selects."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,7 +12,7 @@ from fleetcore.query.ast import Clause
 
 
 class ExpiryForecast:
-    """Brings the inventory together with what is known of the devices."""
+    """Combines the inventory of certificates with the registry of devices."""
 
     def __init__(self, security: SecurityManager, registry: Registry, groups: Groups, search: Search) -> None:
         self._security, self._registry, self._groups, self._search = security, registry, groups, search
@@ -26,13 +26,14 @@ class ExpiryForecast:
         where: str | Clause | None = None,
         next: int = 10,
     ) -> Forecast:
-        """How many certificates end in each of the next periods.
+        """How many certificates expire in each of the next periods.
 
         Args:
             per: ``week`` or ``month``.
-            by: ``type`` or ``group``, those around a group included; a device of no group counts under none.
+            by: ``type`` or ``group``, including the groups that contain a group; a device without a group counts under
+            none.
             where: a query that selects the devices.
-            next: how many of the next to end, and of the late renewers, are named.
+            next: how many of the next to expire, and of the late renewals, are listed.
 
         Raises Refused for another ``per`` or ``by``, QuerySyntaxError.
         """
@@ -53,4 +54,4 @@ class ExpiryForecast:
         if by == "type":
             types = {device.id: device.type async for device in self._registry.records.iterate()}
             return lambda device: (types[device],) if device in types else ()
-        raise Refused(f"Certificates are not counted by {by!r}", remedy="Use one of: type, group")
+        raise Refused(f"Certificates cannot be counted by {by!r}", remedy="Use one of: type, group")

@@ -1,9 +1,9 @@
-"""Fetches a URL that a person gave, without letting it reach our own network (server-side request forgery).
+"""Fetches a URL given by an operator, without letting it reach our own network (server-side request forgery).
 
-The name is resolved once, every address that it resolves to is judged, the connection goes to a judged address and
-nowhere else, redirects are not followed, and the size is bounded. ``ipaddress.is_global`` is not asked: what it says
-differs between releases of Python, and NAT64, 6to4 and other forms hide a private IPv4 address in a global-looking
-IPv6 one. The list is our own.
+The name is resolved once and every resulting address is checked; the connection goes only to a checked address,
+redirects are not followed, and the size is bounded. ``ipaddress.is_global`` is not used: its answer differs between
+releases of Python, and NAT64, 6to4 and other forms hide a private IPv4 address in a global-looking IPv6 one. The list
+is our own.
 """
 
 import http.client
@@ -20,7 +20,8 @@ _TIMEOUT_S = 30.0
 _PIECE_BYTES = 1 << 20
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-#: What is not the public internet: the IANA special-purpose registry (RFC 6890 and its updates), multicast, reserved.
+#: Addresses outside the public internet: the IANA special-purpose registry (RFC 6890 and its updates), multicast,
+#: reserved.
 _NOT_PUBLIC_4 = tuple(
     ipaddress.IPv4Network(text)
     for text in (
@@ -29,12 +30,12 @@ _NOT_PUBLIC_4 = tuple(
         "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
     )
 )  # fmt: skip
-#: All IPv6 that is given out to the public (RFC 4291 §2.4, IANA), and what within it is not.
+#: All public IPv6 (RFC 4291 §2.4, IANA), and the exceptions within it.
 _PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = tuple(
     ipaddress.IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20")
 )
-#: Forms with an IPv4 address in them → how far it is shifted (RFC 4291 §2.5.5.2, RFC 6052, RFC 3056).
+#: Forms that contain an IPv4 address → the number of bits it is shifted by (RFC 4291 §2.5.5.2, RFC 6052, RFC 3056).
 _EMBEDDING = (
     (ipaddress.IPv6Network("::ffff:0:0/96"), 0),
     (ipaddress.IPv6Network("64:ff9b::/96"), 0),
@@ -46,7 +47,7 @@ _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 
 
 def is_public(address: IpAddress) -> bool:
-    """Whether an address, and any IPv4 address inside it, is one of the public internet."""
+    """Whether an address, and any IPv4 address inside it, belongs to the public internet."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
     bits = int(address)
@@ -63,11 +64,11 @@ def is_public(address: IpAddress) -> bool:
 def _resolve(host: str, port: int) -> str:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a label that no name may have
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label that is not valid in a name
         raise Unavailable(f"{host!r} cannot be resolved", code="not_ready", retry_after_s=60) from error
     addresses = [str(entry[4][0]) for entry in found]
     for text in addresses:
-        # An address with a zone is one of a single link.
+        # An address with a zone belongs to a single link.
         if "%" in text or not is_public(ipaddress.ip_address(text)):
             raise Refused(
                 f"{host!r} resolves to {text}, which is not a public address",
@@ -80,7 +81,7 @@ def _resolve(host: str, port: int) -> str:
 def check_url(url: str) -> tuple[SplitResult, str, int]:
     """A URL that may be fetched, with its host and port; raises Refused (``url_forbidden``).
 
-    What the host resolves to is looked at when it is fetched.
+    The host's addresses are checked at the fetch.
     """
     try:
         parts = urlsplit(url)
@@ -116,10 +117,10 @@ def fetch(url: str, limit_bytes: int, resolve: Callable[[str, int], str] = _reso
                 ssl.create_default_context().wrap_socket(raw, server_hostname=host) if parts.scheme == "https" else raw
             )
             connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
-            # It holds the socket open beside the connection.
+            # It keeps the socket open besides the connection.
             response = stack.enter_context(closing(connection.getresponse()))
             if 300 <= response.status < 400:
-                raise Refused(f"{url!r} redirects, which is not followed", code="url_forbidden")
+                raise Refused(f"{url!r} redirects, and redirects are not followed", code="url_forbidden")
             if response.status != 200:
                 raise Unavailable(f"{url!r} answers {response.status}", code="not_ready", retry_after_s=60)
             total, announced = 0, response.length
@@ -133,7 +134,7 @@ def fetch(url: str, limit_bytes: int, resolve: Callable[[str, int], str] = _reso
                         unit="bytes",
                     )
                 yield piece
-            # http.client says nothing of a body that ends early when it is read in pieces.
+            # http.client does not report a body that ends early when it is read in pieces.
             if announced is not None and total != announced:
                 raise Unavailable(
                     f"{url!r} ends after {total} of {announced} bytes", code="not_ready", retry_after_s=60

@@ -1,7 +1,7 @@
-"""Changes that go on to their end although their caller is cancelled.
+"""Changes that complete even if their caller is cancelled.
 
-A commit that was handed to the store is done even where its caller is gone. What follows from it in memory (a cache
-that forgets, a session that ends, a listener that is told) must then be done too.
+The store completes a commit even if its caller is gone. The steps in memory that follow from it (dropping a cache
+entry, ending a session, calling a listener) must then complete too.
 """
 
 import asyncio
@@ -14,32 +14,32 @@ P = ParamSpec("P")
 
 
 class Finishing:
-    """Runs such changes, and holds them until they have ended; ``name`` is that of their tasks."""
+    """Runs such changes, and tracks them until they have ended; ``name`` is that of their tasks."""
 
     def __init__(self, name: str = "fleetcore change") -> None:
         self._name = name
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``, or what it raises; where the caller is cancelled, ``work`` goes on."""
+        """The result of ``work``, or its exception; where the caller is cancelled, ``work`` continues."""
         return await asyncio.shield(self.start(work))
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """The same for several callers, each of which shields the task from its own end."""
+        """The same for several callers, each of which shields the task from its own cancellation."""
         task = asyncio.create_task(work, name=self._name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     async def idle(self) -> None:
-        """Returns once all that was begun has ended."""
+        """Returns when all started changes have ended."""
         if self._tasks:
             await asyncio.wait(list(self._tasks))
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # a caller that was cancelled does not read it, and asyncio would complain
+            task.exception()  # a cancelled caller does not read it, and asyncio would warn
 
 
 class _Owner(Protocol):
@@ -52,7 +52,7 @@ S = TypeVar("S", bound=_Owner)
 def finished(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """A method whose every call goes on to its end; its object has a :class:`Finishing`."""
+    """A method whose every call completes; its object has a :class:`Finishing`."""
 
     @wraps(method)
     async def run(self: S, /, *args: P.args, **options: P.kwargs) -> T:

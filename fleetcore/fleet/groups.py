@@ -1,8 +1,8 @@
 """Groups: static and dynamic, nested; every change of a membership is an event with its reason.
 
-Who is in what is kept in the store and in memory. A dynamic group is evaluated for all devices when it is made, then
-only for devices that changed in a part its query looks at (:mod:`fleetcore.pipeline.membership`); both ways give the
-same. Queries that hang on the time are evaluated again every minute.
+Memberships are in the store and in memory. A dynamic group is evaluated for all devices when it is made, then only for
+devices that changed in a part that its query reads (:mod:`fleetcore.pipeline.membership`); both ways give the same.
+Queries that depend on time are evaluated again every minute.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from fleetcore.query.parse import parse
 from fleetcore.query.resolve import is_timed
 
 _MEMBERSHIP = "membership"
-#: Memberships written in one commit.
+#: How many memberships are written in one commit.
 _CHUNK = 1000
 
 
@@ -47,7 +47,7 @@ def _expect(group: Group, if_version: int | None) -> None:
 
 
 class Groups:
-    """Makes and changes groups, and knows who is in them. Open it with :meth:`load`."""
+    """Makes and changes groups, and answers who is in them. Open it with :meth:`load`."""
 
     def __init__(self, storage: Storage, search: Search, clock: Clock) -> None:
         self._storage, self._search, self._clock = storage, search, clock
@@ -60,18 +60,18 @@ class Groups:
         self._nesting = Nesting({}, {})
         self._of: dict[str, dict[str, Membership]] = defaultdict(dict)
         self._in: dict[str, set[str]] = defaultdict(set)
-        # How many devices the groups have that hold others; forgotten with any change of who is where.
+        # The number of devices of nested groups; dropped with any change of memberships.
         self._counts: dict[str, int] = {}
-        # One change of memberships at a time: an evaluation reads what it then changes.
+        # One change of memberships at a time: an evaluation reads the memberships that it then changes.
         self._lock = asyncio.Lock()
         self._finishing = Finishing()
-        #: What else rests on a group, by its name: then it is not removed. :class:`Fleet` adds to it.
+        #: Other users of a group, by its name, which prevent its removal. :class:`Fleet` adds to it.
         self.uses: list[Callable[[str], Iterable[str]]] = []
         search.documents.groups_of = self.of
         search.documents.members_of = self.members_page
 
     async def load(self) -> None:
-        """Reads what is stored."""
+        """Loads the stored groups."""
         for group in await self._records.find():
             self._groups[group.id] = group
             if group.query is not None:
@@ -100,7 +100,7 @@ class Groups:
         return found
 
     def has(self, group: str) -> bool:
-        """Whether there is such a group."""
+        """Whether the group exists."""
         return group in self._groups
 
     def list(self) -> Sequence[Group]:
@@ -112,24 +112,24 @@ class Groups:
         return await self._records.page(after=after, limit=limit)
 
     def of(self, device: str) -> Sequence[str]:
-        """The groups of a device, those that hold one of its groups included, sorted."""
+        """The groups of a device, including those that contain one of its groups, sorted."""
         direct = self._of.get(device)
         return self._nesting.closed(direct) if direct else ()
 
     def outermost_first(self, device: str) -> Sequence[str]:
-        """The same, each group before those that lie within it."""
+        """The same, each group before those inside it."""
         return sorted(self.of(device), key=lambda group: (self._nesting.depth(group), group))
 
     def memberships(self, device: str) -> Sequence[Membership]:
-        """The groups that a device is in itself, each with since when and why."""
+        """The groups that a device is in directly, each with since when and why."""
         return sorted(self._of.get(device, {}).values(), key=lambda item: item.group)
 
     def members(self, group: str) -> Sequence[str]:
-        """Ids of the devices in a group or in one that lies within it, sorted; raises NotFound."""
+        """Ids of the devices in a group or in a group inside it, sorted; raises NotFound."""
         return sorted(self._inside(group))
 
     def count(self, group: str) -> int:
-        """How many devices :meth:`members` names; raises NotFound."""
+        """The number of devices of :meth:`members`; raises NotFound."""
         found = self._counts.get(group)
         if found is None:
             found = self._counts[group] = len(self._inside(group))
@@ -143,9 +143,9 @@ class Groups:
     async def members_page(
         self, groups: Sequence[str], after: str | None = None, limit: int = 100
     ) -> tuple[Sequence[str], str | None]:
-        """The next devices that are in some of the groups or within them, and the id that continues them.
+        """The next devices that are in some of the groups or inside them, and the id for the next page.
 
-        A group that is not there has no members.
+        A missing group has no members.
         """
         inside = {name for group in groups if group in self._groups for name in self._nesting.inside[group]}
         found: set[str] = set()
@@ -175,8 +175,8 @@ class Groups:
 
         Raises:
             Refused: ``name_invalid``; QuerySyntaxError where the query cannot be read.
-            Conflict: the name is taken, or the group would lie in or ask for itself.
-            NotFound: a group that it is to lie in.
+            Conflict: the name is taken, or the group would contain itself or its query refer to itself.
+            NotFound: a group that is to contain it.
         """
         check_label(group, "group")
         if query is not None:
@@ -187,13 +187,13 @@ class Groups:
         )  # fmt: skip
         async with self._lock:
             if group in self._groups:
-                raise Conflict(f"There is a group {group!r} already", group=group)
+                raise Conflict(f"Group {group!r} exists already", group=group)
             nesting = self._checked(made)
             event = Event(type="group.created", subject=group, time=now, actor=actor, reason=reason)
             try:
                 made = await self._records.create(made, [event])
             except VersionConflict as error:
-                raise Conflict(f"There is a group {group!r} already", group=group) from error
+                raise Conflict(f"Group {group!r} exists already", group=group) from error
             self._take(made, nesting)
             await self._refresh_after(made)
         return made
@@ -210,7 +210,7 @@ class Groups:
         actor: str = "system",
         reason: str = "",
     ) -> Group:
-        """Changes what is given; a static group stays static, a dynamic one dynamic. Raises as :meth:`create` does."""
+        """Changes the given members; a static group stays static, a dynamic one dynamic. Raises as :meth:`create`."""
         if query is not None:
             parse_new(query)
         async with self._lock:
@@ -240,7 +240,7 @@ class Groups:
     async def remove(
         self, group: str, *, if_version: int | None = None, actor: str = "system", reason: str = ""
     ) -> None:
-        """Removes a group and its memberships; refused while another lies in it or asks for it."""
+        """Removes a group and its memberships; refused while another is inside it or refers to it."""
         async with self._lock:
             _expect(self.get(group), if_version)
             users = sorted(
@@ -269,20 +269,20 @@ class Groups:
             self._counts.clear()
 
     def check_static(self, group: str) -> None:
-        """Raises NotFound, or Refused where the group's query says who is in it."""
+        """Raises NotFound, or Refused where the group is dynamic."""
         if self.get(group).query is not None:
             raise Refused(
-                f"Group {group!r} is dynamic: its query says who is in it",
+                f"Group {group!r} is dynamic: its query selects its members",
                 remedy="Change its query, or the devices",
                 group=group,
             )
 
     async def add(self, group: str, devices: Iterable[str], *, actor: str = "system", reason: str = "") -> int:
-        """Puts devices into a static group; returns how many were not in it. All or none are registered: NotFound."""
+        """Adds devices to a static group; returns how many were not in it. Raises NotFound if one is not registered."""
         return await self._put(group, devices, actor, reason, add=True)
 
     async def take_out(self, group: str, devices: Iterable[str], *, actor: str = "system", reason: str = "") -> int:
-        """Takes devices out of a static group; returns how many were in it."""
+        """Removes devices from a static group; returns how many were in it."""
         return await self._put(group, devices, actor, reason, add=False)
 
     @finished
@@ -294,9 +294,9 @@ class Groups:
             if add:
                 for device in changing:
                     if await self._storage.get("device", device) is None:
-                        raise NotFound(f"Device {device!r} does not exist; nothing was put in", device=device)
+                        raise NotFound(f"Device {device!r} does not exist; no device was added", device=device)
             now = self._clock.now_ms()
-            why = reason or f"put in by {actor}"
+            why = reason or f"added by {actor}"
             joining = [Membership(device=item, group=group, since=now, why=why) for item in changing] if add else []
             leaving = [] if add else [self._of[item][group] for item in changing]
             await self._write(joining, leaving, actor, reason)
@@ -307,11 +307,11 @@ class Groups:
 
     @property
     def looks_at(self) -> frozenset[str]:
-        """The parts of documents that some dynamic group looks at."""
+        """The parts of documents that some dynamic group reads."""
         return frozenset().union(*(parts_of(clause) for clause in self._clauses.values()))
 
     async def evaluate(self, device: str, changed: frozenset[str] | None = None) -> None:
-        """Brings one device's memberships up to date after a change in some parts of its document (None: all)."""
+        """Updates one device's memberships after a change in some parts of its document (None: all)."""
         async with self._lock:
             await self._evaluate(device, changed)
 
@@ -321,13 +321,13 @@ class Groups:
             await self._refresh(frozenset(groups) or frozenset(self._clauses))
 
     async def tick(self) -> None:
-        """Evaluates the groups whose answer the passing of time may change."""
+        """Evaluates the groups whose result the passing of time may change."""
         timed = [name for name, clause in self._clauses.items() if is_timed(clause) or parts_of(clause) & TIMED]
         if timed:
             await self.refresh(*timed)
 
     async def wait_idle(self) -> None:
-        """Returns once memory has whatever was committed before the call."""
+        """Returns when memory includes everything committed before the call."""
         async with self._lock:
             return
 
@@ -345,7 +345,7 @@ class Groups:
         self._counts.clear()
 
     async def _refresh_after(self, group: Group) -> None:
-        """A new or changed group is evaluated, and with it every query that looks at groups."""
+        """Evaluates a new or changed group, and every query that refers to groups."""
         names = {name for name, clause in self._clauses.items() if "groups" in parts_of(clause)}
         await self._refresh(frozenset(names | ({group.id} if group.query is not None else set())))
 
@@ -367,7 +367,7 @@ class Groups:
         await self._write(joining, leaving, "system", "")
 
     async def _follow(self, devices: Iterable[str]) -> None:
-        """After a change of static memberships: the queries that ask for groups."""
+        """After a change of static memberships: evaluates the queries that refer to groups."""
         if "groups" in self.looks_at:
             for device in devices:
                 await self._evaluate(device, frozenset({"groups"}))
@@ -376,7 +376,7 @@ class Groups:
         first = [item for item in self._nesting.order if changed is None or parts_of(self._clauses[item]) & changed]
         if not first and self._of.get(device) is None:
             return
-        # A query that asks for groups may turn because of one before it.
+        # The result of a query that refers to groups may change because of one before it.
         wanted = {*first, *(item for item in self._nesting.order if "groups" in parts_of(self._clauses[item]))}
         order = [item for item in self._nesting.order if item in wanted]
         parts = frozenset().union(*(parts_of(self._clauses[name]) for name in order))
@@ -393,7 +393,7 @@ class Groups:
     def _compare(
         self, document: Document, order: Sequence[str], clauses: Mapping[str, Clause]
     ) -> tuple[Sequence[Membership], Sequence[Membership]]:
-        """Who joins and who leaves, in the order in which the queries look at each other."""
+        """The joins and leaves, in the order in which the queries depend on each other."""
         device = str(document["id"])
         before = self._of.get(device, {})
         direct = set(before)
@@ -445,7 +445,7 @@ class Groups:
 
 
 def _why(clause: Clause, document: Document) -> str:
-    """The clause that decided and what it saw: ``power.battery < 20 (12)``."""
+    """The clause that decided and the value it saw: ``power.battery < 20 (12)``."""
     item = deciding(explain(clause, document))
     if item.path is None:
         return item.clause

@@ -1,8 +1,9 @@
-"""Health: a score from 0 to 100 whose parts can be seen, of a device, a group or the fleet, from what is stored.
+"""Health: a score from 0 to 100 with its parts, of a device, a group or the fleet, computed from stored data.
 
-No data is not healthy: a device that was never heard of has none of what depends on it, in its score and in that of
-the fleet. The part ``anomalies`` of many devices is shown of those that were heard of: 1.0 where none has an anomaly. A
-part that does not apply to a device, such as the battery where it has none, is left out of its score instead.
+No data is not healthy: a device that was never heard from scores zero in every part that depends on its data, in its
+own score and in the fleet's. The part ``anomalies`` of many devices covers those that were heard from: 1.0 where none
+has an anomaly. A part that does not apply to a device, such as the battery where it has none, is left out of its score
+instead.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -24,9 +25,9 @@ from fleetcore.model.twin import Twin, delta
 
 #: Anomalies found within this time count.
 RECENT_MS = DAY_MS
-#: A certificate that ends sooner is not a good one.
+#: A certificate that expires sooner does not count as good.
 EXPIRY_MS = 14 * DAY_MS
-#: A battery above this is a good one; below, its part falls to 0 (percent).
+#: A battery above this is good; below, its part falls to 0 (percent).
 BATTERY_PERCENT = 20.0
 _WEIGHTS = {
     "connectivity": 30,
@@ -67,11 +68,11 @@ class FleetHealth:
         self._certificates = certificates
 
     async def fleet(self) -> Health:
-        """Over all devices that are not retired."""
+        """The health of all devices that are not retired."""
         return await self._over(self._registry.records.iterate())
 
     async def of(self, devices: Iterable[str]) -> Health:
-        """Over some devices, such as a group's; raises NotFound."""
+        """The health of some devices, such as a group's; raises NotFound."""
 
         async def each() -> AsyncIterator[Device]:
             for device in devices:
@@ -80,7 +81,7 @@ class FleetHealth:
         return await self._over(each())
 
     async def device(self, device: str) -> Health:
-        """Of one device; raises NotFound."""
+        """The health of one device; raises NotFound."""
         await self._registry.get(device)
         recent = self._clock.now_ms() - RECENT_MS
         found = [anomaly async for anomaly in self._anomalies.found_since(recent, device)]
@@ -104,7 +105,7 @@ class FleetHealth:
                 having[name] += 1
         parts = {name: round(sums[name] / having[name], 4) for name in _WEIGHTS if having[name]}
         score = _score(parts) if counts["devices"] else None
-        # Only devices that were heard of count: nothing is known of the others.
+        # Only devices that were heard from count: nothing is known of the others.
         heard = counts["devices"] - counts[Connectivity.NEVER.value]
         parts.pop("anomalies", None)
         if heard:

@@ -1,4 +1,4 @@
-"""Ids of what is made often: unique, and in the order of time."""
+"""Ids of frequent objects: unique, and in the order of time."""
 
 import os
 
@@ -6,10 +6,10 @@ _TIME_BITS = 48
 
 
 def ordered_id(now_ms: int) -> str:
-    """32 hex digits as RFC 9562 §5.7 has them (a UUID, version 7): 48 bits of time, then 74 random ones.
+    """32 hex digits in the form of RFC 9562 §5.7 (a UUID, version 7): 48 bits of time, then 74 random ones.
 
-    What is made at one time lies together in every index of a store, so that a commit of many changes writes few
-    pages; with random ids each change touches pages of its own.
+    Objects made at one time are adjacent in every index of a store, so that a commit of many changes writes few pages;
+    with random ids each change touches other pages.
     """
     time = now_ms & ((1 << _TIME_BITS) - 1)
     random = int.from_bytes(os.urandom(10), "big")

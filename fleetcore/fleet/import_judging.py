@@ -1,8 +1,8 @@
-"""What becomes of each row of an import, decided in one place for the run and for the dry run.
+"""Validates the rows of an import, in one place for the run and for the dry run.
 
-Rows are judged in the order of the file: the first row of an id registers it, a later one is the same device again
-(nothing changes) or fails, as it does where the id is registered already. A row whose gateway is neither registered nor
-in the rows before it waits until the others have been judged; what then still waits fails.
+Rows are validated in the order of the file: the first row of an id registers it, a later one either describes the same
+device again (nothing changes) or fails, as it does where the id is registered already. A row whose gateway is neither
+registered nor in the rows before it waits until the others have been validated; rows that still wait at the end fail.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ Numbered = tuple[int, object]
 
 
 class Result(StrEnum):
-    """What became of a row that did not fail."""
+    """The result of a row that did not fail."""
 
     REGISTERED = "registered"
     UNCHANGED = "unchanged"
@@ -34,7 +34,7 @@ class Result(StrEnum):
 
 @define
 class _Candidate:
-    """A row that is right by itself. ``device`` is let go of where its digest is all that is needed."""
+    """A row that is valid by itself. ``device`` is dropped where its digest is enough."""
 
     item: int
     id: str
@@ -50,7 +50,7 @@ class _Candidate:
 
 
 class _Earlier(Protocol):
-    """The devices of rows that were judged before, in any case of their ids."""
+    """The devices of earlier rows, with ids in any case."""
 
     def add(self, row: _Candidate) -> None: ...
 
@@ -64,7 +64,7 @@ class _Earlier(Protocol):
 
 
 class _Rows:
-    """Those of one part, with all that they hold."""
+    """The devices of one part, complete."""
 
     def __init__(self) -> None:
         self._rows: dict[str, _Candidate] = {}
@@ -82,7 +82,7 @@ class _Rows:
 
 
 class _Digests:
-    """Those of a whole file, in about 150 bytes each; of a million ids two look alike once in 37 million files."""
+    """The devices of a whole file, about 150 bytes each; among a million ids two collide once in 37 million files."""
 
     def __init__(self) -> None:
         self._rows: dict[int, tuple[int, bytes]] = {}
@@ -105,12 +105,12 @@ def _number(text: str) -> int:
 
 @frozen(kw_only=True)
 class Judged:
-    """Some rows of a file, judged: the devices to be registered, and what became of the other rows.
+    """Some validated rows of a file: the devices to register, and the results of the other rows.
 
     Attributes:
-        unchanged: how many are there as their rows say.
-        failed: what is wrong with others, by number.
-        waiting: numbers of those whose gateway is not known yet.
+        unchanged: how many are registered with the same content.
+        failed: the faults of others, by number.
+        waiting: the numbers of rows whose gateway is not known yet.
     """
 
     devices: Sequence[Device]
@@ -120,25 +120,25 @@ class Judged:
 
 
 def failure_of(item: int, error: FleetError) -> Failure:
-    """A failed row as an operation shows it."""
+    """A failed row in the form of an operation."""
     return Failure(item=item, about=str(error.ids.get("device") or ""), code=error.code, reason=str(error))
 
 
 @frozen
 class Checked:
-    """Rows that were looked at by themselves; what the registry holds does not matter to that."""
+    """Rows that were validated by themselves, independently of the registry."""
 
     candidates: Sequence[_Candidate]
     failed: Mapping[int, FleetError]
 
 
 def checked(registry: Registry, rows: Sequence[Numbered]) -> Checked:
-    """Looks at rows by themselves, ahead of :func:`judge`."""
+    """Validates rows by themselves, ahead of :func:`judge`."""
     return Checked(*_candidates(registry, rows))
 
 
 async def judge(registry: Registry, rows: Checked, *, last: bool = False) -> Judged:
-    """Judges rows against the registry as it is. In the ``last`` round no gateway is waited for."""
+    """Validates rows against the present registry. In the ``last`` round no row waits for a gateway."""
     candidates, failed = rows.candidates, rows.failed
     found = _judged(registry, candidates, await _stored(registry, candidates), _Rows(), last=last)
     return Judged(
@@ -211,11 +211,11 @@ def _holds(stored: Mapping[str, Record], device: str) -> bool:
 
 
 class DryRun:
-    """What an import of the rows given so far would do. It keeps no row, only what tells devices apart.
+    """What an import of the rows given so far would do. It stores only digests, no rows.
 
     Attributes:
         total: rows given so far.
-        registered, unchanged: how many would be registered, and how many are there already.
+        registered, unchanged: how many would be registered, and how many exist already.
         failures: the first that would fail; in the order of the file once :meth:`end` was called.
         reasons: how many would fail, by code.
     """
@@ -235,7 +235,7 @@ class DryRun:
 
     @property
     def result(self) -> dict[str, int]:
-        """What would become of the others, as an operation counts it."""
+        """What would become of the others, in the form of an operation's counts."""
         counts = {Result.REGISTERED: self.registered, Result.UNCHANGED: self.unchanged}
         return {str(name): number for name, number in counts.items() if number}
 
@@ -250,7 +250,7 @@ class DryRun:
             self._waiting.append(row)
 
     def end(self) -> None:
-        """No more rows: those that wait for a gateway are judged as the run does it, until nothing moves."""
+        """Ends the file: rows that wait for a gateway are validated as in the run, until nothing changes."""
         before = -1
         while self._waiting and before != self.registered:
             before = self.registered

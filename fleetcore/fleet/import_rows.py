@@ -1,7 +1,7 @@
-"""A device as a row of an import or export, and when a row and a device are the same.
+"""A device as a row of an import or export, and the comparison of a row with a device.
 
 A row is an object with ``id`` and, as :meth:`Registry.register` takes them, ``type``, ``model``, ``name``, ``tags``,
-``capabilities``, ``attributes``, ``location``, ``gateway``, ``key_id``. What is exported can be imported.
+``capabilities``, ``attributes``, ``location``, ``gateway``, ``key_id``. An export can be imported.
 """
 
 import hashlib
@@ -20,18 +20,18 @@ _CANONICAL = json.Encoder(order="sorted")
 
 
 def device_of(registry: Registry, row: object) -> Device:
-    """The device that a row describes, checked by itself: neither its id nor its gateway is looked up.
+    """The device that a row describes, validated by itself: neither its id nor its gateway is looked up.
 
     Raises:
         Refused: with the row's id in ``ids``, where it has one.
     """
     if type(row) is not dict and not isinstance(row, Mapping):
-        raise Refused("A row is an object with an id")
+        raise Refused("A row must be an object with an id")
     if not _MEMBERS.issuperset(row):
         unknown = sorted(str(name) for name in set(row) - _MEMBERS)
         raise Refused(
-            f"A row has no member {', '.join(unknown)}",
-            remedy=f"Members: {', '.join(ROW_MEMBERS)}; anything else goes into attributes",
+            f"A row cannot have {', '.join(unknown)}",
+            remedy=f"Members: {', '.join(ROW_MEMBERS)}; put anything else into attributes",
             device=row.get("id"),
         )
     given: dict[str, Any] = {name: value for name, value in row.items() if value or value not in (None, "")}
@@ -43,12 +43,12 @@ def device_of(registry: Registry, row: object) -> Device:
             if name in given:
                 given[name] = _texts(given[name], name)
         if "attributes" in given and not isinstance(given["attributes"], Mapping):
-            raise Refused("attributes is an object")
+            raise Refused("attributes must be an object")
         if "location" in given:
             given["location"] = _location(given["location"])
         for name in _TEXTS:
             if name in given and not isinstance(given[name], str):
-                raise Refused("model, name, gateway and key_id are texts")
+                raise Refused("model, name, gateway and key_id must be texts")
         return registry.checked(device, given.pop("type", "device"), **given)
     except FleetError as error:
         error.ids.setdefault("device", device)
@@ -56,7 +56,7 @@ def device_of(registry: Registry, row: object) -> Device:
 
 
 def row_of(device: Device) -> dict[str, object]:
-    """A device as a row; members that it does not have are left out."""
+    """A device as a row; empty members are left out."""
     place = device.location
     row: dict[str, object] = {
         "id": device.id,
@@ -74,7 +74,7 @@ def row_of(device: Device) -> dict[str, object]:
 
 
 def mark(device: Device) -> bytes:
-    """16 bytes that are equal for devices whose rows say the same; ``1`` and ``1.0`` are the same number."""
+    """A digest of 16 bytes, equal for devices with equal rows; ``1`` and ``1.0`` are the same number."""
     return hashlib.blake2b(_CANONICAL.encode(_whole(row_of(device))), digest_size=16).digest()
 
 
@@ -97,7 +97,7 @@ def _texts(value: object, name: str) -> list[str]:
                 break
         else:
             return list(value)
-    raise Refused(f"{name} is a list of texts")
+    raise Refused(f"{name} must be a list of texts")
 
 
 def _location(value: object) -> Location:
@@ -105,7 +105,7 @@ def _location(value: object) -> Location:
         lat, lon = value.get("lat"), value.get("lon")
         if _degrees(lat, 90) and _degrees(lon, 180):
             return Location(lat=float(lat), lon=float(lon))  # type: ignore[arg-type]  # _degrees saw numbers
-    raise Refused("location is {'lat': …, 'lon': …} in degrees")
+    raise Refused("location must be {'lat': …, 'lon': …} in degrees")
 
 
 def _degrees(value: object, most: float) -> bool:

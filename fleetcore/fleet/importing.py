@@ -1,9 +1,9 @@
 """Bulk registration: one rule for the command line, the library and the API, in bounded memory.
 
-An import is an operation whose rows lie in the store in parts. They may arrive while earlier ones are registered. A
-part is judged, its devices are registered, each with its event, and what came of its rows is counted in one commit,
-which also removes the part; so a crash repeats nothing and loses nothing. Rows whose gateway is not known yet go into
-the parts of the next round. Importing the same rows again changes nothing and is not a failure.
+An import is an operation whose rows are stored in parts. Parts may arrive while earlier ones are registered. A part is
+validated, its devices are registered, each with its event, and its results are counted in one commit, which also
+removes the part; so a crash repeats nothing and loses nothing. Rows whose gateway is not known yet go into the parts of
+the next round. Importing the same rows again changes nothing and is not a failure.
 """
 
 import asyncio
@@ -32,30 +32,30 @@ from fleetcore.model.store import Commit, Committed, Event
 KIND = "import"
 _log = logging.getLogger(__name__)
 
-#: Rows of a part: a commit of so many devices takes some 30 ms.
+#: The most rows of a part: a commit of this many devices takes some 30 ms.
 _PART = 1000
 #: How long one turn works before other operations get theirs.
 _TURN_S = 0.5
-#: A part is judged again so often where others register the same ids meanwhile.
+#: How often a part is validated again when others register the same ids meanwhile.
 _ATTEMPTS = 20
-#: Dry runs whose rows still arrive, and how long one may wait for its next rows.
+#: The most dry runs whose rows still arrive, and how long one may wait for its next rows.
 _DRY_RUNS, _DRY_RUN_S = 8, 600.0
-#: An import whose next rows do not come for so long has all that it gets.
+#: An import without its next rows for this long is complete.
 _OPEN_MS = 3_600_000
 
 
 @frozen(kw_only=True)
 class Progress:
-    """How far an import is; kept as the operation's ``spec``.
+    """The progress of an import; stored as the operation's ``spec``.
 
     Attributes:
-        open: rows are still to come.
-        round: 1 for the rows as they came, then one for those that waited for a gateway, and so on.
+        open: whether more rows will come.
+        round: 1 for the rows as they came, 2 for those that waited for a gateway, and so on.
         next, end: the next part of the round, and how many it has.
         at: rows of the next part that are done.
         waiting: parts of the next round so far.
         moved: whether this round registered a device.
-        last: whether what waits fails.
+        last: whether rows that wait fail now.
     """
 
     open: bool = False
@@ -70,13 +70,13 @@ class Progress:
 
 @frozen
 class _Part:
-    """The rows of a part, and what is seen of them without looking elsewhere.
+    """The rows of a part, and the result of their own validation.
 
     Attributes:
-        judged, registrations: what became of them by what was registered when they were read, and what stores that;
-            for a part that is read while the one before it is written.
-        removals: the registry's count when they were judged: a device that it removes since may be one of them, or
-            their gateway.
+        judged, registrations: their results by the registry when they were read, and the commit for them; for a part
+        that is read while the one before it is written.
+        removals: the registry's count of removals at that time: a device removed since may be one of them, or their
+        gateway.
     """
 
     rows: Sequence[Numbered]
@@ -87,7 +87,7 @@ class _Part:
 
 
 class Importing:
-    """Starts imports and works on them, tells what one would do, and reads the registry out."""
+    """Starts and runs imports, makes dry runs, and exports the registry."""
 
     def __init__(self, storage: Storage, clock: Clock, registry: Registry, operations: Operations) -> None:
         self._storage, self._clock = storage, clock
@@ -110,9 +110,9 @@ class Importing:
         return run
 
     async def check_part(self, rows: Sequence[object], *, of: str | None, more: bool) -> tuple[str, DryRun]:
-        """The same for a file that comes in parts: the name by which it goes on, and what is known so far.
+        """The same for a file that comes in parts: the name to continue it by, and the result so far.
 
-        Raises NotFound for a name that is not known, or is no longer.
+        Raises NotFound for an unknown or expired name.
         """
         now = self._clock.monotonic_s()
         for name, (_, since) in list(self._dry_runs.items()):
@@ -137,7 +137,7 @@ class Importing:
     async def start(
         self, rows: Sequence[object], *, more: bool = False, actor: str = "system", reason: str = ""
     ) -> Operation:
-        """Starts an import and returns at once; with ``more`` others follow by :meth:`add`."""
+        """Starts an import and returns at once; with ``more`` other rows follow by :meth:`add`."""
         now = self._clock.now_ms()
         operation = Operation(
             id=uuid4().hex,
@@ -158,7 +158,7 @@ class Importing:
         return evolve(operation, version=done.versions[0])
 
     async def add(self, operation: str, rows: Sequence[object], *, more: bool = False) -> Operation:
-        """The next rows of an import that was started with ``more``; the last call is without.
+        """Adds the next rows to an import that was started with ``more``; the last call is without.
 
         Raises:
             NotFound: there is no such import.
@@ -171,7 +171,7 @@ class Importing:
             progress = _progress(found)
             if found.state is not OperationState.RUNNING or progress is None or not progress.open:
                 raise Conflict(
-                    "The import takes no more rows",
+                    "The import is complete and takes no more rows",
                     code="illegal_transition",
                     remedy="Start another",
                     operation=operation,
@@ -183,7 +183,7 @@ class Importing:
         return evolve(grown, version=done.versions[0])
 
     async def run(self) -> None:
-        """Works on imports without the pause between ticks, for ever; owned by the supervisor."""
+        """Runs imports without the pause between ticks, forever; the supervisor owns it."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -195,7 +195,7 @@ class Importing:
         self._ahead.pop(operation, None)
 
     def _lock(self, operation: str) -> asyncio.Lock:
-        # Between rows that arrive and rows that are done: both change the operation's record.
+        # Arriving rows and finished rows both change the operation's record.
         return self._locks.of(operation)
 
     async def _turn(self, operation: Operation) -> bool:
@@ -230,7 +230,7 @@ class Importing:
         return await self._end(operation)
 
     async def _register(self, operation: Operation, progress: Progress, allowed: int) -> Operation:
-        """One part, or as much of it as the rate allows."""
+        """Handles one part, or as much of it as the rate allows."""
         name = _part(operation.id, progress.round, progress.next)
         part = await self._part(operation.id, name)
         rows = part.rows[progress.at : progress.at + allowed]
@@ -267,7 +267,7 @@ class Importing:
                 try:
                     done = await self._commit(change, judged.devices, operation, following)
                 except Conflict:
-                    # Others registered one of these ids, or the operation was cancelled, in between.
+                    # Others registered one of these ids, or the operation was cancelled, meanwhile.
                     if attempt == _ATTEMPTS - 1:
                         raise
                     continue
@@ -277,10 +277,10 @@ class Importing:
     async def _commit(
         self, change: Commit, devices: Sequence[Device], operation: Operation, following: str | None
     ) -> Committed:
-        """Commits, and judges the next part meanwhile: the store writes in a thread of its own.
+        """Commits, and validates the next part meanwhile: the store writes in a separate thread.
 
-        What is judged so does not know the devices of this commit. One that is in both parts makes the next commit
-        conflict, and a row whose gateway is among them waits; either is judged again.
+        That validation does not know the devices of this commit. A device in both parts makes the next commit conflict,
+        and a row whose gateway is among them waits; either is validated again.
         """
         commit = self._finishing.start(self._stored(change, devices))
         await asyncio.sleep(0)
@@ -288,12 +288,12 @@ class Importing:
             try:
                 self._ahead[operation.id] = (following, await self._judged(await self._read(following), operation))
             except FleetError as error:
-                # It is read again when its turn has come, and fails then if it must.
+                # It is read again at its turn, and may fail then.
                 _log.info("The next part of import %s cannot be read ahead: %s", operation.id, error)
         return await asyncio.shield(commit)
 
     async def _stored(self, change: Commit, devices: Sequence[Device]) -> Committed:
-        """Commits registrations and tells of them, also where the caller is cancelled."""
+        """Commits registrations and calls their listeners, even if the caller is cancelled."""
         done = await self._storage.commit(change)
         for device in devices:
             self._registry.registered(device)
@@ -330,7 +330,7 @@ class Importing:
         return ended
 
     async def _change(self, old: Operation, new: Operation, more: Commit | None = None) -> Operation:
-        """Stores the operation; where it was changed in between, gives what it became."""
+        """Stores the operation; where it was changed meanwhile, returns the changed one."""
         try:
             done = await self._storage.commit(self._operations.records.changing(old, new) + (more or Commit()))
         except Conflict:
@@ -338,7 +338,7 @@ class Importing:
         return evolve(new, version=done.versions[0])
 
     async def _undo(self, operation: Operation, _actor: str, _reason: str) -> None:
-        """Lets go of the rows of a cancelled import."""
+        """Drops the rows of a cancelled import."""
         progress = _progress(operation)
         if progress is not None:
             names = [_part(operation.id, progress.round, number) for number in range(progress.next, progress.end)]
@@ -347,7 +347,7 @@ class Importing:
         self._let_go(operation.id)
 
     async def export(self, after: str | None = None) -> AsyncIterator[Mapping[str, object]]:
-        """Every device as a row, in the order of ids, beginning after one."""
+        """Every device as a row, in the order of ids, starting after a given id."""
         async for device in self._registry.records.iterate(after=after):
             yield row_of(device)
 
@@ -358,7 +358,7 @@ def _progress(operation: Operation) -> Progress | None:
 
 
 def _with(operation: Operation, rows: Sequence[object], now: int) -> tuple[Operation, dict[str, bytes | None]]:
-    """An import with more rows, and their parts; raises Refused for more than an operation may have."""
+    """An import with more rows, and their parts; raises Refused for more rows than an operation may have."""
     progress = _progress(operation)
     assert progress is not None
     total = operation.total + len(rows)

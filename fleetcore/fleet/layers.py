@@ -1,4 +1,4 @@
-"""Layered desired state: which layers a device has, what they give together, and where each leaf comes from."""
+"""Layered desired state: a device's layers, their merged document, and the layer of each leaf."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,20 +18,20 @@ from fleetcore.model.twin import Json, Section, Twin, equal, leaves, merge_patch
 
 _RANK = {LayerKind.FLEET: 0, LayerKind.GROUP: 1, LayerKind.POLICY: 2}
 
-#: The key of desired state under which the fleet itself speaks to its devices: whom to trust, when to renew. Who could
-#: write it could make devices trust a CA of their own.
+#: The key of desired state that only the fleet itself writes: CAs to trust, renewals. Write access to it would be
+#: enough to make devices trust another CA.
 OURS = "fleetcore"
 
-#: Merges a patch into a section: checks limits, moves version and times; the twin's own rule.
+#: Merges a patch into a section: checks limits, sets version and times; the same rule as for twins.
 Patch = Callable[[Section, Json, int], Section]
 
 
 def check_not_ours(patch: Json) -> None:
-    """Raises Refused where a patch speaks in the fleet's own name."""
+    """Raises Refused where a patch sets the fleet's own key."""
     if OURS in patch:
         raise Refused(
             f"The key {OURS!r} of desired state is the fleet's own",
-            remedy="It follows from the CAs: fleetcore ca rotate, fleetcore ca renew-devices",
+            remedy="The CAs determine it: fleetcore ca rotate, fleetcore ca renew-devices",
             pointer=f"/{OURS}",
         )
 
@@ -40,19 +40,19 @@ class Layers:
     """All layers, in memory and in the store. Open it with :meth:`load`.
 
     Attributes:
-        groups_of: a device's groups, those around them included, the outermost first; :class:`Fleet` sets it.
+        groups_of: a device's groups, including those that contain them, the outermost first; :class:`Fleet` sets it.
     """
 
     def __init__(self, storage: Storage, clock: Clock, patched: Patch) -> None:
         self._storage, self._clock, self._patched = storage, clock, patched
         self.records = Repository(storage, "layer", Layer)
         self._layers: dict[str, Layer] = {}
-        # What was committed and what is in memory change together for every waiter.
+        # The commit and the memory change together for every waiter.
         self._lock = asyncio.Lock()
         self.groups_of: Callable[[str], Sequence[str]] = lambda _device: ()
 
     async def load(self) -> None:
-        """Reads what is stored."""
+        """Loads the stored layers."""
         self._layers = {layer.id: layer for layer in await self.records.find()}
 
     def get(self, layer: str) -> Layer:
@@ -93,7 +93,7 @@ class Layers:
         actor: str = "system",
         reason: str = "",
     ) -> Layer:
-        """Merges a patch into a layer, which is made where there is none; its devices follow.
+        """Merges a patch into a layer, which is created if missing; its devices follow.
 
         Raises:
             Refused: the key ``fleetcore`` without ``ours``, a group layer without a group, a fleet layer with one, a
@@ -104,7 +104,7 @@ class Layers:
         if not ours:
             check_not_ours(patch)
         if (kind is LayerKind.FLEET) is not (group is None) and kind is not LayerKind.POLICY:
-            raise Refused(f"A {kind} layer has {'no' if kind is LayerKind.FLEET else 'a'} group")
+            raise Refused(f"A {kind} layer must have {'no' if kind is LayerKind.FLEET else 'a'} group")
         now = self._clock.now_ms()
 
         async def load() -> Layer:
@@ -130,7 +130,7 @@ class Layers:
         return made
 
     async def remove(self, layer: str, *, actor: str = "system", reason: str = "") -> Layer:
-        """Removes a layer; its devices fall back to what is below it."""
+        """Removes a layer; its devices fall back to the layers below it."""
         async with self._lock:
             old = self.get(layer)
             data = {"group": old.group} if old.group else {}
@@ -142,12 +142,12 @@ class Layers:
         return old
 
     async def wait_idle(self) -> None:
-        """Returns once memory has whatever was committed before the call."""
+        """Returns when memory includes everything committed before the call."""
         async with self._lock:
             return
 
     def effective(self, device: str, own: Section) -> tuple[Json, Mapping[str, int]]:
-        """All layers over each other: the document, and when each leaf was set in the layer that it comes from."""
+        """All layers merged: the document, and when each leaf was set in its layer."""
         layers = self.of(device)
         if not layers:
             return own.document, own.times
@@ -160,7 +160,7 @@ class Layers:
         return document, {at: times.get(at, 0) for at in there}
 
     def origins(self, twin: Twin) -> Mapping[str, Origin]:
-        """Where each desired leaf of a device comes from, by pointer."""
+        """The layer of each desired leaf of a device, by pointer."""
         found: dict[str, Origin] = {}
         parts: Iterable[tuple[str, Section, Mapping[str, str]]] = (
             *((item.id, item.section, item.by) for item in self.of(twin.device)),
@@ -178,7 +178,7 @@ def _strength(layer: Layer) -> tuple[int, int, str]:
 
 
 def authors(by: Mapping[str, str], before: Section, after: Section, actor: str) -> dict[str, str]:
-    """Who set each leaf: ``actor`` where it is new or has another value now."""
+    """Who set each leaf: ``actor`` where it is new or has changed."""
     old = leaves(before.document)
     new = leaves(after.document)
     return {at: by.get(at, "") if at in old and equal(old[at], value) else actor for at, value in new.items()}

@@ -1,8 +1,8 @@
-"""Retiring a device: one rule, whichever way it is asked for.
+"""Retiring a device: one rule for every front end.
 
 One commit moves the lifecycle, revokes every credential and starts the rest as an operation; then the device's sessions
-end. The rest has no bound: queued commands are cancelled and open firmware executions ended, step by step, also after
-a crash.
+end. The rest may be long: queued commands are cancelled and open firmware executions ended, step by step, also after a
+crash.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ KIND = "retirement"
 
 
 class Lifecycles:
-    """Moves devices through their lifecycle. Retiring is more than a move, so every front end comes here."""
+    """Moves devices through their lifecycle. Retiring includes more than the move, so every front end uses this."""
 
     def __init__(
         self,
@@ -36,18 +36,18 @@ class Lifecycles:
         self._registry, self._security, self._operations = registry, security, operations
         self._commands, self._campaigns = commands, campaigns
         self._finishing = Finishing()
-        # Half of it is not a state that a device may be in.
+        # A device must never be half retired.
         operations.handle(KIND, self._leave, stops=False)
 
     async def move(
         self, device: str, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""
     ) -> Device:
-        """Moves the lifecycle; moving to where it is does nothing.
+        """Moves the lifecycle; moving to the present state does nothing.
 
-        When a retired device is returned, none of its credentials is accepted, its sessions were told to end, and
+        When it returns a retired device, none of its credentials is accepted, its sessions were told to end, and
         nothing is queued or offered to it any more.
 
-        Retiring that has begun is done to its end, also where the caller is cancelled.
+        Retiring completes even if the caller is cancelled.
 
         Raises NotFound, IllegalTransition, VersionConflict.
         """

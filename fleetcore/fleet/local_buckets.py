@@ -1,8 +1,8 @@
-"""Buckets of a time zone's days and hours, put together from buckets that a store makes in UTC.
+"""Buckets of a time zone's days and hours, combined from a store's buckets in UTC.
 
-A bucket begins where the time on the wall, counted from 1970-01-01 00:00, is a multiple of its length: one of 24 hours
-is a day of the calendar, with 23 or 25 hours where the clock is changed. A bucket that is longer than the change goes
-on over it; an hour that the clock runs through twice is two buckets of one hour.
+A bucket begins where the local time, counted from 1970-01-01 00:00, is a multiple of its length: one of 24 hours is a
+calendar day, with 23 or 25 hours at a change of the clock. A bucket longer than the change continues over it; an hour
+that the clock runs through twice is two buckets of one hour.
 """
 
 import math
@@ -25,7 +25,7 @@ async def local_buckets(
 ) -> list[Bucket]:
     """The first buckets, at most ``limit``, of the points with ``start <= time < end`` (ms).
 
-    Each is start (ms, UTC), count, min, max, mean, sum, first and last. Empty ones are left out.
+    Each is start (ms, UTC), count, min, max, mean, sum, first and last. Empty buckets are left out.
     """
     newest = (await storage.latest([series]))[0]
     last = end if newest is None else min(end, newest.time + 1)
@@ -34,7 +34,7 @@ async def local_buckets(
         return []
     found: list[_Columns] = []
     count, past = 0, list[Span]()
-    # From before the first point, for the bucket that it is in may have begun under another offset.
+    # From before the first point, for its bucket may have begun under another offset.
     for span in spans(zone, first - 2 * bucket_ms, last):
         past.append(span)
         begin = max(span.begin, first)
@@ -56,19 +56,19 @@ async def _first_time(storage: Storage, series: int, start: int, end: int) -> in
 
 
 def _starts(time: Int64, past: Sequence[Span], bucket_ms: int) -> Int64:
-    """Where the bucket of each time in the last span begins, in UTC."""
+    """The start of the bucket of each time in the last span, in UTC."""
     span, before = past[-1], past[-2] if len(past) > 1 else None
     keys: Int64 = (time + span.offset) // bucket_ms
     starts = np.maximum(keys * bucket_ms - span.offset, span.begin)
     if before is not None:
-        # The clock was put back: what it shows once more belongs to buckets that have begun.
+        # The clock was put back: the repeated hour belongs to buckets that have begun.
         for key in np.unique(keys[keys <= _last_key(before, bucket_ms)]).tolist():
             starts[keys == key] = _start(key, past, bucket_ms)
     return starts
 
 
 def _start(key: int, past: Sequence[Span], bucket_ms: int) -> int:
-    """The first moment of a bucket of the last span, which may be in a span before it."""
+    """The start of a bucket of the last span, which may be in a span before it."""
     span, earlier = past[-1], past[:-1]
     if earlier and abs(span.offset - earlier[-1].offset) < bucket_ms and key <= _last_key(earlier[-1], bucket_ms):
         return _start(key, earlier, bucket_ms)
@@ -76,7 +76,7 @@ def _start(key: int, past: Sequence[Span], bucket_ms: int) -> int:
 
 
 def _last_key(span: Span, bucket_ms: int) -> int:
-    """The bucket that a span ends in."""
+    """The bucket in which a span ends."""
     return (span.end - 1 + span.offset) // bucket_ms
 
 
@@ -85,11 +85,11 @@ def _together(starts: Int64, parts: Aggregates) -> _Columns:
 
 
 def _merged(found: Sequence[_Columns]) -> _Columns:
-    """Spans in their order; the bucket that goes on over a change of offset is in two of them."""
+    """Spans in order; a bucket that continues over a change of offset is in two of them."""
     if len(found) == 1:
         return found[0]
     start, count, *values = (np.concatenate(column) for column in zip(*found, strict=True))
-    order = np.argsort(start, kind="stable")  # by time within a bucket, which its first and last go by
+    order = np.argsort(start, kind="stable")  # by time within a bucket, for its first and last
     low, high, total, first, last = (column[order] for column in values)
     return _joined(start[order], count[order], low, high, total, first, last)
 

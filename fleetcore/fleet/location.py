@@ -1,4 +1,4 @@
-"""Where devices are: the newest position by event time, whatever the order of arrival."""
+"""Positions of devices: the newest by event time, in any order of arrival."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +25,7 @@ class Position:
 
 
 class Locations:
-    """Takes positions in and answers where a device is."""
+    """Stores positions and returns a device's newest one."""
 
     def __init__(self, storage: Storage, clock: Clock, limits: Limits) -> None:
         self._clock, self._limits = clock, limits
@@ -37,16 +37,16 @@ class Locations:
         return None if found is None else found.location
 
     def first(self, device: str, location: Location, actor: str) -> Commit:
-        """What sets a new device's position, to be part of its registration."""
+        """The commit that sets a new device's position, to be part of its registration."""
         now = self._clock.now_ms()
         set_now = Location(lat=location.lat, lon=location.lon, time=now, source="manual")
         put = self._records.put(Position(device=device, location=set_now))
         return Commit(puts=(put,)) + _updated(device, set_now, now, actor)
 
     async def placing(self, device: str, location: Location, actor: str) -> Commit:
-        """What sets a device's position by hand, to be part of a larger commit.
+        """The commit that sets a device's position by hand, to be part of a larger commit.
 
-        A newer reading, from the device or an operator, replaces it; a reading from the future stays.
+        A newer reading, from the device or an operator, replaces it; it does not replace a reading from the future.
         """
         now = self._clock.now_ms()
         set_now = Location(lat=location.lat, lon=location.lon, time=now, source="manual")
@@ -59,7 +59,7 @@ class Locations:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """What a device says about where it is."""
+        """Registers the handlers for devices' reports of their positions."""
         return {messages.LOCATION: self._told}
 
     async def _told(self, request: Request, body: Many) -> Outcome:
@@ -68,7 +68,7 @@ class Locations:
     async def update(
         self, device: str, positions: Sequence[messages.Position], refused: Sequence[PointRefusal] = ()
     ) -> Outcome:
-        """Positions of a device (wire.md §5.2): the newest counts, and those from the future join the ``refused``."""
+        """Positions of a device (wire.md §5.2): the newest counts, and those from the future go to ``refused``."""
         now = self._clock.now_ms()
         good: list[Location] = []
         bad = list(refused)
@@ -81,14 +81,14 @@ class Locations:
                 good.append(_location(position, now))
         bad.sort(key=lambda point: point.index)
         if not good:
-            return Rejected(code=bad[0].code, reason="No position could be taken", refused=tuple(bad))
+            return Rejected(code=bad[0].code, reason="No position could be stored", refused=tuple(bad))
         newest = max(good, key=lambda item: item.time or 0)
 
         async def load() -> Position:
             return await self._records.get(device) or Position(device=device, location=newest)
 
         def step(old: Position) -> tuple[Position, Sequence[Event]] | None:
-            # Of two readings of one time the first stands.
+            # Of two readings with the same time the first stays.
             if old.version and (old.location.time or 0) >= (newest.time or 0):
                 return None
             return evolve(old, location=newest), _updated(device, newest, now, device).events

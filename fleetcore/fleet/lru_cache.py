@@ -1,4 +1,4 @@
-"""A bounded memory of what was decided lately, so that a device or an operator that asks again costs no work again."""
+"""A bounded cache of recent decisions, so that a repeated request from a device or an operator is cheap."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -8,7 +8,7 @@ V = TypeVar("V")
 
 
 class LruCache(Generic[V]):
-    """The last ``limit`` values by key; the longest unused goes first. Keys are digests or ids, never secrets."""
+    """The last ``limit`` values by key; the least recently used goes first. Keys are digests or ids, never secrets."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -18,24 +18,24 @@ class LruCache(Generic[V]):
         return len(self._values)
 
     def get(self, key: bytes | str) -> V | None:
-        """The value, which is now the latest used, or None."""
+        """The value, which is now the most recently used, or None."""
         value = self._values.get(key)
         if value is not None:
             self._values.move_to_end(key)
         return value
 
     def put(self, key: bytes | str, value: V) -> None:
-        """Remembers a value."""
+        """Stores a value."""
         self._values[key] = value
         self._values.move_to_end(key)
         if len(self._values) > self._limit:
             self._values.popitem(last=False)
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Removes all values."""
         self._values.clear()
 
     def forget(self, chosen: Callable[[V], bool]) -> None:
-        """Forgets every value that ``chosen`` picks."""
+        """Removes every value for which ``chosen`` is true."""
         for key in [key for key, value in self._values.items() if chosen(value)]:
             del self._values[key]

@@ -1,4 +1,4 @@
-"""What a mirror sends: the present state of an entity, and which entities there are."""
+"""The content of a mirror: the current state of an entity, and the list of entities."""
 
 import functools
 import hashlib
@@ -36,7 +36,7 @@ _KINDS: dict[Facet, str] = {
 
 #: The attribute of a device that came from another fleet: the ids of the fleets that it came through.
 VIA = "fleetcore_via"
-#: A device that came through so many is mirrored no further.
+#: A device that came through this many fleets is not mirrored further.
 MAX_HOPS = 3
 
 
@@ -67,7 +67,7 @@ async def _none(_device: str) -> Sequence[CertificateRecord]:
     return ()
 
 
-#: Devices that are looked at together.
+#: How many devices are read together.
 _PAGE = 500
 
 
@@ -75,11 +75,11 @@ class Entities:
     """The fleet, as mirrors see it.
 
     Args:
-        certificates: those with which a device gets in now; without it no device has one.
-        mirror: the name of the mirror that sees it so.
-        located: whether a device's position is told.
-        selects: whether a device is mirrored; one that is not is as if it were gone. None: all are.
-        fleet: the id of this fleet: what came through it already is not sent again.
+        certificates: those that give a device access now; without it devices have none.
+        mirror: the name of the mirror that reads it.
+        located: whether positions are sent.
+        selects: whether a device is mirrored; one that is not counts as missing. None: all are.
+        fleet: the id of this fleet: devices that came through it are not sent again.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class Entities:
         self._certificates = certificates
 
     async def body(self, key: EntityKey) -> MirrorBody | None:
-        """The entity as it is now; None where there is none (any more)."""
+        """The current state of the entity; None where it does not exist (any more)."""
         return (await self.bodies([key])).get(key)
 
     async def bodies(self, keys: Sequence[EntityKey]) -> Mapping[EntityKey, MirrorBody]:
-        """The entities as they are now; those that are not there (any more) are left out."""
+        """The current states of the entities, without those that do not exist (any more)."""
         devices = await self._devices({key.device for key in keys if key.device is not None})
         ids = {facet: [key.id for key in keys if key.facet == facet] for facet in FACETS}
         twins = await self._twins.get_many([each for each in ids["twin"] if each in devices])
@@ -125,7 +125,8 @@ class Entities:
                     twin = twins[key.id]
                     reported = twin.reported.document
                     if devices[key.id].home != self._mirror:
-                        # A word of the device on one side is not to be heard on another: by it the device has arrived.
+                        # A device's report on one side must not appear on another: it would mean that the device has
+                        # arrived.
                         reported = without_cutover(reported)
                     found[key] = TwinBody(desired=twin.desired.document, reported=reported)
                 case "job" if key.device in devices and key.id in executions:
@@ -171,7 +172,7 @@ class Entities:
         return [each for each, device in found.items() if device.home == self._mirror]
 
     async def homed(self, after: str | None) -> tuple[Sequence[EntityKey], str | None]:
-        """The twins of the next devices that are connected to the mirror's hub, and where it goes on."""
+        """The twins of the next devices that are connected to the mirror's hub, and the start of the next page."""
         page = await self._registry.records.page(ref=("home", self._mirror), after=after, limit=_PAGE)
         return [EntityKey("twin", device.id) for device in page.items], page.after
 
@@ -186,10 +187,10 @@ class Entities:
         return functools.partial(self.take, actor=actor)
 
     async def take(self, key: EntityKey, old: Json, new: Json, *, actor: str) -> None:
-        """Brings the shared part of an entity (:mod:`.shared_state`) from one document to another.
+        """Changes the shared part of an entity (:mod:`.shared_state`) from one document to another.
 
         Raises:
-            Refused: the fleet does not have such a thing: it is too large, has a name that is none, or is its own.
+            Refused: the fleet cannot have this content: it is too large, has an invalid name, or is the fleet's own.
         """
         reason = "it was changed at the hub"
         if key.facet == "twin":
@@ -203,6 +204,6 @@ class Entities:
         await self._registry.change(key.id, patch=patch, actor=actor, reason=reason, **members)
 
     async def page(self, facet: Facet, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
-        """The next entities of a facet by key; all together are a snapshot, beside which changes are marked."""
+        """The next entities of a facet by key; all pages are a snapshot, while changes are marked separately."""
         found = await self._storage.find(_KINDS[facet], after=after, limit=limit)
         return [EntityKey(facet, record.key) for record in found.items], found.after

@@ -1,4 +1,4 @@
-"""How groups hang together: which lie within which, and which queries ask for which. Neither may go in a circle."""
+"""The nesting of groups and the references between their queries. Neither may contain a cycle."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -12,7 +12,7 @@ _GROUPS = ("groups",)
 
 
 def asked_for(clause: Clause) -> frozenset[str]:
-    """The groups that a query names."""
+    """The groups that a query refers to."""
     names: set[object] = set()
     for leaf in leaves(clause):
         if leaf.path == _GROUPS:
@@ -25,7 +25,7 @@ def asked_for(clause: Clause) -> frozenset[str]:
 
 
 class Nesting:
-    """All groups at a moment; raises Conflict or NotFound where they cannot be so."""
+    """All groups at one moment; raises Conflict or NotFound where they are not valid together."""
 
     def __init__(self, groups: Mapping[str, Group], clauses: Mapping[str, Clause]) -> None:
         self._groups = groups
@@ -38,7 +38,7 @@ class Nesting:
         for name, above in self._above.items():
             for outer in above:
                 inside[outer].add(name)
-        # A query that asks for a group looks at all that lies within it.
+        # A query that refers to a group reads all groups inside it.
         needs = {
             name: {item for asked in asked_for(clause) for item in inside.get(asked, ())}
             for name, clause in clauses.items()
@@ -48,11 +48,11 @@ class Nesting:
         except CycleError as error:
             circle = " → ".join(error.args[1])
             raise Conflict(
-                f"The groups' queries ask for each other in a circle: {circle}",
+                f"The groups' queries refer to each other in a cycle: {circle}",
                 code="illegal_transition",
-                remedy="Take one of them out of the circle",
+                remedy="Remove one of them from the cycle",
             ) from None
-        #: Dynamic groups, each after those that its query looks at.
+        #: Dynamic groups, each after those that its query refers to.
         self.order = [name for name in order if name in clauses]
         self.inside = inside
 
@@ -64,9 +64,9 @@ class Nesting:
             for outer in self._groups[here].within:
                 if outer == name:
                     raise Conflict(
-                        f"Group {name!r} would lie within itself",
+                        f"Group {name!r} would contain itself",
                         code="illegal_transition",
-                        remedy="Take one of the groups out of the circle",
+                        remedy="Remove one of the groups from the cycle",
                         group=name,
                     )
                 if outer not in found:
@@ -75,11 +75,11 @@ class Nesting:
         return tuple(found)
 
     def depth(self, group: str) -> int:
-        """How many groups the group lies in."""
+        """The number of groups that contain the group."""
         return len(self._above.get(group, ()))
 
     def closed(self, direct: Iterable[str]) -> Sequence[str]:
-        """The groups and all that they lie in, sorted."""
+        """The groups and all groups that contain them, sorted."""
         every = set(direct)
         for name in tuple(every):
             every.update(self._above.get(name, ()))

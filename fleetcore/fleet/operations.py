@@ -1,6 +1,6 @@
-"""Operations: long work in small steps, each kept, so that it resumes after a crash, can be watched and be stopped.
+"""Operations: long work in small stored steps, so that it resumes after a crash, and can be watched and stopped.
 
-A step may be repeated after a crash, so what is done to an item must be idempotent; each kind says how it is.
+A step may be repeated after a crash, so the work on an item must be idempotent; each kind documents how it is.
 """
 
 import asyncio
@@ -22,41 +22,40 @@ from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.operation import Failure, Operation, OperationState
 from fleetcore.model.store import Commit, Event
 
-#: Does some items of an operation; gives the failures by their place among them. An error that it raises stops the
-#: step, to be tried again.
+#: Does some items of an operation; returns the failures by index. An exception stops the step, which is tried again.
 Handler = Callable[[Operation, Sequence[Any]], Awaitable[Mapping[int, FleetError]]]
 
-#: Moves an operation on that goes by its own clock rather than item by item: gives it as it stands now, or None where
-#: nothing has changed. What it does must be idempotent. Where it raises Unavailable or PluginError, the operation says
-#: that it waits for that, and goes on later.
+#: Advances an operation that follows its own clock instead of items: returns its new state, or None where nothing has
+#: changed. It must be idempotent. Where it raises Unavailable or PluginError, the operation reports that it waits for
+#: that, and continues later.
 Driver = Callable[[Operation, Sequence[Any]], Awaitable[Operation | None]]
 
-#: Works on an operation for about a turn and commits itself how far it is; says whether it came any further.
+#: Runs an operation for about a turn and commits its progress itself; returns whether there was any.
 Worker = Callable[[Operation], Awaitable[bool]]
 
-#: Takes back what a cancelled operation has under way: by whom and why. Gives the operation as it stands then, or None
-#: where nothing of it has changed. It may be asked again.
+#: Undoes the unfinished work of a cancelled operation, with the actor and the reason. Returns the operation's new
+#: state, or None where nothing has changed. It may be called again.
 Undo = Callable[[Operation, str, str], Awaitable[Operation | None]]
 
-#: The index entry of cancelled operations that have not been taken back yet.
+#: The index entry of cancelled operations whose work is not undone yet.
 _UNDOING = ("undo", "yes")
 
-#: How often a caller that waits for such an operation looks, seconds.
+#: The interval at which a caller that waits for such an operation polls, seconds.
 _LOOK_S = 0.2
 
-#: Items between two records of how far it is; so many may be repeated after a crash.
+#: How many items lie between two records of the progress; so many may be repeated after a crash.
 _STEP = 1000
 #: How long one turn works on one operation before others get theirs.
 _TURN_S = 0.5
-#: Failures that are kept with their reasons.
+#: How many failures are stored with their reasons.
 MAX_FAILURES = 1000
-#: Items of one operation.
+#: The most items of one operation.
 MAX_ITEMS = 1_000_000
-#: How long an operation waits whose plugin fails, seconds; what is not ready says itself for how long.
+#: How long an operation waits when its plugin fails, seconds; an error that gives a retry time overrides it.
 _AGAIN_S = 5.0
-#: How long the others wait for a turn at most before they have their next, seconds.
+#: How long a hanging turn may delay the others' next turn, seconds.
 _HANGS_S = 1.0
-#: Tokens that a rate may save up: a second's worth, at least one item.
+#: The tokens that a rate may accumulate: a second's worth, at least one item.
 _SAVED_S = 1.0
 
 
@@ -85,13 +84,13 @@ class Operations:
         self._items: dict[str, Sequence[object]] = {}
         self._saved: dict[str, tuple[float, float]] = {}
         self._working: dict[str, asyncio.Task[object]] = {}
-        #: When one that waits for something is driven again, on the monotonic clock.
+        #: When an operation that waits is tried again, on the monotonic clock.
         self._again_s: dict[str, float] = {}
-        # One turn at a time: a caller that waits for an operation may work on it beside the supervisor.
+        # One turn at a time: a caller that waits for an operation may run it concurrently with the supervisor.
         self._turns = KeyedLocks()
 
     def handle(self, kind: str, handler: Handler, *, undo: Undo | None = None, stops: bool = True) -> None:
-        """Says how an item of a kind is done, and what a cancelled operation of the kind takes back.
+        """Registers how items of a kind are done, and how a cancelled operation of the kind is undone.
 
         ``stops``: whether one may be cancelled at all.
         """
@@ -105,11 +104,11 @@ class Operations:
     def drive(
         self, kind: str, driver: Driver, *, undo: Undo | None = None, pauses: bool = True, follows: bool = False
     ) -> None:
-        """Says how an operation of a kind goes on by itself, and what a cancelled one takes back.
+        """Registers how an operation of a kind advances by itself, and how a cancelled one is undone.
 
         Args:
             pauses: whether one may be paused.
-            follows: a paused one gets its turns too: it follows what is under way, and begins nothing more.
+            follows: a paused one still gets turns: it tracks work in progress, and starts nothing more.
         """
         self._drivers[kind] = driver
         if not pauses:
@@ -120,7 +119,7 @@ class Operations:
             self._undo[kind] = undo
 
     def work(self, kind: str, worker: Worker, *, undo: Undo | None = None) -> None:
-        """Says what works on an operation of a kind that keeps its own items, and what a cancelled one takes back."""
+        """Registers what runs operations of a kind that stores its own items, and how a cancelled one is undone."""
         self._workers[kind] = worker
         if undo is not None:
             self._undo[kind] = undo
@@ -136,7 +135,7 @@ class Operations:
         actor: str = "system",
         reason: str = "",
     ) -> Operation:
-        """Keeps the items and returns at once; raises Refused for too many or a rate that is none.
+        """Stores the items and returns at once; raises Refused for too many items or an invalid rate.
 
         A second call with the same ``key`` returns the first operation.
         """
@@ -162,11 +161,11 @@ class Operations:
         actor: str = "system",
         reason: str = "",
     ) -> tuple[Operation, Commit]:
-        """An operation and what starts it, to be part of a larger commit. Raises as :meth:`start` does."""
+        """An operation and the commit that starts it, to be part of a larger commit. Raises as :meth:`start`."""
         if len(items) > MAX_ITEMS:
             raise Refused(f"An operation has at most {MAX_ITEMS} items", code="limit_exceeded", limit=MAX_ITEMS)
         if rate_per_s is not None and not 0 < rate_per_s <= 1e6:
-            raise Refused("A rate is a number of items a second above 0")
+            raise Refused("A rate must be a number of items a second above 0")
         now = self._clock.now_ms()
         operation = Operation(
             id=uuid4().hex if key is None else _keyed(key),
@@ -207,12 +206,12 @@ class Operations:
         return sorted(found, key=lambda operation: operation.created, reverse=True)
 
     async def cancel(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
-        """Stops before the next item. What was done stays done, but for what the kind takes back.
+        """Stops before the next item. Finished items stay done, except those that the kind undoes.
 
-        A turn that it has now is ended first, since that may still begin something. Where the process is killed before
-        all is taken back, :meth:`tick` goes on with that.
+        A running turn is ended first, since it may still start items. If the process is killed before all is undone,
+        :meth:`tick` continues.
 
-        Raises Conflict where it has ended otherwise, or is of a kind that is always done to its end.
+        Raises Conflict where it has another end state, or is of a kind that always runs to the end.
         """
         now = self._clock.now_ms()
 
@@ -229,8 +228,8 @@ class Operations:
 
         ended = await self.records.change(operation, step)
         if (hanging := self._working.get(operation)) is not None:
-            await end_tasks(hanging)  # what it does may be done again
-            await self._storage.commit(Commit())  # what it had given to the store before is done now
+            await end_tasks(hanging)  # its work may be repeated
+            await self._storage.commit(Commit())  # the commits that it passed to the store are done now
         if ended.undo is not None:
             return await self._take_back(operation)
         await self._forget(operation)
@@ -242,19 +241,19 @@ class Operations:
             if ended.undo is None:
                 return ended
             undone = await self._undo[ended.kind](ended, ended.undo["actor"], ended.undo["reason"]) or ended
-            # After it, which may look at the items.
+            # Afterwards, since undoing may read the items.
             await self._forget(name)
             return await self.records.change(name, lambda old: (evolve(undone, undo=None, version=old.version), []))
 
     async def pause(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
-        """Begins nothing more of it until :meth:`resume`; what is under way comes to its end.
+        """Starts no more items until :meth:`resume`; items in progress finish.
 
-        Raises Conflict where it has ended, or is of a kind that is always done to its end.
+        Raises Conflict where it has ended, or is of a kind that always runs to the end.
         """
         return await self._held(operation, reason or f"paused by {actor}", "paused", actor, reason)
 
     async def resume(self, operation: str, *, actor: str = "system", reason: str = "") -> Operation:
-        """Goes on with a paused one. Raises Conflict where it has ended."""
+        """Resumes a paused operation. Raises Conflict where it has ended."""
         return await self._held(operation, None, "resumed", actor, reason)
 
     async def _held(self, operation: str, paused: str | None, verb: str, actor: str, reason: str) -> Operation:
@@ -273,7 +272,7 @@ class Operations:
         return await self.records.change(operation, step)
 
     async def items(self, operation: str) -> Sequence[object]:
-        """What an operation is about, as long as it has not ended."""
+        """The items of an operation, as long as it has not ended."""
         items = self._items.get(operation)
         if items is None:
             kept = await self._storage.blob(blob_of(operation))
@@ -281,7 +280,7 @@ class Operations:
         return items
 
     async def tick(self) -> None:
-        """Gives every running operation its turn, and takes back what those have under way that were cancelled."""
+        """Gives every running operation its turn, and undoes the unfinished work of cancelled ones."""
         running = await self.records.find(ref=("state", OperationState.RUNNING))
         for operation in [*await self.records.find(ref=_UNDOING), *running]:
             known = any(operation.kind in kinds for kinds in (self._handlers, self._drivers, self._workers))
@@ -290,7 +289,7 @@ class Operations:
                 self._working[operation.id] = asyncio.create_task(work, name=f"operation {operation.id}")
         if not self._working:
             return
-        # A turn that hangs, at a hub for example, does not keep the others from theirs.
+        # A turn that hangs, at a hub for example, does not block the others.
         await asyncio.wait(self._working.values(), timeout=_HANGS_S)
         ended = {name: task for name, task in self._working.items() if task.done()}
         for name in ended:
@@ -305,7 +304,7 @@ class Operations:
         self._working.clear()
 
     async def run(self, operation: str) -> Operation:
-        """Works until an operation has ended, for callers without a supervisor; its rate holds."""
+        """Works until an operation has ended, for callers without a supervisor; its rate applies."""
         while (current := await self.get(operation)).state is OperationState.RUNNING:
             moved = await self.turn(operation)
             if current.kind in self._drivers or not moved:
@@ -315,7 +314,7 @@ class Operations:
         return current
 
     async def turn(self, name: str) -> bool:
-        """Works on one operation for a while, rather than wait for the next tick; False where it can only wait."""
+        """Runs one operation for a while without waiting for the next tick; False where it can only wait."""
         async with self._turns.of(name):
             operation = await self.get(name)
             if operation.state is not OperationState.RUNNING:
@@ -378,7 +377,7 @@ class Operations:
                 return
 
     def allowed(self, operation: Operation) -> int:
-        """How many items the rate allows now: a bucket of tokens."""
+        """How many items the rate allows now: a token bucket."""
         if operation.rate_per_s is None:
             return _STEP
         now = self._clock.monotonic_s()
@@ -424,19 +423,19 @@ class Operations:
 
 
 def check_plan(plan: str | None, now: str, count: int, cap: int) -> None:
-    """Whether what is to be done now is what was planned, and for no more devices than are allowed.
+    """Checks that the present work is the planned one, and within the cap.
 
     Args:
-        plan: the digest that was looked at, or None: none was.
-        now: the digest of what would be done.
+        plan: the digest of the confirmed plan, or None without one.
+        now: the digest of the present plan.
 
     Raises Conflict (``plan_changed``) or Refused (``limit_exceeded``).
     """
     if plan is not None and plan != now:
         raise Conflict(
-            f"The plan was for other devices or something else; {count} are selected now",
+            f"The plan was for other devices or another request; {count} are selected now",
             code="plan_changed",
-            remedy="Plan again and look at it",
+            remedy="Make a new plan and check it",
         )
     if count > cap:
         raise Refused(
@@ -453,5 +452,5 @@ def _keyed(key: str) -> str:
 
 
 def blob_of(operation: str) -> str:
-    """The name of the blob that holds an operation's items."""
+    """The name of the blob with an operation's items."""
     return f"operation/{operation}"

@@ -1,10 +1,10 @@
-"""Operators: their tokens and their grants. There is no first password: the shell's owner makes the first token.
+"""Operators: their tokens and their grants. There is no initial password: the shell's owner makes the first token.
 
-A token is 256 random bits, shown once and kept as SHA-256: it cannot be guessed, and a slow hash on every request would
-be a way to keep the server busy. It always ends; the longest life is a year.
+A token is 256 random bits, returned once and stored as SHA-256: it cannot be guessed, and a slow hash on every request
+would let requests overload the server. It always expires, after at most a year.
 
-What a token may do is remembered from its first use on, and forgotten with each change of tokens and grants: all of
-them are written here, in :meth:`Operators._write`. What lives longer than a request holds a :class:`RightsWatch`.
+A token's rights are cached from its first use on, and dropped with each change of tokens and grants: all of them are
+written in :meth:`Operators._write`. An object that outlives a request holds a :class:`RightsWatch`.
 """
 
 import asyncio
@@ -38,21 +38,21 @@ from fleetcore.query.fitting import parse_new
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-#: ``fc_pat_<id>_<43 characters>``; secret scanners know it by its prefix.
+#: ``fc_pat_<id>_<43 characters>``; secret scanners recognise the prefix.
 _TOKEN = re.compile(r"fc_pat_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 _SECRET_BYTES = 32  # 43 characters of base64url
 DEFAULT_DAYS = 90.0
 MAX_DAYS = 366.0
-#: How exactly the last use is known: each note of it is a commit.
+#: The precision of the last use: each record of it is a commit.
 _USED_MS = 60_000
-#: Tokens whose rights are remembered, those unused for longest go first. Only tokens that are good get in.
+#: How many tokens have their rights cached; the least recently used go first. Only valid tokens enter.
 _REMEMBERED = 10_000
 _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
 @frozen(kw_only=True)
 class NewToken:
-    """A token as it is shown once, with what is kept of it."""
+    """A new token as it is returned once, with its stored record."""
 
     token: str
     record: OperatorToken
@@ -60,7 +60,7 @@ class NewToken:
 
 @frozen(kw_only=True)
 class _Known:
-    """A token that was verified, and what it may do."""
+    """A verified token, and its rights."""
 
     id: str
     expires: int
@@ -72,10 +72,10 @@ def _principal(item: OperatorToken | RoleGrant) -> Pairs:
 
 
 class RightsWatch:
-    """What an event stream, or a request that waits, has of its token: whether the token's rights hold to the last.
+    """Watches the token of an event stream, or of a request that waits: whether its rights still hold.
 
-    Made by :meth:`Operators.watch`; a context manager. :meth:`rights` gives them as they are now, and :meth:`first`
-    stops waiting as soon as they may have changed: a token or grant was written, or the token has expired.
+    Made by :meth:`Operators.watch`; a context manager. :meth:`rights` gives the current rights, and :meth:`first` stops
+    waiting as soon as they may have changed: a token or grant was written, or the token has expired.
     """
 
     def __init__(self, operators: "Operators", token: str, clock: Clock) -> None:
@@ -92,18 +92,18 @@ class RightsWatch:
         self._operators._watches.discard(self)
 
     def touch(self) -> None:
-        """The rights may have changed."""
+        """Notes that the rights may have changed."""
         self._changed.set()
 
     async def rights(self) -> Rights:
-        """What the token may do now; raises NotAuthenticated."""
+        """The token's current rights; raises NotAuthenticated."""
         self._changed.clear()
         return await self._operators.authenticate(self._token)
 
     async def first(self, *others: Coroutine[Any, Any, object]) -> None:
-        """Returns when another one of these ends, or the rights may have changed; the rest is cancelled then.
+        """Returns when one of these ends, or the rights may have changed; the others are then cancelled.
 
-        What the others return or raise is not told: the caller looks again.
+        Their results and exceptions are dropped: the caller looks again.
         """
         try:
             await first_of(*others, self._changed.wait(), self._expiry())
@@ -111,14 +111,14 @@ class RightsWatch:
             self._changed.clear()  # the caller asks for them now
 
     async def _expiry(self) -> None:
-        """Returns when the token ends by itself; at once where it has ended."""
+        """Returns when the token expires; at once where it has."""
         with contextlib.suppress(NotAuthenticated):
             left_ms = await self._operators.expires(self._token) - self._clock.now_ms()
             await self._clock.sleep(left_ms / 1000)
 
 
 class Operators:
-    """Makes, verifies and revokes tokens; gives and takes roles."""
+    """Makes, verifies and revokes tokens; grants and revokes roles."""
 
     def __init__(self, storage: Storage, search: Search, clock: Clock) -> None:
         self._storage, self._search, self._clock = storage, search, clock
@@ -126,18 +126,18 @@ class Operators:
         self.grant_records = Repository(storage, "role_grant", RoleGrant, refs=_principal)
         #: By the SHA-256 of the whole token.
         self._known: LruCache[_Known] = LruCache(_REMEMBERED)
-        #: How many writes have ended: what was read before one is not remembered after it.
+        #: The number of finished writes: data read before one is not cached after it.
         self._writes = 0
         self._watches: set[RightsWatch] = set()
         self._finishing = Finishing()
-        #: Token → when it was used last, ms, to the minute; and the tokens of which :meth:`flush` has to write it yet.
+        #: Token → its last use, ms, to the minute; and the tokens whose last use :meth:`flush` has yet to write.
         self._used: dict[str, int] = {}
         self._unwritten: set[str] = set()
 
     async def _write(self, work: Coroutine[Any, Any, T]) -> T:
-        """A change of tokens or grants: once it is committed nothing is remembered from before it.
+        """Changes tokens or grants: once committed, nothing read before it stays in the cache.
 
-        Also where its caller is cancelled, for the commit is not.
+        This also holds where the caller is cancelled, for the commit is not.
         """
         return await self._finishing.run(self._written(work))
 
@@ -161,10 +161,10 @@ class Operators:
         actor: str = "system",
         reason: str = "",
     ) -> NewToken:
-        """A token that carries the principal's grants; the only time that it is seen.
+        """A token with the principal's grants; its secret is returned only here.
 
         Raises:
-            Refused: ``name_invalid``; an unknown permission; a life that is not positive or longer than a year.
+            Refused: ``name_invalid``; an unknown permission; a lifetime that is not positive or longer than a year.
         """
         check_label(principal, "principal")
         if not 0 < days <= MAX_DAYS:
@@ -200,12 +200,12 @@ class Operators:
         return self.with_use(await self.token_records.need(token_id))
 
     def with_use(self, record: OperatorToken) -> OperatorToken:
-        """A token as it is stored with its last use, which may not be written yet."""
+        """A stored token with its last use, which may not be written yet."""
         used = self._used.get(record.id)
         return record if used is None else evolve(record, last_used=max(used, record.last_used or 0))
 
     async def revoke_token(self, token_id: str, *, actor: str = "system", reason: str = "") -> OperatorToken:
-        """Ends a token at once; ending it again does nothing. Raises NotFound."""
+        """Revokes a token at once. Repeating it changes nothing. Raises NotFound."""
         now = self._clock.now_ms()
 
         def step(old: OperatorToken) -> tuple[OperatorToken, list[Event]] | None:
@@ -224,18 +224,18 @@ class Operators:
         return self.with_use(await self._write(self.token_records.change(token_id, step)))
 
     async def authenticate(self, token: str) -> Rights:
-        """Who shows this token and what they may do now; raises NotAuthenticated, always in the same words.
+        """The principal of this token and its current rights; raises NotAuthenticated, always with the same message.
 
         Reads only: the use of the token is noted in memory and written by :meth:`flush`.
         """
         return (await self._verified(token)).rights
 
     async def expires(self, token: str) -> int:
-        """When the token ends by itself, ms; raises NotAuthenticated."""
+        """When the token expires, ms; raises NotAuthenticated."""
         return (await self._verified(token)).expires
 
     def watch(self, token: str) -> RightsWatch:
-        """For what lives longer than a request: see there."""
+        """A :class:`RightsWatch`, for an object that outlives a request."""
         return RightsWatch(self, token, self._clock)
 
     async def _verified(self, token: str) -> _Known:
@@ -271,7 +271,7 @@ class Operators:
         return _Known(id=record.id, expires=record.expires, rights=rights)
 
     async def flush(self) -> None:
-        """Writes when tokens were used; what cannot be written now, such as on a full disk, is tried the next time."""
+        """Writes when tokens were used; what cannot be written now, as on a full disk, is retried next time."""
         for name in sorted(self._unwritten):
             used = self._used[name]
             self._unwritten.discard(name)
@@ -293,9 +293,10 @@ class Operators:
     async def grant(
         self, principal: str, role: str, *, scope: str = "", actor: str = "system", reason: str = ""
     ) -> RoleGrant:
-        """Gives a role within a scope: ``group:NAME``, a fleet query, or nothing for the whole fleet.
+        """Grants a role within a scope: ``group:NAME``, a fleet query, or nothing for the whole fleet.
 
-        The same grant again is the one that is there. Raises Refused for no role, QuerySyntaxError for no query.
+        The same grant again returns the existing one. Raises Refused for an unknown role, QuerySyntaxError for an
+        invalid query.
         """
         check_label(principal, "principal")
         try:
@@ -327,7 +328,7 @@ class Operators:
         return await self.grant_records.find(ref=None if principal is None else ("principal", principal))
 
     async def withdraw(self, grant: str, *, actor: str = "system", reason: str = "") -> None:
-        """Takes a grant back: what its principal does from now on, streams that are open too, is without it.
+        """Revokes a grant: from now on its principal acts without it, also in open streams.
 
         Raises NotFound.
         """

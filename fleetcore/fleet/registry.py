@@ -1,4 +1,4 @@
-"""The registry: which devices there are, what was decided about them, and who decided it."""
+"""The registry: devices, decisions about them, and who made them."""
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -28,7 +28,7 @@ _SETTABLE = frozenset({"name", "model", "tags", "capabilities", "attributes", "l
 
 
 def _unique(device: Device) -> Pairs:
-    # Ids are case-sensitive, but two that differ in case alone would be one file, one host name, one mistake.
+    # Ids are case-sensitive, but two that differ only in case would be one file and one host name.
     return [(_CASEFOLD, device.id.casefold())]
 
 
@@ -46,9 +46,9 @@ def _registered(device: Device, actor: str, reason: str) -> Event:
 
 
 def taken(device: str) -> Conflict:
-    """What registering a device raises whose id is registered already."""
+    """The error for registering a device whose id is registered already."""
     return Conflict(
-        f"Device {device!r} is registered already, or an id that differs from it in case alone",
+        f"Device {device!r} is registered already, or an id that differs from it only in case",
         remedy="Choose another id, or change the existing device instead",
         device=device,
     )
@@ -72,23 +72,23 @@ class Registry:
         self.records = Repository(storage, "device", Device, unique=_unique, refs=_refs)
         self._listeners: list[Callable[[Device], None]] = []
         self._removal_listeners: list[Callable[[str], None]] = []
-        #: How many devices were erased: what was judged before may have known one of them.
+        #: The number of erased devices: results computed before may include one of them.
         self.removals = 0
         self._finishing = Finishing()
 
     def on_change(self, callback: Callable[[Device], None]) -> None:
-        """``callback(device)`` is called after each committed change, from the event loop; not for its version.
+        """Calls ``callback(device)`` after each committed change, from the event loop; not if only the version changed.
 
         Also where the caller of the change is cancelled meanwhile.
         """
         self._listeners.append(callback)
 
     def on_removal(self, callback: Callable[[str], None]) -> None:
-        """``callback(device)`` is called after a device was erased, from the event loop."""
+        """Calls ``callback(device)`` after a device was erased, from the event loop."""
         self._removal_listeners.append(callback)
 
     async def remove(self, commit: Commit, device: str) -> None:
-        """Commits what erases a device for good, its record with it; also where the caller is cancelled."""
+        """Commits the erasure of a device with its record; also where the caller is cancelled."""
 
         async def removed() -> None:
             await self._storage.commit(commit)
@@ -161,7 +161,7 @@ class Registry:
         gateway: str | None = None,
         key_id: str | None = None,
     ) -> Device:
-        """The record that :meth:`register` would store; raises what it raises but for a taken id."""
+        """The record that :meth:`register` would store; raises the same, except for a taken id."""
         record = self.checked(
             device,
             type,
@@ -192,7 +192,7 @@ class Registry:
         gateway: str | None = None,
         key_id: str | None = None,
     ) -> Device:
-        """The same where nothing is looked up: whether the gateway is registered is for the caller to see."""
+        """The same without look-ups: the caller checks that the gateway is registered."""
         check_device_id(device)
         check_label(type, "type")
         self._check(
@@ -223,10 +223,10 @@ class Registry:
         )
 
     def registration(self, device: Device, *, actor: str = "system", reason: str = "") -> Commit:
-        """What registers a prepared device and places it, to be part of a larger commit.
+        """The commit that registers a prepared device and sets its position, to be part of a larger commit.
 
-        Afterwards comes :meth:`registered`. The commit raises VersionConflict where the id is taken, Conflict where one
-        that differs in case alone is.
+        Call :meth:`registered` afterwards. The commit raises VersionConflict where the id is taken, Conflict where it
+        differs from another only in case.
         """
         return self.registrations([device], actor=actor, reason=reason)
 
@@ -244,11 +244,11 @@ class Registry:
         return Commit(puts=tuple(puts), events=tuple(events))
 
     async def holders(self, devices: Iterable[str]) -> Mapping[str, Record]:
-        """The records of devices whose ids are these or differ in case alone, by the casefolded id."""
+        """The records of devices with these ids in any case, by the casefolded id."""
         return await self._storage.holders(_CASEFOLD, [device.casefold() for device in devices])
 
     def registered(self, device: Device) -> None:
-        """A registration was committed: tells the listeners."""
+        """Calls the listeners after a registration was committed."""
         self._changed(device)
 
     def _check(self, device: str, members: Mapping[str, Any]) -> None:
@@ -260,12 +260,12 @@ class Registry:
             check_label(members["model"], "model")
         name = members.get("name")
         if name is not None and not (isinstance(name, str) and len(name) <= _MAX_NAME_LENGTH):
-            raise Refused(f"A device's name is a text of up to {_MAX_NAME_LENGTH} characters", code="name_invalid")
+            raise Refused(f"A device's name must be a text of up to {_MAX_NAME_LENGTH} characters", code="name_invalid")
         if name is not None:
             check_text(name, "/name")
         if "attributes" in members:
             if not isinstance(members["attributes"], Mapping):
-                raise Refused("attributes is an object")
+                raise Refused("attributes must be an object")
             check_document(members["attributes"], self._limits)
             check_size(dict(members["attributes"]), self._limits)
         if members.get("gateway") is not None and members["gateway"] == device:
@@ -286,7 +286,7 @@ class Registry:
         return await self.records.find(ref=ref, where=where, limit=limit)
 
     async def leaves(self, gateway: str) -> Sequence[Device]:
-        """The devices that the gateway speaks for."""
+        """The leaves of a gateway."""
         return await self.records.find(ref=("gateway", gateway))
 
     async def change(
@@ -301,7 +301,7 @@ class Registry:
     ) -> Device:
         """Changes descriptive members (name, model, tags, attributes, location, gateway …) in one commit.
 
-        A location is also the device's position from now on, until a newer reading replaces it.
+        A location is also the device's position, until a newer reading replaces it.
 
         Args:
             patch: merged into the attributes (RFC 7396), where ``attributes`` replaces them.
@@ -392,11 +392,11 @@ class Registry:
     async def move(
         self, device: str, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""
     ) -> Device:
-        """Moves the lifecycle; moving to where it is does nothing. To ``retired`` only :meth:`Lifecycles.move` goes.
+        """Moves the lifecycle; moving to the present state does nothing. For ``retired`` use :meth:`Lifecycles.move`.
 
         Raises NotFound, IllegalTransition, VersionConflict.
         """
-        assert to is not Lifecycle.RETIRED, "retiring has a rule of its own"
+        assert to is not Lifecycle.RETIRED, "retiring has a separate method"
 
         def step(old: Device) -> tuple[Device, Sequence[Event]] | None:
             return self._move(old, to, if_version, actor, reason)
@@ -406,7 +406,7 @@ class Registry:
     def moving(
         self, device: Device, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""
     ) -> Commit | None:
-        """What moves a device, to be part of a larger commit; afterwards comes :meth:`moved`. None: it is there.
+        """The commit that moves a device, to be part of a larger one; afterwards call :meth:`moved`. None: no move.
 
         Raises IllegalTransition, VersionConflict; the commit raises VersionConflict where the device changes meanwhile.
         """
@@ -414,7 +414,7 @@ class Registry:
         return None if move is None else self.records.changing(device, move[0]) + Commit(events=tuple(move[1]))
 
     def moved(self, device: Device) -> None:
-        """A move was committed: tells the listeners."""
+        """Calls the listeners after a move was committed."""
         self._changed(device)
 
     def _move(
@@ -436,11 +436,11 @@ class Registry:
         return evolve(old, lifecycle=to, updated=now), (event,)
 
     async def activate(self, device: str) -> None:
-        """The first authenticated message makes a registered or provisioned device active."""
+        """Activates a registered or provisioned device at its first authenticated message."""
 
         def step(old: Device) -> tuple[Device, Sequence[Event]] | None:
             if old.lifecycle not in (Lifecycle.REGISTERED, Lifecycle.PROVISIONED):
-                return None  # it was suspended, quarantined or retired in between: that stays
+                return None  # it was suspended, quarantined or retired meanwhile: that stays
             return self._move(old, Lifecycle.ACTIVE, None, device, "first authenticated message")
 
         await self._finishing.run(self._told(self.records.change(device, step)))

@@ -1,4 +1,4 @@
-"""Releases: firmware whose manifest was verified against the trust root, and whose image is here."""
+"""Releases: firmware whose manifest is verified against the trust root, and whose image is stored."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -18,7 +18,7 @@ def _refs(release: Release) -> Pairs:
 
 
 class Releases:
-    """Takes releases in and finds them again. A release never changes."""
+    """Stores releases and finds them. A release never changes."""
 
     def __init__(self, storage: Storage, clock: Clock, root: TrustRoot) -> None:
         self._storage, self._clock, self._root = storage, clock, root
@@ -29,12 +29,12 @@ class Releases:
     async def add(
         self, envelope: object, *, allow_downgrade: bool = False, actor: str = "system", reason: str = ""
     ) -> Release:
-        """Verifies a manifest for every model that it names, and keeps it. The same again changes nothing.
+        """Verifies a manifest for every model that it names, and stores it. The same again changes nothing.
 
         Raises:
             Refused: ``signature_invalid``, ``manifest_expired``, ``trust_expired``, ``trust_invalid`` without a trust
                 root, ``size_mismatch``; ``rollback_refused`` for a seq below the name's highest, unless allowed.
-            NotFound: ``artifact_unknown``; the image comes first.
+            NotFound: ``artifact_unknown``; upload the image first.
             Conflict: another image has that name and seq.
         """
         trust, now = self._root.need(), self._clock.now_ms()
@@ -43,7 +43,7 @@ class Releases:
         image = await self._storage.artifact(manifest.sha256)
         if image is None:
             raise NotFound(
-                f"The image {manifest.sha256} is not here",
+                f"The image {manifest.sha256} is not stored",
                 code="artifact_unknown",
                 remedy="Upload it first: fleetcore firmware upload",
             )
@@ -55,7 +55,7 @@ class Releases:
             raise Refused(
                 f"{manifest.name} is at seq {highest}, and {manifest.seq} is below it",
                 code="rollback_refused",
-                remedy="Sign it under a higher seq, or say --allow-downgrade; devices refuse to go back all the same",
+                remedy="Sign it under a higher seq, or use --allow-downgrade; devices still refuse to go back",
             )
         record = Release(
             id=key,
@@ -90,7 +90,7 @@ class Releases:
             if kept.manifest_sha256 == manifest.digest:
                 return kept
             raise Conflict(
-                f"Release {key!r} is there and is something else", remedy="Sign it under the next seq", release=key
+                f"Release {key!r} exists with other content", remedy="Sign it under the next seq", release=key
             ) from None
 
     async def get(self, release: str) -> Release:

@@ -1,9 +1,9 @@
-"""New certificates for many devices, in waves: asked for by their twins, followed in the inventory, stopped in time.
+"""New certificates for many devices, in waves: requested in their twins, tracked in the inventory, stopped in time.
 
-A device is asked by ``desired.fleetcore.renew``, whose value is the operation's id; it renews with a new key, and has
-done so once a certificate that was issued after the asking has connected. A wave begins when the one before is done,
-and all ends where too many fail. After a crash the wave under way is judged anew from the inventory, and asking twice
-changes nothing.
+A device is asked by ``desired.fleetcore.renew``, whose value is the operation's id. It renews with a new key, and is
+done once a certificate issued after the request has connected. A wave starts when the one before is done, and
+everything stops when too many fail. After a crash the current wave is evaluated again from the inventory, and asking
+twice changes nothing.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ from fleetcore.query.fitting import parse_new
 from fleetcore.wire.strict_json import dumps
 
 KIND = "renewal"
-#: Without more words it reaches at most so many devices, as a bulk command does.
+#: The default cap on the devices, as for a bulk command.
 CAP = 1000
-#: A device that is asked has so long, seconds: those that sleep come back within a day.
+#: The time that a device has, seconds: sleeping devices come back within a day.
 TIMEOUT_S = 86_400.0
 _SAMPLE = 10
-#: How long one turn asks and looks before others get theirs, seconds.
+#: How long one turn works before others get theirs, seconds.
 _TURN_S = 0.3
 _POINTER = f"/{OURS}/renew"
 
@@ -42,11 +42,11 @@ _RENEWED = frozenset({CertificateState.ACTIVE, CertificateState.SUPERSEDED})
 
 @frozen(kw_only=True)
 class RenewalPlan:
-    """Whom a renewal would ask; ``plan`` names exactly these devices.
+    """The devices that a renewal would ask; ``plan`` identifies exactly these.
 
     Attributes:
         waves: how many devices each wave asks.
-        skipped: selected devices without a living certificate, which have none to renew.
+        skipped: selected devices without a valid certificate, which have none to renew.
     """
 
     plan: str
@@ -59,11 +59,11 @@ class RenewalPlan:
 
 @frozen(kw_only=True)
 class _Progress:
-    """Where an operation stands; kept in its ``spec``.
+    """The progress of an operation, in its ``spec``.
 
     Attributes:
         begun: when each wave so far began, ms since the epoch.
-        done, failed: of the waves before the one under way.
+        done, failed: in the waves before the current one.
     """
 
     waves: tuple[int, ...]
@@ -74,25 +74,25 @@ class _Progress:
     failed: int = 0
 
     def spec(self) -> dict[str, object]:
-        """As it is kept."""
+        """The stored form."""
         return {_STORED.get(name, name): getattr(self, name) for name in _MEMBERS}
 
     @classmethod
     def of(cls, spec: Mapping[str, object]) -> "_Progress":
-        """As it was kept."""
+        """From the stored form."""
         found = {name: spec[_STORED.get(name, name)] for name in _MEMBERS}
         lists = {name: tuple(cast("Sequence[int]", found[name])) for name in ("waves", "begun")}
         return cls(**{**found, **lists})  # type: ignore[arg-type]  # as written by spec()
 
 
 _MEMBERS = ("waves", "timeout_ms", "max_failed", "begun", "done", "failed")
-#: Members whose name in a stored ``spec`` is another one.
+#: Members with another name in a stored ``spec``.
 _STORED = {"max_failed": "most_failed"}
 
 
 @define
 class _Wave:
-    """The wave under way, in memory: how many were asked, and what became of them by their place."""
+    """The current wave, in memory: how many were asked, and the results by index."""
 
     number: int
     asked: int = 0
@@ -101,7 +101,7 @@ class _Wave:
 
 
 class Renewals:
-    """Plans, starts and drives renewals."""
+    """Plans, starts and runs renewals."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Renewals:
         self._security, self._twins, self._operations = security, twins, operations
         self._registry, self._search, self._clock = registry, search, clock
         self._waves: dict[str, _Wave] = {}
-        # Devices that were asked have their time by the clock, which goes on.
+        # The devices' time runs by the clock, even while it is paused.
         operations.drive(KIND, self._drive, undo=self._unask, pauses=False)
 
     async def plan(
@@ -127,14 +127,14 @@ class Renewals:
         waves: Sequence[str] = WAVES,
         cap: int = CAP,
     ) -> RenewalPlan:
-        """Whom it would ask.
+        """The devices it would ask.
 
         Args:
-            where, devices: a query or ids; neither is everybody, with ``outdated``.
-            outdated: only devices without a living certificate of the CA that signs now.
-            waves: sizes, or shares as ``10%``; what is left comes in a last wave.
+            where, devices: a query or ids; neither means all devices, with ``outdated``.
+            outdated: only devices without a valid certificate of the CA that signs now.
+            waves: sizes, or shares as ``10%``; the rest comes in a last wave.
 
-        Raises Refused where nothing or both say whom, for a wave that is none; NotFound for an unknown device.
+        Raises Refused where none or both select devices, or for an invalid wave; NotFound for an unknown device.
         """
         chosen, skipped = await self._chosen(where, devices, outdated=outdated)
         sizes = wave_sizes(waves, len(chosen))
@@ -165,15 +165,15 @@ class Renewals:
         """Starts it and returns at once; its ``done`` counts devices that have renewed or failed.
 
         Args:
-            rate_per_s: at most so many devices are asked a second.
-            timeout_s: a device that has not renewed after so long has failed.
-            max_failed: more failures than this share of the devices in the waves begun stop it.
-            plan: what :meth:`plan` gave: then it asks exactly these devices, or none.
+            rate_per_s: the most devices asked in a second.
+            timeout_s: a device that has not renewed after this time has failed.
+            max_failed: more failures than this share of the devices in the started waves stop it.
+            plan: the result of :meth:`plan`: then it asks exactly these devices, or none.
 
         Raises as :meth:`plan`; Conflict ``plan_changed``; Refused ``limit_exceeded`` beyond the cap.
         """
         if not 0 <= max_failed <= 1 or not 0 < timeout_s <= 366 * 86_400:
-            raise Refused("max_failed is a share from 0 to 1, timeout_s a number of seconds up to a year")
+            raise Refused("max_failed must be a share from 0 to 1, timeout_s a number of seconds up to a year")
         chosen, _ = await self._chosen(where, devices, outdated=outdated)
         sizes = wave_sizes(waves, len(chosen))
         check_plan(plan, _digest(chosen, sizes), len(chosen), cap)
@@ -189,7 +189,7 @@ class Renewals:
         chosen, _ = await self._chosen(None, (device,), outdated=False)
         if not chosen:
             raise Conflict(
-                f"Device {device!r} has no living certificate",
+                f"Device {device!r} has no valid certificate",
                 code="illegal_transition",
                 remedy="Let it enrol: fleetcore enrollment token create --device …",
                 device=device,
@@ -197,13 +197,13 @@ class Renewals:
         return await self.start(devices=(device,), timeout_s=timeout_s, actor=actor, reason=reason)
 
     async def _unask(self, operation: Operation, _actor: str, _reason: str) -> None:
-        """Takes the asking back from the devices that have not renewed."""
+        """Withdraws the request from the devices that have not renewed."""
         for device in await self._asked(operation.id):
             await self._withdraw(operation.id, device)
         self._waves.pop(operation.id, None)
 
     async def _asked(self, operation: str) -> list[str]:
-        """The devices whose twin asks by this operation and that have not said that they obeyed."""
+        """The devices whose twin has this operation's request and that have not confirmed it."""
         found = []
         for device in await self._operations.items(operation):
             twin = await self._twins.get(str(device))
@@ -215,10 +215,10 @@ class Renewals:
 
     async def _chosen(self, where: str | None, devices: Sequence[str], *, outdated: bool) -> tuple[list[str], int]:
         if where is not None and devices:
-            raise Refused("Say which devices: either by a query or by their ids")
+            raise Refused("Select the devices by a query or by their ids, not both")
         if where is None and not devices and not outdated:
             raise Refused(
-                "Say which devices: by a query, by their ids, or those with certificates of an older CA (outdated)"
+                "Select the devices: by a query, by their ids, or those with certificates of an older CA (outdated)"
             )
         issuer = self._security.authority.issuer
         holders: dict[str, bool] = {}
@@ -243,7 +243,7 @@ class Renewals:
         progress = _Progress.of(operation.spec)
         now = self._clock.now_ms()
         if not progress.begun:
-            # Kept before the first is asked, so that after a crash no answer is taken for an older one.
+            # Stored before the first device is asked, so that after a crash an older answer does not count.
             return evolve(operation, spec=evolve(progress, begun=(now,)).spec())
         number = len(progress.begun) - 1
         wave = self._waves.get(operation.id)
@@ -268,7 +268,7 @@ class Renewals:
             wave.asked += 1
             found = await self._registry.find(device)
             if found is None or found.lifecycle is Lifecycle.RETIRED:
-                wave.ended[place] = _failure(progress, place, device, "device_unknown", "it is gone")
+                wave.ended[place] = _failure(progress, place, device, "device_unknown", "the device no longer exists")
                 continue
             patch = {OURS: {"renew": operation.id}}
             await self._twins.desire(device, patch, ours=True, actor=operation.actor, reason=operation.reason)
@@ -276,7 +276,7 @@ class Renewals:
     async def _look(
         self, operation: Operation, progress: _Progress, wave: _Wave, members: Sequence[str], until: float
     ) -> None:
-        """Looks at those without an end, going on where the last turn stopped."""
+        """Checks those without an end state, continuing where the last turn stopped."""
         now, begun = self._clock.now_ms(), progress.begun[-1]
         for _ in range(wave.asked):
             place = wave.looked % wave.asked
@@ -313,7 +313,7 @@ class Renewals:
         reached = sum(progress.waves[: wave.number + 1])
         if all_failed > progress.max_failed * reached and self._stops(progress, wave, members, all_failed):
             for place in range(wave.asked):
-                if wave.ended.get(place, 0) is not None:  # those without an end, and those that failed
+                if wave.ended.get(place, 0) is not None:  # those without an end state, and those that failed
                     await self._withdraw(operation.id, members[place])
             return self._end(evolve(moved, state=OperationState.STOPPED))
         if len(wave.ended) < len(members):

@@ -1,7 +1,7 @@
-"""Typed records over a store: one repository per kind, and the optimistic loop that every change goes through.
+"""Typed records over a store: one repository per kind, and the optimistic loop of every change.
 
-A read costs what it answers: pages go by key or by an index entry, and what a capability wants to know of all its
-records (how many are in which state) is counted by the commits that change them.
+A read costs what it returns: pages go by key or by an index entry, and the commits that change records count them by
+state.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -22,9 +22,9 @@ from fleetcore.wire.records import from_plain, to_plain
 T = TypeVar("T", bound=attrs.AttrsInstance)
 Pairs = Iterable[tuple[str, str]]
 
-#: A change is tried this often against concurrent writers before the conflict is the caller's.
+#: A change is tried this often against concurrent writers before the conflict is raised.
 _ATTEMPTS = 20
-#: The index entry that every record of a sorted kind has: through it the kind is read in its order.
+#: The index entry of every record of a sorted kind: through it the kind is read in order.
 _EVERY = ("*", "*")
 _CHUNK = 1000
 
@@ -44,7 +44,7 @@ def in_time(ms: int) -> str:
 
 @attrs.frozen(kw_only=True)
 class Page(Generic[T]):
-    """Some items in order; ``after`` continues them, None at the end. A bounded page may be short, and go on."""
+    """Some items in order; ``after`` is for the next page, None at the end. A bounded page may be short with one."""
 
     items: Sequence[T]
     after: str | None = None
@@ -56,10 +56,10 @@ class Repository(Generic[T]):
     Args:
         kind: the stored kind; the record class needs a ``version`` attribute.
         key: the attribute that is the key.
-        unique, refs, due, sort: what :class:`~fleetcore.model.store.Put` is to say of an item. With ``sort`` the kind
-            is read in its order, without it in that of the keys.
-        counted: the counter that an item adds 1 to as long as it is as it is.
-        last_written: where items are remembered for their next change; deleting an item must remove it there too.
+        unique, refs, due, sort: the members of :class:`~fleetcore.model.store.Put` for an item. With ``sort`` the kind
+        is read in its order, without it in that of the keys.
+        counted: the counter to which an item adds 1 in its present state.
+        last_written: the cache of items for their next change; deleting an item must remove it there too.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Repository(Generic[T]):
         return from_plain(self.kind, {**record.body, "version": record.version}, self._cls)
 
     def put(self, item: T, *, expect: int | None = None) -> Put:
-        """The put that stores ``item``; beside it, a commit carries what :meth:`counts` says."""
+        """The put that stores ``item``; the commit must also include the result of :meth:`counts`."""
         body = to_plain(item)
         body.pop("version", None)
         refs = frozenset(self._refs(item))
@@ -111,7 +111,7 @@ class Repository(Generic[T]):
         return {counter: delta for counter, delta in changes if counter is not None}
 
     def making(self, items: Iterable[T]) -> Commit:
-        """What stores new items as part of a larger commit."""
+        """The part of a larger commit that stores new items."""
         puts, add = [], dict[Counter, int]()
         for item in items:
             puts.append(self.put(item, expect=0))
@@ -120,12 +120,12 @@ class Repository(Generic[T]):
         return Commit(puts=tuple(puts), add=add)
 
     def changing(self, old: T, new: T) -> Commit:
-        """What stores a changed item as part of a larger commit; it must still be as ``old`` is."""
+        """The part of a larger commit that stores a changed item; it must still equal ``old``."""
         version: int = old.version  # type: ignore[attr-defined]  # every record class has a version
         return Commit(puts=(self.put(new, expect=version),), add=self.counts(old, new))
 
     def removing(self, item: T) -> Commit:
-        """What removes an item as part of a larger commit; it must still be as it is."""
+        """The part of a larger commit that removes an item; it must be unchanged."""
         version: int = item.version  # type: ignore[attr-defined]  # every record class has a version
         delete = Delete(kind=self.kind, key=getattr(item, self._key), expect=version)
         return Commit(deletes=(delete,), add=self.counts(item, None))
@@ -147,7 +147,7 @@ class Repository(Generic[T]):
         return item
 
     def place(self, item: T) -> str:
-        """The ``after`` that continues a page behind an item."""
+        """The ``after`` for the page that follows an item."""
         return place("" if self._sort is None else self._sort(item), getattr(item, self._key))
 
     async def page(
@@ -173,7 +173,7 @@ class Repository(Generic[T]):
     ) -> list[T]:
         """All items (or the first ``limit``) that the index and the clause select, in order.
 
-        For what is few by its nature: what belongs to one device, what is configured.
+        For small sets: the items of one device, or configured items.
         """
         found = [item async for item in self.iterate(ref=ref, where=where, limit=limit)]
         return found[:limit]
@@ -186,7 +186,7 @@ class Repository(Generic[T]):
         limit: int | None = None,
         after: str | None = None,
     ) -> AsyncIterator[T]:
-        """The same, page by page, beginning behind ``after``; items that change meanwhile are seen in either state."""
+        """The same, page by page, starting after ``after``; items that change meanwhile may appear in either state."""
         size = min(limit or _CHUNK, _CHUNK)
         while True:
             page = await self.page(ref=ref, where=where, after=after, limit=size)
@@ -197,7 +197,7 @@ class Repository(Generic[T]):
                 return
 
     async def recount(self) -> Mapping[Counter, int]:
-        """What the counters of this kind must be, from the records themselves."""
+        """The correct counters of this kind, from the records themselves."""
         counted: dict[Counter, int] = {}
         async for records in self._chunks():
             for counter in (self._counted(self.load(record)) for record in records):
@@ -206,7 +206,7 @@ class Repository(Generic[T]):
         return counted
 
     async def reindex(self, where: Clause | None = None) -> AsyncIterator[int]:
-        """Writes the index entries of records anew; gives how many, chunk by chunk. May be done again."""
+        """Rewrites the index entries of records; yields how many, chunk by chunk. May be repeated."""
         async for records in self._chunks(where):
             puts = tuple(self.put(self.load(record), expect=record.version) for record in records)
             if puts:
@@ -214,7 +214,7 @@ class Repository(Generic[T]):
             yield len(puts)
 
     async def _chunks(self, where: Clause | None = None) -> AsyncIterator[Sequence[Record]]:
-        """The records of the kind by key, also those whose index entries are not those of today."""
+        """The records of the kind by key, including those with index entries of an older form."""
         after: str | None = None
         while True:
             found = await self._storage.find(self.kind, where=where, after=after, limit=_CHUNK)
@@ -230,7 +230,7 @@ class Repository(Generic[T]):
     async def create(self, item: T, events: Sequence[Event] = (), extra: Commit | None = None) -> T:
         """Stores a new item; raises VersionConflict where the key exists, Conflict where a unique value is taken.
 
-        ``extra`` is done in the same commit.
+        ``extra`` is part of the same commit.
         """
         made = Commit(puts=(self.put(item, expect=0),), events=tuple(events), add=self.counts(None, item))
         done = await self._storage.commit(made if extra is None else made + extra)
@@ -239,9 +239,9 @@ class Repository(Generic[T]):
     async def change(
         self, key: str, step: Callable[[T], tuple[T, Sequence[Event]] | None], *, code: str = "not_found"
     ) -> T:
-        """Reads, steps and writes with compare-and-set until it holds; ``step`` may run more than once.
+        """Reads, steps and writes with compare-and-set until it succeeds; ``step`` may run more than once.
 
-        ``step`` returns the new item and its events, or None for "nothing to do". Raises what ``step`` raises.
+        ``step`` returns the new item and its events, or None for "nothing to do". Raises the exceptions of ``step``.
         """
 
         async def load() -> T:
@@ -259,8 +259,8 @@ class Repository(Generic[T]):
     ) -> T:
         """As :meth:`change`, for an item that ``load`` finds or makes (version 0: it must not exist).
 
-        ``extra(old, new)`` gives what else belongs into the same commit. Callers with one ``key`` take turns, so that
-        only those of another process, or without the key, come between reading and writing.
+        ``extra(old, new)`` returns the rest of the same commit. Callers with one ``key`` take turns, so that only
+        callers in another process, or without the key, come between reading and writing.
         """
         if key is None:
             return await self._written(load, step, extra)
@@ -277,11 +277,11 @@ class Repository(Generic[T]):
                     self._last_written.forget(key)
                 else:
                     self._last_written.put(key, item)
-            # The next begins where this one ended, and reads nothing.
+            # The next caller starts from this result, and reads nothing.
             self._turns.give(key, item)
 
     def turn(self, key: str) -> AbstractAsyncContextManager[None]:
-        """Keeps those off who would :meth:`change` the item, as long as the context lasts."""
+        """Excludes callers of :meth:`change` for the item, for the duration of the context."""
         return self._turns.of(key)
 
     async def _written(
@@ -314,7 +314,7 @@ class Repository(Generic[T]):
 
 
 def _at(item: T, version: int) -> T:
-    """The item at a version, which a step may have foreseen."""
+    """The item at a version, which a step may have predicted."""
     if item.version == version:  # type: ignore[attr-defined]  # every record class has a version
         return item
     return attrs.evolve(item, version=version)  # type: ignore[misc]  # as above

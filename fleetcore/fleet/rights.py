@@ -1,7 +1,7 @@
 """Rights: what a principal may do, decided per object.
 
-A grant is a role within a scope. Each grant is asked by itself whether it allows a permission on a device; the rights
-of two grants never combine, so "may command" in one place and "may see" in another do not add up to a third.
+A grant is a role within a scope. Each grant is checked separately for a permission on a device; the rights of two
+grants never combine, so "may command" in one place and "may see" in another do not add up to a third right.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from fleetcore.model.operator import ROLES, Permission, RoleGrant
 from fleetcore.query.ast import And, Clause, Or
 from fleetcore.query.parse import parse
 
-#: How a scope begins that is a group's name.
+#: The beginning of a scope that is a group's name.
 GROUP_SCOPE = "group:"
 
 
@@ -33,13 +33,13 @@ def scope_clause(scope: str) -> Clause | None:
 
 @frozen(kw_only=True)
 class Selectable:
-    """What a principal may list: ``clause`` None selects the whole fleet; ``nothing`` selects nothing at all."""
+    """What a principal may list: ``clause`` None selects the whole fleet; ``nothing`` selects nothing."""
 
     clause: Clause | None = None
     nothing: bool = False
 
     def narrowed(self, where: Clause | None) -> Clause | None:
-        """Both this and a query; what selects nothing selects nothing of any query."""
+        """This combined with a query; ``nothing`` stays so with any query."""
         if self.nothing:
             return NOTHING
         if self.clause is None:
@@ -48,7 +48,7 @@ class Selectable:
 
 
 class Rights:
-    """What one principal may do, as its tokens and grants are now."""
+    """The rights of one principal, by its current tokens and grants."""
 
     def __init__(
         self, principal: str, grants: Sequence[RoleGrant], permissions: Sequence[Permission], search: Search
@@ -60,15 +60,15 @@ class Rights:
 
     @property
     def actor(self) -> str:
-        """The name under which changes are written down; no device's id has a colon."""
+        """The name recorded with changes; device ids never contain a colon."""
         return f"operator:{self.principal}"
 
     def holds(self, permission: Permission) -> bool:
-        """Whether some grant has it somewhere."""
+        """Whether some grant has it, within any scope."""
         return any(permission in allowed for allowed, _ in self._grants)
 
     def everywhere(self, permission: Permission) -> bool:
-        """Whether one grant has it for the whole fleet, as what belongs to no device requires."""
+        """Whether one grant has it for the whole fleet, as required for objects without a device."""
         return any(permission in allowed and not scope for allowed, scope in self._grants)
 
     def named_groups(self, permission: Permission) -> frozenset[str]:
@@ -85,7 +85,7 @@ class Rights:
             if permission not in allowed:
                 continue
             if scope.startswith(GROUP_SCOPE):
-                # From memory: it is asked for each device of a long list.
+                # From memory: it is checked for each device of a long list.
                 if scope.removeprefix(GROUP_SCOPE) in self._search.documents.groups_of(device):
                     return True
                 continue
@@ -102,11 +102,11 @@ class Rights:
         return False
 
     def to_plain(self) -> list[list[object]]:
-        """The grants as plain data: for :meth:`include`, later."""
+        """The grants as plain data, for a later :meth:`include`."""
         return [[scope, sorted(allowed)] for allowed, scope in self._grants]
 
     def include(self, earlier: Sequence[Sequence[Any]]) -> bool:
-        """Whether each grant of earlier rights is within one of these: in its scope or everywhere."""
+        """Whether each grant of earlier rights is covered by one of these: in its scope or everywhere."""
         return all(
             any(allowed.issuperset(permissions) and held in ("", scope) for allowed, held in self._grants)
             for scope, permissions in earlier
@@ -118,9 +118,9 @@ class Rights:
         return all(self.everywhere(permission) for permission in Permission)
 
     async def sees(self, kind: EventType | None, subject: str, data: Mapping[str, object]) -> bool:
-        """Whether it may see an event of a kind, by the event's subject and data.
+        """Whether it may see an event of a type, by the event's subject and data.
 
-        None stands for a type that is not declared: administrators alone see these.
+        None stands for an undeclared type: only administrators see these.
         """
         if kind is None or kind.permission is None:
             return self.administers
@@ -143,7 +143,7 @@ class Rights:
 
 
 def _readable(scope: str) -> Clause | None:
-    # Fail closed: a scope that no longer parses (a newer release wrote it) selects nothing.
+    # Fail closed: a scope that does not parse (a newer release wrote it) selects nothing.
     try:
         return scope_clause(scope)
     except Refused:

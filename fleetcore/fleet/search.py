@@ -1,4 +1,4 @@
-"""Search: devices selected by the query grammar, and why one is or is not."""
+"""Search: devices selected by a query, and why a device is selected or not."""
 
 import asyncio
 import logging
@@ -24,12 +24,13 @@ from fleetcore.wire.records import from_plain
 
 _log = logging.getLogger(__name__)
 
-#: Selects nothing: what a principal without any right may list.
+#: Selects nothing: the list of a principal without any rights.
 NOTHING: Clause = Or(())
-#: A command that asks once is answered by the store; who asks on gets columns, which take a pass over the registry.
+#: A process that asks once is answered by the store; one that asks repeatedly gets columns, which take a pass over the
+#: registry.
 _ASKED_BEFORE_COLUMNS = 3
 
-#: Fields by whose value the registry's index finds devices, those first that usually select the fewest.
+#: Fields that the registry's index covers, usually the most selective first.
 _INDEXED: Mapping[tuple[str, ...], str] = {
     ("gateway",): "gateway",
     ("home",): "home",
@@ -39,16 +40,16 @@ _INDEXED: Mapping[tuple[str, ...], str] = {
 }
 
 
-#: How many devices a page looks at for a query that no index answers; it is short then, and goes on.
+#: How many devices a page examines for a query without an index; the page may then be short and have an ``after``.
 SCAN = 2000
 _AT_ONCE = 200
-#: Up to so many selected devices are taken from the columns; where more are, the store has a page of them soon.
+#: Up to this many selected devices are taken from the columns; with more, the store soon has a page of them.
 _FEW = 20_000
 
 
 @frozen(kw_only=True)
 class Selected:
-    """A page of devices in the order of their ids; ``after`` continues it, None at the end. It may be short."""
+    """A page of devices in the order of their ids; ``after`` is for the next page, None at the end. It may be short."""
 
     devices: tuple[Device, ...]
     after: str | None = None
@@ -61,7 +62,7 @@ class Selected:
 
 @frozen
 class _Batch:
-    """Some candidates, the id that continues behind them, and how many devices were looked at for them."""
+    """Some candidates, the id that continues after them, and how many devices were examined for them."""
 
     pairs: Sequence[tuple[Record, Document]]
     after: str | None
@@ -69,7 +70,7 @@ class _Batch:
 
 
 class Search:
-    """Evaluates queries over the fleet as it is now."""
+    """Evaluates queries over the present fleet."""
 
     def __init__(self, documents: Documents, clock: Clock, columns: RegistryColumns | None = None) -> None:
         self.documents, self._clock, self.columns = documents, clock, columns
@@ -78,12 +79,12 @@ class Search:
         self._building: asyncio.Task[None] | None = None
 
     def resolved(self, where: str | Clause) -> Clause:
-        """The query with its time and its geofences fixed; raises QuerySyntaxError."""
+        """The query with its time and its geofences resolved; raises QuerySyntaxError."""
         clause = parse(where) if isinstance(where, str) else where
         return resolved(clause, self._clock.now_ms(), self.fences)
 
     async def iterate(self, where: str | Clause | None, *, after: str | None = None) -> AsyncIterator[Document]:
-        """The documents of all selected devices, in the order of their ids; no query selects all."""
+        """The documents of all selected devices, in the order of their ids; without a query, of all."""
         clause = None if where is None else self.resolved(where)
         own = _own(clause)
         columns = await self._columns_for(own)
@@ -118,7 +119,7 @@ class Search:
         return self.columns if self.columns.has(own) else None
 
     def _few(self, own: Clause) -> Sequence[str] | None:
-        """What the columns select, where they are there and it is little; a page never waits for them to be made."""
+        """The devices that the columns select, if they exist and the work is small; a page never waits for them."""
         if self.columns is None:
             return None
         if self.columns.has(own):
@@ -136,7 +137,7 @@ class Search:
             _log.warning("The registry's columns could not be made: %s", error)
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Ends tasks in progress."""
         if self._building is not None:
             await end_tasks(self._building)
 
@@ -145,8 +146,8 @@ class Search:
     ) -> Selected:
         """The next devices after an id.
 
-        The work is that of the page for no query, for one on the type, a tag, the lifecycle or the gateway, and for one
-        on a group. For any other at most ``scan`` devices are looked at.
+        The cost is that of the page without a query, with one on the type, a tag, the lifecycle or the gateway, and
+        with one on a group. For any other at most ``scan`` devices are examined.
         """
         clause = None if where is None else self.resolved(where)
         if clause == NOTHING:
@@ -201,7 +202,7 @@ class Search:
                 return
 
     async def count(self, where: str | Clause | None) -> int:
-        """How many devices are selected."""
+        """The number of selected devices."""
         return len(await self.ids(where))
 
     async def sample(self, where: str | Clause, most: int = 10) -> tuple[str, ...]:
@@ -214,7 +215,7 @@ class Search:
         return matches(clause, await self._need(device, parts_of(clause)))
 
     async def explain(self, where: str | Clause, device: str) -> Explanation:
-        """Which clause decided for one device, and what it saw; raises NotFound, QuerySyntaxError."""
+        """The clause that decided for one device, and the value it saw; raises NotFound, QuerySyntaxError."""
         clause = self.resolved(where)
         return explain(clause, await self._need(device, parts_of(clause)))
 
@@ -231,7 +232,7 @@ def device_of(record: Record) -> Device:
 
 
 def _only_indexed(own: Clause | None) -> bool:
-    """Whether the index alone answers what the devices' records can answer."""
+    """Whether the index alone answers the part of the query that devices' records can answer."""
     match own:
         case None:
             return True
@@ -242,7 +243,7 @@ def _only_indexed(own: Clause | None) -> bool:
 
 
 def _groups(clause: Clause | None) -> tuple[str, ...] | None:
-    """Groups of which every selected device is in one, or None."""
+    """Groups such that every selected device is in one of them, or None."""
     match clause:
         case And(inners):
             return next((found for inner in inners if (found := _groups(inner)) is not None), None)
@@ -261,18 +262,18 @@ def _groups(clause: Clause | None) -> tuple[str, ...] | None:
 
 
 def parts_of(clause: Clause | None) -> frozenset[str]:
-    """The parts of a document that a query looks at."""
+    """The parts of a document that a query reads."""
     return frozenset() if clause is None else frozenset(path[0] for path in paths(clause))
 
 
 def _own(clause: Clause | None) -> Clause | None:
-    """What of a query the devices' own records answer, or None where they answer nothing."""
+    """The part of a query that the devices' own records can answer, or None."""
     own = None if clause is None else weakened(clause, lambda path: path[0] in OWN)
     return None if own == And(()) else own
 
 
 def _index(clause: Clause | None) -> tuple[str, str] | None:
-    """An index entry that every selected device has, or None."""
+    """An index entry of every selected device, or None."""
     found = dict(_entries(clause))
     return next(((name, found[name]) for name in _INDEXED.values() if name in found), None)
 

@@ -1,4 +1,4 @@
-"""What a section of a twin may hold: desired, reported, and the attributes that a device's record keeps."""
+"""The limits of twin sections: desired, reported, and the attributes in a device's record."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from fleetcore.wire.strict_json import EXACT_INTEGER, dumps
 
 _MAX_KEY_LENGTH = 128
 _MAX_SIZE: Mapping[type, float] = {float: sys.float_info.max, int: EXACT_INTEGER}
-#: A member that is a number or a truth, as JSON, takes fewer bytes besides its key.
+#: A number or boolean takes fewer bytes as JSON, besides its key.
 _NUMBER_BYTES = 32
 
 
@@ -28,7 +28,7 @@ def check_document(document: object, limits: Limits, *, pointer: str = "", depth
                     remedy="Use 1-128 printable characters that do not start with $",
                     pointer=f"{pointer}/{key}",
                 )
-            # Most of what there is.
+            # The most frequent types.
             if not deepest and (most := _MAX_SIZE.get(type(value))) is not None and -most <= value <= most:
                 continue
             check_document(value, limits, pointer=f"{pointer}/{key}", depth=depth + 1)
@@ -44,13 +44,13 @@ def check_document(document: object, limits: Limits, *, pointer: str = "", depth
 
 
 def check_text(text: str, pointer: str) -> None:
-    """Raises :class:`Refused` for text that strict JSON would not have let in: NUL, and what is no Unicode."""
+    """Raises :class:`Refused` for text that strict JSON would refuse: NUL, and invalid Unicode."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Refused(f"The text at {pointer} is no Unicode", pointer=pointer) from None
+        raise Refused(f"The text at {pointer} is not valid Unicode", pointer=pointer) from None
     if "\0" in text:
-        raise Refused(f"The text at {pointer} holds NUL", pointer=pointer)
+        raise Refused(f"The text at {pointer} contains NUL", pointer=pointer)
 
 
 def check_size(document: Json, limits: Limits) -> None:
@@ -76,7 +76,7 @@ def check_size(document: Json, limits: Limits) -> None:
 
 
 def _is_short(document: Json, most: int) -> bool:
-    """Whether a flat document is certainly within its bytes, without writing it: each character at most six of them."""
+    """Whether a flat document is certainly within its bytes, without writing it: each character takes at most six."""
     size = 2
     for key, value in document.items():
         size += 6 * len(key) + _NUMBER_BYTES

@@ -1,7 +1,7 @@
-"""The part of an entity that a mirror may also take from a hub: what is desired of a device, and how it is described.
+"""The part of an entity that a mirror may also take from a hub: a device's desired state, and its description.
 
-What a device reports is its own, and what the fleet itself says (lifecycle, groups, campaigns) is the fleet's: neither
-is taken from a hub.
+A device's reported state belongs to the device, and the fleet's own data (lifecycle, groups, campaigns) to the fleet:
+neither is taken from a hub.
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from fleetcore.model.twin import Json
 
 Part = Literal["desired", "registry"]
 
-#: The facet that each part belongs to.
+#: The facet of each part.
 PARTS: Mapping[Part, Facet] = {"desired": "twin", "registry": "registry"}
 
 
 def shared(body: MirrorBody) -> Json:
-    """That part of a body as one document, without nulls; tags are members, so that each is a leaf."""
+    """The shared part of a body as one document, without nulls; tags are members, so that each is a leaf."""
     match body:
         case TwinBody():
             return _without_nulls({name: value for name, value in body.desired.items() if name != OURS})
@@ -33,7 +33,7 @@ def shared(body: MirrorBody) -> Json:
 
 
 def with_shared(body: MirrorBody, document: Json) -> MirrorBody:
-    """The body with another such part."""
+    """The body with another shared part."""
     match body:
         case TwinBody():
             ours = {name: value for name, value in body.desired.items() if name == OURS}

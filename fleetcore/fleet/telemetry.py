@@ -1,4 +1,4 @@
-"""Telemetry as people ask for it: by device and metric, in ranges, in buckets, the newest; readings put in by hand."""
+"""Telemetry for operators: by device and metric, in ranges, in buckets, the newest; and readings entered by hand."""
 
 from collections.abc import Sequence
 from datetime import UTC, tzinfo
@@ -18,12 +18,12 @@ from fleetcore.model.telemetry import Latest, Series, SeriesData, TextReading, s
 from fleetcore.wire import messages
 from fleetcore.wire.strict_json import dumps
 
-#: Later than any event time that is accepted (wire.md §3).
+#: Later than any accepted event time (wire.md §3).
 END_OF_TIME = 4 * 10**12
 
 
 class Telemetry:
-    """Reads what was stored, and hands readings to the same data path that devices use."""
+    """Reads stored readings, and passes readings to the same data path that devices use."""
 
     def __init__(self, storage: Storage, clock: Clock, ingest: Ingest) -> None:
         self._storage, self._clock, self._ingest = storage, clock, ingest
@@ -39,7 +39,7 @@ class Telemetry:
         raise no_series(device, metric)
 
     async def query(self, device: str, metric: str, *, start: int = 0, end: int | None = None) -> SeriesData:
-        """The points with ``start <= time < end`` (ms); raises NotFound for a series that never was."""
+        """The points with ``start <= time < end`` (ms); raises NotFound for a series that never existed."""
         series = await self._series(device, metric)
         pieces = [piece async for piece in self._storage.read(series.index, start, end or END_OF_TIME)]
         if not pieces:
@@ -63,10 +63,10 @@ class Telemetry:
     ) -> tuple[Sequence[tuple[int, float | bool | str]], int | None]:
         """The first points of a series with ``start <= time < end``, and the time of the next one; None at the end.
 
-        Numbers, truth values and texts as they were sent, by time. A number and a text of one time are never parted:
-        there may be one more than ``limit`` then.
+        Numbers, booleans and texts as they were sent, by time. A number and a text of one time are never separated:
+        there may then be one more than ``limit``.
         """
-        most = limit + 2  # one to go on with, and one that may belong to the last
+        most = limit + 2  # one to continue with, and one that may belong to the last
         numbers: list[tuple[int, float | bool | str]] = []
         async for piece in self._storage.read(series.index, start, end):
             part = slice(most - len(numbers))
@@ -85,7 +85,7 @@ class Telemetry:
         return found[:cut], found[cut][0] if len(found) > cut else None
 
     async def count_texts(self, series: Series, start: int, end: int) -> int:
-        """How many text readings there are with ``start <= time < end``: those that no bucket holds."""
+        """The number of text readings with ``start <= time < end``, which are in no bucket."""
         return sum([1 async for _ in self._storage.read_texts(series.index, start, end)])
 
     async def buckets(
@@ -93,7 +93,7 @@ class Telemetry:
     ) -> tuple[Sequence[Bucket], int | None]:
         """The first buckets of the points with ``start <= time < end``, and the start of the next one.
 
-        Each is start, count, min, max, mean, sum, first and last; they are those of the zone's clock.
+        Each is start, count, min, max, mean, sum, first and last; the buckets follow the zone's clock.
         """
         if zone is not UTC:
             rows = await local_buckets(self._storage, series.index, start, end, bucket_ms, zone, limit + 1)
@@ -121,7 +121,7 @@ class Telemetry:
         time: int | str | None = None,
         id: str | None = None,
     ) -> Accepted:
-        """Puts one reading in, through the whole data path; returns after the commit.
+        """Stores one reading, through the whole data path; returns after the commit.
 
         Raises the refusal as an error of the matching class.
         """
@@ -157,10 +157,10 @@ def _error(code: str) -> type[FleetError]:
 
 
 def no_series(device: str, metric: str) -> NotFound:
-    """The refusal of a series that never was."""
+    """The error for a series that never existed."""
     return NotFound(
         f"Device {device!r} has sent no {metric!r}",
-        remedy="`fleetcore telemetry series` lists what there is",
+        remedy="`fleetcore telemetry series` lists the series",
         device=device,
         metric=metric,
     )

@@ -1,7 +1,7 @@
-"""The fleet's trust root: who may sign firmware. The server holds public keys alone, and every version there ever was.
+"""The fleet's trust root: the signers of firmware. The server has only public keys, and every version so far.
 
-The first version is believed because an admin gave it; each later one because a threshold of the keys before and of its
-own have signed it. The chain is kept whole, since a device that slept through some versions has to follow them all.
+The first version is trusted because an admin set it; each later one because a threshold of the previous keys and of its
+own has signed it. The chain is stored whole, since a device that missed some versions has to follow them all.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from fleetcore.wire import dsse
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.trust import TRUST_TYPE, FirmwareRoot, first_trust, follow, read_trust
 
-#: What an offer carries of the chain; a device that is further behind gets the rest with the next one.
+#: How many versions an offer carries; a device that is further behind gets the rest with the next offer.
 CHAIN_BYTES = 64 * 1024
 
 
 class TrustRoot:
-    """Keeps the chain and the version that holds. :meth:`load` comes first."""
+    """Stores the chain and the current version. Call :meth:`load` first."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._clock, self._finishing = clock, Finishing()
@@ -32,18 +32,18 @@ class TrustRoot:
         self._current: FirmwareRoot | None = None
 
     async def load(self) -> None:
-        """Reads what is kept."""
+        """Loads the stored chain."""
         self._chain = await self.records.find()
         if self._chain:
             self._current = read_trust(dsse.opened(self._chain[-1].envelope, TRUST_TYPE))
 
     @property
     def current(self) -> FirmwareRoot | None:
-        """The version that holds; None before there is one."""
+        """The current version; None before there is one."""
         return self._current
 
     def need(self) -> FirmwareRoot:
-        """The version that holds and has not expired.
+        """The current version, if it has not expired.
 
         Raises Refused: ``trust_invalid`` without one, ``trust_expired``.
         """
@@ -57,12 +57,12 @@ class TrustRoot:
         return self._current
 
     async def add(self, envelope: object, *, actor: str = "system", reason: str = "") -> TrustVersion:
-        """Takes the next version, the first one being number 1; the same again changes nothing.
+        """Sets the next version, starting with number 1; the same again changes nothing.
 
-        One that has expired is taken, since the way to its successor leads over it, but nothing is believed by it.
+        An expired version is accepted, since its successor needs it, but it verifies nothing.
 
         Raises:
-            Conflict: that version is there with other content.
+            Conflict: that version exists with other content.
             Refused: as :func:`~fleetcore.wire.trust.follow`.
         """
         old = self._current
@@ -72,14 +72,14 @@ class TrustRoot:
             if dsse.opened(kept.envelope, TRUST_TYPE) == dsse.opened(envelope, TRUST_TYPE):
                 return kept
             raise Conflict(
-                f"Version {given.version} of the trust root is there and says something else",
+                f"Version {given.version} of the trust root exists with other content",
                 remedy=f"Sign version {old.version + 1}",
             )
         if old is None and given.version != 1:
             raise Refused(
                 f"The first version of a trust root is 1, not {given.version}",
                 code="trust_invalid",
-                remedy="Give every version in its order: devices follow them one by one",
+                remedy="Give every version in order: devices follow them one by one",
             )
         new = first_trust(envelope) if old is None else follow(old, envelope)
         now = self._clock.now_ms()
@@ -105,7 +105,7 @@ class TrustRoot:
         try:
             stored = await self.records.create(record, [event])
         except VersionConflict as error:
-            raise Conflict(f"Version {new.version} of the trust root came in meanwhile") from error
+            raise Conflict(f"Version {new.version} of the trust root was set meanwhile") from error
         self._chain.append(stored)
         self._current = new
         return stored
@@ -115,7 +115,7 @@ class TrustRoot:
         return list(self._chain)
 
     def get(self, number: int | None = None) -> TrustVersion:
-        """One version, or the one that holds. Raises NotFound."""
+        """One version, or the current one. Raises NotFound."""
         if self._chain and (number is None or 1 <= number <= len(self._chain)):
             return self._chain[-1 if number is None else number - 1]
         raise NotFound(
@@ -124,7 +124,7 @@ class TrustRoot:
         )
 
     def after(self, number: int) -> list[Mapping[str, object]]:
-        """The versions after one, in their order, as many as an offer carries."""
+        """The versions after a given one, in order, as many as an offer carries."""
         found: list[Mapping[str, object]] = []
         size = 0
         for item in self._chain[max(0, number) :]:

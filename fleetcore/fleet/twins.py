@@ -1,4 +1,4 @@
-"""Twins: what is wanted of a device and what it reports; merge patches, a version per section, compare-and-set."""
+"""Twins: a device's desired and reported state; merge patches, a version per section, compare-and-set."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import cast
@@ -32,22 +32,22 @@ from fleetcore.wire.replies import rejection
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.times import format_time
 
-#: Changes of a section that can be looked back at, per device.
+#: How many changes of a section are stored, per device.
 HISTORY = 100
 
-#: Twins that were changed last are remembered within this; a leaf's objects take some ten times its JSON (tracemalloc).
+#: The limit for cached twins, by use; a leaf's objects take some ten times its JSON (tracemalloc).
 _REMEMBERED_BYTES = 32 * 1024 * 1024
 _TWIN_BYTES, _TIMES_JSON = 3000, 10
 
 #: The newest desired version of an erased device, by its id.
 DESIRED_FLOOR = "twin-desired"
 
-#: Told of a desired change: device, and the wire's notification.
+#: Called with a desired change: device, and the wire's notification.
 Changed = Callable[[str, Mapping[str, object]], None]
 
 
 class Twins:
-    """Reads and changes twins. Devices write ``reported`` only; who may call what is decided by the callers."""
+    """Reads and changes twins. Devices write only ``reported``; the callers check the rights."""
 
     def __init__(self, storage: Storage, clock: Clock, limits: Limits) -> None:
         self._storage, self._clock, self._limits = storage, clock, limits
@@ -59,7 +59,7 @@ class Twins:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """What a device says and asks of its twin."""
+        """Registers the handlers for devices' messages about their twins."""
         return {
             messages.TWIN_REPORT: lambda request, patch: self.report(
                 request.subject, patch, if_version=request.if_version
@@ -70,7 +70,7 @@ class Twins:
 
     @property
     def waiting(self) -> Mapping[MessageType, Waiting]:
-        """What waits for a device."""
+        """What is pending for a device."""
         return {
             messages.TWIN_DESIRED: Waiting(read=self._newer, count=self._newest, unfinished=self._unfinished),
         }
@@ -91,18 +91,18 @@ class Twins:
         return [] if change is None else [Downlink(type=messages.TWIN_DESIRED, subject=device, body=change)]
 
     def on_desired(self, callback: Changed) -> None:
-        """``callback(device, notification)`` after each committed change of a desired section."""
+        """Calls ``callback(device, notification)`` after each committed change of a desired section."""
         self._listeners.append(callback)
 
     def forget(self, device: str) -> None:
-        """The device was erased, its twin with it."""
+        """Drops the twin of a device that was erased."""
         self._last_written.forget(device)
 
     async def get(self, device: str) -> Twin:
         """The twin; an empty one where nothing was written yet.
 
-        A device that is registered again under its id may hold what was desired before it was erased: its versions go
-        on above that, so that it hears what is desired now.
+        A device that is registered again under its id may still have desired state from before it was erased: the new
+        versions continue above the old ones, so that it accepts the new state.
         """
         found = await self._records.get(device)
         return await self._empty(device) if found is None else found
@@ -117,7 +117,7 @@ class Twins:
         return Twin(device=device, desired=Section(version=floor + 1)) if floor else Twin(device=device)
 
     async def removing(self, device: str) -> Commit:
-        """What erases the twin and keeps its version; it is refused (VersionConflict) where the twin changes first."""
+        """The commit that erases the twin and keeps its version; VersionConflict if the twin changes first."""
         found = await self._records.get(device)
         if found is None:
             return Commit()
@@ -127,7 +127,7 @@ class Twins:
         )
 
     def iterate(self) -> AsyncIterator[Twin]:
-        """Every twin that was written to; one that changes meanwhile is seen in either state."""
+        """Every twin that was written to; one that changes meanwhile may appear in either state."""
         return self._records.iterate()
 
     def _patched(self, section: Section, patch: Json, now: int) -> Section:
@@ -150,12 +150,12 @@ class Twins:
         actor: str = "system",
         reason: str = "",
     ) -> Twin:
-        """Merges ``patch`` into the desired section (``replace``: makes it the section); no change, no new version.
+        """Merges ``patch`` into the desired section (or replaces that); without a change there is no new version.
 
-        Under the key ``fleetcore`` the fleet says what is for every device, whom to trust among it: only with ``ours``.
+        Only the fleet itself writes the key ``fleetcore``, such as the CAs to trust: with ``ours``.
 
         Raises:
-            VersionConflict: the section is not at ``if_version``; ``ids['version']`` is where it is.
+            VersionConflict: the section is not at ``if_version``; ``ids['version']`` is its version.
             Refused: ``limit_exceeded`` or ``schema_invalid``.
         """
         now = self._clock.now_ms()
@@ -175,7 +175,7 @@ class Twins:
         return await self._settle(device, step)
 
     async def recompute(self, device: str) -> Twin:
-        """Brings what is desired of a device up to date with its layers; no difference, no new version."""
+        """Updates a device's desired state from its layers; without a difference there is no new version."""
         actor, reason = "layers", "a layer or a membership changed"
 
         def step(old: Twin) -> tuple[Twin, list[Event]] | None:
@@ -194,7 +194,7 @@ class Twins:
             return await self.get(device)
 
     def _desired(self, new: Twin, old: Twin, actor: str, reason: str, patch: Json) -> tuple[Twin, list[Event]]:
-        """The twin with its layers over each other, and the event of it."""
+        """The twin with its layers merged, and the event of the change."""
         document, times = self.layers.effective(new.device, new.own)
         check_size(document, self._limits)
         changed = not old.desired.version or not equal(document, old.desired.document)
@@ -236,7 +236,7 @@ class Twins:
         return twin
 
     def _kept(self, name: str, old: Twin, new: Twin, actor: str, reason: str) -> Commit:
-        """How to take the change back, for :meth:`as_of`; the oldest beyond the bound is forgotten."""
+        """How to undo the change, for :meth:`as_of`; the oldest beyond the limit is dropped."""
         before, after = getattr(old, name), getattr(new, name)
         if before.version == after.version:
             return Commit()
@@ -252,7 +252,7 @@ class Twins:
         return Commit(puts=(self._past.put(past),), deletes=deletes)
 
     async def history(self, device: str, section: str = "desired") -> list[Past]:
-        """The changes of a section that are kept, the newest first; the last number of an id is its version."""
+        """The stored changes of a section, the newest first; the last number of an id is its version."""
         _check_section(section)
         twin = await self.get(device)
         newest = getattr(twin, section).version
@@ -265,7 +265,7 @@ class Twins:
     async def as_of(self, device: str, time: int, section: str = "desired") -> Json:
         """The section as it was at a time (ms since the epoch).
 
-        Raises NotFound where the history that is kept does not reach back that far.
+        Raises NotFound where the stored history does not reach back that far.
         """
         twin = await self.get(device)
         document: Json = getattr(twin, section).document
@@ -277,8 +277,8 @@ class Twins:
             document = cast("Json", merge_patch(document, past.undo))
         if newest > len(kept):
             raise NotFound(
-                f"What was {section} of {device!r} then is not kept any more",
-                remedy=f"The last {HISTORY} versions are kept",
+                f"The {section} section of {device!r} at that time is no longer stored",
+                remedy=f"The last {HISTORY} versions are stored",
                 device=device,
             )
         return document
@@ -286,10 +286,10 @@ class Twins:
     async def report(
         self, device: str, patch: Json, *, if_version: int | None = None, actor: str | None = None
     ) -> Outcome:
-        """A device's report (RFC 7396); the outcome says why not, nothing is raised for the device's mistakes.
+        """Merges a device's report (RFC 7396); mistakes of the device are outcomes, not exceptions.
 
         Args:
-            actor: who brings it; None for the device itself.
+            actor: the actor of the report; None for the device itself.
         """
         now = self._clock.now_ms()
 
@@ -313,14 +313,14 @@ class Twins:
         return Accepted(version=twin.reported.version, etag=twin_etag(twin))
 
     async def take_report(self, device: str, reported: Json, *, actor: str) -> None:
-        """Brings the reported section to what the device reported elsewhere; raises Refused where it does not fit."""
+        """Sets the reported section to the device's report at a hub; raises Refused where it does not fit."""
         patch = diff_patch((await self.get(device)).reported.document, reported)
         outcome = await self.report(device, patch, actor=actor) if patch else None
         if isinstance(outcome, Rejected):
             raise Refused(outcome.reason, code=outcome.code)
 
     async def acknowledge(self, device: str, body: messages.TwinAck) -> Outcome:
-        """``twin/ack``: which desired version the device took, and which leaves it refuses with what reason."""
+        """``twin/ack``: the desired version that the device accepted, and the leaves that it refuses, with reasons."""
         version, refused = body.version, to_builtins(body.refused or {})
         try:
             _check_size(refused, self._limits)
@@ -332,8 +332,8 @@ class Twins:
         def step(old: Twin) -> tuple[Twin, list[Event]] | None:
             unknown.clear()
             if version > old.desired.version:
-                # Taken, it would outlive every honest acknowledgement of what comes.
-                reason = f"version is at most {old.desired.version}, the newest desired one"
+                # If it were accepted, it would outlast every correct acknowledgement to come.
+                reason = f"version must be at most {old.desired.version}, the newest desired one"
                 unknown.append(
                     Rejected(
                         code="schema_invalid",
@@ -345,7 +345,7 @@ class Twins:
                     )
                 )
                 return None
-            # An earlier release took any version; one that was never desired holds up nothing.
+            # An earlier release accepted any version; one that never existed is ignored.
             if version < min(old.acknowledged, old.desired.version):
                 return None
             event = Event(
@@ -362,7 +362,7 @@ class Twins:
 
 
 def _check_size(refused: Mapping[str, object], limits: Limits) -> None:
-    """Pointers to reasons (wire.md §8) stay within what a section of the twin may hold; raises Refused."""
+    """Checks that pointers and reasons (wire.md §8) stay within the limits of a section; raises Refused."""
     for length, limit, unit in (
         (len(refused), limits.twin_keys, "keys"),
         (len(dumps(refused)), limits.twin_bytes, "bytes"),
@@ -414,7 +414,7 @@ def desired_change(twin: Twin, since: Twin | None = None) -> dict[str, object]:
 
 
 def twin_view(twin: Twin, now_ms: int) -> dict[str, object]:
-    """What ``GET /twin`` answers (wire.md §8)."""
+    """The answer of ``GET /twin`` (wire.md §8)."""
     return {
         "desired": dict(twin.desired.document),
         "desired_version": twin.desired.version,
@@ -426,5 +426,5 @@ def twin_view(twin: Twin, now_ms: int) -> dict[str, object]:
 
 
 def twin_etag(twin: Twin) -> str:
-    """Names both sections' versions."""
+    """An entity tag with both sections' versions."""
     return f"d{twin.desired.version}.r{twin.reported.version}"

@@ -1,7 +1,7 @@
-"""Between a release and a device: a campaign's manifest is judged when it is made and whenever it is handed out.
+"""Update policy: a campaign's manifest is checked against its devices when it is made and at each offer.
 
-What is genuine is the signers' word, kept in the manifest; who gets it is the server's, and it says so in an assignment
-of its own (see :mod:`fleetcore.wire.assignment`).
+Signers vouch for the firmware in the manifest; the server decides which device gets it, in a separately signed
+assignment (see :mod:`fleetcore.wire.assignment`).
 """
 
 import secrets
@@ -30,17 +30,17 @@ from fleetcore.wire.manifest import (
 
 Signer = Callable[[bytes, str], dict[str, object]]
 _HOUR_MS = 3_600_000
-#: Devices that a refusal names in its text; ``ids['failures']`` names more.
+#: How many devices a refusal names in its text; ``ids['failures']`` names more.
 _NAMED, _LISTED = 5, 100
 
 
 @frozen(kw_only=True)
 class Target:
-    """A device that a campaign is for, with what is known of it.
+    """A device of a campaign, with its model and firmware.
 
     Attributes:
-        version: what it reported to run.
-        seq, highest_seq: of the manifests that run and ran.
+        version: the version that it reports to run.
+        seq, highest_seq: the seq of the running firmware, and the highest one so far.
     """
 
     device: str
@@ -52,7 +52,7 @@ class Target:
 
     @classmethod
     def of(cls, device: str, model: object, firmware: object) -> "Target":
-        """From what the device reported of its firmware (``reported.firmware``)."""
+        """From the device's report of its firmware (``reported.firmware``)."""
         said = firmware if isinstance(firmware, Mapping) else {}
 
         def number(name: str) -> int | None:
@@ -72,11 +72,11 @@ class Target:
 
 
 class UpdatePolicy:
-    """Judges manifests for campaigns, and writes assignments.
+    """Checks manifests for campaigns, and writes assignments.
 
     Args:
         allow_unsigned: whether campaigns without a manifest may be made although there is a trust root.
-        hours: how long an assignment is good.
+        hours: how long an assignment is valid.
 
     Attributes:
         sign: the server's signature; set once its key is open.
@@ -86,7 +86,7 @@ class UpdatePolicy:
         self._clock, self._root = clock, root
         self._allow_unsigned, self._hold_ms = allow_unsigned, round(hours * _HOUR_MS)
         self.sign: Signer | None = None
-        #: Campaign and model → by which version of the trust root its signatures were judged, and how.
+        #: Campaign and model → the version of the trust root that checked its signatures, and the result.
         self._judged: dict[tuple[str, str], tuple[int, str | None]] = {}
 
     def authorize(
@@ -99,21 +99,21 @@ class UpdatePolicy:
         targets: Sequence[Target],
         allow_downgrade: bool = False,
     ) -> tuple[Manifest, int | None] | None:
-        """Whether a campaign may be made; gives the manifest and the trust root's version, None without a manifest.
+        """Checks whether a campaign may be made; returns manifest and trust root's version, None without a manifest.
 
-        Without a trust root no signature can be verified: the manifest is read, and all else of it is checked.
+        Without a trust root no signature can be verified: the rest of the manifest is still checked.
 
-        A manifest has a seq to compare; without one, a version older than the device reports is refused.
+        With a manifest the seq is compared; without one, a version older than the device's is refused.
 
         Raises Refused: ``manifest_required``, ``signature_invalid``, ``manifest_expired``, ``trust_expired``,
         ``version_mismatch``, ``hash_mismatch``, ``size_mismatch``. Where it does not fit devices, the code is the first
         one's (``model_mismatch``, ``signature_invalid``, ``rollback_refused``, ``requires_unmet``) and
-        ``ids['failures']`` says it of each.
+        ``ids['failures']`` has the code of each.
         """
         if envelope is None:
             if self._root.current is not None and not self._allow_unsigned:
                 raise Refused(
-                    "This fleet has a trust root: firmware needs a signed manifest",
+                    "This fleet has a trust root: firmware requires a signed manifest",
                     code="manifest_required",
                     remedy="Sign it: fleetcore firmware sign; or set [firmware] allow_unsigned",
                 )
@@ -124,10 +124,11 @@ class UpdatePolicy:
         check_time(manifest, self._clock.now_ms())
         if manifest.version != release:
             raise Refused(
-                f"The manifest is of version {manifest.version!r}, the campaign of {release!r}", code="version_mismatch"
+                f"The manifest is for version {manifest.version!r}, the campaign for {release!r}",
+                code="version_mismatch",
             )
         check_image(manifest, manifest.sha256 if sha256 is None else sha256, manifest.size if size is None else size)
-        # One verification a model, however many devices there are.
+        # One verification per model, for any number of devices.
         signed: dict[str, Refused | None] = {}
         failures = []
         for target in targets:
@@ -148,9 +149,9 @@ class UpdatePolicy:
         return manifest, None if trust is None else trust.version
 
     def refusal(self, campaign: Campaign, target: Target) -> str | None:
-        """Why a campaign's firmware may not be handed to a device now; None where it may.
+        """Why a campaign's firmware may not be offered to a device now; None where it may.
 
-        ``trust_expired`` passes with the next version of the trust root; every other code is for good.
+        ``trust_expired`` ends with the next version of the trust root; every other code is permanent.
         """
         if campaign.manifest is None:
             older = not campaign.allow_downgrade and _older(campaign.release, [target])
@@ -176,14 +177,14 @@ class UpdatePolicy:
         return known[1]
 
     def is_valid(self, campaign: Campaign, execution: Execution) -> bool:
-        """Whether the assignment that a device was shown is good for a while yet."""
+        """Whether the device's assignment is valid for some time yet."""
         if campaign.manifest is None:
             return True
         left = (execution.not_after or 0) - self._clock.now_ms()
         return execution.assigned == execution.attempt and left > self._hold_ms // 2
 
     def renewed(self, execution: Execution) -> Execution:
-        """The execution with a fresh assignment."""
+        """The execution with a new assignment."""
         return evolve(
             execution,
             nonce=secrets.token_hex(16),
@@ -192,9 +193,10 @@ class UpdatePolicy:
         )
 
     def offer_members(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
-        """What an offer carries of trust: manifest, assignment, and the versions of the trust root to follow.
+        """The trust data of an offer: manifest, assignment, and the versions of the trust root to follow.
 
-        The same execution gives the same bytes: nonce and end are kept with it, and Ed25519 signs alike each time.
+        The same execution gives the same bytes: nonce and expiry are stored with it, and Ed25519 signatures are
+        deterministic.
         """
         if campaign.manifest is None:
             return {}
@@ -236,7 +238,7 @@ def _refuse_all(failures: Sequence[Mapping[str, str]], total: int) -> None:
     raise Refused(
         f"{len(failures)} of {total} devices cannot take it. {named}{more}",
         code=failures[0]["code"],
-        remedy="Leave them out, sign what fits them, or allow the downgrade",
+        remedy="Leave them out, sign firmware that fits them, or allow the downgrade",
         failures=list(failures[:_LISTED]),
     )
 

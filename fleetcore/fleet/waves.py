@@ -1,4 +1,4 @@
-"""Waves: the devices of long work in parts of growing size, so that a fault shows on few of them."""
+"""Waves: the devices of an operation in parts of growing size, so that a fault affects few of them."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -8,17 +8,17 @@ from fleetcore.errors import Refused
 
 #: One device, then a tenth, then the rest.
 WAVES = ("1", "10%")
-#: The share of failures, of the devices in the waves begun, beyond which all stops.
+#: The default share of failures, of the devices in the started waves, beyond which the operation stops.
 MAX_FAILED = 0.05
 
 
 def in_waves(devices: Iterable[str]) -> list[str]:
-    """Devices in the order of waves: by a digest, since the first ids are often of one type, or of one site."""
+    """Devices in the order of waves: by a digest, since consecutive ids are often of one type, or of one site."""
     return sorted(devices, key=lambda device: hashlib.sha256(device.encode()).digest())
 
 
 def wave_sizes(waves: Sequence[str], count: int) -> tuple[int, ...]:
-    """The waves as numbers of devices; each has one at least, and what is left is a last one.
+    """The waves as numbers of devices, each at least one; the rest is a last wave.
 
     Args:
         waves: sizes, or shares as ``10%``.

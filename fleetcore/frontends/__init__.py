@@ -1,1 +1,1 @@
-"""What turns a call into something else: library, remote client, control socket, command line, documents."""
+"""Front ends: what calls become in the library, remote clients, control socket, command line and documents."""

@@ -1,4 +1,4 @@
-"""A fleet in asyncio: the calls, by their names too, and what a script does with several of them."""
+"""A fleet in asyncio: the calls, also by name, and methods that combine several calls."""
 
 import asyncio
 from abc import abstractmethod
@@ -17,21 +17,21 @@ from fleetcore.frontends.registration import registration
 from fleetcore.model.operation import OperationState
 from fleetcore.views import TelemetryView
 
-#: How often long work is looked at.
+#: The interval of polling an operation.
 _LOOK_S = 0.2
-#: Points of a series that are asked for at once.
+#: How many points of a series are requested at once.
 POINTS = 10_000
 
 
 class AsyncFleet(AsyncCalls):
-    """A fleet in asyncio, wherever it runs: a script that takes one runs on a folder, in memory and on a server."""
+    """A fleet in asyncio, on a folder, in memory or on a server: a script that takes one runs with each of them."""
 
     async def call(self, name: str, /, **given: Any) -> Any:
-        """A call by its name, a plugin's among them; raises Refused where there is none."""
+        """Makes a call by name, including plugins' calls; raises Refused where there is none."""
         return await self._value(name, given, Any)
 
     def stream(self, name: str, /, **given: Any) -> AsyncIterator[Any]:
-        """The items of a call that streams, by its name."""
+        """The items of a streaming call, by name."""
         return self._stream(name, given, Any)
 
     async def __aenter__(self) -> Self:
@@ -44,7 +44,7 @@ class AsyncFleet(AsyncCalls):
 
     @abstractmethod
     async def close(self) -> None:
-        """Ends the use of the fleet; idempotent."""
+        """Closes the fleet; idempotent."""
 
     async def register_device(
         self, device_id: str, device_type: str, properties: Mapping[str, Any] | None = None, *, reason: str = ""
@@ -71,7 +71,7 @@ class AsyncFleet(AsyncCalls):
         allow_downgrade: bool = False,
         reason: str = "",
     ) -> CampaignResponse:
-        """Starts a campaign: ``create_campaign``, as a script says it."""
+        """Starts a campaign: ``create_campaign`` with parameters that suit a script."""
         return await self.create_campaign(
             campaign, version, devices, url, sha256=sha256, size=size,
             manifest=None if manifest is None else dict(manifest), from_release=from_release,
@@ -87,19 +87,19 @@ class AsyncFleet(AsyncCalls):
         unit: str | Mapping[str, str] | None = None,
         dry_run: bool = False,
     ) -> ImportedReadingsResponse:
-        """Stores many readings, in parts; each part is committed before the next. The same again changes nothing.
+        """Stores many readings, in parts; each part is committed before the next. Repeating it changes nothing.
 
         Args:
             readings: rows, as dicts or as tuples (device, metric, time, value, unit); a dict of columns, a pandas
-                DataFrame (whose index may be the time), or anything with Arrow's C stream, as Arrow tables have.
-                Rows and columns have ``value``, or a member of its own for each metric. What is missing is left out.
-            device: of readings that name none.
-            metric: of readings with a ``value`` that name none.
-            unit: of all that name none, or by metric.
-            dry_run: only says what a run would say; it remembers each time, some 100 bytes a reading.
+            DataFrame (whose index may be the time), or any object with Arrow's C stream, such as Arrow tables. Rows and
+            columns have ``value``, or a separate member for each metric. Missing values are left out.
+            device: of readings without a device.
+            metric: of readings with a ``value`` and without a metric.
+            unit: of all readings without a unit, or by metric.
+            dry_run: only reports what a run would do; it remembers each time, some 100 bytes a reading.
 
         Raises:
-            Refused: the readings are in no such form. What of them is not taken is counted in the answer, by reason.
+            Refused: the readings have none of these forms. Refused readings are counted in the answer, by reason.
         """
         parts = Parts(device=device, metric=metric, unit=unit, dry_run=dry_run)
         total = None
@@ -109,7 +109,7 @@ class AsyncFleet(AsyncCalls):
         return parts.finish(total)
 
     async def run_operation(self, operation: str) -> OperationResponse:
-        """Waits until long work has ended; in a library without a server, works on it meanwhile."""
+        """Waits until an operation has ended; in a library without a server, runs it meanwhile."""
         while True:
             current = await self.get_operation(operation)
             if current.state is not OperationState.RUNNING:
@@ -126,7 +126,7 @@ class AsyncFleet(AsyncCalls):
     ) -> TelemetryView:
         """The points of a series with ``start <= time < end``, as columns, numbers and text alike.
 
-        Raises NotFound for a series that never was.
+        Raises NotFound for a series that never existed.
         """
         pages = self.iter_readings(metric, device=device_id, start=start, end=end, points=POINTS)
         return TelemetryView.of(device_id, metric, [part async for part in pages])

@@ -1,4 +1,4 @@
-"""A fleet in asyncio, blocking: each call runs in a loop of its own, in a thread that ends with the object."""
+"""A fleet in asyncio, blocking: calls run in a separate loop, in a thread that ends with the object."""
 
 import asyncio
 import contextlib
@@ -25,18 +25,18 @@ from fleetcore.views import TelemetryView
 
 T = TypeVar("T")
 F = TypeVar("F", bound=AsyncFleet)
-#: What the tasks of a loop may take to end once they are cancelled.
+#: How long a loop's tasks may take to end after their cancellation.
 _WIND_UP_S = 5.0
 
 
 class BlockingFleet(BlockingCalls, Generic[F]):
-    """A fleet, blocking, wherever it runs."""
+    """A blocking fleet, on a folder, in memory or on a server."""
 
     def __init__(self, fleet: F) -> None:
         self._fleet = fleet
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="fleetcore blocking", daemon=True)
-        threads.stop_at_exit(self._stop)  # before its store's, which the tasks of the loop use
+        threads.stop_at_exit(self._stop)  # before the store's thread, which the loop's tasks use
         threads.start(self._thread)
         self._process = os.getpid()
         self._finalizer = weakref.finalize(self, _stop_loop, self._loop, self._thread)
@@ -45,11 +45,11 @@ class BlockingFleet(BlockingCalls, Generic[F]):
     # --- calls by their names, and what is made of several ---------------------------------------------------------
 
     def call(self, name: str, /, **given: Any) -> Any:
-        """A call by its name, a plugin's among them; raises Refused where there is none."""
+        """Makes a call by name, including plugins' calls; raises Refused where there is none."""
         return self._run(self._fleet.call(name, **given))
 
     def stream(self, name: str, /, **given: Any) -> Iterator[Any]:
-        """The items of a call that streams, by its name."""
+        """The items of a streaming call, by name."""
         return self._iterate(partial(self._fleet.stream, name), **given)
 
     def register_device(
@@ -76,7 +76,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         allow_downgrade: bool = False,
         reason: str = "",
     ) -> CampaignResponse:
-        """Starts a campaign: ``create_campaign``, as a script says it."""
+        """Starts a campaign: ``create_campaign`` with parameters that suit a script."""
         return self._run(
             self._fleet.update_firmware(
                 campaign,
@@ -105,7 +105,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         return self._run(self._fleet.collect_many(readings, device=device, metric=metric, unit=unit, dry_run=dry_run))
 
     def run_operation(self, operation: str) -> OperationResponse:
-        """Waits until long work has ended; in a library without a server, works on it meanwhile."""
+        """Waits until an operation has ended; in a library without a server, runs it meanwhile."""
         return self._run(self._fleet.run_operation(operation))
 
     def query_telemetry(
@@ -118,7 +118,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
     ) -> TelemetryView:
         """The points of a series with ``start <= time < end``, as columns, numbers and text alike.
 
-        Raises NotFound for a series that never was.
+        Raises NotFound for a series that never existed.
         """
         return self._run(self._fleet.query_telemetry(device_id, metric, start=start, end=end))
 
@@ -131,29 +131,29 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         return self._iterate(self._fleet._stream, name, given, kind)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What the work gives; an interrupt ends the work too. Raises Refused where its thread is not there."""
+        """The result of the work; an interrupt cancels the work too. Raises Refused where its thread does not exist."""
         waiting = self._begun(work)
         try:
             return waiting.result()
         finally:
-            waiting.cancel()  # does nothing to what is done
+            waiting.cancel()  # does nothing to finished work
 
     def _begun(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
         why = ""
         if self._process != os.getpid():
-            why = "This fleet was opened before a fork: it belongs to the process that opened it"
+            why = "This fleet was opened before a fork: only the process that opened it can use it"
         elif self._thread is threading.current_thread():
-            why = "This is the thread in which the fleet runs: it cannot wait for itself"
+            why = "The fleet runs in this thread, which cannot wait for itself"
         elif not self._finalizer.alive:
             why = "This fleet was closed"
         if why:
             work.close()
-            raise Refused(why, remedy="Make a fleet anew")
+            raise Refused(why, remedy="Make a new fleet object")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def __getattr__(self, name: str) -> Any:
-        """What else the fleet has; of it, what is to be awaited blocks."""
-        if name.startswith("__") or "_fleet" not in vars(self):  # of a copy, which has nothing yet
+        """The other members of the fleet; awaitable ones block."""
+        if name.startswith("__") or "_fleet" not in vars(self):  # of a copy, which has no attributes yet
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
         member = getattr(self._fleet, name)
         if inspect.isasyncgenfunction(member):
@@ -166,7 +166,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         return self._run(member(*args, **options))
 
     def _iterate(self, member: Callable[..., Any], *args: Any, **options: Any) -> Iterator[Any]:
-        """What a member yields, each waited for; it is closed when the iteration ends, also by an interrupt."""
+        """Yields a member's items, waiting for each; it is closed when the iteration ends, also by an interrupt."""
         items, end = member(*args, **options), object()
 
         async def following() -> Any:
@@ -178,7 +178,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
                 try:
                     item = waiting.result()
                 finally:
-                    waiting.cancel()  # does nothing to what is done
+                    waiting.cancel()  # does nothing to finished work
                 if item is end:
                     return
                 yield item
@@ -196,7 +196,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         self.close()
 
     def close(self) -> None:
-        """Ends the use of the fleet, and the thread; idempotent. In a process forked since there is nothing to end."""
+        """Closes the fleet, and ends its thread; idempotent. In a process forked since, it does nothing."""
         if self._finalizer.alive and self._process == os.getpid():
             self._run(self._fleet.close())
             self._finalizer()
@@ -215,7 +215,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _wind_up() -> None:
-    """What ``asyncio.run`` does at its end: nothing that is dropped is left to complain of it."""
+    """The final steps of ``asyncio.run``: dropped objects leave no warnings."""
     tasks = asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
     for task in tasks:
         task.cancel()
@@ -231,5 +231,5 @@ def _tell_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     _tell_loop(loop)
-    if thread is not threading.current_thread():  # a garbage collection runs in any
+    if thread is not threading.current_thread():  # a garbage collection may run in any thread
         thread.join(timeout=_WIND_UP_S)

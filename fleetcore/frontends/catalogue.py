@@ -1,6 +1,6 @@
-"""The table of calls as plain data: what a front end has to know that does not run them.
+"""The table of calls as plain data, for front ends that do not run the calls.
 
-The core's is written by ``scripts/generate.py``; a server sends its own, with its plugins' calls.
+``scripts/generate.py`` writes the core's; a server sends its own, including its plugins' calls.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +12,13 @@ import msgspec
 
 from fleetcore.errors import Unavailable
 
-#: How many items of a list are asked for at once where all are wanted.
+#: The page size when all items of a list are wanted.
 PAGE = 1000
 #: The kind of a member that is text without spaces: a name, a code, a digest.
 WORD = "word"
 #: How a call answers.
 ANSWERS = frozenset({"value", "page", "stream", "nothing"})
-#: How text for a parameter is read.
+#: How text for a parameter is converted.
 KINDS = frozenset({
     "text", "integer", "integer-or-word", "number", "boolean", "time", "scalar", "json", "bytes",
 })  # fmt: skip
@@ -31,12 +31,12 @@ class ParameterInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         place: ``path``, ``query``, ``body``, ``whole``, ``stream``, ``if-match``, ``last-event-id`` or
             ``idempotency-key``.
         kind: ``text``, ``integer``, ``integer-or-word``, ``number``, ``boolean``, ``time``, ``scalar`` or ``json``: how
-            text for it is read; ``bytes`` of a stream.
-        repeated: whether it is a list of such.
-        word: what the command line calls one item of it; of an object, it takes ``--WORD NAME=VALUE``.
-        clears: whether None is a value of its own, which clears.
+            text for it is converted; ``bytes`` for a stream.
+        repeated: whether it is a list of them.
+        word: the command line's name for one item of it; for an object, it takes ``--WORD NAME=VALUE``.
+        clears: whether None is a separate value, which clears.
         names: the list call whose items it names, by the member ``named_by``.
-        short: whether the command line takes the beginning of what it names.
+        short: whether the command line accepts the beginning of the id that it names.
     """
 
     name: str
@@ -62,15 +62,15 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         command: as in ``group show GROUP``; empty where there is none.
         answer: ``value``, ``page``, ``stream`` or ``nothing``.
         columns: of its table.
-        match_required: whether HTTP asks for ``If-Match``.
-        selected_by: the query parameter that tells it from another call at its route.
-        also: more commands, each with what it gives.
+        match_required: whether HTTP requires ``If-Match``.
+        selected_by: the query parameter that distinguishes it from another call at its route.
+        also: more commands, each with the parameters that it sets.
         members: of the answer, or of each item of a page or a stream, with their kinds: ``id`` (long, made by the
             fleet), ``text`` (for people), ``choice``, ``boolean``, ``time``, ``integer``, ``count``, ``bytes``,
-            ``number``, ``value``, ``list`` or ``object``; what is not named is a ``word``.
+            ``number``, ``value``, ``list`` or ``object``; members without an entry are a ``word``.
         needs: members that every answer, or every item of it, has.
-        confirm: what the command line says before it makes the call; empty where it does not ask.
-        confirm_when: it asks only where these parameters are given so.
+        confirm: the warning of the command line before it makes the call; empty where it does not ask.
+        confirm_when: it asks only where these parameters have these values.
     """
 
     name: str
@@ -94,7 +94,7 @@ class CallInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def stream(self) -> str:
-        """The parameter that is the body piece by piece; empty where there is none."""
+        """The parameter that is the streamed body; empty where there is none."""
         return next((parameter.name for parameter in self.parameters if parameter.place == "stream"), "")
 
     @property
@@ -134,12 +134,12 @@ class Catalogue(Mapping[str, CallInfo]):
 
 @cache
 def core() -> Catalogue:
-    """The core's calls, as this release has them."""
+    """The core's calls in this release."""
     return read((files("fleetcore.frontends") / "generated" / "catalogue.json").read_bytes())
 
 
 def read(content: bytes) -> Catalogue:
-    """A catalogue that was sent; raises Unavailable for what is none."""
+    """Decodes a catalogue that was sent; raises Unavailable for anything else."""
     try:
         return Catalogue(msgspec.json.decode(content, type=list[CallInfo]))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

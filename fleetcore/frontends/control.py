@@ -1,12 +1,12 @@
 """The running server's control socket: the calls over a Unix socket (0600) in the data folder.
 
-One JSON object a line: ``{"call": "get_device", "given": {"device_id": "pump-1"}}`` is answered by
-``{"result": ...}`` or ``{"error": {"code", "message", "remedy", "kind", "ids"}}``. Who can open the socket owns the
-data folder, so there is no further authentication.
+One JSON object a line: ``{"call": "get_device", "given": {"device_id": "pump-1"}}`` is answered by ``{"result": ...}``
+or ``{"error": {"code", "message", "remedy", "kind", "ids"}}``. Only the owner of the data folder can open the socket,
+so there is no further authentication.
 
-``{"call": "upload_artifact", "given": {...}, "stream": true}`` is followed by the bytes of its stream in frames,
-each behind its length in four bytes, the highest first; a length of zero ends them. The server reads them to
-their end, also where it refuses the call; the client ends them as soon as it is answered.
+``{"call": "upload_artifact", "given": {...}, "stream": true}`` is followed by the bytes of its stream in frames, each
+behind its length in four bytes, the highest first; a length of zero ends them. The server reads them to the end, even
+if it refuses the call; the client ends them as soon as it has an answer.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ from fleetcore.interfaces.waits import end_tasks
 from fleetcore.wire import strict_json
 
 _log = logging.getLogger(__name__)
-#: How deep a line may nest at all; what a call takes is judged by the call, as in the library.
+#: The deepest nesting of a line; the call validates its parameters, as in the library.
 _DEPTH = 64
-#: How often it is asked whether who waits for an answer is still there.
+#: The interval of checking whether a caller that waits is still connected.
 _LOOK_S = 0.25
-#: What calls that do not wait may take to end once the server stops.
+#: The time limit for running calls, except waits, when the server stops.
 _GRACE_S = 0.5
-#: What is left to be read of an answer, once the server stops.
+#: The time limit for sending an answer when the server stops.
 _FLUSH_S = 0.2
 #: Members of an error that are sent.
 _PLAIN = (str, int, float, bool, list, tuple, dict, type(None))
@@ -48,9 +48,9 @@ _CREDENTIALS = struct.Struct("3i")
 
 @asynccontextmanager
 async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[None]:
-    """Answers calls until the block ends. The data folder's lock is held, so no process answers on a socket left over.
+    """Answers calls until the block ends. It holds the data folder's lock, so a socket file left over has no server.
 
-    At the end streams end, what waits is answered as it stands, and nothing of a connection stays.
+    At the end streams end, waiting calls answer with the present state, and all connections are closed.
     """
     path = socket_of(data)
     path.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[N
         yield
     finally:
         server.close()
-        with contextlib.suppress(OSError):  # on a disk that became read-only it stays; the next server replaces it
+        with contextlib.suppress(OSError):  # on a read-only disk the file stays; the next server replaces it
             path.unlink(missing_ok=True)
         closing.set()
         if conversations:
@@ -78,9 +78,10 @@ async def serve_control(manager: IoTFleetManager, data: Path) -> AsyncIterator[N
 
 
 def peer(connection: socket.socket) -> str:
-    """The actor at the other end of a Unix socket: the user that the kernel names, and never what a line says.
+    """The actor at the other end of a Unix socket: the user reported by the kernel, never one named in a line.
 
-    Where the system does not tell (SO_PEERCRED is Linux's), it is the folder's owner, as which alone it opens.
+    Where the system does not report it (SO_PEERCRED is Linux's), it is the folder's owner, who alone can open the
+    socket.
     """
     user = os.getuid()
     if hasattr(socket, "SO_PEERCRED"):
@@ -94,7 +95,7 @@ def peer(connection: socket.socket) -> str:
 
 
 class _Conversation:
-    """One connection, until the other end leaves or the server stops."""
+    """One connection, until the peer disconnects or the server stops."""
 
     def __init__(
         self,
@@ -120,12 +121,12 @@ class _Conversation:
                 await self._write(answer)
                 await frames.discard()
         except (ConnectionError, ValueError, asyncio.IncompleteReadError):
-            pass  # the caller is gone, or sent a line beyond the bound
+            pass  # the caller is gone, or sent a line beyond the limit
         finally:
             await self._close()
 
     async def _close(self) -> None:
-        """Ends the connection, once what was said is read; one that does not read does not keep the server."""
+        """Ends the connection after its answers are read; a peer that does not read does not block the server."""
         self._writer.close()
         closed, closing = asyncio.ensure_future(self._writer.wait_closed()), asyncio.ensure_future(self._closing.wait())
         try:
@@ -136,7 +137,7 @@ class _Conversation:
             await end_tasks(closed, closing)
 
     async def _line(self) -> bytes:
-        """The next line; none where the server stops before one has come."""
+        """The next line; none where the server stops first."""
         coming, closing = asyncio.ensure_future(self._reader.readline()), asyncio.ensure_future(self._closing.wait())
         try:
             await asyncio.wait({coming, closing}, return_when=asyncio.FIRST_COMPLETED)
@@ -145,9 +146,9 @@ class _Conversation:
             await end_tasks(coming, closing)
 
     async def _left(self) -> None:
-        """Returns when the other end has closed its socket, or the server stops."""
+        """Returns when the peer has closed its socket, or the server stops."""
         poll = select.poll()
-        poll.register(self._socket.fileno(), 0)  # hanging up is told unasked
+        poll.register(self._socket.fileno(), 0)  # a hang-up is reported without being asked for
         while not self._closing.is_set() and not poll.poll(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _LOOK_S)
@@ -168,7 +169,7 @@ class _Conversation:
             return _refusal(error)
 
     async def _stream(self, items: AsyncGenerator[Any, None]) -> None:
-        """An item a line, until the reader closes the connection: it has nothing more to say."""
+        """Sends one item per line, until the reader closes the connection: it sends nothing more."""
         gone = asyncio.ensure_future(self._reader.read(1))
         closing = asyncio.ensure_future(self._closing.wait())
         following: asyncio.Future[Any] = asyncio.ensure_future(anext(items))
@@ -193,20 +194,20 @@ class _Conversation:
 
 
 def _read(line: bytes) -> tuple[str, Mapping[str, Any], bool]:
-    """The name of a call, what it is given, and whether a stream follows; raises Refused."""
+    """The name of a call, its parameters, and whether a stream follows; raises Refused."""
     request = strict_json.loads(line, depth=_DEPTH)
     if not isinstance(request, dict):
-        raise Refused("A line is a JSON object", remedy='Send {"call": NAME, "given": {…}}', pointer="")
+        raise Refused("A line must be a JSON object", remedy='Send {"call": NAME, "given": {…}}', pointer="")
     name, given = request.get("call"), request.get("given", {} if request.get("call") == CATALOGUE else None)
     if not isinstance(name, str):
         raise Refused("/call: it must be text", remedy="Give the name of a call", pointer="/call")
     if not isinstance(given, dict):
-        raise Refused("/given: it must be an object", remedy="Give {} where there is nothing to give", pointer="/given")
+        raise Refused("/given: it must be an object", remedy="Give {} for a call without parameters", pointer="/given")
     return name, given, request.get("stream") is True
 
 
 class _Frames:
-    """The bytes that follow a line, where it says that there are some."""
+    """The bytes that follow a line, if it announces any."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
@@ -220,14 +221,14 @@ class _Frames:
             raise Refused("The upload was cut off", code="payload_unreadable") from error
 
     async def discard(self) -> None:
-        """Reads what was not taken; raises ValueError where it cannot be told what follows."""
+        """Reads the rest of a stream; raises ValueError where its end cannot be found."""
         if self._too_long:
             raise ValueError("a frame was too long")
         while self._more:
             await self._next()
 
     def expect(self) -> AsyncIterator[bytes]:
-        """The frames; raises Refused where they break off, or one is too long."""
+        """The frames; raises Refused where the stream is cut off, or a frame is too long."""
         self._more = True
         return self._taken()
 
@@ -250,8 +251,8 @@ def _refusal(error: Exception) -> dict[str, Any]:
         said = FleetError(f"{error.strerror or error}{where}", code="internal")
     else:
         _log.error("A call over the control socket failed", exc_info=error)
-        said = FleetError("The server made a mistake; it is in its log", code="internal")
+        said = FleetError("This is a defect of the server; its log has the details", code="internal")
     ids = {key: value for key, value in said.ids.items() if isinstance(value, _PLAIN)}
-    # A class of a plugin's or a module's own is not known at the other end: the nearest one that is.
+    # The peer does not know classes of plugins or other modules: send the nearest known base class.
     kind = next(kind.__name__ for kind in type(said).__mro__ if getattr(errors, kind.__name__, None) is kind)
     return {"error": {"kind": kind, "code": said.code, "message": said.message, "remedy": said.remedy, "ids": ids}}

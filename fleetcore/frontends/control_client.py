@@ -1,4 +1,4 @@
-"""The way to the control socket of a running server; it loads nothing of a fleet (see :mod:`.control`)."""
+"""The client of a running server's control socket; it loads nothing of a fleet (see :mod:`.control`)."""
 
 import asyncio
 import contextlib
@@ -16,25 +16,25 @@ from fleetcore.frontends.catalogue import core
 from fleetcore.wire.pieces import async_pieces
 
 NAME = "control.sock"
-#: What a client asks for to learn which calls there are.
+#: The request for the catalogue of calls.
 CATALOGUE = "catalogue"
 LINE_BYTES = 64 * 1024 * 1024
-#: Before a frame of bytes, its length.
+#: The length of a frame, before its bytes.
 LENGTH = struct.Struct(">I")
 FRAME_BYTES = 16 * 1024 * 1024
 _PATH_BYTES = 100
 
 
 def socket_of(data: Path) -> Path:
-    """Where the running server of a data folder listens."""
+    """The control socket of a data folder's running server."""
     return data / NAME
 
 
 @contextlib.contextmanager
 def address_of(path: Path) -> Iterator[str]:
-    """The path as a Unix socket takes it: 108 bytes with the zero at the end on Linux (unix(7)), fewer elsewhere.
+    """The path in a form that fits a Unix socket: 108 bytes with the final zero on Linux (unix(7)), fewer elsewhere.
 
-    A folder that lies deeper is reached through an open descriptor of it, where the system can.
+    A longer path is reached through an open descriptor of its folder, where the system supports it.
     """
     text = str(path)
     if len(os.fsencode(text)) <= _PATH_BYTES or not Path("/proc/self/fd").is_dir():
@@ -48,7 +48,7 @@ def address_of(path: Path) -> Iterator[str]:
 
 
 async def _send(content: AsyncIterator[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Sends frames until the server has answered; gives the answer."""
+    """Sends frames until the server has answered; returns the answer."""
     answering = asyncio.ensure_future(reader.readline())
     try:
         async for piece in content:
@@ -66,7 +66,7 @@ async def _send(content: AsyncIterator[bytes], reader: asyncio.StreamReader, wri
 
 
 class ControlClient:
-    """Calls a running server; each call has a connection of its own, so they may overlap."""
+    """Calls a running server; each call has a separate connection, so calls may overlap."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
@@ -77,8 +77,8 @@ class ControlClient:
                 return await asyncio.open_unix_connection(address, limit=LINE_BYTES)
         except OSError as error:
             raise Unavailable(
-                f"A process holds {self._data} but answers no calls",
-                remedy="Is it a script? Close it, or wait for it",
+                f"A process has {self._data} open but does not answer calls",
+                remedy="If it is a script, close it or wait for it",
             ) from error
 
     async def run(self, name: str, given: Mapping[str, Any]) -> Any:
@@ -92,12 +92,12 @@ class ControlClient:
         return await self._ask(request, async_pieces(given[stream]))
 
     async def catalogue(self) -> bytes:
-        """The calls of the running fleet, as :func:`fleetcore.frontends.catalogue.read` reads them."""
+        """The calls of the running fleet, as :func:`fleetcore.frontends.catalogue.read` decodes them."""
         text: str = await self._ask({"call": CATALOGUE})
         return text.encode()
 
     async def stream(self, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """The items of a call that streams, as plain data; raises as :meth:`run`."""
+        """The items of a streaming call, as plain data; raises as :meth:`run`."""
         reader, writer = await self._connection()
         try:
             writer.write(json.dumps({"call": name, "given": to_builtins(given)}).encode() + b"\n")
@@ -110,12 +110,12 @@ class ControlClient:
                     return
                 yield answer["item"]
         except ConnectionError:
-            pass  # it was cut off, like one that ends without a word
+            pass  # it was cut off, like a stream that ends silently
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-        raise Unavailable("The server closed the connection", remedy="Look at its log")
+        raise Unavailable("The server closed the connection", remedy="See its log")
 
     async def _ask(self, request: Mapping[str, Any], content: AsyncIterator[bytes] | None = None) -> Any:
         reader, writer = await self._connection()
@@ -133,7 +133,7 @@ class ControlClient:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
         if not line:
-            raise Unavailable("The server closed the connection", remedy="Look at its log")
+            raise Unavailable("The server closed the connection", remedy="See its log")
         answer = json.loads(line)
         if "error" in answer:
             raise _error(answer["error"])

@@ -12,11 +12,11 @@ from fleetcore.calls.table import Call, Parameter
 from fleetcore.calls.types import UNSET, Ms, Response, to_builtins
 from fleetcore.frontends.catalogue import WORD, CallInfo, ParameterInfo
 
-#: Members of text that is written for people: a table may cut it.
+#: Text members written for people: a table may cut them.
 _TEXTS = frozenset(
     {"description", "error", "explanation", "precondition", "query", "reason", "scope", "text", "url", "why"}
 )
-#: Integers that count, which a person reads with their thousands apart.
+#: Integers that are counts, displayed with thousands separators.
 _COUNTS = frozenset(
     {"cap", "changed", "count", "devices", "done", "failed", "left", "quota", "rows", "sessions", "stored", "total",
      "used", "uses"}
@@ -25,7 +25,7 @@ _SIZES = frozenset({"size", "size_bytes"})
 
 
 def describe(calls: Iterable[Call]) -> list[CallInfo]:
-    """What front ends have to know of some calls."""
+    """The catalogue of some calls."""
     calls = list(calls)
     by_name = {call.name: call for call in calls}
     short = {
@@ -38,7 +38,7 @@ def describe(calls: Iterable[Call]) -> list[CallInfo]:
 
 
 def to_json(calls: Iterable[CallInfo]) -> bytes:
-    """The catalogue as it is sent and stored."""
+    """The catalogue in the form that is sent and stored."""
     return msgspec.json.format(msgspec.json.encode(list(calls)), indent=1) + b"\n"
 
 
@@ -106,7 +106,7 @@ def _members(call: Call, short: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _needs(call: Call) -> list[str]:
-    """The members that no answer leaves out."""
+    """The members that every answer has."""
     item = _item(call)
     if not (isinstance(item, type) and issubclass(item, Response)):
         return []
@@ -115,7 +115,7 @@ def _needs(call: Call) -> list[str]:
 
 
 def _kind(name: str, hint: Any) -> str:
-    """How a member is read by people."""
+    """How a member is displayed."""
     if get_origin(hint) is Annotated:
         return _kind(name, get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):

@@ -1,6 +1,7 @@
-"""IoTFleetManager: the façade that people script against. It opens on first use and holds no logic of its own.
+"""IoTFleetManager: the library for scripts. It opens on first use and contains no logic.
 
-Calls return responses, which show themselves well; the parts (``manager.devices``, ``.twins`` …) return stored records.
+Calls return responses, which are readable when printed; the parts (``manager.devices``, ``.twins`` …) return stored
+records.
 """
 
 import asyncio
@@ -48,16 +49,16 @@ class IoTFleetManager(AsyncFleet):
     """A fleet in a script or a notebook.
 
     Args:
-        data: a data folder; None keeps everything in memory. A folder that is missing, or holds nothing of a fleet,
-            becomes a new fleet. Where some parts of a fleet are there and others are not, opening refuses.
+        data: a data folder; None keeps everything in memory. A missing folder, or one without any part of a fleet,
+            becomes a new fleet. A folder with only some parts of a fleet is refused.
         config: a configuration instead.
         clock: another clock, for tests.
-        create: True makes a new fleet also where there is a ``fleet.toml`` alone, as ``fleetcore init`` does; False
+        create: True makes a new fleet even where there is only a ``fleet.toml``, as ``fleetcore init`` does; False
             never makes one.
-        actor: the name under which changes are written into the audit log; ``library:USER`` by default.
+        actor: the name recorded with changes in the audit log; ``library:USER`` by default.
 
-    It opens on the first call and belongs to that event loop: another one raises :class:`WrongLoop`. Not closing it
-    loses nothing that was acknowledged.
+    It opens on the first call and belongs to that event loop: use from another loop raises :class:`WrongLoop`. Without
+    closing it, no acknowledged data is lost.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class IoTFleetManager(AsyncFleet):
         return SyncFleetManager(IoTFleetManager(data, **options))
 
     async def open(self) -> "Fleet":
-        """Opens the fleet, if it is not open yet, and returns it. Raises what opening raises."""
+        """Opens the fleet, if it is not open yet, and returns it. Raises the errors of opening."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop, self._opening = loop, asyncio.Lock()
@@ -107,7 +108,7 @@ class IoTFleetManager(AsyncFleet):
             return self._config
         if self._data is not None and (Path(self._data) / "fleet.toml").is_file():
             found = load(Path(self._data) / "fleet.toml")
-            # A folder that was named is the data folder, also where the file does not say so.
+            # The named folder is the data folder, even if the file does not say so.
             return found if found.fleet.data is not None else evolve(found, fleet=evolve(found.fleet, data="."))
         config = load()
         detectors = config.detectors or (Instance(name="statistical", kind="statistical", table={}),)
@@ -139,9 +140,9 @@ class IoTFleetManager(AsyncFleet):
         *,
         left: Callable[[], Coroutine[Any, Any, object]] | None = None,
     ) -> Any:
-        """Makes a call as the user who speaks through the control socket; ``content`` is a stream.
+        """Makes a call for the user of the control socket; ``content`` is a stream.
 
-        ``left`` returns when the user has left: nothing is waited for from then on.
+        ``left`` returns when the user has disconnected: from then on the call waits for nothing.
         """
         fleet = await self.open()
         call = self._table.get(name)
@@ -150,7 +151,7 @@ class IoTFleetManager(AsyncFleet):
         return await run(call, owner(fleet, actor, left=left), present(**given), content=content)
 
     async def catalogue(self) -> bytes:
-        """The calls of the fleet, its plugins' among them, as :func:`fleetcore.frontends.catalogue.read` reads them."""
+        """The fleet's calls, including its plugins', as :func:`fleetcore.frontends.catalogue.read` decodes them."""
         await self.open()
         return to_json(describe(self._table))
 
@@ -162,7 +163,7 @@ class IoTFleetManager(AsyncFleet):
                 yield item
 
     async def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
-        del kind  # it is what the call answers
+        del kind  # it is the type of the call's answer
         await self.open()
         call = self._table.get(name)
         stream = "" if call is None else call.stream
@@ -235,11 +236,11 @@ class IoTFleetManager(AsyncFleet):
 
     @property
     def health(self) -> "FleetHealth":
-        """Scores."""
+        """Health scores."""
         return self._open_now().health
 
     async def run_operation(self, operation: str) -> OperationResponse:
-        """Waits until long work has ended, doing it here where no server does."""
+        """Waits until an operation has ended, running it here where no server does."""
         await (await self.open()).operations.run(operation)
         return await self.get_operation(operation)
 
@@ -253,7 +254,7 @@ class IoTFleetManager(AsyncFleet):
     ) -> TelemetryView:
         """The points of a series with ``start <= time < end``, as columns, numbers and text alike.
 
-        Raises NotFound for a series that never was.
+        Raises NotFound for a series that never existed.
         """
         fleet = await self.open()
         first = 0 if start is None else from_builtins(of_python(start), Ms)
@@ -263,4 +264,4 @@ class IoTFleetManager(AsyncFleet):
 
 
 class SyncFleetManager(BlockingFleet[IoTFleetManager]):
-    """The façade, blocking: the calls of :class:`IoTFleetManager`, and its parts."""
+    """The blocking library: the calls of :class:`IoTFleetManager`, and its parts."""

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 paths and schemas of a table of calls; the schemas are those that msgspec judges by."""
+"""The OpenAPI 3.1 paths and schemas of a table of calls; the schemas are those that msgspec validates by."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
@@ -11,14 +11,14 @@ from fleetcore.calls.types import UNSET, Ms, to_builtins
 _REF = "#/components/schemas/{name}"
 _OCTETS = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _FORMAT = {
-    "name": "format", "in": "query", "required": False, "description": "How the answer is written.",
+    "name": "format", "in": "query", "required": False, "description": "The format of the answer.",
     "schema": {"type": "string", "enum": ["json", "csv", "arrow"], "default": "json"},
 }  # fmt: skip
 _TABLES = {
     "text/csv": {"schema": {"type": "string"}},
     "application/vnd.apache.arrow.stream": {"schema": {"type": "string", "format": "binary"}},
 }
-_DESCRIPTIONS = {200: "Done", 201: "Made", 202: "Begun", 204: "Done, nothing to tell"}
+_DESCRIPTIONS = {200: "Done", 201: "Made", 202: "Begun", 204: "Done, without content"}
 
 
 def paths(calls: Iterable[Call]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -42,7 +42,7 @@ def paths(calls: Iterable[Call]) -> tuple[dict[str, dict[str, Any]], dict[str, A
 
 
 def _joined(plain: dict[str, Any], other: Mapping[str, Any], call: Call) -> dict[str, Any]:
-    """The operation of two calls at one route, of which a query parameter selects the second."""
+    """The operation of two calls at one route; a query parameter selects the second."""
     selector = {
         "name": call.declared.selected_by, "in": "query", "required": False,
         "schema": {"type": "boolean", "default": False}, "description": call.help.partition("\n")[0],
@@ -62,7 +62,7 @@ def _joined(plain: dict[str, Any], other: Mapping[str, Any], call: Call) -> dict
 
 
 def _either(item: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of one or the other."""
+    """Content that is either of two."""
     found = {**other, **item}
     for kind in item.keys() & other.keys():
         schemas = [item[kind]["schema"], other[kind]["schema"]]

@@ -1,4 +1,4 @@
-"""The calls of a plugin as a module of typed methods, as ``fleetcore plugin calls`` writes it."""
+"""A plugin's calls as a module of typed methods, as ``fleetcore plugin calls`` writes it."""
 
 import sys
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def _modules(table: Table, plugin: str) -> dict[ModuleType, list[Call]]:
             module = sys.modules.get(call.function.__module__)
             if module is None or "." not in module.__name__:
                 raise Refused(
-                    f"The types of {call.name} are in no package, so nothing can import them",
+                    f"The types of {call.name} are not in a package, so they cannot be imported",
                     remedy="`fleetcore plugin new` makes a package",
                 )
             found.setdefault(module, []).append(call)

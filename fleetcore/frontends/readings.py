@@ -1,7 +1,8 @@
-"""Readings that a script or a file has, as the parts that ``import_readings`` takes.
+"""Converts readings of a script or a file to the parts that ``import_readings`` takes.
 
-Rows, columns, data frames and Arrow tables become one thing: a series, a time in ms and a value for each reading. What
-cannot travel at all (no time, no number) is counted here by the codes of the data path; the rest is judged there.
+Rows, columns, data frames and Arrow tables become one form: a series, a time in ms and a value for each reading.
+Readings that cannot be sent at all (no time, no number) are counted here by the codes of the data path; the server
+validates the rest.
 """
 
 import math
@@ -19,7 +20,7 @@ from fleetcore.errors import CODES, Refused
 from fleetcore.model.kinds import EXACT
 from fleetcore.wire.times import Ms, TimeFault
 
-#: Readings of a part: a commit of some ten thousand gains nothing more by being larger (benchmarks/bench_store.py).
+#: The most readings of a part: a larger commit is no faster beyond some ten thousand (benchmarks/bench_store.py).
 PART = 25_000
 _SHOWN = 100
 _DEVICE, _METRIC, _TIME, _VALUE, _UNIT = _NAMES = ("device", "metric", "time", "value", "unit")
@@ -28,11 +29,11 @@ _encode = msgspec.json.Encoder().encode
 
 @define
 class Parts:
-    """Fills parts with readings and counts those that cannot travel.
+    """Fills parts with readings and counts those that cannot be sent.
 
     Attributes:
-        dry_run: the parts of a dry run name what parts before them had at the same times, some 100 bytes a reading of
-            memory, so that they are counted as in a run.
+        dry_run: each part of a dry run repeats the values of earlier parts at the same times, so that they are counted
+        as in a run; this takes some 100 bytes of memory a reading.
     """
 
     device: str | None = None
@@ -46,9 +47,9 @@ class Parts:
     _at: list[int] = field(factory=list)
     _time: list[int] = field(factory=list)
     _value: list[Any] = field(factory=list)
-    #: Of each reading in the present part its number among all.
+    #: The overall number of each reading in the present part.
     items: list[int] = field(factory=list)
-    #: By device and metric, in a dry run: what parts before the present one have at each time.
+    #: In a dry run, by device and metric: the values of earlier parts at each time.
     _seen: dict[tuple[str, str], dict[int, Any]] = field(factory=dict)
     _names: list[tuple[str, str, str | None]] = field(factory=list)
     _named: set[tuple[str, str, int]] = field(factory=set)
@@ -65,11 +66,11 @@ class Parts:
 
     @property
     def full(self) -> bool:
-        """Whether the present part is as long as parts are."""
+        """Whether the present part is full."""
         return len(self._at) >= PART
 
     def take(self) -> bytes:
-        """The present part; a new one begins. It names all series so far, so that the first unit of each is known."""
+        """The present part; a new one begins. It lists all series so far, so that the first unit of each is known."""
         at, time, value = self._at, self._time, self._value
         columns: dict[str, Any] = {"series": list(self._series)}
         if self._before:
@@ -82,7 +83,7 @@ class Parts:
         return body
 
     def _remember(self) -> None:
-        """What the present part has is from now on before the next one."""
+        """Moves the present part's values to those of earlier parts."""
         for place, time, value in [*zip(self._at, self._time, self._value, strict=True)]:
             device, metric, _ = self._names[place]
             seen = self._seen.setdefault((device, metric), {})
@@ -94,7 +95,7 @@ class Parts:
         self._before, self._named = [], set()
 
     def add(self, item: int, device: str, metric: str, time: int, value: Any, unit: str | None) -> None:
-        """One reading whose time and value are plain: ms, and a number, true or false, or text.
+        """Adds one reading with a plain time and value: ms, and a number, true or false, or text.
 
         A number that is not finite, or that cannot be held exactly, is counted as refused.
         """
@@ -118,14 +119,14 @@ class Parts:
         self.items.append(item)
 
     def _name_again(self, device: str, metric: str, time: int) -> None:
-        """What parts before the present one have at a time, once a part."""
+        """The values of earlier parts at a time, once a part."""
         there = self._seen.get((device, metric), {}).get(time)
         if there is not None:
             self._named.add((device, metric, time))
             self._before += [(place, time, value) for place, value in (there if isinstance(there, list) else [there])]
 
     def refuse(self, item: int, device: object, metric: object, code: str, reason: str = "") -> None:
-        """Counts a reading that cannot travel."""
+        """Counts a reading that cannot be sent."""
         self.count += 1
         self.reasons[code] += 1
         if len(self.failures) < _SHOWN:
@@ -137,7 +138,7 @@ class Parts:
             )  # fmt: skip
 
     def unit_of(self, metric: str) -> str | None:
-        """The unit of a metric whose readings name none."""
+        """The unit of a metric for readings without one."""
         return self.unit.get(metric) if isinstance(self.unit, Mapping) else self.unit
 
     def _row(self, item: int, row: Mapping[str, Any]) -> None:
@@ -147,7 +148,7 @@ class Parts:
         else:
             values = {name: value for name, value in row.items() if name not in _NAMES}
         if not isinstance(device, str) or (_VALUE in row and not isinstance(next(iter(values)), str)):
-            self.refuse(item, device, "", "schema_invalid", "It names no device, or no metric")
+            self.refuse(item, device, "", "schema_invalid", "It has no device, or no metric")
             return
         try:
             time = int(msgspec_time(row.get(_TIME)))
@@ -169,7 +170,7 @@ class Parts:
                 self.add(item, device, metric, time, value, unit if isinstance(unit, str) else self.unit_of(metric))
 
     def finish(self, total: ImportedReadingsResponse | None) -> ImportedReadingsResponse:
-        """What the fleet answered together with what was counted here."""
+        """The fleet's answer combined with the counts made here."""
         here = ImportedReadingsResponse(
             count=sum(self.reasons.values()), stored=0, duplicates=0, conflicts=0,
             refused=sum(self.reasons.values()), reasons=dict(self.reasons), failures=self.failures,
@@ -178,7 +179,7 @@ class Parts:
 
 
 def msgspec_time(value: object) -> Ms:
-    """A time that a script gives, in ms; raises TimeFault, Refused."""
+    """A script's time, in ms; raises TimeFault, Refused."""
     return decode_hook(Ms, of_python(value))  # type: ignore[return-value]  # it is asked for Ms
 
 
@@ -196,7 +197,7 @@ def together(first: ImportedReadingsResponse, second: ImportedReadingsResponse) 
 
 
 def _rows(readings: Any) -> Iterator[Mapping[str, Any]]:
-    """The rows of whatever readings are given as. Frames and tables are known by what they can do."""
+    """The rows of readings in any form. Frames and tables are recognised by their methods."""
     if isinstance(readings, str | bytes):
         raise Refused("Text is not a list of readings", remedy="Give rows, columns, a DataFrame or an Arrow table")
     if hasattr(readings, "iloc") and hasattr(readings, "columns"):  # pandas
@@ -230,7 +231,7 @@ def _of_columns(columns: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     lists = {name: _listed(column) for name, column in columns.items()}
     lengths = {len(column) for column in lists.values() if column is not None}
     if len(lengths) != 1:
-        raise Refused("The columns are not of one length")
+        raise Refused("The columns differ in length")
     (n,) = lengths
     names = list(lists)
     filled = [[columns[name]] * n if column is None else column for name, column in lists.items()]
@@ -238,7 +239,7 @@ def _of_columns(columns: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _listed(column: Any) -> list[Any] | None:
-    """The column as Python's values; None for one value that is of all rows."""
+    """The column as Python's values; None for one value that applies to all rows."""
     if isinstance(column, str):
         return None
     kind = getattr(getattr(column, "dtype", None), "kind", "")

@@ -1,4 +1,4 @@
-"""A device from a free mapping, as a script has it: known members are what they are, all others are attributes."""
+"""A device from a free mapping of a script: known members are parameters, all others become attributes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ _OWN = frozenset({"id", "type", "reason"})
 
 
 def registration(properties: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The parameters of ``create_device`` that a mapping stands for."""
+    """The parameters of ``create_device`` from a mapping."""
     more = dict(properties or {})
     known = {parameter.name for parameter in core()["create_device"].parameters} - _OWN
     members = {name: more.pop(name) for name in known & more.keys()}

@@ -1,4 +1,4 @@
-"""A call as an HTTP request, and the answer back: what both remote clients say and hear alike."""
+"""A call as an HTTP request, and the answer decoded: the common part of both remote clients."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _SERVED = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) /x/[^/?#\s]+/[^?#\s]*", re.
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What is sent; ``path`` is below ``/api/v1``, ``source`` is of a body that goes in pieces."""
+    """One request; ``path`` is below ``/api/v1``, ``source`` is a body that is sent in pieces."""
 
     method: str
     path: str
@@ -31,7 +31,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
-    """The request of a call; what equals its default is left out, so that the server's default holds.
+    """The request of a call; values that equal their default are left out, so that the server's default applies.
 
     Raises Refused for a value of another type than its parameter's, where it would be sent as text.
     """
@@ -76,12 +76,12 @@ def request(call: CallInfo, given: Mapping[str, Any]) -> Request:
 
 
 def _is_default(value: object, parameter: ParameterInfo) -> bool:
-    """Whether a value need not be sent; of another type it is sent, so that the server judges it: true is not 1."""
+    """Whether a value need not be sent; one of another type is sent, so that the server validates it: true is not 1."""
     return type(value) is type(parameter.default) and value == parameter.default
 
 
 def _is_header(parameter: ParameterInfo, value: object, faults: list[Fault]) -> bool:
-    """Whether a value may be sent as a header, of which the server could say less than the call."""
+    """Validates a value before it is sent as a header, about which the server could say less than the call."""
     if parameter.place not in _READERS:
         return _is_sendable(parameter, value, faults)
     try:
@@ -93,7 +93,7 @@ def _is_header(parameter: ParameterInfo, value: object, faults: list[Fault]) -> 
 
 
 def _is_finite(parameter: ParameterInfo, value: object, faults: list[Fault]) -> bool:
-    """Whether a value can be sent at all: JSON has no form for a number that is not finite."""
+    """Whether a value can be sent at all: JSON cannot represent a number that is not finite."""
     try:
         check_finite(value, f"/{parameter.name}")
     except Invalid as invalid:
@@ -103,7 +103,7 @@ def _is_finite(parameter: ParameterInfo, value: object, faults: list[Fault]) -> 
 
 
 def _is_sendable(parameter: ParameterInfo, value: object, faults: list[Fault]) -> bool:
-    """Whether a value may be sent as text; if not, as text it might be something else that is acceptable."""
+    """Validates a value before it is sent as text, where it might look like another valid value."""
     try:
         decode.check_given(
             parameter.kind, value, parameter.name, repeated=parameter.repeated, choices=parameter.choices
@@ -121,9 +121,9 @@ def _text(parameter: ParameterInfo, value: object) -> str:
 
 
 def answer(call: CallInfo, content: bytes, kind: type[T]) -> T:
-    """What the server answered, as the call's answer; nothing is None.
+    """The server's answer decoded as the call's; an empty answer is None.
 
-    Raises Unavailable for what is not an answer of this call, as another program at the address may give one.
+    Raises Unavailable for anything that is not an answer of this call, such as another program's at the address.
     """
     try:
         found = msgspec.json.decode(content) if content else None
@@ -137,9 +137,9 @@ def answer(call: CallInfo, content: bytes, kind: type[T]) -> T:
 
 
 def _wrong(call: CallInfo, found: Any) -> str:
-    """What keeps plain data from being an answer of a call; empty where nothing does."""
+    """Why plain data is not an answer of a call; empty where it is one."""
     if call.answer == "nothing":
-        return "" if found is None else "it holds something, and this call answers nothing"
+        return "" if found is None else "it has content, and this call returns none"
     items: Any = [found]
     if call.answer == "page":
         if not isinstance(found, dict) or not {"items", "next"} <= found.keys() or not isinstance(found["items"], list):
@@ -149,10 +149,10 @@ def _wrong(call: CallInfo, found: Any) -> str:
         if call.needs and not isinstance(item, dict):
             return "it is not an object"
         if missing := [name for name in call.needs if name not in item]:
-            return f"it has no member {missing[0]!r}"
+            return f"it lacks the member {missing[0]!r}"
     return ""
 
 
 def is_served(call: CallInfo) -> bool:
-    """Whether a call that a server says it has is one that a plugin may have: its requests go to that server."""
+    """Whether a plugin may have a call that the server lists: its requests go to that server."""
     return bool(call.plugin) and _SERVED.fullmatch(call.route) is not None and call.path.split("/")[2] == call.plugin

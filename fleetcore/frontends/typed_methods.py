@@ -1,4 +1,4 @@
-"""The calls of some modules as the text of typed methods, from the source text of their signatures."""
+"""The calls of some modules as the source text of typed methods, from the source text of their signatures."""
 
 import ast
 import inspect
@@ -20,7 +20,7 @@ def _enum(value: object) -> type[StrEnum] | None:
 
 
 class Words:
-    """What a caller may give where a signature says something narrower: times as text, enums as text, bytes."""
+    """The wider types that a caller may give: times as text, enums as text, bytes."""
 
     def __init__(self, modules: Sequence[ModuleType]) -> None:
         values = [(name, value) for module in modules for name, value in vars(module).items()]
@@ -29,14 +29,14 @@ class Words:
         self._given = {"Ms": "Time", "Content": "Source"} | dict.fromkeys(times, "Time")
 
     def parameter(self, arg: ast.arg, default: ast.expr | None) -> str:
-        """A parameter as it stands in a method."""
+        """A parameter as the text of a method's parameter."""
         hint = ast.unparse(arg.annotation) if arg.annotation else "object"
         words = hint.split(" ")
         hint = " ".join(self._given.get(word, f"{word} | str" if word in self._enums else word) for word in words)
         return f"{arg.arg}: {hint}" + ("" if default is None else f" = {self._default(default)}")
 
     def _default(self, default: ast.expr) -> str:
-        """The text of a default; a member of an enum is its value, so that the enum is not needed at run time."""
+        """The text of a default; a member of an enum becomes its value, so that the enum is not needed at run time."""
         match default:
             case ast.Attribute(ast.Name(enum), member) if enum in self._enums:
                 return repr(self._enums[enum][member].value)
@@ -47,7 +47,8 @@ class Words:
 class Method:
     """One call as the text of a method.
 
-    ``fleet`` is what carries it out, as the method sees it; ``prefix`` is left out of the method's name.
+    ``fleet`` is the method's expression for the object that makes the call; ``prefix`` is left out of the method's
+    name.
     """
 
     def __init__(
@@ -58,23 +59,23 @@ class Method:
 
     @property
     def name(self) -> str:
-        """The method's."""
+        """The method's name."""
         return self.call.name.removeprefix(self._prefix)
 
     def names(self) -> set[str]:
-        """The names that its signature uses."""
+        """The names in its signature."""
         arguments = self.node.args
         hints = [arg.annotation for arg in (*arguments.args[1:], *arguments.kwonlyargs)]
         parts = [part for hint in (*hints, self.node.returns) if hint for part in ast.walk(hint)]
         return {part.id for part in parts if isinstance(part, ast.Name)}
 
     def answered(self) -> set[str]:
-        """The names that its answer uses, which are needed when it runs."""
+        """The names in its answer, which are needed at run time."""
         answer = self.node.returns
         return {part.id for part in ast.walk(answer) if isinstance(part, ast.Name)} if answer else set()
 
     def parameters(self, *, without: frozenset[str] = frozenset()) -> str:
-        """Those after ``self``, as they stand in the source."""
+        """The parameters after ``self``, as in the source."""
         arguments = self.node.args
         first = len(arguments.args) - len(arguments.defaults)
         taken = []
@@ -100,7 +101,7 @@ class Method:
         return textwrap.indent(f'"""{text}{chr(10) if chr(10) in text else ""}"""', " " * 8).strip()
 
     def text(self, *, blocking: bool) -> Iterator[str]:
-        """The method, and for a list the one that goes on through its pages."""
+        """The method, and for a list also the one that iterates over its pages."""
         answer = ast.unparse(self.node.returns) if self.node.returns else "None"
         if self.call.is_stream:
             yield from self._stream(answer.removeprefix("AsyncIterator[").removesuffix("]"), blocking=blocking)
@@ -141,7 +142,7 @@ def methods_of(
 
 
 def imports(found: Mapping[ModuleType, Sequence[Method]]) -> tuple[dict[str, str], dict[str, str]]:
-    """Name → module: what the methods need when they run, and for their annotations alone.
+    """Name → module: the names that the methods need at run time, and those for annotations only.
 
     Raises PluginError where two modules give one name to different things.
     """
@@ -157,7 +158,7 @@ def imports(found: Mapping[ModuleType, Sequence[Method]]) -> tuple[dict[str, str
                     continue
                 place = running if name in at_run_time else typing
                 if place.setdefault(name, origin) != origin:
-                    raise PluginError(f"{module.__name__}: {name} is another one than in {place[name]}; rename it")
+                    raise PluginError(f"{module.__name__}: {name} differs from that in {place[name]}; rename it")
     return running, typing
 
 

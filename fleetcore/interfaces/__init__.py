@@ -1,6 +1,6 @@
-"""What a plugin promises and what it is lent: abstract classes whose docstrings are the contract.
+"""The interfaces that plugins implement and the objects they are given. The docstrings are the contract.
 
-The names load on first use (PEP 562), so that a plugin's entry-point module pays for nothing that it does not touch.
+The names load on first use (PEP 562), so that importing a plugin's entry-point module stays cheap.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Admission: a check of a plugin that each enrolment has to pass, after the fleet's own rules have let it."""
+"""Admission: a plugin's check that each enrolment must pass, after the fleet's own rules have allowed it."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -12,13 +12,13 @@ from fleetcore.model.device import Device
 
 @frozen(kw_only=True)
 class Candidate:
-    """A device that is about to get its first certificate here, or another one without renewing.
+    """A device that asks for its first certificate here, or for another one outside a renewal.
 
     Attributes:
-        device: as it is registered, or as it will be.
+        device: the id under which it is, or will be, registered.
         fingerprint: SHA-256 (hex) of the SubjectPublicKeyInfo that the certificate would be for.
-        parameters: what the device says about itself; nothing of it is proven.
-        source: the address it asks from.
+        parameters: what the device says about itself, unproven.
+        source: the address the request came from.
         issued_via: what entitles it: ``token:ID``, ``key_id``, ``approval``, ``claim:BATCH``, ``manufacturer:NAME``.
     """
 
@@ -31,19 +31,19 @@ class Candidate:
 
 @frozen
 class Admit:
-    """The device may enrol, as far as this check goes."""
+    """This check lets the device enrol."""
 
 
 @frozen
 class Refuse:
-    """The device may not enrol. The reason is for operators; the device hears the same whatever the reason is."""
+    """The device may not enrol. Operators see the reason; the device gets the same answer for every reason."""
 
     reason: str = field(validator=(validators.instance_of(str), validators.min_len(1)))
 
 
 @frozen
 class Wait:
-    """Not decided yet: the device is answered 202 and is to ask again after so many seconds; then the check is too."""
+    """Not decided yet: the device gets status 202 and asks again after this many seconds, which repeats the check."""
 
     reason: str = field(validator=(validators.instance_of(str), validators.min_len(1)))
     retry_after_s: float = field(
@@ -57,25 +57,25 @@ Verdict: TypeAlias = Admit | Refuse | Wait
 class Admission(ABC):
     """Decides about enrolments where ``[admission.NAME]`` requires it.
 
-    Asked for every enrolment, renewals apart, after the fleet's own rules have let the device in and before anything is
-    stored; it may be asked again about the same device. All that are required have to admit, within 5 s together. One
-    that is not open, raises, takes longer, or answers anything else refuses: the check fails closed.
+    Asked for every enrolment except renewals, after the fleet's own rules have allowed it and before anything is
+    stored. It may be asked again about the same device. All required checks must admit the device, within 5 s together.
+    A check that is not open, raises, takes longer, or answers anything else refuses: checks fail closed.
     """
 
     @abstractmethod
     async def decide(self, candidate: Candidate) -> Verdict:
-        """Answers with :class:`Admit`, :class:`Refuse` or :class:`Wait`; changes nothing that matters when repeated."""
+        """Returns :class:`Admit`, :class:`Refuse` or :class:`Wait`. Repeating a call must be harmless."""
 
 
 class BlockingAdmission(Admission):
-    """A check by code that blocks, a library without asyncio for example. Each call runs in a thread of its own.
+    """A check by blocking code, such as a library without asyncio. Each call runs in its own thread.
 
-    A thread cannot be ended: 16 may hang at a time, beyond that enrolments are refused at once.
+    A thread cannot be ended: up to 16 may hang at a time; beyond that, enrolments are refused at once.
     """
 
     @abstractmethod
     def decide_blocking(self, candidate: Candidate) -> Verdict:
-        """As :meth:`Admission.decide`; may block, and is called by several threads at a time."""
+        """As :meth:`Admission.decide`, but may block. Several threads call it at the same time."""
 
     async def decide(self, candidate: Candidate) -> Verdict:
         return await asyncio.to_thread(self.decide_blocking, candidate)

@@ -1,4 +1,4 @@
-"""The line between the core and a plugin's code: what a plugin raises does not end more than the plugin."""
+"""The boundary between the core and a plugin's code: what a plugin raises ends at most that plugin."""
 
 import asyncio
 import signal
@@ -8,19 +8,19 @@ from contextlib import asynccontextmanager, contextmanager
 
 from fleetcore.errors import PluginError
 
-#: A plugin's sentence in a line of ours: longer ones are cut.
+#: The longest text of a plugin in one of our lines; longer texts are cut.
 _MAX_LENGTH = 400
 
 
 @contextmanager
 def plugin_code(what: str) -> Iterator[None]:
-    """Around a plugin's code: an exit or an interrupt in it becomes a PluginError; errors pass as they are.
+    """Runs a plugin's code: an exit or an interrupt in it becomes a PluginError; errors pass as they are.
 
     An ``exit()`` that left a task would end the event loop, and the server; a ``GeneratorExit`` would end its task
-    without a word. Cancellation passes, and Ctrl-C, which is the operator's.
+    silently. Cancellation passes, and so does the operator's Ctrl-C.
 
     Args:
-        what: the piece, as the operator knows it: ``notifier 'mail'``.
+        what: the plugin's piece, as the operator knows it: ``notifier 'mail'``.
     """
     try:
         yield
@@ -32,7 +32,7 @@ def plugin_code(what: str) -> Iterator[None]:
 
 @asynccontextmanager
 async def plugin_call(what: str, timeout_s: float) -> AsyncIterator[None]:
-    """As :func:`plugin_code`, around a coroutine of a plugin that may take so long at most; else raises PluginError."""
+    """As :func:`plugin_code`, around a plugin's coroutine with a time-out; raises PluginError when it expires."""
     limit = asyncio.timeout(timeout_s)
     try:
         async with limit:
@@ -45,7 +45,7 @@ async def plugin_call(what: str, timeout_s: float) -> AsyncIterator[None]:
 
 
 def contained(error: BaseException, what: str) -> Exception:
-    """What left a plugin's code, as an error that ends no more than the plugin.
+    """An exception that left a plugin's code, as an error that ends at most the plugin.
 
     Raises ``error`` itself where it is not the plugin's: cancellation, and Ctrl-C.
     """
@@ -62,7 +62,7 @@ def contained(error: BaseException, what: str) -> Exception:
 def _ctrl_c_raises(error: KeyboardInterrupt) -> bool:
     """Whether Ctrl-C may have raised it here: by Python's own handler, or as the second one of ``asyncio.run``.
 
-    A server has a handler of its own, so what looks like Ctrl-C in its plugins is theirs.
+    A server has its own handler, so an interrupt raised in one of its plugins is the plugin's.
     """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -74,16 +74,16 @@ def _ctrl_c_raises(error: KeyboardInterrupt) -> bool:
 
 
 def in_a_line(error: BaseException) -> str:
-    """An exception of a plugin in one line: its type and what it says."""
+    """A plugin's exception in one line: its type and its message."""
     said = " ".join(str(error).split())
     said = said if len(said) <= _MAX_LENGTH else f"{said[:_MAX_LENGTH]}…"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def as_error(error: BaseException, what: str) -> Exception:
-    """What a plugin's own thread raised, as an error that ends no more than the plugin.
+    """An exception of a plugin's own thread, as an error that ends at most the plugin.
 
-    Ctrl-C comes to the main thread alone, so what looks like it there is the plugin's.
+    Ctrl-C reaches only the main thread, so an interrupt raised here is the plugin's.
     """
     if isinstance(error, Exception):
         return error

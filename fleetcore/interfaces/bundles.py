@@ -1,6 +1,6 @@
-"""Readings as messages for a hub: of one device each, in the device's order, no larger than the hub takes.
+"""Groups readings into messages for a hub: each of one device, in the device's order, within the hub's size limit.
 
-What was not taken is sent again, and with it all of its device that came after, so that each device's order holds.
+A message that the hub did not take is sent again, with all later ones of its device, which keeps each device's order.
 """
 
 import json
@@ -16,7 +16,7 @@ from fleetcore.model.telemetry import Series, SeriesCatalog, TelemetryBatch, Tex
 
 @frozen(kw_only=True)
 class Reading:
-    """One reading and where it stands in what is sent."""
+    """One reading and its index in the readings that are sent."""
 
     at: int
     series: Series
@@ -29,9 +29,9 @@ class Message:
     """Readings of one device, in their order.
 
     Attributes:
-        name: what the hub calls the device.
-        indices: where its readings stand in what is sent.
-        first, last: the least and the greatest time, milliseconds.
+        name: the device's name at the hub.
+        indices: the indices of its readings in what is sent.
+        first, last: the earliest and the latest time, milliseconds.
         data: the text that is sent.
     """
 
@@ -43,7 +43,7 @@ class Message:
 
 
 def of_numbers(batch: TelemetryBatch, catalog: SeriesCatalog) -> tuple[list[Reading], dict[int, str]]:
-    """The readings of a batch, and those that JSON has no form for, with the reason."""
+    """The readings of a batch, and those that JSON cannot represent, with the reason."""
     refused: dict[int, str] = {}
     readings = []
     for at, (index, time, value) in enumerate(
@@ -59,7 +59,7 @@ def of_numbers(batch: TelemetryBatch, catalog: SeriesCatalog) -> tuple[list[Read
 
 
 def of_texts(texts: Sequence[TextReading], catalog: SeriesCatalog) -> list[Reading]:
-    """The same of readings that are texts."""
+    """As :func:`of_batch`, for text readings."""
     return [
         Reading(at=at, series=catalog.series(text.series), time=text.time, said=text.value)
         for at, text in enumerate(texts)
@@ -69,7 +69,7 @@ def of_texts(texts: Sequence[TextReading], catalog: SeriesCatalog) -> list[Readi
 def bundled(
     readings: Sequence[Reading], name_of: Callable[[str], str | None], fleet: str, largest: int, unnamed: str
 ) -> tuple[list[Message], dict[int, str]]:
-    """Messages, and what there can be none of: devices without a name at the hub, for the reason ``unnamed``."""
+    """The messages, and the readings without one: of devices without a name at the hub, for the reason ``unnamed``."""
     devices: dict[str, list[tuple[Reading, bytes]]] = {}
     for each in readings:
         plain: dict[str, object] = {"metric": each.series.metric, "time": each.time, "value": each.said}
@@ -114,9 +114,9 @@ def _message(name: str, head: bytes, part: Sequence[tuple[Reading, bytes]]) -> M
 def sent_of(
     count: int, messages: Sequence[Message], failures: Sequence[CallFailed | None], refused: Mapping[int, str]
 ) -> Sent:
-    """What has become of ``count`` readings, of which ``refused`` made no message; ``failures`` are the messages'.
+    """The result of sending ``count`` readings, of which ``refused`` made no message; ``failures`` are the messages'.
 
-    Raises what :func:`for_all` gives, where a failure concerns every call or no message had an answer.
+    Raises what :func:`for_all` gives where a failure concerns every call, or where no message got an answer.
     """
     errors = [failed for failed in failures if failed is not None]
     for error in errors:

@@ -1,7 +1,7 @@
-"""What a call of a hub's SDK can end with, told once: one exception with a kind that backends act on.
+"""How a call to a hub's SDK can fail: one exception, with a kind that backends act on.
 
-A connector maps its service's errors to kinds, in a class of its own that names the hub; what a kind means for one item
-and for the engine is the same at every hub, and stands here.
+A connector maps its service's errors to kinds, in a subclass that names the hub. What a kind means for one item and for
+the engine is the same for every hub and is defined here.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,18 @@ from fleetcore.interfaces.protocol import Finding
 Kind = Literal["throttled", "credentials", "clock", "unavailable", "invalid", "conflict", "exists", "missing", "in_use"]
 
 _CLOCK = "clock"
-#: What to do about a wrong clock.
 SET_CLOCK = "Set the clock of this machine, and have it follow a time server"
 
 
 class CallFailed(Exception):
-    """A call that has not ended well.
+    """A call that failed.
 
     Attributes:
-        hub: what the service is called in sentences.
+        hub: the service's name in sentences.
         action: the class of call, which is also the right that it needs.
-        kind: what it means.
-        said: the service's words.
-        retry_after_s: where the service says so, else 0.
+        kind: the meaning of the failure.
+        said: the service's message.
+        retry_after_s: the service's retry time, else 0.
         lost: whether there was no answer at all, so that the hub may be down.
         paced: whether calls of its class come too fast.
     """
@@ -47,19 +46,19 @@ class CallFailed(Exception):
 
 
 def wrong_clock(ahead_s: float | None, whose: str) -> str:
-    """How the clock of this machine differs from that of ``whose``, in words."""
+    """How this machine's clock differs from that of ``whose``, in words."""
     if ahead_s is None:
         return f"the clock of this machine differs from {whose}"
     return f"the clock of this machine is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} {whose}"
 
 
 def clock_finding(failed: CallFailed) -> Finding:
-    """What ``mirror check`` finds where a call failed by a wrong clock."""
+    """The finding of ``mirror check`` where a call failed because of a wrong clock."""
     return Finding(state="problem", what=_CLOCK, detail=failed.said, remedy=SET_CLOCK)
 
 
 def clock_first(found: Sequence[Finding]) -> Sequence[Finding]:
-    """The wrong clock alone, where it is among the findings: nothing else can be found out with it."""
+    """Only the wrong clock, where it is among the findings: with it, no other finding is reliable."""
     return [each for each in found if each.what == _CLOCK][:1] or found
 
 
@@ -71,7 +70,7 @@ def _rejected(failed: CallFailed) -> CredentialsRejected:
 
 
 def unavailable(failed: CallFailed) -> Unavailable:
-    """For the engine: tried again with back-off."""
+    """The error for the engine, which retries with back-off."""
     return Unavailable(
         f"{failed.hub} did not do {failed.action}: {failed.said}",
         retry_after_s=failed.retry_after_s or 1.0,
@@ -80,17 +79,17 @@ def unavailable(failed: CallFailed) -> Unavailable:
 
 
 def for_all(failed: CallFailed) -> CredentialsRejected | Unavailable:
-    """For the engine, where a failure concerns all that was asked: rejected credentials pause the mirror."""
+    """The error for the engine where a failure concerns every call: rejected credentials pause the mirror."""
     return _rejected(failed) if failed.kind == "credentials" else unavailable(failed)
 
 
 def is_for_all(failed: CallFailed) -> bool:
-    """Whether a failure concerns all calls, whatever is asked."""
+    """Whether a failure concerns every call."""
     return failed.kind in {"credentials", "clock"}
 
 
 def as_result(failed: CallFailed) -> MirrorResult:
-    """What it means for one item. Raises :func:`for_all` where it concerns them all."""
+    """The result for one item. Raises :func:`for_all` where the failure concerns all of them."""
     match failed.kind:
         case "credentials" | "clock":
             raise for_all(failed) from failed
@@ -101,14 +100,14 @@ def as_result(failed: CallFailed) -> MirrorResult:
         case "invalid":
             return MirrorResult(state="invalid", reason=str(failed))
         case "unavailable" | "exists" | "missing" | "in_use":
-            # What was there a moment ago is gone, or the other way round: another writer is at work.
+            # An entity appeared or vanished between two calls: another writer is at work.
             return MirrorResult(state="failed", reason=str(failed), retry_after_s=failed.retry_after_s)
 
 
 def as_results(done: Sequence[MirrorResult | BaseException]) -> list[MirrorResult]:
-    """What the items of one batch have become, failed calls among them.
+    """The results of the items of one batch, failed calls among them.
 
-    Raises :class:`Unavailable` where no item had an answer, and what is not a failed call as it is.
+    Raises :class:`Unavailable` where no item got an answer. An exception that is not a failed call is raised unchanged.
     """
     found: list[MirrorResult] = []
     lost: list[CallFailed] = []

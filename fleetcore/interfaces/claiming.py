@@ -1,4 +1,4 @@
-"""Enrolment from the device's side where it is a request among others: one step by a token, two by a claim."""
+"""Enrolment from the device's side, over a request-response protocol: one step by a token, two by a claim."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -8,7 +8,7 @@ from fleetcore.wire.csr import as_pem
 
 
 async def enroll(request: EnrollRequest, ask: Callable[[Mapping[str, object]], Awaitable[Reply]]) -> Reply:
-    """Asks for a certificate by ``ask(body)``, an ``enroll``; with ``at_once`` both steps of a claim.
+    """Requests a certificate by ``ask(body)``, an ``enroll``; with ``at_once`` both steps of a claim in one request.
 
     Raises Refused (``csr_invalid``) for a request that cannot be read.
     """

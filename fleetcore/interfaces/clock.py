@@ -1,4 +1,4 @@
-"""Time comes from outside: the real clock is in runtime, the one that tests move is in testing."""
+"""Clock: the source of time. The real clock is in runtime; the one that tests move is in testing."""
 
 from abc import ABC, abstractmethod
 

@@ -1,8 +1,8 @@
 """CloudBackend: a cloud IoT hub that the fleet is mirrored to.
 
-The engine (:mod:`fleetcore.pipeline.mirror`) decides what is sent, when, and what becomes of the answer; a backend only
-translates. State is level-triggered: an item is the whole present state of one facet of one entity, and applying it
-twice equals applying it once. Readings are sent at least once, each device's in their order.
+The engine (:mod:`fleetcore.pipeline.mirror`) decides what is sent and when, and handles the answers; a backend only
+translates. State is level-triggered: an item is the whole current state of one facet of one entity, and applying it
+twice equals applying it once. Readings are sent at least once, in order per device.
 """
 
 from abc import ABC, abstractmethod
@@ -19,23 +19,23 @@ from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 
 @frozen(kw_only=True)
 class CloudLimits:
-    """What a hub takes.
+    """The limits and abilities of a hub.
 
     Attributes:
-        items: states of one :meth:`CloudBackend.apply`.
-        parallel: calls of it that may be under way.
-        readings: of one :meth:`CloudBackend.send`.
+        items: the most states of one :meth:`CloudBackend.apply`.
+        parallel: the most calls of it at the same time.
+        readings: the most readings of one :meth:`CloudBackend.send`.
         rates: calls a second by class of call, as documented for the hub; ``[clouds.NAME.rates]`` overrides them.
-        facets: those that the hub can hold. What else a mirror names is told as such and never sent; certificates are
-            held by those hubs alone that say so.
+        facets: the facets that the hub can hold. Other facets that a mirror names are reported and never sent. A hub
+        holds certificates only where it lists them here.
         commands: whether commands come from it.
-        readable: whether what it has can be read back. A hub that only receives is never read nor listed: what was sent
-            and taken counts for what it has, nothing of it comes into the fleet but commands, and a resynchronisation
-            sends everything again.
-        readings_after_device: whether readings of a device are refused until it is there: then they wait for it.
-        imports: whether what others have made there can be imported: :meth:`CloudBackend.unowned`.
-        remembers: facets whose items say what was sent ``last``. Where a state is replaced by naming what goes from it,
-            that saves a read before each write.
+        readable: whether its state can be read back. A write-only hub is never read or listed: what was sent and
+        accepted counts as its state, only commands come from it, and a resynchronisation sends everything again.
+        readings_after_device: whether the hub refuses readings of a device that it does not have yet; they then wait
+        for the device.
+        imports: whether entities that others made there can be imported: :meth:`CloudBackend.unowned`.
+        remembers: facets whose items carry the state that was sent ``last``. Where a write must name the parts to
+        remove, this saves a read before each write.
     """
 
     items: int = 100
@@ -52,14 +52,14 @@ class CloudLimits:
 
 @frozen(kw_only=True)
 class MirrorItem:
-    """The present state of one entity; ``body`` None means that it is gone.
+    """The current state of one entity; ``body`` None means that it is gone.
 
-    ``remote_version`` is what the last successful :class:`MirrorResult` said, None where nothing is known of the hub's.
-    ``last`` is the state that the hub had at that version, of facets that it ``remembers``; None where it is not known.
+    ``remote_version`` is the version in the last successful :class:`MirrorResult`, None where the hub's state is
+    unknown. ``last`` is the hub's state at that version, for facets that it ``remembers``; None where it is unknown.
 
-    ``adopts``: the entity was imported, and may be there without a mark of any fleet. Then it is taken over where it is
-    at ``remote_version``; where it is at another one, it is marked and left as it is otherwise, and the result is
-    ``conflict``: the engine reads what it has become.
+    ``adopts``: the entity was imported, and may not carry a fleet's mark yet. At ``remote_version`` the backend takes
+    it over. At another version the backend only marks it, and the result is ``conflict``: the engine then reads its new
+    state.
     """
 
     key: EntityKey
@@ -71,13 +71,14 @@ class MirrorItem:
 
 @frozen(kw_only=True)
 class Unowned:
-    """A device or a group of the hub that this fleet has not made.
+    """A device or a group at the hub that this fleet has not made.
 
     Attributes:
-        name: what the hub calls it.
-        key: what it would be in the fleet, of the facet ``registry`` or ``group``; None where its name cannot be that.
+        name: its name at the hub.
+        key: the key it would have in the fleet, of the facet ``registry`` or ``group``; None where its name is not
+        allowed there.
         reason: why it cannot be imported, in a sentence; empty where it can.
-        held: its state as far as the list tells it.
+        held: its state as far as the list shows it.
     """
 
     name: str
@@ -88,26 +89,26 @@ class Unowned:
 
 @frozen(kw_only=True)
 class Fitted:
-    """An item as the hub can hold it, and what of it was left out; ``item`` None where nothing can be held."""
+    """An item as the hub can hold it, and the parts left out; ``item`` None where the hub can hold nothing of it."""
 
     item: MirrorItem | None
     lost: Sequence[Loss] = ()
 
     @property
     def reason(self) -> str:
-        """Why parts of it, or all of it, cannot be held."""
+        """Why the hub cannot hold parts of it, or all of it."""
         return "; ".join(loss.reason for loss in self.lost) or "The hub cannot hold it"
 
 
 @frozen(kw_only=True)
 class MirrorResult:
-    """What became of one item.
+    """The result of one item.
 
     Attributes:
-        state: ``done``; ``conflict`` (the hub's version is another: read); ``throttled`` (try again, after
-            ``retry_after_s`` where the hub says so); ``failed`` (try again: the answer was lost, or the hub erred);
-            ``invalid`` (it will never fit: ``reason`` says why); ``foreign`` (the hub has an entity of that name which
-            this fleet has not made).
+        state: ``done``; ``conflict`` (the hub has another version: read it); ``throttled`` (try again, after
+        ``retry_after_s`` where the hub gives it); ``failed`` (try again: the answer was lost, or the hub had an error);
+        ``invalid`` (it will never fit; ``reason`` says why); ``foreign`` (the hub has an entity of that name which this
+        fleet has not made).
     """
 
     state: Literal["done", "conflict", "throttled", "failed", "invalid", "foreign"]
@@ -118,13 +119,13 @@ class MirrorResult:
 
 @frozen(kw_only=True)
 class Sent:
-    """What became of readings.
+    """The result of sending readings.
 
     Attributes:
-        taken: how many the hub has.
-        refused: indices of those that it will never take, with a reason each; they are dead letters.
-        rest: indices of those to send again, in their order.
-        retry_after_s: when, where the hub says so.
+        taken: how many the hub accepted.
+        refused: the indices of readings that it will never accept, with a reason each; they become dead letters.
+        rest: the indices of readings to send again, in order.
+        retry_after_s: when to send them, where the hub says so.
     """
 
     taken: int
@@ -135,17 +136,16 @@ class Sent:
 
 @frozen(kw_only=True)
 class CloudUse:
-    """What a mirror does with its hub: a backend asks for no more rights and makes no more there than this needs.
+    """What a mirror uses its hub for. A backend requests no more rights and creates no more there than this needs.
 
     Attributes:
         sends: facets that are sent.
         reads: facets whose changes at the hub come into the fleet.
         readings: whether readings are sent.
-        deletes: whether what is gone from the fleet is removed from the hub. A certificate that is gone opens nothing
-            there any more in either case: without it, its item has no body all the same, and what is kept of it at the
-            hub may stay.
+        deletes: whether entities that left the fleet are removed from the hub. A certificate that left the fleet loses
+        its access in either case: without ``deletes``, its item still has no body, and its record at the hub may stay.
         commands: whether commands come from the hub.
-        imports: whether what others have made at the hub may be imported.
+        imports: whether entities that others made at the hub may be imported.
     """
 
     sends: frozenset[Facet] = frozenset(FACETS)
@@ -161,9 +161,9 @@ class CloudCommand:
     """A command for a device, given at the hub.
 
     Attributes:
-        id: the hub's own; a command that comes twice is run once.
-        given: when, ms since the epoch by the hub's clock; None where the hub does not say. A device that was
-            connected to the hub then has heard it there.
+        id: the hub's id; a command that comes twice runs once.
+        given: when, ms since the epoch by the hub's clock; None where the hub does not say. A device that was connected
+        to the hub at that time has received it there.
     """
 
     id: str
@@ -175,19 +175,20 @@ class CloudCommand:
 
 @frozen(kw_only=True)
 class CloudChange:
-    """An entity may have changed at the hub: the engine reads it. One too many costs a call and does no harm."""
+    """An entity may have changed at the hub: the engine reads it. A superfluous hint only costs one call."""
 
     entity: EntityKey
 
 
 @frozen(kw_only=True)
 class Arrived:
-    """What came from the hub together.
+    """Changes and commands that came from the hub together.
 
     Attributes:
         events: in their order.
-        invalid: what came and cannot be read, a sentence each; they are counted and logged.
-        position: an opaque text; :meth:`CloudBackend.inbound` goes on behind it. None where the hub itself remembers.
+        invalid: a sentence for each message that cannot be read; they are counted and logged.
+        position: an opaque text from which :meth:`CloudBackend.inbound` continues. None where the hub itself remembers
+        it.
     """
 
     events: Sequence[CloudCommand | CloudChange]
@@ -198,15 +199,15 @@ class Arrived:
 class CloudBackend(ABC):
     """One hub.
 
-    Raises :class:`~fleetcore.errors.CredentialsRejected` (the mirror pauses until they are good) and
-    :class:`~fleetcore.errors.Unavailable` (tried again with back-off); nothing else for a remote failure.
+    A remote failure raises only :class:`~fleetcore.errors.CredentialsRejected` (the mirror pauses until they are
+    accepted) or :class:`~fleetcore.errors.Unavailable` (retried with back-off).
 
     Attributes:
-        identity: which hub it is (an account, a region, an address), the same at each opening. Where it is another one
-            than last time, nothing is known of it, and everything is sent.
-        limits: of the hub; read once, after it was opened.
-        pace: set by the engine. ``await self.pace.take("class")`` stands before each call of the SDK.
-        use: set by the engine before it calls anything.
+        identity: identifies the hub (an account, a region, an address), the same at each opening. When it changes, the
+            stored state of the hub is dropped and everything is sent.
+        limits: of the hub; read once, after opening.
+        pace: set by the engine. ``await self.pace.take("class")`` precedes each call of the SDK.
+        use: set by the engine before its first call.
     """
 
     identity: str = ""
@@ -216,75 +217,72 @@ class CloudBackend(ABC):
 
     @abstractmethod
     def fit(self, item: MirrorItem) -> Fitted:
-        """The item as the hub can hold it, and what is lost. Pure; the engine sends what this gives."""
+        """The item as the hub can hold it, and the parts that are lost. Pure; the engine sends the result."""
 
     @abstractmethod
     async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
         """Brings the hub to the given states, at most ``limits.items``; one result per item, in order.
 
-        What is made carries a mark of this fleet, and only what carries it is changed or removed.
+        Entities that it creates carry this fleet's mark, and it changes or removes only entities that carry it.
         """
 
     @abstractmethod
     async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
-        """The hub's present states, in order; None for what it has not, or has without this fleet's mark.
+        """The hub's current states, in order; None for an entity that is missing or does not carry this fleet's mark.
 
-        A hub that is not ``readable`` knows of nothing.
+        A hub that is not ``readable`` answers None for all.
         """
 
     @abstractmethod
     def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
-        """What the hub has of a facet with this fleet's mark, for drift and deletions; an entity may come twice.
-
-        A hub that is not ``readable`` lists nothing.
-        """
+        """The hub's entities of a facet with this fleet's mark, for drift and deletions; an entity may come twice."""
 
     @abstractmethod
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
         """Sends readings, at most ``limits.readings``, each device's in order, at least once."""
 
     async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
-        """The same for readings that are texts. All of them are refused: the default."""
+        """As :meth:`send`, for text readings. By default all of them are refused."""
         del catalog
         return Sent(taken=0, refused=dict.fromkeys(range(len(texts)), "This hub is sent numbers alone"))
 
     def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
-        """What comes from the hub behind a position, for ever. Nothing: the default.
+        """Batches that come from the hub after a position, without end. By default there are none.
 
-        The next one is asked for when all of the last one is kept: then, and not before, a backend may take it off
-        the hub's queue. It is closed (``aclose``) where the mirror stops, and what was not kept comes again.
+        The engine asks for the next batch once the last one is stored: only then may a backend remove that one from the
+        hub's queue. The iterator is closed (``aclose``) when the mirror stops, and what was not stored comes again.
         """
         del after
         return _nothing()
 
     async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
-        """The next groups and devices without this fleet's mark, and where the list goes on; all groups first.
+        """The next groups and devices without this fleet's mark, and where the list continues; all groups first.
 
-        None where ``after`` is not a place of the list any more: it begins anew. Nothing: the default.
+        None where ``after`` is no longer a place in the list: the caller starts again. By default there are none.
         """
         del after
         return (), None
 
     async def read_unowned(self, found: Sequence[Unowned]) -> Sequence[Sequence[MirrorItem]]:
-        """Their states (of ``registry`` and ``twin``, or of ``group``), in order; none of what has gone meanwhile."""
+        """Their states (``registry`` and ``twin``, or ``group``), in order, without those that have gone meanwhile."""
         return [() for _ in found]
 
     async def members(self, group: EntityKey, after: str | None) -> tuple[Sequence[str], str | None]:
-        """The next devices of a group that was imported, by their ids in the fleet, and where the list goes on.
+        """The next devices of an imported group, by their ids in the fleet, and where the list continues.
 
-        For hubs whose devices do not say in which groups they are. The default: no members.
+        For hubs whose devices do not list their groups. By default there are no members.
         """
         del group, after
         return (), None
 
     async def check(self) -> Sequence[Finding]:
-        """Tries credentials, permissions and quotas, for ``mirror check``. Changes nothing. Nothing: the default."""
+        """Checks credentials, permissions and quotas, for ``mirror check``; changes nothing. By default no checks."""
         return ()
 
     def policy(self) -> Mapping[str, str]:
         """The least rights at the hub that :attr:`use` needs, as texts by form (``json``, ``terraform``, …). Pure.
 
-        None: the default.
+        By default there are none.
         """
         return {}
 

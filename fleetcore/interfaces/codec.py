@@ -1,4 +1,4 @@
-"""Codec: a payload format's bytes to readings."""
+"""Codec: decodes a payload format's bytes to readings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ class DecodedReading:
     """One reading as it was sent, not yet checked against names, limits and times.
 
     Attributes:
-        index: its place in the message's list of readings.
-        time: what the message says: int (ms), float or text, or None; the pipeline judges it.
-        subject: the device the format itself names (SenML), or None.
-        id: the message id of the envelope that it stands in, where a message holds several; else None.
+        index: its index in the message's list of readings.
+        time: as sent: int (ms), float or text, or None; the pipeline validates it.
+        subject: the device that the format itself names (SenML), or None.
+        id: the message id of its envelope, where a message holds several envelopes; else None.
     """
 
     index: int
@@ -32,10 +32,10 @@ class DecodedReading:
 
 @frozen
 class Decoded:
-    """A readable message: its readings, those the format itself refuses, and the message id where it carries one.
+    """A readable message: its readings, those that the format refuses, and the message id where it carries one.
 
     Attributes:
-        refused: of each the index, the metric, the code, and, where the code does not say all, a sentence.
+        refused: for each, the index, the metric, the code, and a sentence where the code does not say everything.
     """
 
     readings: Sequence[DecodedReading]
@@ -44,7 +44,7 @@ class Decoded:
 
 
 class Codec(ABC):
-    """Turns one payload format into readings.
+    """Decodes one payload format to readings.
 
     Stateless; called from the event loop, so it must be quick and must bound its own work: a payload is at most the
     message limit (256 KiB by default). Never raises for bad bytes.
@@ -53,7 +53,7 @@ class Codec(ABC):
     @property
     @abstractmethod
     def media_types(self) -> Sequence[str]:
-        """The content types it reads, lower case, without parameters."""
+        """The content types it reads, in lower case, without parameters."""
 
     @abstractmethod
     def claims(self, payload: bytes) -> bool:

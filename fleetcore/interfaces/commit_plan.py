@@ -1,8 +1,8 @@
-"""What a commit comes to: the rules of a store, for stores that have no faster way of their own.
+"""The rules of a commit as a pure function, for stores that do not implement them in a faster way.
 
-A store shows :func:`plan` what it holds, through the four look-ups of a :class:`StoreView`, and is told what to write.
-It writes all of the plan atomically, or, where :func:`plan` raises, nothing. Between looking and writing nothing else
-may change: a lock or a transaction of the store's sees to that.
+A store lets :func:`plan` read its content through the four look-ups of a :class:`StoreView`, and gets back what to
+write. It writes all of the plan atomically, or nothing where :func:`plan` raises. Between the look-ups and the write
+nothing else may change: the store holds a lock or a transaction.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -26,9 +26,9 @@ _Name = tuple[str, str]
 
 @frozen
 class StoredRecord:
-    """A record as a store keeps it: its version, and the put that wrote it, with the index entries of now.
+    """A record as a store holds it: its version, and the put that wrote it, with the current index entries.
 
-    In a plan, version 0 says that the record is deleted.
+    In a plan, version 0 means that the record is deleted.
     """
 
     version: int
@@ -36,13 +36,13 @@ class StoredRecord:
 
     @property
     def record(self) -> Record:
-        """The record as readers get it. Its body is the put's: a store that keeps puts in memory gives a copy."""
+        """The record as readers get it. It shares the put's body: a store that holds puts in memory returns a copy."""
         return Record(kind=self.put.kind, key=self.put.key, version=self.version, body=self.put.body)
 
 
 @frozen
 class StoredValue:
-    """A named value as a store keeps it (:mod:`fleetcore.model.values`). In a plan, None says that it is removed."""
+    """A named value as a store holds it (:mod:`fleetcore.model.values`). In a plan, None means that it is removed."""
 
     space: str
     name: str
@@ -50,7 +50,7 @@ class StoredValue:
 
 
 class StoreView(Protocol):
-    """What a store holds at the moment of a commit."""
+    """The content of a store at the moment of a commit."""
 
     def record(self, kind: str, key: str) -> StoredRecord | None:
         """A record."""
@@ -71,15 +71,15 @@ class StoreView(Protocol):
 
 @frozen(kw_only=True)
 class CommitPlan:
-    """What is to be written, all of it or nothing. Doing it again changes nothing.
+    """What to write, all of it or nothing. Writing it again changes nothing.
 
     Attributes:
         position: the store's position afterwards.
         is_shown: whether the commit takes this position in the feed, or leaves it to the commit before.
         records, values: to be written or removed.
-        numbers, texts: readings to be written, each in place of one with its series and time, and shown by the feed.
-        quiet_numbers, quiet_texts: readings to be written that the feed does not show: the value was there, and its
-            ``seq`` rises.
+        numbers, texts: readings to be written, each in place of one with its series and time, and listed in the feed.
+        quiet_numbers, quiet_texts: readings to be written that the feed does not list: the value was there, and its
+        ``seq`` rises.
     """
 
     position: int
@@ -101,7 +101,7 @@ class CommitPlan:
 
     @property
     def shown(self) -> "CommitPlan":
-        """What of it the feed has to remember."""
+        """The part that the feed has to store."""
         return evolve(self, records=(), values=(), quiet_numbers=(), quiet_texts=())
 
     def without(self, series: Collection[int]) -> "CommitPlan":
@@ -114,17 +114,17 @@ class CommitPlan:
 
     @property
     def entry(self) -> FeedEntry:
-        """What the feed shows of it."""
+        """The commit as the feed lists it."""
         readings = TelemetryBatch.of_rows(self.numbers) if self.numbers else None
         return FeedEntry(position=self.position, readings=readings, texts=self.texts, events=self.events)
 
 
 @frozen(kw_only=True)
 class ReadingPlan(Generic[R]):
-    """Which of some readings are to be written, in their order, and where all of them went.
+    """Which of some readings are to be written, in order, and the tally of all of them.
 
     Attributes:
-        shown: those that the feed shows: the value is another than before.
+        shown: those that the feed lists: the value differs from the stored one.
         quiet: those that raise the ``seq`` of an unchanged value.
     """
 
@@ -134,12 +134,12 @@ class ReadingPlan(Generic[R]):
 
 
 def plan(change: Commit, view: StoreView, catalog: SeriesCatalog, position: int) -> CommitPlan:
-    """What a commit comes to in a store that holds ``view`` and whose last position is ``position``.
+    """The plan of a commit to a store that holds ``view`` and whose last position is ``position``.
 
     Raises:
         VersionConflict: a record has another version than the commit expects.
         Conflict: a unique value belongs to another record.
-        NotFound: a reading's series is not in the catalog; ``ids['series']`` says which.
+        NotFound: a reading's series is not in the catalog; ``ids['series']`` names it.
     """
     records, uniques, versions = _plan_records(change, view)
     rows = change.readings.rows() if change.readings is not None else []
@@ -167,12 +167,12 @@ def plan(change: Commit, view: StoreView, catalog: SeriesCatalog, position: int)
 def plan_readings(some: Sequence[R], held: Callable[[int, int], R | None]) -> ReadingPlan[R]:
     """Applies the winner's rule of :class:`~fleetcore.interfaces.Storage`.
 
-    At one (series, time) the greatest ``(seq, value, -quality)`` stays, whatever the order of arrival. A reading whose
-    value is there already is a duplicate, also where it raises the ``seq``; another is a conflict.
+    At one (series, time) the greatest ``(seq, value, -quality)`` stays, in any order of arrival. A reading with the
+    stored value is a duplicate, even if it raises the ``seq``; a reading with another value is a conflict.
 
     Args:
         some: readings in the order of their arrival.
-        held: what the store has at a series and time.
+        held: looks up the stored reading of a series and time.
     """
     if not some:
         return ReadingPlan()
@@ -190,7 +190,7 @@ def plan_readings(some: Sequence[R], held: Callable[[int, int], R | None]) -> Re
 
     order: Sequence[int] = range(len(some))
     if any(reading.quality & _SERVER_TIME for reading in some):
-        # Times of the server give way to those of devices in the same commit.
+        # Times that the server assigned give way to times of devices in the same commit.
         order = sorted(order, key=lambda arrival: some[arrival].quality & _SERVER_TIME)
     for arrival in order:
         reading = some[arrival]
@@ -219,7 +219,7 @@ def plan_readings(some: Sequence[R], held: Callable[[int, int], R | None]) -> Re
 
 
 def version_conflict(change: Put | Delete, found: int) -> VersionConflict:
-    """The refusal of a change that expects another version than the one found (0: there is no such record)."""
+    """The error for a change that expects another version than ``found`` (0: there is no such record)."""
     return VersionConflict(
         f"{change.kind} {change.key} has version {found}, not {change.expect}",
         remedy="Read it again and repeat the change",
@@ -230,12 +230,12 @@ def version_conflict(change: Put | Delete, found: int) -> VersionConflict:
 
 
 def unique_conflict(space: str, value: str, kind: str, key: str) -> Conflict:
-    """The refusal of a unique value that a record holds."""
+    """The error for a unique value that another record holds."""
     return Conflict(f"The {space} {value!r} belongs to {kind} {key}", space=space, kind=kind, key=key)
 
 
 def unknown_series(index: int) -> NotFound:
-    """The refusal of readings of a series that was never given out, or that is forgotten."""
+    """The error for readings of a series that does not exist or was forgotten."""
     return NotFound(
         f"Series {index} does not exist, or was forgotten; nothing was stored",
         remedy="Intern the series again",
@@ -280,7 +280,7 @@ def _plan_records(
 def _plan_uniques(
     old: dict[_Name, StoredRecord | None], new: dict[_Name, StoredRecord | None], view: StoreView
 ) -> list[StoredValue]:
-    """All unique values of the records that a commit touches are given free before new ones are taken."""
+    """The unique values of all records in the commit are released before new ones are taken."""
     taken: dict[tuple[str, str], _Name] = {}
     for name, record in new.items():
         for space, value in record.put.unique if record is not None else ():
@@ -313,7 +313,7 @@ def _plan_values(change: Commit, view: StoreView) -> Iterable[StoredValue]:
     marked = set()
     for mark in change.marks:
         place = values.marks_of(mark.device)
-        # A message that comes again keeps its first answer.
+        # A repeated message keeps its first answer.
         if (mark.device, mark.id) not in marked and view.value(place, mark.id) is None:
             yield StoredValue(place, mark.id, values.from_mark(mark))
         marked.add((mark.device, mark.id))

@@ -1,4 +1,4 @@
-"""Detector: finds abnormal readings in what was stored, and series that have fallen silent."""
+"""Detector: finds abnormal readings among the stored ones, and series that have gone silent."""
 
 from abc import ABC, abstractmethod
 
@@ -9,37 +9,37 @@ from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
 class Detector(ABC):
     """Scores readings in batches.
 
-    The core shows each stored reading of the instance's scope (``where``, ``metrics``) exactly once, in the order it
-    was committed, also over restarts: the state from :meth:`snapshot` is kept with the place in the feed it belongs to.
-    Calls come one at a time, from a worker thread; a call that raises or overruns its time-out is retried with
-    back-off from the last snapshot and shown by ``fleetcore doctor``; ingest goes on meanwhile.
-    So a detector must be deterministic: the same readings in the same order give the same findings, also where they
-    come in other batches, for what is shown again after a crash need not be cut as it was before.
+    The core passes each stored reading in the instance's scope (``where``, ``metrics``) exactly once, in commit order,
+    also across restarts: the state from :meth:`snapshot` is stored with its place in the feed. Calls come one at a
+    time, from a worker thread. A call that raises or exceeds its time-out is retried with back-off from the last
+    snapshot and reported by ``fleetcore doctor``; ingest continues meanwhile. A detector must therefore be
+    deterministic: the same readings in the same order give the same findings however they are cut into batches, since
+    the batches after a crash may differ.
     """
 
     @abstractmethod
     def observe(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Findings:
-        """Looks at stored readings, in arrival order; ``catalog`` tells device, metric and unit of a series index."""
+        """Scores stored readings, in arrival order; ``catalog`` gives device, metric and unit of a series index."""
 
     def advance(self, now_ms: int) -> Silences:
-        """Is told the time, and says from which series nothing came in time; by default from none.
+        """Receives the time, and returns the series that are overdue; by default none.
 
-        ``now_ms`` is in whole seconds of the server's clock. Before readings that were received in a second, the
-        detector is told that second; while none come, one second after the other, 5 s late. So it has been told no
-        more than what the readings tell, at whatever time it is run: what is found depends on the readings alone. It
-        never goes back, neither over a restart nor where the clock is set back, and may leave seconds out.
+        ``now_ms`` is in whole seconds of the server's clock. Before the readings received in a second, the detector
+        gets that second; while none come, it gets each second in turn, 5 s late. Findings therefore depend only on the
+        readings, not on when the detector runs. The time never goes back, neither across a restart nor when the clock
+        is set back, and may skip seconds.
 
-        An anomaly's id follows from detector, series and deadline: what is found again after a crash is the same
-        anomaly. Between two readings of a series each deadline is to be reported once.
+        An anomaly's id follows from detector, series and deadline: a repeated finding after a crash is the same
+        anomaly. Between two readings of a series, report each deadline once.
         """
         del now_ms
         return Silences.none()
 
     def snapshot(self) -> bytes:
-        """The state, in a form that later versions can read; empty for a detector without one."""
+        """The state, in a form that later versions can read; empty for a stateless detector."""
         return b""
 
     def restore(self, state: bytes) -> None:
-        """Takes back what :meth:`snapshot` gave; raises ``ValueError`` for what it cannot read."""
+        """Restores the state of :meth:`snapshot`; raises ``ValueError`` for a state that it cannot read."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state")

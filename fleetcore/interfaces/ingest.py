@@ -1,4 +1,4 @@
-"""Ingest: the way into the data path, where messages are admitted, decoded, validated, stored and acknowledged."""
+"""Ingest: the entry of the data path, where messages are admitted, decoded, validated, stored and acknowledged."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from fleetcore.model.message import Inbound, Outcome
 
 
 class Ingest(ABC):
-    """Takes the messages that devices send to be committed, those of direction ``up``; the outcome comes after it.
+    """Takes device messages of direction ``up``, which are committed; the outcome follows the commit.
 
     All methods belong to one event loop.
     """
@@ -18,14 +18,14 @@ class Ingest(ABC):
         """Queues a message; ``done`` is called once, from the event loop, after it is committed or refused.
 
         Returns:
-            False where the queue has passed its high-water mark: stop reading until :meth:`ready` returns. This
-            message is in the queue all the same, unless ``done`` has already been called with ``overloaded``.
+            False where the queue has passed its high-water mark: stop reading until :meth:`ready` returns. This message
+            is still queued, unless ``done`` has already been called with ``overloaded``.
         """
 
     @abstractmethod
     async def ready(self) -> None:
-        """Returns once the queue is below its low-water mark."""
+        """Returns when the queue is below its low-water mark."""
 
     @abstractmethod
     async def submit(self, session: Session, message: Inbound) -> Outcome:
-        """As :meth:`deliver`, waiting for the outcome. Cancelling the wait does not take the message back."""
+        """As :meth:`deliver`, but waits for the outcome. Cancelling the wait does not withdraw the message."""

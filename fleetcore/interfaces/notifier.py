@@ -1,4 +1,4 @@
-"""Notifier: tells people or systems about anomalies."""
+"""Notifier: sends anomalies to people or systems."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from fleetcore.model.anomaly import Anomaly
 class Notifier(ABC):
     """Delivers anomalies to people or systems.
 
-    Each is delivered at least once, in the order they were found, also over restarts; ``Anomaly.id`` tells repeats.
+    Each is delivered at least once, in the order of detection, also across restarts; ``Anomaly.id`` identifies repeats.
     """
 
     @abstractmethod
     async def notify(self, anomalies: Sequence[Anomaly]) -> None:
-        """Returns once all are delivered; an exception makes the core repeat the call with back-off."""
+        """Returns when all are delivered; after an exception the core repeats the call with back-off."""

@@ -1,6 +1,6 @@
-"""Makers of offers, one a kind: a checker of types refuses an opener that yields something else, or takes other things.
+"""Makers of offers, one per kind, so that a type checker refuses an opener with wrong parameters or result.
 
-Importing this imports no interface; a plugin's entry point is loaded at every start.
+Importing this module imports no interface: a plugin's entry point loads at every start.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,14 +34,12 @@ def offer_storage(
 ) -> "Provider[Storage]":
     """Offers a store, chosen by ``[storage] kind``.
 
-    Args, the same of all makers:
-        name: the kind as it stands in fleet.toml: letters, digits, ``-`` and ``_``.
-        config: an attrs class; the section is structured into it, unknown keys are refused.
-        opener: ``opener(config, context)`` returns an async context manager of the open object. Heavy SDKs are imported
-            in here, never at the module's top. It has 30 s to open, see ``[fleet] open_timeout_s``.
-        summary: one line for ``fleetcore plugin list``.
+    Args, the same for all makers: name: the kind in fleet.toml: letters, digits, ``-`` and ``_``. config: an attrs
+        class that the section is structured into; unknown keys are refused. opener: ``opener(config, context)`` returns
+        an async context manager of the open object. Import heavy SDKs here, never at the module's top. It must open
+        within 30 s, see ``[fleet] open_timeout_s``. summary: one line for ``fleetcore plugin list``.
 
-    Raises ``TypeError`` for a name that cannot stand in fleet.toml.
+    Raises ``TypeError`` for a name that fleet.toml does not allow.
     """
     return _offer("storage", name, config, opener, summary)
 
@@ -68,11 +66,11 @@ def offer_protocol(
 ) -> "Provider[ProtocolAdapter]":
     """Offers a protocol for ``[protocols.NAME]``. See :func:`offer_storage`.
 
-    Its opener also gets the device plane and the way into the data path.
+    Its opener also gets the device plane and the ingest.
 
     Args:
         client: the device's side: ``client(endpoint, secrets)``.
-        demo: a section by which ``fleetcore demo`` opens it on a free loopback port.
+        demo: the section with which ``fleetcore demo`` opens it on a free loopback port.
     """
     return _offer("protocols", name, config, opener, summary, client, demo)
 
@@ -110,7 +108,7 @@ def offer_cloud(
     """Offers a cloud hub for ``[clouds.NAME]``. See :func:`offer_storage`.
 
     Args:
-        trial: runs a counterpart of the hub on this machine; ``fleetcore demo`` mirrors its fleet to it.
+        trial: runs a local stand-in for the hub; ``fleetcore demo`` mirrors its fleet to it.
     """
     return _offer("clouds", name, config, opener, summary, trial=trial)
 
@@ -133,7 +131,7 @@ def offer_admission(
     *,
     summary: str = "",
 ) -> "Provider[Admission]":
-    """Offers a check of enrolments, used where ``[admission.NAME]`` requires it. See :func:`offer_storage`."""
+    """Offers an enrolment check, used where ``[admission.NAME]`` requires it. See :func:`offer_storage`."""
     return _offer("admission", name, config, opener, summary)
 
 
@@ -148,7 +146,7 @@ def _offer(
     trial: "Callable[[], AbstractAsyncContextManager[Trial]] | None" = None,
 ) -> Provider[T]:
     if not name or not all(c.isalnum() or c in "-_" for c in name):
-        raise TypeError(f"{name!r} is not a valid name of an offer: use letters, digits, - and _")
+        raise TypeError(f"{name!r} is not a valid offer name: use letters, digits, - and _")
     return Provider(
         kind=kind, name=name, config_class=config, opener=opener, client=client, demo=demo, trial=trial, summary=summary
     )

@@ -1,4 +1,4 @@
-"""How fast a cloud may be called: a token bucket for each class of its calls, which gives way where it throttles."""
+"""Client-side rate limits for a cloud: a token bucket per class of call, which slows down when the cloud throttles."""
 
 import asyncio
 import math
@@ -6,25 +6,24 @@ from collections.abc import Mapping
 
 from fleetcore.interfaces.clock import Clock
 
-#: After an answer that throttles the rate is halved, and not again within this time: answers that were under way say
-#: the same thing.
+#: A throttling answer halves the rate. Further ones within this time do not: they answer calls already under way.
 _HALVE_EVERY_S = 1.0
-#: How much of the configured rate comes back in a second without throttling.
+#: The part of the configured rate that returns each second without throttling.
 _RECOVER = 0.05
-#: The least part of the configured rate that is kept.
+#: The lowest rate, as a part of the configured one.
 _LEAST = 0.02
 
 
 class _Bucket:
     def __init__(self, rate: float, now_s: float) -> None:
         self.configured = self.rate = rate
-        self.level = max(1.0, rate)  # a second's worth at once
+        self.level = max(1.0, rate)
         self.at_s, self.halved_s = now_s, -math.inf
         self.until_s = 0.0
 
 
 class Pace:
-    """Hands out turns by class of call. Classes without a rate are not held.
+    """Hands out turns by class of call. Classes without a rate never wait.
 
     Attributes:
         throttled: answers that throttled, by class.
@@ -37,13 +36,13 @@ class Pace:
         self.throttled: dict[str, int] = {}
 
     async def take(self, name: str, calls: int = 1) -> None:
-        """Returns once so many calls of a class may go out."""
+        """Returns when this many calls of a class may be sent."""
         bucket = self._buckets.get(name)
         if bucket is None:
             return
         self._refill(bucket)
-        bucket.level -= calls  # the turn is taken now, so turns come in the order in which they are asked for
-        # Behind what the cloud said, one after another as ever: all that waits would else come at once.
+        bucket.level -= calls  # the turn is taken now, so turns come in the order of the calls
+        # After the cloud's pause calls go out at the usual rate; otherwise all waiting calls would go at once.
         wait_s = max(0.0, bucket.until_s - self._clock.monotonic_s()) + max(0.0, -bucket.level / bucket.rate)
         if wait_s > 0:
             try:
@@ -53,7 +52,7 @@ class Pace:
                 raise
 
     def slow_down(self, name: str, retry_after_s: float = 0.0) -> None:
-        """The cloud throttled a call of this class, and may have said when to come again."""
+        """Records that the cloud throttled a call of this class, and its retry time where it gave one."""
         self.throttled[name] = self.throttled.get(name, 0) + 1
         bucket = self._buckets.get(name)
         if bucket is None:
@@ -70,7 +69,7 @@ class Pace:
     def _refill(self, bucket: _Bucket) -> None:
         now_s = self._clock.monotonic_s()
         passed_s = now_s - bucket.at_s
-        # Turns come back only while calls may go out.
+        # The rate recovers only while calls may go out.
         earned_s = max(0.0, now_s - max(bucket.at_s, bucket.until_s))
         bucket.at_s = now_s
         bucket.level = min(max(1.0, bucket.rate), bucket.level + earned_s * bucket.rate)

@@ -1,7 +1,7 @@
-"""Threads for a hub's blocking SDK, whose results come back to the event loop several at a time.
+"""A thread pool for a hub's blocking SDK that returns results to the event loop in batches.
 
-With ``ThreadPoolExecutor`` each result wakes the loop by itself, and each wake-up takes the interpreter from the
-threads: that was a third of the processor time of a call (``python -m benchmarks mirror``).
+``ThreadPoolExecutor`` wakes the loop for each result, and each wake-up takes the interpreter from the threads: that was
+a third of the processor time of a call (``python -m benchmarks mirror``).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 class Pool:
-    """At most ``size`` threads, started as they are needed. It belongs to the loop that uses it first."""
+    """At most ``size`` threads, started as needed. It belongs to the first event loop that uses it."""
 
     def __init__(self, size: int, name: str) -> None:
         self._size, self._name = size, name
@@ -30,7 +30,7 @@ class Pool:
         threads.stop_at_exit(self._stop)
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """What ``work`` returns or raises, in a thread. Work that has begun goes on where the caller is cancelled."""
+        """Runs ``work`` in a thread and returns its result. Started work continues when the caller is cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
         self._under_way += 1
@@ -55,11 +55,11 @@ class Pool:
                 self._done.append((future, None, error))
             if not self._told:
                 self._told = True
-                with suppress(RuntimeError):  # the loop is closed: nothing waits for it any more
+                with suppress(RuntimeError):  # the loop is closed: nothing waits for the result any more
                     loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        # First, so that what is added from now on is told anew.
+        # Cleared first, so that a result added from now on wakes the loop again.
         self._told = False
         while self._done:
             future, result, error = self._done.popleft()
@@ -75,7 +75,7 @@ class Pool:
             self._jobs.put(None)
 
     def close(self) -> None:
-        """Ends the threads, after the work that is under way."""
+        """Ends the threads, after the work in progress."""
         self._stop()
         for thread in self._threads:
             thread.join()

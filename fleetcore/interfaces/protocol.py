@@ -1,9 +1,9 @@
-"""The device plane: what a protocol plugin is lent, and what it offers in return.
+"""The device plane: what the core gives a protocol plugin, and what the plugin provides in return.
 
-A protocol plugin is only wire. It turns a connection into a credential, a packet into an
-:class:`~fleetcore.model.message.Inbound`, and a :class:`~fleetcore.model.message.Downlink` into a packet. Which device
-may say what, what is stored and what waits for a device is decided behind :class:`DevicePlane` and, for messages to be
-committed, :class:`~fleetcore.interfaces.ingest.Ingest`.
+A protocol plugin handles only the wire. It turns a connection into a credential, a packet into an
+:class:`~fleetcore.model.message.Inbound`, and a :class:`~fleetcore.model.message.Downlink` into a packet.
+:class:`DevicePlane` decides which device may send what and what waits for a device;
+:class:`~fleetcore.interfaces.ingest.Ingest` takes the messages that are committed.
 """
 
 from abc import ABC, abstractmethod
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 class Ending(ABC):
-    """Something that lives as long as a connection, or until the rights end that it rests on."""
+    """A session: it lasts as long as its connection, or until the rights that it rests on end."""
 
     @property
     @abstractmethod
     def ended(self) -> str | None:
-        """None while alive; else the code of why it ended, ``closed`` or ``device_revoked`` for example."""
+        """None while it is open; else the code of why it ended, such as ``closed`` or ``device_revoked``."""
 
     @abstractmethod
     def on_end(self, callback: Callable[[str], None]) -> None:
-        """``callback(code)`` is called once when the session ends: close the connection then. At once if it has."""
+        """Calls ``callback(code)`` once when the session ends, or at once if it has: close the connection then."""
 
     @abstractmethod
     def close(self) -> None:
-        """The connection is gone; idempotent."""
+        """Ends the session because the connection is gone; idempotent."""
 
 
 class CloseOnce(Ending):
-    """Ends for the first reason that it is given, and tells its callbacks once."""
+    """A session that ends for the first reason given, and calls its callbacks once."""
 
     __slots__ = ("_callbacks", "_ended")
 
@@ -61,7 +61,7 @@ class CloseOnce(Ending):
         self.end("closed")
 
     def end(self, code: str) -> None:
-        """Ends it for a reason; the first one stays."""
+        """Ends the session for a reason; the first reason stays."""
         if self._ended is not None:
             return
         self._ended = code
@@ -76,14 +76,14 @@ class Session(Ending):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """The device that the credential names."""
+        """The device that the credential identifies."""
 
 
 class ClaimSession(Ending):
-    """A peer that has shown a batch's claim certificate on one connection: it may enrol devices and do nothing else.
+    """A peer that has presented a batch's claim certificate on one connection: it may only enrol devices.
 
-    Any number may be open by one certificate, and none of them takes over from another;
-    how many and for how long is the adapter's to bound. It ends with the connection, or when the batch is disabled.
+    Any number may be open with one certificate, without takeover; the adapter bounds their number and duration. A
+    claimant ends with the connection, or when the batch is disabled.
     """
 
     @property
@@ -93,14 +93,14 @@ class ClaimSession(Ending):
 
     @abstractmethod
     def denied(self, what: str, code: str, **data: object) -> None:
-        """Writes down that the adapter has refused it something; ``what`` is a word, ``data`` has the rest."""
+        """Records that the adapter has refused a request; ``what`` is a word, ``data`` has the details."""
 
     @abstractmethod
     async def call(self, message: Inbound) -> Reply:
-        """``enroll``, ``ca.get`` or ``time``, answered; every other type of message is refused, which is written down.
+        """Answers ``enroll``, ``ca.get`` or ``time``; refuses and records every other message type.
 
         The body of ``enroll`` is ``{"csr", "parameters"}``, or in a second step ``{"ownership_token", "parameters"}``.
-        Never raises for a claimant's mistake: the reply carries the problem then.
+        Never raises for a claimant's mistake: the reply then carries the problem.
         """
 
 
@@ -109,15 +109,15 @@ class EnrollRequest:
     """A device asks for a certificate.
 
     Attributes:
-        csr: PKCS #10, PEM or DER; empty in the second step of a claim, which has ``ownership``.
+        csr: PKCS #10, PEM or DER; empty in the second step of a claim, which sends ``ownership``.
         token: an enrolment token, or None.
-        certificate: what the peer has shown in TLS, DER, or None: a claim certificate, a manufacturer's, or one that
-            the device has already.
-        ownership: the ownership token that the first step of a claim gave, or None.
+        certificate: the peer's TLS certificate, DER, or None: a claim certificate, a manufacturer's, or one of the
+            device.
+        ownership: the ownership token from the first step of a claim, or None.
         at_once: both steps of a claim in this one request.
-        renewal: the certificate shown has to be the device's own.
-        parameters: whatever the device says about itself.
-        source: where it came from, for the audit.
+        renewal: ``certificate`` must be the device's.
+        parameters: what the device says about itself.
+        source: the peer's address, for the audit.
         protocol: the adapter's name.
     """
 
@@ -141,7 +141,7 @@ class EnrollRequest:
         source: str,
         protocol: str,
     ) -> Self:
-        """The request that a body and what the peer has shown make; ``token`` may be from either: the caller says."""
+        """Makes the request from a body and the peer's credentials; the caller takes ``token`` from either."""
         return cls(
             csr=(body.csr or "").encode("ascii"),
             token=token,
@@ -168,11 +168,11 @@ class ArtifactReader(ABC):
 
     @abstractmethod
     def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Bytes ``start <= i < end`` in pieces."""
+        """Yields the bytes ``start <= i < end`` in pieces."""
 
 
 class DevicePlane(ABC):
-    """What a protocol is lent. All methods belong to one event loop."""
+    """What the core gives a protocol. All methods belong to one event loop."""
 
     @abstractmethod
     async def authenticate(
@@ -180,10 +180,10 @@ class DevicePlane(ABC):
     ) -> Session:
         """Opens a session.
 
-        ``protocol`` is the adapter's name and ``peer`` the remote address, both for people to read. A device's second
-        session on one protocol instance does not end the first; an adapter whose protocol has takeover does that.
-        ``lasting``: the device is online while the session is open and offline when its last one ends. False where
-        connections come and go with the messages, as on HTTP: then only the messages tell that it is there.
+        ``protocol`` is the adapter's name and ``peer`` the remote address, both for display. A device's second session
+        on one protocol instance does not end the first; an adapter whose protocol has takeover ends it itself.
+        ``lasting``: the device is online while the session is open and offline when its last one ends. Pass False where
+        connections come and go with the messages, as on HTTP: then each message shows that the device is online.
 
         Raises:
             NotAuthenticated: ``not_authenticated``, ``certificate_invalid``.
@@ -192,10 +192,10 @@ class DevicePlane(ABC):
         """
 
     async def claim(self, certificate: bytes, *, protocol: str, peer: str = "") -> ClaimSession | None:
-        """Opens a session by a claim certificate; None where the TLS peer's certificate (DER) is none.
+        """Opens a claimant's session; None where the TLS peer's certificate (DER) is not a claim certificate.
 
-        For protocols that keep connections; asked before :meth:`authenticate`, to which every other certificate goes
-        at no cost. A plane without an override takes no claim certificates.
+        For protocols that keep connections. Ask it before :meth:`authenticate`, which takes every other certificate;
+        the extra check is cheap. By default a plane takes no claim certificates.
 
         Raises:
             NotAuthenticated: ``certificate_invalid``.
@@ -205,17 +205,16 @@ class DevicePlane(ABC):
         return None
 
     async def shared_key(self, token_id: str, *, protocol: str, peer: str = "") -> bytes | None:
-        """The key that a device proves to have by PSK or OSCORE; None where the token is not good, which is noted.
+        """The key that a device must prove by PSK or OSCORE; None where the token is not valid, which is recorded.
 
-        ``token_id`` and the key are as :mod:`fleetcore.wire.shared_keys` makes them. A peer that has proved that it has
-        the key is authenticated by :class:`~fleetcore.model.credential.KeyCredential`. A plane without an override
-        takes no such keys.
+        ``token_id`` and the key are as :mod:`fleetcore.wire.shared_keys` makes them. A peer that has proved the key is
+        authenticated by :class:`~fleetcore.model.credential.KeyCredential`. By default a plane takes no such keys.
         """
         del token_id, protocol, peer
         return None
 
     def key_refused(self, token_id: str, *, protocol: str, peer: str = "") -> None:
-        """A peer has named a token and does not have the key that :meth:`shared_key` gave for it: it is noted.
+        """Records that a peer named a token and failed to prove the key that :meth:`shared_key` gave for it.
 
         ``token_id`` is empty where the peer named none that can be read.
         """
@@ -223,40 +222,39 @@ class DevicePlane(ABC):
 
     @abstractmethod
     async def call(self, session: Session, message: Inbound) -> Reply:
-        """Any message that a device sends, answered: calls with content, uplinks with their outcome after the commit.
+        """Handles any device message: calls return content, uplinks return their outcome after the commit.
 
-        Never raises for a device's mistake: the reply carries the problem then.
+        Never raises for a device's mistake: the reply then carries the problem.
         """
 
     @abstractmethod
     def refused(self, session: Session | None, message: Inbound, rejected: Rejected, *, protocol: str) -> None:
-        """The adapter has refused a message by itself, before it handed it on: it is counted, and kept for operators.
+        """Records a message that the adapter itself refused: it is counted, and stored for operators.
 
-        Without a session, as of a peer that has not shown a credential, it is counted only. ``protocol`` is as for
-        :meth:`authenticate`.
-        What :meth:`call` and :class:`~fleetcore.interfaces.ingest.Ingest` refuse is noted by them.
+        Without a session, such as before authentication, it is only counted. ``protocol`` is as for
+        :meth:`authenticate`. :meth:`call` and :class:`~fleetcore.interfaces.ingest.Ingest` record their own refusals.
         """
 
     @abstractmethod
     def listen(self, session: Session, sink: Callable[[Downlink], None]) -> None:
-        """Has downlinks for the identity and its leaves handed to ``sink`` until the session ends.
+        """Passes downlinks for the identity and its leaves to ``sink`` until the session ends.
 
-        ``sink`` must not block. What is unfinished comes at once: desired state (``since: 0``), commands, the offer.
-        Handing over counts as *sent*, never as delivered.
+        ``sink`` must not block. Unfinished downlinks come at once: desired state (``since: 0``), commands, the offer.
+        Passing them on counts as *sent*, never as delivered.
         """
 
     @abstractmethod
     def add_broker_sink(self, sink: Callable[[Downlink], None]) -> Callable[[], None]:
-        """Has downlinks for every device without a listening session handed to ``sink``: for a broker in between.
+        """Passes downlinks for every device without a listening session to ``sink``: for an external broker.
 
-        Returns what ends it.
+        Returns a function that ends it.
         """
 
     def watch_revocations(self, revoked: Callable[[frozenset[str]], None]) -> Callable[[], None]:
-        """``revoked(devices)`` after revocations, once the revocation list that names them is written.
+        """Calls ``revoked(devices)`` after revocations, once the revocation list that names them is written.
 
-        For a broker in between, which has connections of its own; sessions end without it. With no devices the list
-        was renewed. Returns what ends it.
+        For an external broker, which has its own connections; sessions end without it. With no devices, the list was
+        renewed. Returns a function that ends it.
         """
         del revoked
         return lambda: None
@@ -265,18 +263,18 @@ class DevicePlane(ABC):
     async def wait(
         self, session: Session, subject: str, what: MessageType, *, after: int = 0, timeout_s: float = 0.0
     ) -> Mapping[str, object] | None:
-        """The wire body of what waits for ``subject``, as soon as there is some, or None after the time-out.
+        """Waits until something is pending for ``subject``, and returns its wire body; None on time-out.
 
-        ``what`` is a row with ``waits``. ``twin.desired``: a change newer than version ``after``. ``command``: the
-        snapshot ``{"commands", "more"}``. ``firmware``: the offer, or its withdrawal. ``inbox``: all of them.
+        ``what`` is a message type with ``waits``. ``twin.desired``: a change newer than version ``after``. ``command``:
+        the snapshot ``{"commands", "more"}``. ``firmware``: the offer, or its withdrawal. ``inbox``: all of them.
 
         Raises:
-            NotAuthorised: the subject is foreign, or may not speak.
+            NotAuthorised: the subject is not the session's, or may not send.
         """
 
     @abstractmethod
     async def pending(self, session: Session, subject: str) -> Mapping[str, int]:
-        """What waits: counts of ``commands`` and ``firmware``, the version of ``desired``; only what there is."""
+        """What is pending: counts of ``commands`` and ``firmware``, the version of ``desired``; no empty entries."""
 
     @abstractmethod
     async def enroll(self, request: EnrollRequest) -> Reply:
@@ -289,7 +287,7 @@ class DevicePlane(ABC):
 
 @frozen(kw_only=True)
 class Finding:
-    """What an examination of something that runs has shown; ``state`` is ok, warning or problem."""
+    """The finding of a health check; ``state`` is ok, warning or problem."""
 
     state: Literal["ok", "warning", "problem"]
     what: str
@@ -298,40 +296,40 @@ class Finding:
 
 
 class ProtocolAdapter(ABC):
-    """An open protocol. Its opener has it listening before it yields and closes every connection when it ends."""
+    """An open protocol. Its opener listens before it yields and closes every connection when it ends."""
 
     @property
     @abstractmethod
     def endpoints(self) -> Sequence[str]:
-        """The URLs it really listens on (port 0 resolved), or the broker's; empty for the in-process protocol."""
+        """The URLs it listens on (port 0 resolved), or the broker's; empty for the in-process protocol."""
 
     @property
     def connections(self) -> int:
-        """Open connections, for ``doctor`` and metrics."""
+        """The number of open connections, for ``doctor`` and metrics."""
         return 0
 
     @property
     def listens(self) -> bool:
-        """Whether devices connect to its endpoints, which ``doctor`` then tries as one; not so behind a broker."""
+        """Whether devices connect to its endpoints, so that ``doctor`` tries them; False behind a broker."""
         return True
 
     async def examine(self) -> Sequence[Finding]:
-        """Looks for what is wrong around the protocol, such as a broker's access list; for ``doctor``."""
+        """Checks the protocol's surroundings, such as a broker's access list; for ``doctor``."""
         return ()
 
     @property
     def trouble(self) -> str:
-        """Why no message can come in now though it is open, such as a broker out of reach; empty where all is well."""
+        """Why it cannot receive messages although it is open, such as an unreachable broker; empty where it can."""
         return ""
 
     @abstractmethod
     async def drain(self) -> None:
-        """Stops accepting and reading; returns once every message already read is answered."""
+        """Stops accepting and reading; returns when every message already read is answered."""
 
 
 @frozen(kw_only=True)
 class DeviceSecrets:
-    """What a device has to prove itself and to trust the server.
+    """What a device uses to prove its identity and to trust the server.
 
     Attributes:
         certificate: the chain, PEM, leaf first, or None before enrolment.
@@ -347,17 +345,17 @@ class DeviceSecrets:
     token: str | None = field(default=None, repr=False)
 
     def tls(self) -> SSLContext:
-        """A client context that trusts only ``ca`` and shows the certificate, where there is one."""
-        from fleetcore.wire.tls import client_context  # the ssl module is not needed to import a plugin
+        """A client context that trusts only ``ca`` and presents the certificate, where there is one."""
+        from fleetcore.wire.tls import client_context
 
         return client_context(ca=self.ca, certificate=self.certificate, key=self.key)
 
 
 class DeviceClient(ABC):
-    """The device's side of a protocol: what the simulator is handed and what device code may use.
+    """The device's side of a protocol, for the simulator and for device code.
 
-    An async context manager: entering connects, leaving disconnects cleanly. One connection; a lost one raises
-    :class:`~fleetcore.errors.Unavailable` from what is under way, and the owner opens a new client.
+    An async context manager: entering connects, leaving disconnects cleanly. It is one connection; when that is lost,
+    calls in progress raise :class:`~fleetcore.errors.Unavailable`, and the owner opens a new client.
     """
 
     @abstractmethod
@@ -368,7 +366,7 @@ class DeviceClient(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Says goodbye where the protocol has a word for it, and closes."""
+        """Sends the protocol's disconnect message where it has one, and closes."""
 
     @abstractmethod
     async def send(
@@ -382,21 +380,21 @@ class DeviceClient(ABC):
     ) -> Reply:
         """Sends an uplink and returns when the server has acknowledged it, so it is committed.
 
-        ``body`` is plain data or ready bytes. A refusal comes as a reply with ``error``. On MQTT 3.1.1 a permanent
-        refusal cannot be told apart in the acknowledgement: it comes as a downlink ``errors``.
+        ``body`` is plain data or encoded bytes. A refusal comes as a reply with ``error``. MQTT 3.1.1 cannot express a
+        permanent refusal in the acknowledgement: it comes as a downlink ``errors``.
         """
 
     @abstractmethod
     async def request(self, type: MessageType, body: object = None, *, subject: str | None = None) -> Reply:
-        """Any operation that is answered with content: twin.get, time, inbox, ca.get, leaf.register."""
+        """Sends a call, which is answered with content: twin.get, time, inbox, ca.get, leaf.register."""
 
     @abstractmethod
     def downlinks(self) -> AsyncIterator[Downlink]:
-        """What the server sends; ends when the client closes. At most one reader."""
+        """The downlinks; ends when the client closes. At most one reader."""
 
     @abstractmethod
     async def enroll(self, request: EnrollRequest) -> Reply:
-        """Asks for a certificate. Raises :class:`~fleetcore.errors.Refused` where the protocol cannot enrol."""
+        """Requests a certificate. Raises :class:`~fleetcore.errors.Refused` where the protocol cannot enrol."""
 
     @abstractmethod
     def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""What an offer of a plugin consists of (a name, a config class, an opener), and the context an opener is lent."""
+"""What a plugin's offer consists of (a name, a config class, an opener), and the context that an opener gets."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -18,16 +18,17 @@ from fleetcore.listening.budget import Budget
 T = TypeVar("T")
 _POSITIVE = validators.gt(0)
 
-#: How long a plugin may take to import, to answer a hook, and to open each of its pieces; ``[fleet] open_timeout_s``.
+#: The time limit for importing a plugin, for its answer to a hook, and for opening each of its pieces; ``[fleet]
+#: open_timeout_s``.
 OPEN_TIMEOUT_S = 30.0
 
 
 @frozen(kw_only=True)
 class TlsMaterial:
-    """What the ``ssl`` module's contexts are made of, for a handshake that it has no means for: DTLS.
+    """The server's TLS credentials, for a handshake outside the ``ssl`` module: DTLS.
 
     Attributes:
-        chain, key: of the server, PEM, the chain leaf first.
+        chain, key: the server's, PEM, the chain leaf first.
         trusted: the CA certificates that clients may chain to, PEM.
     """
 
@@ -42,23 +43,23 @@ class TlsProvider(Protocol):
     def server(self, *, client_certificates: bool = True, enrolling: bool = False) -> SSLContext:
         """A listener's context: TLS 1.2 or newer, with the server's certificate, also after its renewal.
 
-        A client certificate is asked for, not demanded, and verified against the fleet's CAs where shown. With
-        ``enrolling`` a registered manufacturer's and an expired one pass the handshake too, as enrolling may go by
-        them; :meth:`DevicePlane.authenticate` refuses both.
+        A client certificate is requested, not required, and verified against the fleet's CAs where presented. With
+        ``enrolling``, a registered manufacturer's and an expired certificate pass the handshake too, since enrolment
+        may use them; :meth:`DevicePlane.authenticate` refuses both.
         """
         ...
 
     def material(self, *, enrolling: bool = False) -> TlsMaterial:
-        """What :meth:`server` makes its context of, as it is now; ask again, for it changes with each renewal.
+        """The current credentials of :meth:`server`; ask again for each handshake, for they change with each renewal.
 
-        ``enrolling`` as there. Raises ConfigError where the server's certificate or key cannot be read.
+        ``enrolling`` is as for :meth:`server`. Raises ConfigError where the server's certificate or key cannot be read.
         """
         ...
 
     def certificate_refused(self, why: str) -> None:
-        """A handshake by :meth:`material` has ended by the client's certificate; ``why`` in OpenSSL's words.
+        """Records that a handshake with :meth:`material` failed on the client's certificate; ``why`` is OpenSSL's text.
 
-        It is counted and written down as with contexts of :meth:`server`, which tell it by themselves.
+        Contexts of :meth:`server` record this by themselves.
         """
         ...
 
@@ -67,20 +68,20 @@ class TlsProvider(Protocol):
         ...
 
     def service_client(self) -> tuple[Path, Path, Path]:
-        """Paths of certificate, key and CA bundle by which fleetcore is a client of a broker."""
+        """The paths of certificate, key and CA bundle that fleetcore uses as a broker's client."""
         ...
 
     def takeover_certificate(self, device: str) -> tuple[bytes, bytes]:
-        """Chain and key, PEM, by which a broker takes us for a device: connecting disconnects the device.
+        """Chain and key, PEM, with which a broker takes us for a device: connecting disconnects the device.
 
-        Good for minutes, and for no fleetcore listener.
+        Valid for minutes, and for no fleetcore listener.
         """
         ...
 
 
 @frozen(kw_only=True)
 class Limits:
-    """What devices may send at most; all configurable under ``[limits]``.
+    """The limits of what devices may send; all configurable under ``[limits]``.
 
     Attributes:
         message_bytes: longest message body.
@@ -88,8 +89,8 @@ class Limits:
         twin_bytes: length of one twin section as JSON.
         twin_keys: leaves of one twin section; an array is one leaf.
         metrics: metric names of one device.
-        rate_per_s: messages of one device in the long run: how fast its token bucket fills.
-        burst: messages of one device at once: what its token bucket holds.
+        rate_per_s: messages a second of one device, sustained: the refill rate of its token bucket.
+        burst: messages of one device at once: the size of its token bucket.
         future_ms: how far ahead of the server's clock an event time may lie.
         queue_messages: messages that may wait in the receive queue.
         queue_bytes: bytes that may wait in the receive queue.
@@ -109,24 +110,24 @@ class Limits:
 
 @frozen(kw_only=True)
 class Context:
-    """What every opener is lent.
+    """What every opener gets.
 
     Attributes:
         name: of the instance (``cold-rooms`` of ``[detectors.cold-rooms]``).
-        fleet: the fleet's name; ``fleet_id`` tells it from others of that name.
+        fleet: the fleet's name; ``fleet_id`` distinguishes fleets of the same name.
         lease: takes the lease on a folder, for a store that one process at a time may open, and holds it for the
-            ``with`` block; raises DataFolderInUse. The fleet's own folder is leased already: there it does nothing.
-        create: whether a store may be made where there is none; else the opener raises ConfigError.
+        ``with`` block; raises DataFolderInUse. The fleet's data folder is leased already: there it does nothing.
+        create: whether the opener may create a store that does not exist; else it raises ConfigError.
         secret: resolves a reference (``env:NAME``, ``file:PATH``) to its value; raises ConfigError.
         tls: None where the fleet has no CA (in memory).
-        data: a folder the plugin may keep files in, or None in memory.
-        state: what the piece has to know after a restart, 64 KiB in all: see :class:`PluginState`. A store's is in
-            memory alone, since it is read before there is a store.
-        listening: what listeners have to share: their deadlines and caps, and the process's descriptors. A
-            :class:`~fleetcore.listening.listener.Listener` keeps to it.
-        count: counts something under a name, ``count("refused")``; callable from any thread, never raises. The
-            counters are shown by ``fleetcore doctor`` and in ``/metrics``. Names beyond the first 64 of a piece, and
-            those that are not 1-64 of ``a-z 0-9 _``, are counted together as ``_other``.
+        data: a folder for the plugin's files, or None in memory.
+        state: the piece's durable state, 64 KiB in all: see :class:`PluginState`. A store's is in memory only, since it
+        is read before there is a store.
+        listening: what listeners share: their deadlines and caps, and the process's descriptors. A
+        :class:`~fleetcore.listening.listener.Listener` respects it.
+        count: counts under a name, ``count("refused")``; callable from any thread, never raises. ``fleetcore doctor``
+        and ``/metrics`` show the counters. Names beyond the first 64 of a piece, and names that are not 1-64 of ``a-z
+        0-9 _``, are counted together as ``_other``.
     """
 
     name: str
@@ -146,16 +147,16 @@ class Context:
 
     @property
     def mark(self) -> str:
-        """What a connector marks with what it makes at a hub: the name, and the start of the id.
+        """The mark that a connector puts on what it creates at a hub: the fleet's name, and the start of its id.
 
-        A hub may be another fleet's too, and many fleets have the name that they were given at first.
+        Several fleets may share a hub, and many keep their default name.
         """
         return f"{self.fleet}-{self.fleet_id[:12]}" if self.fleet_id else self.fleet
 
     def discovery(self, device: str | None, **limits: int) -> dict[str, Any]:
-        """What a device is told first: the fleet, its time, the limits, and the ``device`` that its credential names.
+        """The first message to a device: the fleet, its time, the limits, and the ``device`` by its credential.
 
-        ``limits`` are the protocol's own, beside those of every protocol.
+        ``limits`` are the protocol's, in addition to those of every protocol.
         """
         common = self.limits
         found: dict[str, Any] = {
@@ -175,14 +176,14 @@ class Context:
     def server_tls(
         self, url: str, *, plain: str, client_certificates: bool = True, enrolling: bool = False
     ) -> SSLContext:
-        """The TLS context of the listener ``url``; ``plain`` is a URL without TLS that would do instead.
+        """The TLS context of the listener ``url``; the error suggests ``plain``, a URL without TLS.
 
-        The rest as for :meth:`TlsProvider.server`. Raises ConfigError in a fleet without a CA.
+        The rest is as for :meth:`TlsProvider.server`. Raises ConfigError in a fleet without a CA.
         """
         return self.tls_of(url, plain=plain).server(client_certificates=client_certificates, enrolling=enrolling)
 
     def tls_of(self, url: str, *, plain: str) -> TlsProvider:
-        """:attr:`tls`, for the listener ``url``, where ``plain`` is a URL without TLS that would do instead.
+        """:attr:`tls`, for the listener ``url``; the error suggests ``plain``, a URL without TLS.
 
         Raises ConfigError in a fleet without a CA.
         """
@@ -194,7 +195,7 @@ class Context:
         return self.tls
 
 
-#: What an offer is of: the sections of fleet.toml, and ``codecs``, which have none.
+#: The kinds of offers: the sections of fleet.toml, and ``codecs``, which have none.
 Kind = Literal["storage", "codecs", "protocols", "detectors", "notifiers", "clouds", "services", "admission"]
 
 

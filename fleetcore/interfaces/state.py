@@ -1,10 +1,10 @@
-"""What a plugin keeps over a restart beside its own files: a few named pieces of bytes, in the fleet's store."""
+"""A plugin's durable state apart from its files: a few named byte strings in the fleet's store."""
 
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 
 from fleetcore.errors import Refused
 
-#: All names (as UTF-8) and values of one piece together.
+#: The limit for all names (as UTF-8) and values of one piece together.
 STATE_LIMIT_BYTES = 64 * 1024
 
 
@@ -13,19 +13,19 @@ async def _nowhere(_values: dict[str, bytes]) -> None:
 
 
 class PluginState(MutableMapping[str, bytes]):
-    """A mapping of name to bytes that outlives the process, 64 KiB in all; lent as ``context.state``.
+    """A mapping of name to bytes that outlives the process, 64 KiB in all; given as ``context.state``.
 
-    It is read before the opener is called. A change is in memory until it is written:
+    It is read before the opener is called. A change stays in memory until it is written:
 
-    - of a detector, notifier or cloud, in the commit that keeps the place in the feed up to which the piece has seen
-      everything. So after a crash the state is that of the place from which the piece is shown the feed again;
-    - of a protocol, service or admission, by ``await context.state.save()``.
+    - for a detector, notifier or cloud, in the commit that stores its place in the feed. So after a crash the state
+      matches the place from which the piece reads the feed again;
+    - for a protocol, service or admission, by ``await context.state.save()``.
 
-    Not to be changed by two threads at a time.
+    Not thread-safe: change it from one thread at a time.
 
     Args:
-        values: what was kept.
-        write: makes the values durable; without it they are in memory alone, as in a test.
+        values: the stored state.
+        write: makes the values durable; without it they stay in memory, as in a test.
     """
 
     def __init__(
@@ -34,24 +34,24 @@ class PluginState(MutableMapping[str, bytes]):
         self._values = dict(values or {})
         self._write = write
         self._size = sum(map(_size, self._values, self._values.values()))
-        #: How often it was changed.
+        #: The number of changes so far.
         self.changes = 0
 
     def __getitem__(self, name: str) -> bytes:
         return self._values[name]
 
     def __setitem__(self, name: str, value: bytes) -> None:
-        """Raises Refused, code ``limit_exceeded``, where the piece's state would be longer than the limit."""
-        kinds = type(name), type(value)  # an author without a checker of types is told now, not when it is written
+        """Raises Refused, code ``limit_exceeded``, where the piece's state would exceed the limit."""
+        kinds = type(name), type(value)  # tells an author without a type checker now, not at the write
         if kinds != (str, bytes):
             raise TypeError(f"state is a mapping of str to bytes, not {kinds[0].__name__} to {kinds[1].__name__}")
         old = _size(name, self._values[name]) if name in self._values else 0
         size = self._size - old + _size(name, value)
         if size > STATE_LIMIT_BYTES:
             raise Refused(
-                f"The state would be {size} bytes, and a plugin keeps up to {STATE_LIMIT_BYTES}",
+                f"The state would be {size} bytes; the limit for a plugin is {STATE_LIMIT_BYTES}",
                 code="limit_exceeded",
-                remedy="Keep less, or use files in context.data",
+                remedy="Store less, or use files in context.data",
                 limit=STATE_LIMIT_BYTES,
                 size=size,
                 unit="bytes",
@@ -72,11 +72,11 @@ class PluginState(MutableMapping[str, bytes]):
         return len(self._values)
 
     def snapshot(self) -> dict[str, bytes]:
-        """A copy of all of it."""
+        """A copy of the whole state."""
         return dict(self._values)
 
     async def save(self) -> None:
-        """Makes the state durable by a commit of its own; raises what the store raises, and nothing is written then."""
+        """Makes the state durable in a separate commit; raises the store's errors, and nothing is written then."""
         await self._write(self.snapshot())
 
 

@@ -1,12 +1,12 @@
-"""Storage: where the fleet's records, readings, events and artifacts are kept.
+"""Storage: where the fleet's records, readings, events and artifacts are stored.
 
 A store that passes ``fleetcore.testing.storage_contract.StorageContract`` may be offered under ``fleetcore_storages``.
-All methods are coroutines of one event loop, and any number of them may be under way at once.
+All methods are coroutines of one event loop, and any number of calls may run at the same time.
 
-Twelve methods are the store's own; the others are derived from them, and a store overrides those that it can do more
-quickly. What each costs as it is derived stands with it. The rules of a commit are in
-:mod:`fleetcore.interfaces.commit_plan`, for stores that have no faster way of their own; records and requests are in
-:mod:`fleetcore.model.store` and :mod:`fleetcore.model.telemetry`. ``examples/small_storage.py`` is a complete store.
+A store implements twelve methods; the others are derived from them, and a store overrides those that it can do faster.
+The docstring of each derived method gives its cost. The rules of a commit are in
+:mod:`fleetcore.interfaces.commit_plan`, for stores that do not implement them in a faster way; records and requests are
+in :mod:`fleetcore.model.store` and :mod:`fleetcore.model.telemetry`. ``examples/small_storage.py`` is a complete store.
 """
 
 import asyncio
@@ -47,15 +47,15 @@ from fleetcore.query.evaluate import matches
 
 __all__ = ["Sharing", "Storage"]
 
-#: Every time that a reading can have lies between them, in ms.
+#: Every time that a reading can have lies between these, in ms.
 _EVER = (-(2**63), 2**63 - 1)
-#: Records looked at together where a query leaves most of them out.
+#: How many records are read together where a query leaves most of them out.
 _PAGE = 500
-#: How often a value is read again whose holder was deleted meanwhile.
+#: How often a value is read again when its holder was deleted meanwhile.
 _READ_AGAIN = 3
-#: How soon, and how often at least, a wait looks for new commits.
+#: The shortest and longest intervals at which a wait polls for new commits.
 _POLL_S, _POLL_MOST_S = 0.01, 0.25
-#: The length of an artifact's pieces, each a blob.
+#: The size of an artifact's pieces; each is a blob.
 _PIECE_BYTES = 256 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -63,48 +63,48 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class Sharing(Enum):
     """How many processes may have a store open for writing."""
 
-    #: One: what the store keeps in memory would go stale. A store that keeps files holds ``context.lease(folder)`` on
-    #: their folder as long as it is open; on the fleet's data folder the core holds the lease already.
+    #: One: the store's caches in memory would go stale. A store with files holds ``context.lease(folder)`` on their
+    #: folder while it is open; the core holds the lease on the fleet's data folder.
     ONE_PROCESS = "one-process"
-    #: Any number, on any number of machines: each commit is judged against what all of them committed, the feed is one
-    #: and in one order for all, and a series has one index for all. Each server needs a data folder of its own (keys,
-    #: control socket, checkpoints of the audit log), which it leases as ever; the folders' ``pki/`` and fleet id are
-    #: equal. What follows for the fleet: consumers (detectors, notifiers, mirrors) keep one cursor by name for all
-    #: servers, so each is configured on one server. Sessions, presence and rate limits are known only to the server
-    #: that a device is connected to. The audit log stays one chain, sealed by whichever server comes first, and a
-    #: server's checkpoints name only what it sealed itself: verifying the log on another one finds them missing.
+    #: Any number, on any number of machines: each commit is checked against all earlier ones, all share one feed in one
+    #: order, and a series has one index for all. Each server has its own data folder (keys, control socket, checkpoints
+    #: of the audit log), which it leases; the folders' ``pki/`` and fleet id are equal. Consequences for the fleet:
+    #: consumers (detectors, notifiers, mirrors) have one cursor by name for all servers, so configure each on one
+    #: server. Sessions, presence and rate limits are known only to the server that a device is connected to. The audit
+    #: log is one chain, sealed by the first server that gets to it, and a server's checkpoints name only its own seals:
+    #: verifying the log on another server finds them missing.
     SHARED = "shared"
 
 
 class Storage(ABC):
-    """The promises of a store.
+    """The guarantees of a store.
 
-    *Atomic and durable*: :meth:`commit` does all or nothing, and what it did survives ``kill -9`` and power loss
-    once it has returned. *Ordered*: the feed shows commits in one order and never skips one. *Idempotent*: committing
-    the same readings again changes nothing but the tally.
+    *Atomic and durable*: :meth:`commit` does all or nothing, and after it has returned its effect survives ``kill -9``
+    and power loss. *Ordered*: the feed lists commits in one order and never skips one. *Idempotent*: committing the
+    same readings again changes only the tally.
 
-    **The winner's rule** (docs/reference/wire.md §3): at one (series, time) one value is kept. An equal value is a
+    **The winner's rule** (docs/reference/wire.md §3): one value is stored per (series, time). An equal value is a
     duplicate. Of two different values the higher ``seq`` wins, then the larger value; the event is one conflict. So any
     arrival order stores the same readings: the store remembers the highest ``seq`` of an equal value, and of readings
-    equal in both the lower quality. ``-0.0`` counts as ``0.0``. A reading whose quality says ``SERVER_TIME`` is never a
+    equal in both the lower quality. ``-0.0`` counts as ``0.0``. A reading whose quality has ``SERVER_TIME`` is never a
     duplicate: where its time is taken it moves on by 1 ms until it is free (past a long taken run, to right after the
-    newest of its series), and within a commit it gives way to times that devices gave. Repeats of such readings are
-    told by their message's id alone.
+    newest of its series), and within a commit it gives way to times of devices. Only their message ids identify repeats
+    of such readings.
 
-    **Kept of a reading** are time, value, quality and seq; ``received`` is shown by the feed and need not be kept
+    **Stored of a reading** are time, value, quality and seq; ``received`` appears in the feed and need not be stored
     longer.
 
-    **Positions**: a commit that changes records, readings or texts, or has events, takes the next position. One that
-    does not (cursors, blobs, marks, counters, index entries, readings that are there already) takes none and returns
-    the one before, so a consumer that saves its cursor does not wake itself.
+    **Positions**: a commit that changes records, readings or texts, or has events, takes the next position. A commit
+    that does not (cursors, blobs, marks, counters, index entries, readings that are stored already) takes none and
+    returns the position before, so a consumer that saves its cursor does not wake itself.
 
     Errors: :class:`~fleetcore.errors.VersionConflict`, :class:`~fleetcore.errors.Conflict` (a unique value is taken),
     :class:`~fleetcore.errors.Unavailable` with code ``storage_full`` (nothing is stored; it may work later),
-    :class:`~fleetcore.errors.StorageError`. Cancelling a caller never tears a commit: it happens whole or not at all.
+    :class:`~fleetcore.errors.StorageError`. Cancelling a caller never splits a commit: it happens whole or not at all.
 
-    **The twelve** that a store writes itself: :meth:`commit`, for all groups; records :meth:`get`, :meth:`page` and
+    **The twelve** that a store implements: :meth:`commit`, for all groups; records :meth:`get`, :meth:`page` and
     :meth:`values`; series :attr:`catalog`, :meth:`intern`, :meth:`read` and :meth:`read_texts`; feed :meth:`feed` and
-    :meth:`position`; upkeep :meth:`forget` and :meth:`backup`. Artifacts are derived whole.
+    :meth:`position`; upkeep :meth:`forget` and :meth:`backup`. Artifacts are derived.
 
     Attributes:
         sharing: how many processes may have the store open for writing.
@@ -116,24 +116,32 @@ class Storage(ABC):
     async def commit(self, change: Commit) -> Committed:
         """Does all of ``change`` atomically and durably; raises and does none of it otherwise.
 
-        Of a commit whose caller was cancelled all is done or nothing, and that before one that is given later ends.
+        When the caller is cancelled, the commit is done whole or not at all, before any later commit ends.
 
-        What is refused is not shown, neither now nor after the next opening; a commit that could not be synced may
-        be there whole after a crash.
+        A refused commit never becomes visible, neither now nor after the next opening; a commit that could not be
+        synced may be there whole after a crash.
 
         It is one commit across all groups: records, readings, texts, marks, events, cursors, blobs, counters, floors.
-        Deletes are applied before puts, and unique values of all records of the commit are given free before new ones
-        are taken. The store may keep the columns it is given: they must not change afterwards.
+        Deletes are applied before puts, and the unique values of all its records are released before new ones are
+        taken. The store may keep references to the given columns: they must not change afterwards.
 
         Raises:
-            NotFound: a reading's series was never given out or is forgotten; ``ids['series']`` says which.
+            NotFound: a reading's series does not exist or is forgotten; ``ids['series']`` names it.
         """
 
     # --- records ------------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def get(self, kind: str, key: str) -> Record | None:
-        """One record as of the last commit, or None."""
+        """Records of a kind in order, at most ``limit``, each with its place, starting after the place ``after``.
+
+        The order is that of the keys (by code point); with ``index`` that of the record's ``sort`` in the index, then
+        of the keys, without records that are not in the index: :func:`fleetcore.model.store.index_entries` gives a
+        record's entries. A place is what :func:`fleetcore.model.store.place` gives for both.
+
+        Args:
+            newest: in reverse order, the last first; "after" then means before in order.
+        """
 
     @abstractmethod
     async def page(
@@ -152,10 +160,10 @@ class Storage(ABC):
 
     @abstractmethod
     async def values(self, space: str, names: Iterable[str] | None = None) -> Mapping[str, bytes]:
-        """The named values of a space, those of ``names`` or all, by name; what is not there is left out.
+        """The named values of a space, those of ``names`` or all, by name; missing ones are left out.
 
-        :mod:`fleetcore.model.values` says which spaces there are and what is in them. Commits fill them: by
-        ``cursors``, ``blobs``, ``add``, ``floors`` and ``marks``, and by the unique values of records.
+        :mod:`fleetcore.model.values` lists the spaces and their content. Commits fill them: by ``cursors``, ``blobs``,
+        ``add``, ``floors`` and ``marks``, and by the unique values of records.
         """
 
     async def find(
@@ -169,26 +177,25 @@ class Storage(ABC):
         newest: bool = False,
         scan: int | None = None,
     ) -> FoundRecords:
-        """Records of a kind in order, at most ``limit``, beginning behind ``after``.
+        """Records of a kind in order, at most ``limit``, starting after ``after``.
 
-        The order is that of the keys (by code point); with ``ref`` that of ``Put.sort``, then of the keys. The work
-        is that of the records looked at, however many there are of the kind.
+        The order is that of the keys (by code point); with ``ref`` that of ``Put.sort``, then of the keys. The cost
+        follows the number of records examined, not the number of records of the kind.
 
-        By :meth:`page`; with ``where`` every record that is looked at is read. Pages of one answer may be of different
-        moments.
+        By :meth:`page`; with ``where`` every examined record is read. Pages of one answer may be of different moments.
 
         Args:
             ref: selects through the index that :class:`~fleetcore.model.store.Put` filled.
             where: evaluated on the body by the rules of :mod:`fleetcore.query.evaluate`.
             after: the ``after`` of the page before, in the same direction; without ``sort`` also a key.
-            newest: the other way round, the last first.
-            scan: how many records may be looked at for ``where``; the page is cut short there.
+            newest: in reverse order, the last first.
+            scan: how many records may be examined for ``where``; the page is cut short there.
         """
         items: list[Record] = []
         last, looked_at = "", 0
         bound = None if where is None else scan
         while True:
-            # One more than asked for tells whether there is a next page.
+            # One more than requested shows whether there is a next page.
             size = limit - len(items) + 1 if where is None else _PAGE
             if bound is not None:
                 size = min(size, bound - looked_at + 1)
@@ -216,7 +223,7 @@ class Storage(ABC):
         return (await self.holders(space, [value])).get(value)
 
     async def holders(self, space: str, values: Iterable[str]) -> Mapping[str, Record]:
-        """The records that hold values of a unique space, by value; values that none holds are left out.
+        """The records that hold values of a unique space, by value; values without a holder are left out.
 
         By :meth:`values`, and a :meth:`get` for each; a record that changes between the two is read again.
         """
@@ -231,7 +238,7 @@ class Storage(ABC):
                 if record is not None:
                     found[value] = record
                 else:
-                    # It was deleted after its value was read; another may hold the value by now.
+                    # It was deleted after its value was read; another record may hold the value by now.
                     wanted.append(value)
         return found
 
@@ -247,7 +254,7 @@ class Storage(ABC):
         return {name: named.to_number(value) for name, value in kept.items()}
 
     async def floor(self, space: str, name: str) -> int:
-        """The highest number that a commit named in ``floors``, or 0. It outlives the records that it is about.
+        """The highest number that a commit set in ``floors``, or 0. It outlives the records that it is about.
 
         By :meth:`values`.
         """
@@ -255,7 +262,7 @@ class Storage(ABC):
         return 0 if kept is None else named.to_number(kept)
 
     async def marks(self, device: str, ids: Sequence[str]) -> dict[str, MessageMark]:
-        """The message ids among ``ids`` that the device used before; at least the last 10,000 of 24 h are known.
+        """The message ids among ``ids`` that the device has used; at least the last 10,000 of 24 h are known.
 
         By :meth:`values`.
         """
@@ -271,24 +278,24 @@ class Storage(ABC):
 
     @abstractmethod
     async def intern(self, wanted: Sequence[SeriesRequest]) -> Sequence[Series]:
-        """The series asked for, in order; new ones are made durably.
+        """The requested series, in order; new ones are made durably.
 
-        The kind is that of the first call, the unit that of the first call that has one.
+        The kind is that of the first call, the unit that of the first call with a unit.
         """
 
     @abstractmethod
     def read(self, series: int, start: int, end: int) -> AsyncIterator[SeriesData]:
         """The points of a series with ``start <= time < end`` (ms), in time order, in pieces of bounded size.
 
-        Each time occurs once. Quarantined points are included; their quality says so. A series that was never given
-        out, or is forgotten, has none.
+        Each time occurs once. Quarantined points are included; their quality marks them. A series that does not exist,
+        or is forgotten, has no points.
         """
 
     @abstractmethod
     def read_texts(self, series: int, start: int, end: int) -> AsyncIterator[TextReading]:
         """The text readings of a series with ``start <= time < end``, in time order, each time once.
 
-        None of a series that was never given out, or is forgotten.
+        A series that does not exist, or is forgotten, has none.
         """
 
     async def series_of(self, device: str | None = None) -> Sequence[Series]:
@@ -319,10 +326,10 @@ class Storage(ABC):
         )
 
     async def latest(self, series: Sequence[int]) -> Sequence[Latest | None]:
-        """The reading with the newest event time of each series asked for, number or text; None where there is none.
+        """The reading with the newest event time of each requested series, number or text; None where it has none.
 
-        By :meth:`read` and :meth:`read_texts`: each series is read from its start, so a store that keeps its readings
-        in order overrides it.
+        By :meth:`read` and :meth:`read_texts`: each series is read from its start, so a store with ordered readings
+        overrides it.
         """
         return [await self._latest(index) for index in series]
 
@@ -343,7 +350,7 @@ class Storage(ABC):
         """Commits with a position greater than ``after``, in order, at most ``limit``.
 
         Raises:
-            NotFound: code ``not_found``; the position was trimmed. ``ids['oldest']`` is the oldest that is left.
+            NotFound: code ``not_found``; the position was trimmed. ``ids['oldest']`` is the oldest available one.
         """
 
     @abstractmethod
@@ -353,8 +360,7 @@ class Storage(ABC):
     async def wait_feed(self, after: int, timeout_s: float) -> bool:
         """Returns True as soon as the feed has something after ``after``, False after the time-out. A hint.
 
-        By :meth:`position`, which is asked 100 times a second at first, and then more and more rarely, down to four
-        times a second.
+        By polling :meth:`position`, 100 times a second at first, then less often, down to four times a second.
         """
         pause_s = _POLL_S
         with contextlib.suppress(TimeoutError):
@@ -366,12 +372,12 @@ class Storage(ABC):
         return False
 
     async def cursor(self, name: str) -> int | None:
-        """A kept feed position, or None. By :meth:`values`."""
+        """A stored feed position, or None. By :meth:`values`."""
         kept = (await self.values(named.CURSORS, [name])).get(name)
         return None if kept is None else named.to_number(kept)
 
     async def blob(self, name: str) -> bytes | None:
-        """A kept binary state, or None. By :meth:`values`."""
+        """A stored binary state, or None. By :meth:`values`."""
         return (await self.values(named.BLOBS, [name])).get(name)
 
     # --- artifacts ----------------------------------------------------------------------------------------------
@@ -379,13 +385,13 @@ class Storage(ABC):
     async def put_artifact(
         self, content: AsyncIterator[bytes], *, sha256: str | None, limit_bytes: int
     ) -> ArtifactInfo:
-        """Streams a blob in; nothing is visible before all of it is durable.
+        """Streams an artifact in; nothing is visible before all of it is durable.
 
-        Kept as blobs of 256 KiB, in one commit: the artifact is in memory as long as it is streamed, and beside the
-        records for ever. A store of firmware images of many MiB overrides the three methods.
+        Stored as blobs of 256 KiB, in one commit: the artifact is in memory while it is streamed, and stays in the same
+        store as the records. A store for firmware images of many MiB overrides the three methods.
 
         Raises:
-            Refused: ``limit_exceeded``, or the content has another digest than ``sha256`` (``hash_mismatch``).
+            Refused: ``limit_exceeded``, or the digest of the content is not ``sha256`` (``hash_mismatch``).
         """
         whole = bytearray()
         async for some in content:
@@ -401,7 +407,7 @@ class Storage(ABC):
         return ArtifactInfo(digest, len(whole))
 
     async def artifact(self, sha256: str) -> ArtifactInfo | None:
-        """The blob's size, or None where there is none."""
+        """The artifact's size, or None where there is none."""
         size = await self.blob(_artifact(sha256)) if _DIGEST.fullmatch(sha256) else None
         return None if size is None else ArtifactInfo(sha256, named.to_number(size))
 
@@ -423,81 +429,82 @@ class Storage(ABC):
     # --- upkeep -------------------------------------------------------------------------------------------------
 
     async def maintain(self, now_ms: int) -> None:
-        """Seals, trims and purges what is due. The runtime calls it now and then; reads stay the same before and after.
+        """Seals, trims and purges what is due. The runtime calls it regularly; reads are the same before and after.
 
         The feed keeps every commit that some cursor has not passed, up to the store's documented bound. Message marks
-        older than 24 h, and those before a device's last 10,000, may go. Does nothing: feed and marks grow.
+        older than 24 h, and those before a device's last 10,000, may go. By default it does nothing: feed and marks
+        grow.
         """
         del now_ms
 
     @abstractmethod
     async def forget(self, device: str) -> None:
-        """Erases a device's series, readings, texts and marks for good; events about it and its records stay."""
+        """Erases a device's series, readings, texts and marks permanently; events about it and its records stay."""
 
     async def expire(self, series: Sequence[int], before: int, *, late_ms: int = 0, count: bool = False) -> Expired:
         """Drops readings and texts of some series that are older than ``before`` (ms): a bounded number of them.
 
-        Call it again while the answer has ``more``. Commits go on between and beside the calls, and a read that is
-        under way shows what it comes to as it is then. A call that is killed has dropped its part whole or not at all.
+        Call it again while the answer has ``more``. Commits continue between and during the calls, and a read in
+        progress may see either state. A call that is killed has dropped its part whole or not at all.
 
-        Readings at ``before`` and later stay, and so do the newest number and the newest text of each series: they
-        are a device's last known values. A store keeps readings in larger units than one, so older ones may stay up
-        to ``late_ms`` longer, and those that :meth:`maintain` has not put away yet as long as it has not. The feed is
-        not changed. What went is forgotten: where the same reading is sent again, it counts as new. Series that were
-        never given out or are forgotten are skipped.
+        Readings at ``before`` and later stay, and so do the newest number and the newest text of each series: they are
+        a device's last known values. Stores group readings into larger units, so older ones may stay up to ``late_ms``
+        longer, and readings that :meth:`maintain` has not sealed yet stay until it has. The feed is not changed. A
+        dropped reading that is sent again counts as new. Series that do not exist or are forgotten are skipped.
 
         Args:
-            series: a thousand at a time, or so: the work is that of their readings which are old.
+            series: about a thousand at a time: the work follows the number of their old readings.
             before: an event time.
             late_ms: how much longer readings may stay.
-            count: only tell what all the calls would drop, once the store has put away what it has.
+            count: only report what all the calls would drop, once the store has sealed its readings.
 
         Raises:
-            Refused: the store does not do it (by default).
+            Refused: the store does not support it (the default).
         """
         del series, before, late_ms, count
         raise Refused(
-            "This store does not drop readings by their age",
-            remedy="Leave [retention] out of fleet.toml, and see what the store's database can do",
+            "This store does not drop readings by age",
+            remedy="Leave [retention] out of fleet.toml, and use the retention of the store's database",
         )
 
     @abstractmethod
     async def backup(self, target: Path) -> None:
-        """Writes a copy, consistent as of some moment of the call, into the folder ``target``; writes go on.
+        """Writes a copy, consistent as of some moment of the call, into the folder ``target``; writes continue.
 
-        The folder is empty, or missing: then it is made. What was committed before the call is in the copy.
+        The folder is empty, or missing: then it is created. The copy has every commit made before the call.
 
         Raises:
-            Refused: the folder is not empty; or the store has no copy of its own to give, and its database's tools do.
+            Refused: the folder is not empty; or the store cannot make a copy, and its database's tools can.
         """
 
     async def size(self) -> StoreSize:
-        """How much room the store takes, by its parts, and its limit. Says nothing: no parts."""
+        """How much room the store takes, by part, and its limit. By default there are no parts."""
         return StoreSize()
 
     @property
     def failure(self) -> StorageError | None:
-        """Why the store does not work any more, before it is closed; the process is then to be started anew. None."""
+        """Why the store no longer works, while it is open; the process must then be restarted. None by default."""
         return None
 
     async def check(self) -> Sequence[str]:
-        """What is wrong with the stored data as far as a quick look shows it, one sentence each. Looks at nothing."""
+        """Problems of the stored data that a quick check finds, one sentence each. By default it checks nothing."""
         return ()
 
     async def verify(self, after: str | None = None) -> Verified:
         """Reads and checks a part of all that is stored; ``after`` of its answer names the next part.
 
-        A part takes a second or so, and commits go on between and beside them. Does :meth:`check`, as one part.
+        A part takes about a second, and commits continue between and during the parts. By default :meth:`check`, as one
+        part.
 
         Raises:
-            Refused: ``after`` names no part.
+            Refused: ``after`` does not name a part.
         """
         del after
         return Verified(problems=tuple(await self.check()), done=1, total=1, after=None)
 
 
 def check_artifact_size(size: int, limit_bytes: int) -> None:
-    """Raises Refused (``limit_exceeded``) where an artifact is longer than it may be."""
+    """Raises Refused (``limit_exceeded``) where an artifact exceeds the limit."""
     if size > limit_bytes:
         raise Refused(
             f"The content is longer than {limit_bytes} bytes",
@@ -509,7 +516,7 @@ def check_artifact_size(size: int, limit_bytes: int) -> None:
 
 
 def check_artifact_digest(found: str, wanted: str | None) -> None:
-    """Raises Refused (``hash_mismatch``) where an artifact has another digest than was said."""
+    """Raises Refused (``hash_mismatch``) where an artifact's digest is not the stated one."""
     if wanted is not None and found != wanted.lower():
         raise Refused(
             f"The content's SHA-256 is {found}, not {wanted}",
@@ -520,7 +527,7 @@ def check_artifact_digest(found: str, wanted: str | None) -> None:
 
 
 def artifact_unknown(sha256: str) -> NotFound:
-    """The error of an artifact that is not there."""
+    """The error for an artifact that does not exist."""
     return NotFound(f"Artifact {sha256} does not exist", code="artifact_unknown", sha256=sha256)
 
 

@@ -1,4 +1,4 @@
-"""A trial: a counterpart of a cloud hub on this machine, for the demo and for trying things out."""
+"""A trial: a stand-in for a cloud hub on this machine, for the demo and for experiments."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,10 +7,10 @@ from attrs import frozen
 
 @frozen(kw_only=True)
 class Trial:
-    """One that is running.
+    """A running trial.
 
     Attributes:
-        settings: of a section of fleet.toml that leads to it.
+        settings: of a section of fleet.toml that connects to it.
         cut: ends its connections, and answers nothing until ``heal``.
     """
 

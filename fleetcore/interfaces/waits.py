@@ -1,4 +1,4 @@
-"""Waiting for the first of several things, and for tasks that are to end."""
+"""Waiting for the first of several awaitables, and for cancelled tasks to end."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,9 +6,9 @@ from typing import Any
 
 
 async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
-    """Returns when one of these has ended; the others are cancelled, and have ended then too.
+    """Returns when one of these has ended, after cancelling the others and waiting for their end.
 
-    What they return or raise is not told: the caller looks again.
+    Their results and exceptions are dropped: the caller looks again.
     """
     waiting = [asyncio.ensure_future(wait) for wait in waits]
     try:
@@ -18,10 +18,10 @@ async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
 
 
 async def end_tasks(*tasks: "asyncio.Future[Any]") -> None:
-    """Cancels tasks, and returns once they have ended; what they return or raise is not told.
+    """Cancels tasks, and returns when they have ended; their results and exceptions are dropped.
 
     Raises CancelledError where the caller is cancelled meanwhile. ``suppress(CancelledError)`` around ``await task``
-    would take that for the task's own, and the caller would never end.
+    would mistake that for the task's own, and the caller would never end.
     """
     for task in tasks:
         task.cancel()

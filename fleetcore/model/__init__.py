@@ -1,1 +1,1 @@
-"""Frozen records and closed enums: what a fleet consists of. No I/O, no clock, no plugin knowledge."""
+"""Frozen records and closed enums: the things of a fleet. No I/O, no clock, no plugins."""

@@ -7,7 +7,7 @@ Network = IPv4Network | IPv6Network
 
 
 def host_of(peer: str) -> str:
-    """The host of ``host:port``; a peer without a colon, such as a path, is its own. An IPv6 host has its port."""
+    """The host of ``host:port``; an IPv6 host must have its port. A peer without a colon, as a path, is the host."""
     return peer.rpartition(":")[0].strip("[]") or peer
 
 

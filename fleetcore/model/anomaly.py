@@ -1,4 +1,4 @@
-"""Anomalies: what a detector found, as columns while it is fresh and as a record once it is kept."""
+"""Anomalies: what a detector found, as columns before they are stored and as records after."""
 
 import numpy as np
 from attrs import field, frozen
@@ -12,9 +12,9 @@ class Findings:
     """What a detector found in one batch: equally long columns.
 
     Attributes:
-        index: int64, positions in the batch that was observed, ascending.
-        score: float64 ≥ 0, how far from normal in the detector's own measure; 1.0 is the limit where there is one.
-        expected: float64, the value that would have been normal; NaN where the detector has no idea of one.
+        index: int64, positions in the observed batch, ascending.
+        score: float64 ≥ 0, how far from normal in the detector's measure; 1.0 is the limit where there is one.
+        expected: float64, the normal value; NaN where the detector does not know one.
         severity: of all of them.
         explanation: one sentence for people; ``{value}``, ``{expected}`` and ``{score}`` are filled in per finding.
     """
@@ -36,13 +36,13 @@ class Findings:
 
 @frozen(kw_only=True, eq=False)
 class Silences:
-    """Series from which nothing came in time: equally long columns.
+    """Series whose next reading is overdue: equally long columns.
 
     Attributes:
         series: int64, indices of series, each at most once.
-        deadline: int64, ms since the epoch: by when a reading had to come; not after the time that was told.
-        since: int64, ms since the epoch: when the last one was received.
-        score: float64 ≥ 0, as of :class:`Findings`.
+        deadline: int64, ms since the epoch: when a reading was due; not after the detector's time.
+        since: int64, ms since the epoch: when the last reading was received.
+        score: float64 ≥ 0, as in :class:`Findings`.
         severity: of all of them.
         explanation: one sentence for people; ``{since}``, ``{deadline}`` and ``{score}`` are filled in.
     """
@@ -66,14 +66,14 @@ class Silences:
 
 @frozen(kw_only=True)
 class Anomaly:
-    """One reading that a detector found abnormal, or one that did not come.
+    """One reading that a detector found abnormal, or one that is missing.
 
     Attributes:
-        id: derived from detector, series and time (for a reading that did not come: its deadline), so that finding it
-            twice keeps it once.
+        id: derived from detector, series and time (of a missing reading: its deadline), so that a repeated finding is
+        stored once.
         time: the reading's event time, or the deadline, ms since the epoch.
-        observed: its value; None where none came.
-        found: when it was found, ms since the epoch.
+        observed: its value; None where it is missing.
+        found: when the detector found it, ms since the epoch.
     """
 
     id: str

@@ -1,8 +1,8 @@
-"""Rows of the audit log: who did what to which, when and why, each bound to the one before it by a hash."""
+"""Rows of the audit log: who did what to which object, when and why. A hash links each row to the one before."""
 
 from attrs import frozen
 
-#: What the first row follows.
+#: The ``prev`` of the first row.
 GENESIS = "0" * 64
 
 
@@ -13,12 +13,11 @@ class AuditRow:
     Attributes:
         seq: from 1, without gaps.
         time: ms since the epoch, when it was done.
-        position: of the change in the feed; several rows may share it.
-        device: the device that it is about, where ``object`` is a thing of the device; empty in rows of earlier
-            releases.
-        name: what the command was called, empty for anything else.
-        changed: the names of what was changed, never the values.
-        data_hash: SHA-256 (hex) of what was changed, as canonical JSON: it can be compared and not read back.
+        position: the change's position in the feed; several rows may share it.
+        device: the device to which ``object`` belongs, if any; empty in rows of earlier releases.
+        name: the command's name, empty for anything else.
+        changed: the names of the changed members, never the values.
+        data_hash: SHA-256 (hex) of the changed data, as canonical JSON: it can be compared and not read back.
         prev, hash: SHA-256 (hex) of the row before, and of ``prev`` with all members above.
     """
 
@@ -40,7 +39,7 @@ class AuditRow:
 
 @frozen(kw_only=True)
 class Checkpoint:
-    """Where the chain stood: signed, and kept in a second place, so that a cut-off end is found too.
+    """The head of the chain, signed and stored in a second place, so that a truncated log is detected.
 
     Attributes:
         fleet: the id of the fleet whose chain it is; empty in checkpoints from before fleets had one.

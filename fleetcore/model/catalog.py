@@ -21,7 +21,7 @@ class Catalog:
         return max(self._by_index, default=0)
 
     def series(self, index: int) -> Series:
-        """The series of ``index``; raises ``KeyError`` where the store never gave it out or has forgotten it."""
+        """The series of ``index``; raises ``KeyError`` where it does not exist or is forgotten."""
         return self._by_index[index]
 
     def has(self, index: int) -> bool:
@@ -46,7 +46,7 @@ class Catalog:
         return found
 
     def add(self, some: Iterable[Series]) -> None:
-        """Shows series that are durable."""
+        """Adds series that are durable."""
         for series in some:
             self._by_index[series.index] = series
             self._by_name.setdefault(series.device, {})[series.metric] = series

@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 
 class CommandState(StrEnum):
-    """Where a command stands; ``delivered`` only after the device's own word."""
+    """Where a command stands; ``delivered`` only after the device's acknowledgement."""
 
     QUEUED = "queued"
     SENT = "sent"
@@ -37,7 +37,7 @@ _OPEN_ENDS = frozenset(
     {CommandState.RUNNING, CommandState.SUCCEEDED, CommandState.FAILED, CommandState.REJECTED, CommandState.CANCELLED}
 )
 
-#: From → where it may go. A result may arrive before the transport's own word, so ``queued`` leads everywhere.
+#: From → where it may go. A result may arrive before the transport's acknowledgement, so ``queued`` leads everywhere.
 COMMAND_TRANSITIONS: Mapping[CommandState, frozenset[CommandState]] = MappingProxyType(
     {
         CommandState.QUEUED: _OPEN_ENDS
@@ -55,15 +55,15 @@ class Command:
     """One command to one device; all times are ms since the epoch, the server's clock.
 
     Attributes:
-        sequence: rises per device; gaps are legal.
+        sequence: rises per device, possibly with gaps.
         deliver_by: not sent after it.
         expires_at: the device must not start it after this (execute-by).
         result_by: without an end state by then it is ``timed_out``.
-        attempt: how often it was handed to a transport.
-        sent_at: the last time it was.
-        precondition: a query that must select the device when the command is handed out, or None.
+        attempt: how often it was passed to a transport.
+        sent_at: when it was last passed on.
+        precondition: a query that must select the device when the command is sent, or None.
         bulk: the operation that sent it, or None.
-        late: a result that came after the end, or None.
+        late: a result that came after the end state, or None.
     """
 
     id: str

@@ -1,10 +1,10 @@
-"""How a device shows who it is. The identity comes from here alone, never from a payload or a client id."""
+"""How a device proves its identity. The identity comes only from the credential, not from a payload or a client id."""
 
 from enum import StrEnum
 
 from attrs import field, frozen
 
-#: How tokens begin, by what they are for.
+#: The prefixes of tokens, by purpose.
 DEVICE_TOKEN, ENROLLMENT_TOKEN = "fc_dev_", "fc_enr_"
 
 
@@ -19,7 +19,7 @@ class CertificateState(StrEnum):
 
 
 class EnrollmentState(StrEnum):
-    """What was decided about a key that asked to be a device."""
+    """The decision about a key that asked to enrol as a device."""
 
     PENDING = "pending"
     ACCEPTED = "accepted"
@@ -27,7 +27,7 @@ class EnrollmentState(StrEnum):
 
 
 class Admits(StrEnum):
-    """What a device of a manufacturer gets at its first contact."""
+    """What a manufacturer's device gets at its first contact."""
 
     WAITING = "waiting"
     AT_ONCE = "at_once"
@@ -60,7 +60,7 @@ class Refusal(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where a rotation of the root CA stands."""
+    """The progress of a rotation of the root CA."""
 
     SETTLED = "settled"
     ANNOUNCED = "announced"
@@ -76,7 +76,7 @@ class CertificateCredential:
 
 @frozen
 class TokenCredential:
-    """A device token ``fc_dev_<id>_<secret>``; ``device`` is the user name it came with, where there was one."""
+    """A device token ``fc_dev_<id>_<secret>``; ``device`` is the user name sent with it, where there was one."""
 
     token: str = field(repr=False)
     device: str | None = None
@@ -99,7 +99,7 @@ class AssertedCredential:
 
 @frozen
 class LocalCredential:
-    """The embedding process itself vouches for the device: the in-process protocol and the façade."""
+    """The embedding process itself vouches for the device: the in-process protocol and the library."""
 
     device: str
 

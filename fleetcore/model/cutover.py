@@ -1,4 +1,4 @@
-"""Cut-over: a device leaves the side that it talks to, this fleet or a cloud hub, for another one."""
+"""Cut-over: a device moves from one side, this fleet or a cloud hub, to another."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -10,7 +10,7 @@ from fleetcore.model.twin import Json
 
 
 class CutoverState(StrEnum):
-    """``offered`` until the device is ``confirmed`` on the new side, or stays: each other state is an end of that."""
+    """``offered`` until the device is ``confirmed`` on the new side, or stays; every other state is final."""
 
     OFFERED = "offered"
     CONFIRMED = "confirmed"
@@ -20,7 +20,7 @@ class CutoverState(StrEnum):
 
 
 _OURS, _CUTOVER = "fleetcore", "cutover"
-#: Ends of devices that did not arrive.
+#: The end states of devices that did not arrive.
 STAYED = (CutoverState.FELL_BACK, CutoverState.TIMED_OUT)
 
 
@@ -30,13 +30,13 @@ class Cutover:
 
     Attributes:
         id: the device.
-        epoch: counts the cut-overs of the device; an offer or a word of an older one counts no more.
+        epoch: counts the cut-overs of the device; offers and reports of older ones are ignored.
         operation: the operation that it is part of.
-        source, target: the mirror whose hub it leaves, and that it goes to; None for this fleet.
-        until: when it is given up.
+        source, target: the mirrors whose hubs it leaves and goes to; None for this fleet.
+        until: when the offer expires.
         ended: when it ended; None as long as it is offered.
-        key: SHA-256 (hex) of the public key that a device that comes here has told, and may enrol with.
-        former: the key that could enrol before, which can again where the device stays.
+        key: SHA-256 (hex) of the public key that an arriving device has announced, and may enrol with.
+        former: the key that could enrol before, and can again where the device stays.
         reason: why the device stayed.
     """
 
@@ -56,26 +56,26 @@ class Cutover:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is still offered."""
         return self.state is CutoverState.OFFERED
 
 
 def cutover_of(section: object) -> Json:
-    """What a section of a twin says of a cut-over; empty where it says nothing."""
+    """A cut-over's entry in a twin section; empty where there is none."""
     ours = section.get(_OURS) if isinstance(section, Mapping) else None
     said = ours.get(_CUTOVER) if isinstance(ours, Mapping) else None
     return said if isinstance(said, Mapping) else {}
 
 
 def word_of(section: object, epoch: int) -> Json:
-    """What a section of a twin says of the cut-over of one epoch; empty where it says nothing, or speaks of another."""
+    """The entry for the cut-over of one epoch in a twin section; empty where there is none, or one of another epoch."""
     said = cutover_of(section)
     told = said.get("epoch")
-    return said if type(told) is int and told == epoch else {}  # true and 1.0 are equal to 1, and are no epochs
+    return said if type(told) is int and told == epoch else {}  # true and 1.0 are equal to 1, and are not epochs
 
 
 def without_cutover(section: Json) -> Json:
-    """A section of a twin without what it says of a cut-over."""
+    """A twin section without its cut-over entry."""
     if not cutover_of(section):
         return section
     ours = {name: value for name, value in cast("Json", section[_OURS]).items() if name != _CUTOVER}

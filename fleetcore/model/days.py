@@ -1,3 +1,3 @@
-"""A day, in the milliseconds in which times are kept."""
+"""One day in milliseconds, the unit of all times."""
 
 DAY_MS = 24 * 3600 * 1000

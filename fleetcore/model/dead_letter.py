@@ -1,4 +1,4 @@
-"""A refused message that is kept, to be examined and tried again."""
+"""A refused message, stored for examination and retry."""
 
 from attrs import field, frozen
 
@@ -10,7 +10,7 @@ class DeadLetter:
     Attributes:
         operation: the name of its message type.
         payload: base64.
-        whole: all of the payload is there.
+        whole: whether the whole payload is stored.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""A device: its record, its lifecycle (what we decided about it) and its connectivity (what we see of it)."""
+"""A device: its record, its lifecycle (what operators decided) and its connectivity (what the server observes)."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -10,7 +10,7 @@ from fleetcore.errors import IllegalTransition
 
 
 class Lifecycle(StrEnum):
-    """What was decided about a device."""
+    """The lifecycle of a device, as operators decided it."""
 
     REGISTERED = "registered"
     PROVISIONED = "provisioned"
@@ -21,7 +21,7 @@ class Lifecycle(StrEnum):
 
 
 class Connectivity(StrEnum):
-    """What is seen of a device; asleep is not offline."""
+    """The observed connectivity of a device; asleep is not offline."""
 
     ONLINE = "online"
     ASLEEP = "asleep"
@@ -78,9 +78,9 @@ class Device:
 
     Attributes:
         created, updated: ms since the epoch, the server's clock.
-        gateway: the id of the gateway that speaks for this leaf, or None.
+        gateway: the id of this leaf's gateway, or None.
         key_id: SHA-256 (hex) of the SubjectPublicKeyInfo that may enrol without a token, or None.
-        home: the mirror whose hub the device is connected to, so that it reports there; None: to this fleet.
+        home: the mirror whose hub the device is connected to; None for this fleet.
         version: the stored record's version; 0 before it is stored.
     """
 
@@ -101,13 +101,13 @@ class Device:
     version: int = 0
 
 
-#: A device as a row of an import or export: its members in their order.
+#: A device as a row of an import or export: its members in order.
 ROW_MEMBERS = ("id", "type", "model", "name", "tags", "capabilities", "attributes", "location", "gateway", "key_id")
 
 
 @frozen(kw_only=True)
 class Presence:
-    """What is seen of a device now; times are ms since the epoch, the server's clock."""
+    """The observed state of a device; times are ms since the epoch, the server's clock."""
 
     connectivity: Connectivity = Connectivity.NEVER
     last_seen: int | None = None

@@ -1,9 +1,9 @@
-"""Event types: every kind of event that a fleet writes, once, with what others must know of it.
+"""Event types: the registry of every kind of event that a fleet writes.
 
-Who may see an event, whether the audit log has it, which parts of a device's document it changes and what a cloud hub
-has to hear of it follow from this registry alone. It is closed: a stored event of a type that is not in it, an older
-release's or a removed plugin's, is audited and shown to administrators only. Plugins add types of their own under
-``x.NAME.`` with the hook ``fleetcore_events``; :class:`EventTypes` is the registry of one open fleet.
+The registry alone decides who may see an event, whether the audit log records it, which parts of a device's document it
+changes, and what a mirror sends to its hub. It is closed: a stored event of an unknown type, from an older release or a
+removed plugin, is audited and shown to administrators only. Plugins add types under ``x.NAME.`` with the hook
+``fleetcore_events``; :class:`EventTypes` is the registry of one open fleet.
 """
 
 import re
@@ -47,7 +47,7 @@ class Subject(StrEnum):
     PLUGIN = "plugin's own"
 
 
-#: The parts of a device's document that its own record holds, and that change together.
+#: The parts of a device's document that come from its record, and change together.
 RECORD = frozenset(
     {"id", "name", "type", "model", "tags", "lifecycle", "capabilities", "gateway", "home", "attributes", "location",
      "updated", "created"}
@@ -63,7 +63,7 @@ SUBJECT = "subject"
 
 @frozen(kw_only=True)
 class Member:
-    """One member of an event's data. ``kind`` is a type, or a union of types, as ``isinstance`` takes it."""
+    """One member of an event's data. ``kind`` is a type, or a union of types, as for ``isinstance``."""
 
     kind: type | UnionType
     optional: bool = False
@@ -83,13 +83,13 @@ class EventType:
     """One kind of event.
 
     Attributes:
-        permission: what a principal needs in order to see it; None: every permission there is, for the whole fleet.
-        device: where it says which device it is about: :data:`SUBJECT`, the name of a member of its data, or empty
-            for what concerns the whole fleet. The permission is needed on that device, or for the whole fleet.
+        permission: what a principal needs in order to see it; None means every permission, for the whole fleet.
+        device: where to find the device that it is about: :data:`SUBJECT`, the name of a member of its data, or empty
+            for the whole fleet. The permission is needed on that device, or for the whole fleet.
         audited: whether it becomes a row of the audit log.
         changes: the parts of the device's document that it may have changed.
-        facet: what a mirror has to tell its hub again: of the device, or, of groups and jobs, of the subject.
-        names: the member of its data that names what was changed: a list of names, a patch, or one name.
+        facet: the facet that a mirror sends to its hub again: of the device, or, for groups and jobs, of the subject.
+        names: the member of its data that names the changes: a list of names, a patch, or one name.
         data: the members of its data.
         extra: whether its data may have more members than these.
         meaning: one sentence for people.
@@ -112,19 +112,19 @@ class EventType:
         return self.device_in(event.subject, event.data)
 
     def device_in(self, subject: str, data: Mapping[str, object]) -> str | None:
-        """The same, of an event's parts; an audit row has the subject alone."""
+        """The same, from an event's parts; an audit row has only the subject."""
         found = subject if self.device == SUBJECT else data.get(self.device) if self.device else None
         return found if isinstance(found, str) else None
 
     def mirrored(self, event: Event) -> EntityKey | None:
-        """The entity of which a cloud hub's copy is old now, or None."""
+        """The entity whose copy at a cloud hub is now out of date, or None."""
         if self.facet is None:
             return None
         entity = self.device_of(event) if self.facet in OF_DEVICES else event.subject
         return None if entity is None else EntityKey(self.facet, entity)
 
     def faults(self, event: Event) -> Iterator[str]:
-        """What of an event's data is not as declared."""
+        """How an event's data differs from its declaration."""
         for name, member in self.data.items():
             if name not in event.data:
                 if not member.optional:
@@ -152,7 +152,7 @@ def _fits(value: object, kind: type | UnionType) -> bool:
 
 _TEXT, _INTEGER = Member(kind=str), Member(kind=int)
 
-# The types to which some part of the fleet answers by name.
+# The event types that other parts of the fleet refer to by name.
 ANOMALY_FOUND = "anomaly.found"
 DEVICE_ERASED = "device.erased"
 GROUP_JOINED, GROUP_LEFT, GROUP_CHANGED = "group.joined", "group.left", "group.changed"
@@ -169,7 +169,7 @@ def _of_devices() -> Iterator[EventType]:
             meaning=meaning, changes=changes, facet="registry", **more,  # type: ignore[arg-type]  # attrs checks names
         )  # fmt: skip
 
-    yield about("registered", "A device is in the registry.", DOCUMENT)
+    yield about("registered", "A device was registered.", DOCUMENT)
     yield about(
         "changed", "Members of a device's record changed.", RECORD,
         names="members", data={"members": Member(kind=list)},
@@ -180,9 +180,9 @@ def _of_devices() -> Iterator[EventType]:
                 state, f"A device's lifecycle became {state}.", frozenset({"lifecycle", "updated"}),
                 data={"from": _TEXT, "to": _TEXT},
             )  # fmt: skip
-    # Its groups it leaves by events of their own.
+    # The device leaves its groups by separate events.
     yield about(
-        DEVICE_ERASED.removeprefix("device."), "A device is gone with its readings and state.", DOCUMENT - {"groups"}
+        DEVICE_ERASED.removeprefix("device."), "A device was erased with its readings and state.", DOCUMENT - {"groups"}
     )
 
 
@@ -197,23 +197,23 @@ def _of_twins() -> Iterator[EventType]:
         "desired", "The desired state of a device changed.", "desired",
         names="patch", data={"version": _INTEGER, "patch": Member(kind=dict)},
     )  # fmt: skip
-    # What devices say all day long is telemetry, not a decision; their own histories have it.
+    # Frequent reports of devices are telemetry, not decisions; their histories have them.
     yield about(
         "reported", "A device reported its state.", "reported", "firmware", "power",
         audited=False, data={"version": _INTEGER},
     )  # fmt: skip
     yield about(
-        "acknowledged", "A device took or refused a version of its desired state.",
+        "acknowledged", "A device accepted or refused a version of its desired state.",
         audited=False, data={"version": _INTEGER, "refused": Member(kind=dict)},
     )  # fmt: skip
-    yield about("refused", "What the layers give a device together breaks a limit of twins, and was not set.")
+    yield about("refused", "The layers together exceed a limit of twins for a device, and were not applied.")
 
 
 def _of_commands() -> Iterator[EventType]:
     for name in (*CommandState, "cancel_requested"):
         called = Member(kind=str, optional=True)  # events of earlier releases have none
         data = {"device": _TEXT, "name": called, **({"attempt": _INTEGER} if name == CommandState.SENT else {})}
-        words = "is asked to be cancelled" if name == "cancel_requested" else f"became {name.replace('_', ' ')}"
+        words = "was asked to be cancelled" if name == "cancel_requested" else f"became {name.replace('_', ' ')}"
         yield EventType(
             name=f"command.{name}", subject=Subject.COMMAND, device="device", permission=Permission.DEVICES_READ,
             meaning=f"A command {words}.", data=data,
@@ -253,18 +253,18 @@ def _of_campaigns() -> Iterator[EventType]:
 def _of_operations() -> Iterator[EventType]:
     yield EventType(
         name="operation.started", subject=Subject.OPERATION, permission=Permission.DEVICES_READ,
-        meaning="Long work began: an import, a bulk command, a renewal.", data={"kind": _TEXT, "total": _INTEGER},
+        meaning="A long operation began: import, bulk command, renewal.", data={"kind": _TEXT, "total": _INTEGER},
     )  # fmt: skip
     done = {"done": Member(kind=int, optional=True), "failed": Member(kind=int, optional=True)}
     for state in OperationState:
         if state is not OperationState.RUNNING:
             yield EventType(
                 name=f"operation.{state}", subject=Subject.OPERATION, permission=Permission.DEVICES_READ,
-                meaning=f"Long work ended: {state}.", data=done,
+                meaning=f"A long operation ended: {state}.", data=done,
             )  # fmt: skip
     for name, meaning in (
-        ("operation.paused", "Long work begins nothing more until it is resumed."),
-        ("operation.resumed", "Long work goes on."),
+        ("operation.paused", "A long operation starts no more items until it is resumed."),
+        ("operation.resumed", "A long operation was resumed."),
     ):
         yield EventType(
             name=name, subject=Subject.OPERATION, permission=Permission.DEVICES_READ, meaning=meaning,
@@ -273,15 +273,15 @@ def _of_operations() -> Iterator[EventType]:
 
 def _of_groups() -> Iterator[EventType]:
     why = {"group": _TEXT, "why": _TEXT}
-    for name, meaning in ((GROUP_JOINED, "A device is in a group."), (GROUP_LEFT, "A device left a group.")):
+    for name, meaning in ((GROUP_JOINED, "A device joined a group."), (GROUP_LEFT, "A device left a group.")):
         yield EventType(
             name=name, subject=Subject.DEVICE, device=SUBJECT, permission=Permission.DEVICES_READ, meaning=meaning,
             changes=frozenset({"groups"}), facet="registry", names="group", data=why,
         )  # fmt: skip
     for name, meaning in (
-        ("group.created", "There is a new group."),
+        ("group.created", "A group was created."),
         (GROUP_CHANGED, "A group's query, description or place changed."),
-        ("group.removed", "A group is gone; its devices stay."),
+        ("group.removed", "A group was deleted; its devices stay."),
     ):
         yield EventType(
             name=name, subject=Subject.GROUP, permission=Permission.GROUPS_READ, meaning=meaning, facet="group",
@@ -294,7 +294,7 @@ def _of_groups() -> Iterator[EventType]:
     )  # fmt: skip
     yield EventType(
         name=LAYER_REMOVED, subject=Subject.LAYER, permission=Permission.DEVICES_READ, names="group",
-        meaning="A layer is gone.", data={"group": Member(kind=str, optional=True)},
+        meaning="A layer was deleted.", data={"group": Member(kind=str, optional=True)},
     )  # fmt: skip
 
 
@@ -311,12 +311,12 @@ def _of_readings() -> Iterator[EventType]:
     )  # fmt: skip
     yield EventType(
         name=RETENTION_DROPPED, subject=Subject.OBJECT, permission=Permission.SERVER_READ,
-        meaning="Readings were older than [retention] keeps them, and are gone: all since the event before.",
+        meaning="Readings older than [retention] allows were dropped: all since the event before.",
         data={"readings": _INTEGER, "texts": _INTEGER, "size_bytes": _INTEGER},
     )  # fmt: skip
     yield EventType(
         name=LEFT_BEHIND_DROPPED, subject=Subject.OBJECT, permission=Permission.SERVER_READ,
-        meaning="The place in the log and the state of a piece that is not configured any more are dropped.",
+        meaning="The feed position and the state of a piece that is no longer configured were dropped.",
         data={"behind": _INTEGER},
     )  # fmt: skip
     for verb in ("replayed", "discarded"):
@@ -341,9 +341,9 @@ def _of_credentials() -> Iterator[EventType]:
         yield about(f"certificate.{state}", f"A certificate was {state}.", facet="certificate", certificate=_TEXT)
     yield about("token.issued", "A device has a new bearer token.", token=_TEXT)
     yield about("token.revoked", "A device's bearer token ended.", token=_TEXT)
-    yield about("key.revoked", "A key that was accepted and has no certificate yet ended.", fingerprint=_TEXT)
+    yield about("key.revoked", "The acceptance of a key ended before it got a certificate.", fingerprint=_TEXT)
     for state in ("pending", "accepted", "rejected"):
-        yield about(f"enrollment.{state}", f"A key that asks to be a device is {state}.", fingerprint=_TEXT)
+        yield about(f"enrollment.{state}", f"A key that asks to enrol as a device is {state}.", fingerprint=_TEXT)
     yield about("enrollment.refused", "An enrolment was refused.", detail=_TEXT)
 
     def wide(name: str, subject: Subject, meaning: str, **data: Member) -> EventType:
@@ -352,7 +352,7 @@ def _of_credentials() -> Iterator[EventType]:
         )  # fmt: skip
 
     yield wide(
-        "enrollment_token.created", Subject.TOKEN, "There is an enrolment token; the subject is its device or its id.",
+        "enrollment_token.created", Subject.TOKEN, "An enrolment token was made; the subject is its device or its id.",
         token=_TEXT, uses=_INTEGER, expires=_INTEGER,
     )  # fmt: skip
     yield wide(
@@ -360,38 +360,38 @@ def _of_credentials() -> Iterator[EventType]:
         token=Member(kind=str, optional=True),
     )  # fmt: skip
     yield wide("claim.created", Subject.BATCH, "A batch has a claim certificate.", quota=_INTEGER)
-    yield wide("claim.disabled", Subject.BATCH, "A claim certificate opens nothing any more.")
-    yield wide("claim.quota_exceeded", Subject.BATCH, "A batch asked for more devices than it has.", quota=_INTEGER)
+    yield wide("claim.disabled", Subject.BATCH, "A claim certificate was disabled.")
+    yield wide("claim.quota_exceeded", Subject.BATCH, "A batch exceeded its number of devices.", quota=_INTEGER)
     for verb, meaning in (
-        ("proposed", "A manufacturer's CA was named, and has to prove itself."),
-        ("proven", "A manufacturer's CA is believed."),
-        ("disabled", "A manufacturer's CA is not believed any more."),
+        ("proposed", "A manufacturer's CA was added, and has to prove its key."),
+        ("proven", "A manufacturer's CA is trusted."),
+        ("disabled", "A manufacturer's CA is no longer trusted."),
     ):
         yield wide(f"manufacturer.{verb}", Subject.MANUFACTURER, meaning)
     bundle = {"bundle": _INTEGER, "sha256": _TEXT, "signing": _TEXT}
     for verb, meaning in (
-        ("announced", "A new root CA is trusted; the old one goes on signing."),
-        ("issuing", "The new root's CA signs."),
-        ("taken_back", "A step of a rotation was taken back."),
-        ("retired", "The old root CA is trusted no more."),
-        ("issuing_renewed", "A new issuing CA below the same root signs."),
-        ("distrusted", "An issuing CA is trusted no more."),
+        ("announced", "A new root CA is trusted; the old one still signs."),
+        ("issuing", "The CA of the new root signs."),
+        ("taken_back", "A step of a rotation was undone."),
+        ("retired", "The old root CA is no longer trusted."),
+        ("issuing_renewed", "A new issuing CA under the same root signs."),
+        ("distrusted", "An issuing CA is no longer trusted."),
     ):
         yield wide(f"ca.{verb}", Subject.CA, meaning, **bundle)
-    yield wide("ca.root_offline", Subject.CA, "A root's key was taken out of the data folder.", root=_TEXT)
+    yield wide("ca.root_offline", Subject.CA, "A root's key was moved out of the data folder.", root=_TEXT)
 
 
-#: Data of the events of mirrors: the entity that is meant, where it is not all of them; what a budget is of; how many.
+#: The data of mirror events: the entity, where it is not all of them; the kind of budget; how many.
 _OF_MIRRORS = (("entity", str), ("budget", str), ("count", int))
 
 
 def _of_mirrors() -> Iterator[EventType]:
     for name, meaning in (
         ("mirror.paused", "A mirror sends no state until it is resumed."),
-        ("mirror.resumed", "A mirror goes on."),
-        ("mirror.resynced", "A mirror looks at every entity again."),
+        ("mirror.resumed", "A mirror was resumed."),
+        ("mirror.resynced", "A mirror checks every entity again."),
         ("mirror.removals_allowed", "A mirror may remove more entities from its hub today."),
-        ("mirror.budget_spent", "A mirror has done as much as it may in a day, of readings or of removals."),
+        ("mirror.budget_spent", "A mirror has used its daily budget of readings or of removals."),
     ):
         yield EventType(
             name=name, subject=Subject.MIRROR, permission=Permission.SERVER_READ, meaning=meaning,
@@ -402,11 +402,11 @@ def _of_mirrors() -> Iterator[EventType]:
 def _of_cutovers() -> Iterator[EventType]:
     side = Member(kind=str | None)
     for state, meaning in (
-        (CutoverState.OFFERED, "A device is offered to change to another side."),
-        (CutoverState.CONFIRMED, "A device belongs to its new side."),
+        (CutoverState.OFFERED, "A device was offered a cut-over to another side."),
+        (CutoverState.CONFIRMED, "A device has moved to its new side."),
         (CutoverState.FELL_BACK, "A device has tried the new side and gone back."),
-        (CutoverState.TIMED_OUT, "A device has not come to the new side in time."),
-        (CutoverState.CANCELLED, "The offer to change to another side is taken back."),
+        (CutoverState.TIMED_OUT, "A device did not reach the new side in time."),
+        (CutoverState.CANCELLED, "The offer of a cut-over was withdrawn."),
     ):
         yield EventType(
             name=f"cutover.{state}", subject=Subject.DEVICE, device=SUBJECT, permission=Permission.DEVICES_READ,
@@ -418,16 +418,16 @@ def _of_operators() -> Iterator[EventType]:
     def about(name: str, subject: Subject, meaning: str, **data: Member) -> EventType:
         return EventType(name=name, subject=subject, permission=Permission.AUDIT_READ, meaning=meaning, data=data)
 
-    yield about("operator_token.created", Subject.TOKEN, "There is a new token of the operators' API.", principal=_TEXT)
+    yield about("operator_token.created", Subject.TOKEN, "A token of the operators' API was created.", principal=_TEXT)
     yield about("operator_token.revoked", Subject.TOKEN, "A token of the operators' API ended.", principal=_TEXT)
     role = {"grant": _TEXT, "role": _TEXT, "scope": _TEXT}
-    yield about("role.granted", Subject.PRINCIPAL, "A principal has a role.", **role)
+    yield about("role.granted", Subject.PRINCIPAL, "A principal was given a role.", **role)
     yield about("role.withdrawn", Subject.PRINCIPAL, "A principal lost a role.", **role)
     yield EventType(
         name=ACCESS_DENIED, subject=Subject.OBJECT, permission=Permission.AUDIT_READ, extra=True,
-        meaning="The actor was refused something about the subject.", data={"count": _INTEGER},
+        meaning="The actor was denied an action on the subject.", data={"count": _INTEGER},
     )  # fmt: skip
-    yield about("audit.gap", Subject.OBJECT, "Commits were trimmed before the audit log had them.")
+    yield about("audit.gap", Subject.OBJECT, "Commits were trimmed before the audit log recorded them.")
 
 
 #: Every type of the core, by name.
@@ -446,7 +446,7 @@ _PLUGINS = re.compile(r"x\.(?P<plugin>[A-Za-z0-9_-]+)(\.[a-z0-9_]+)+", re.ASCII)
 
 
 class EventTypes:
-    """The types of one fleet: the core's, and those of its plugins.
+    """The event types of one fleet: the core's, and those of its plugins.
 
     Args:
         plugins: a plugin's name and its types, which are called ``x.NAME.*``. Raises Refused as
@@ -468,13 +468,13 @@ class EventTypes:
         return self._types.get(name)
 
     def is_audited(self, event: Event) -> bool:
-        """Whether the audit log has it; it has every event of an undeclared type."""
+        """Whether the audit log records it; it records every event of an undeclared type."""
         found = self._types.get(event.type)
         return found is None or found.audited
 
 
 def check_plugin_type(plugin: str, declared: object) -> None:
-    """Raises Refused for what a plugin may not declare."""
+    """Raises Refused for a declaration that plugins may not make."""
     if not isinstance(declared, EventType):
         raise Refused(f"fleetcore_events gave {type(declared).__name__}, not an EventType")
     found = _PLUGINS.fullmatch(declared.name)

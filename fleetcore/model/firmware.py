@@ -51,7 +51,7 @@ EXECUTION_ENDS = frozenset(
     }
 )
 
-#: States that a device reports, in the order in which they may be passed; states may be skipped, never go back.
+#: States that a device reports, in order; a device may skip states, never go back.
 PROGRESS_ORDER: Mapping[ExecutionState, int] = MappingProxyType(
     {
         ExecutionState.WAITING: 0,
@@ -68,7 +68,7 @@ PROGRESS_ORDER: Mapping[ExecutionState, int] = MappingProxyType(
 )
 
 
-#: Targets that a campaign's own record names: it is read for every word of a device, so its size is bounded.
+#: The number of targets in a campaign's own record, which is read for every report of a device and so must stay small.
 SHOWN_TARGETS = 1000
 
 
@@ -78,11 +78,12 @@ class Campaign:
 
     Attributes:
         targets: the devices, the first :data:`SHOWN_TARGETS` of ``total``; its executions name all of them.
-        aborting: executions that an abort cancels may still be open.
-        manifest: the signed manifest (DSSE), where there is one; ``manifest_sha256`` names what was signed.
+        aborting: whether executions that an abort cancels may still be open.
+        manifest: the signed manifest (DSSE), where there is one; ``manifest_sha256`` is the digest of the signed
+        content.
         seq: the manifest's; None without one.
-        trust: the version of the trust root that it was verified by; None where there was none.
-        allow_downgrade: whether it may go to devices that were at a higher seq.
+        trust: the version of the trust root that verified it; None where there was none.
+        allow_downgrade: whether devices that had a higher seq may get it.
         code: why it waits in ``draft``.
     """
 
@@ -113,10 +114,10 @@ class Execution:
     """One device in one campaign.
 
     Attributes:
-        reported_version: the running version that the device named at the end.
-        nonce, not_after: of the assignment that the device was shown last, ms since the epoch.
-        assigned: the attempt that it is for.
-        withdrawn: the device was shown an offer that was taken back, and has not said anything since.
+        reported_version: the running version that the device reported at the end.
+        nonce, not_after: of the last assignment sent to the device, ms since the epoch.
+        assigned: the attempt that it belongs to.
+        withdrawn: an offer was sent to the device and withdrawn, and the device has not reported since.
     """
 
     id: str
@@ -140,13 +141,13 @@ class Execution:
 
 @frozen(kw_only=True)
 class Release:
-    """Firmware that was signed off: its manifest was verified, and its image is here.
+    """Released firmware: its manifest is verified, and its image is stored.
 
     Attributes:
         id: ``NAME:SEQ``.
         release: the version for people.
-        manifest: the envelope, as devices get it; ``manifest_sha256`` is of what was signed.
-        trust: the version of the trust root that it was verified by.
+        manifest: the envelope, as devices get it; ``manifest_sha256`` is the digest of the signed content.
+        trust: the version of the trust root that verified it.
         created, expires: of the manifest; ``added`` is when it came here, by whom. ms since the epoch.
     """
 
@@ -171,7 +172,7 @@ class Release:
 
 @frozen(kw_only=True)
 class TrustVersion:
-    """One version of the trust root as it is kept; ``id`` is its number with leading zeros, so keys are in order."""
+    """One stored version of the trust root; ``id`` is its number with leading zeros, so that keys are in order."""
 
     id: str
     number: int

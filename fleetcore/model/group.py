@@ -1,4 +1,4 @@
-"""A group of devices: static (who is put in) or dynamic (whom a query selects); groups lie within groups."""
+"""A group of devices: static (operators add members) or dynamic (a query selects them); groups can be nested."""
 
 from attrs import frozen
 
@@ -9,7 +9,7 @@ class Group:
 
     Attributes:
         query: selects the members of a dynamic group; None for a static one.
-        within: the groups that this one lies in: its members are theirs too.
+        within: the groups that contain this one: its members are theirs too.
         created, updated: ms since the epoch.
     """
 
@@ -24,7 +24,7 @@ class Group:
 
 @frozen(kw_only=True)
 class Membership:
-    """A device is in a group itself, since when, and why: who put it there, or the clause that turned true."""
+    """A device's direct membership in a group: since when, and why (the operator, or the clause that turned true)."""
 
     device: str
     group: str
@@ -34,5 +34,5 @@ class Membership:
 
     @property
     def key(self) -> str:
-        """Device ids hold no slash, so the first one separates."""
+        """Device ids contain no slash, so the first one separates."""
         return f"{self.device}/{self.group}"

@@ -1,10 +1,10 @@
-"""Kinds of series and anomalies, apart from the columns of readings: what only names them need not load numpy."""
+"""Kinds of series and anomalies, apart from the columns of readings, so that naming a kind does not load numpy."""
 
 from enum import StrEnum
 
 
 class SeriesKind(StrEnum):
-    """How the values of a series are to be shown; fixed by the first reading."""
+    """How the values of a series are displayed; fixed by the first reading."""
 
     NUMBER = "number"
     BOOLEAN = "boolean"
@@ -19,5 +19,5 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
-#: Up to here each integer is a float64, which readings are stored as.
+#: Up to here each integer is a float64, the form in which readings are stored.
 EXACT = 2**53

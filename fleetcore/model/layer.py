@@ -1,4 +1,4 @@
-"""Layers of desired state: the fleet's, groups', policies', and last the device's own; later ones override."""
+"""Layers of desired state: the fleet's, then groups', policies', and last the device's; later ones override."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,23 +9,23 @@ from fleetcore.model.twin import Section
 
 
 class LayerKind(StrEnum):
-    """Where a layer stands, the weakest first; a device's own layer is stronger than all of these."""
+    """The kind of a layer, the weakest first; a device's own layer overrides all of these."""
 
     FLEET = "fleet"
     GROUP = "group"
     POLICY = "policy"
 
 
-#: The name under which a device's own layer appears in a provenance.
+#: The name of a device's own layer in a provenance.
 OWN = "device"
 
 
 @frozen(kw_only=True)
 class Layer:
-    """What is desired of many devices.
+    """Desired state for many devices.
 
     Attributes:
-        group: whose devices it is for; None means all. A fleet layer has none, a group layer has one.
+        group: the group whose devices it is for; None means all. A fleet layer has none, a group layer has one.
         priority: among layers of one kind the greater overrides; among groups first the inner one.
         by: who set each leaf, by JSON pointer.
     """

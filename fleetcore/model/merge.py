@@ -1,4 +1,4 @@
-"""Three-way merging of two JSON documents, leaf by leaf, against what both sides had last."""
+"""Three-way merging of two JSON documents, leaf by leaf, against their last common state."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -19,21 +19,21 @@ _MISSING = _Missing()
 
 @frozen(kw_only=True)
 class Merged:
-    """What came of it; ``conflicts`` are the JSON pointers of leaves that both sides had changed otherwise."""
+    """The result; ``conflicts`` are the JSON pointers of leaves that both sides had changed differently."""
 
     document: Json
     conflicts: Sequence[str] = ()
 
 
 def merge(base: Json, ours: Json, theirs: Json, *, sent: Json | None = None, wins: Side) -> Merged:
-    """The document that both sides should have.
+    """Merges the two sides of a document.
 
-    A leaf that one side alone changed is as that side has it; arrays are leaves. A leaf of theirs that is as it was
-    ``sent`` last is not their change: the answer to that write may have been lost.
+    A leaf that only one side changed takes that side's value; arrays are leaves. A leaf of ``theirs`` that equals the
+    one ``sent`` last is not their change: the answer to that write may have been lost.
 
     Args:
-        base: what both sides had when they last agreed.
-        wins: the side whose value of a leaf counts where both changed it.
+        base: the document at their last agreement.
+        wins: the side whose value counts where both changed a leaf.
     """
     conflicts: list[str] = []
     document = _merged(base, base if sent is None else sent, ours, theirs, wins, "", conflicts)
@@ -60,7 +60,7 @@ def _leaf(
         inner = _merged(base, sent, _object(ours), _object(theirs), wins, path, conflicts)
         if inner:
             return inner
-        # Nothing is left of it: whether it stays as an empty object is the choice of the side that changed it.
+        # An object without leaves: the side that changed it decides whether it stays as an empty object.
         return (theirs if theirs is _MISSING else {}) if changed_there else (ours if ours is _MISSING else {})
     if not changed_there or _same(ours, theirs):
         return ours

@@ -1,4 +1,4 @@
-"""A message between a device and the fleet: of which type it is, who sent it, and how it ended.
+"""A message between a device and the fleet: its type, its sender, and its outcome.
 
 Protocol adapters translate their packets to :class:`Inbound` and from :class:`Downlink`. The types of messages are the
 rows of :mod:`fleetcore.wire.messages`.
@@ -16,7 +16,7 @@ from fleetcore.errors import CODES
 
 
 class Direction(StrEnum):
-    """Which way a message goes, and how it is answered."""
+    """The direction of a message, and how it is answered."""
 
     #: From a device; acknowledged once it is committed.
     UP = "up"
@@ -28,35 +28,35 @@ class Direction(StrEnum):
 
 @frozen(kw_only=True, eq=False, repr=False)
 class MessageType:
-    """One row of the table of message types: what the message holds, and how each protocol carries it.
+    """One row of the table of message types: the content of the message, and how each protocol carries it.
 
-    A row is compared by identity. ``{target}`` in a topic or path is the id that the message is about, a command's for
-    example.
+    Rows are compared by identity. ``{target}`` in a topic or path is the id that the message is about, such as a
+    command's.
 
     Attributes:
         name: ``op`` of a WebSocket frame and of a request over MQTT.
-        title: what it is for, in a few words.
-        direction: which way it goes.
+        title: its purpose, in a few words.
+        direction: its direction.
         body: the type of its body, a :class:`msgspec.Struct` with bounds or a mapping; None where codecs read it, or
-            where it has none.
-        many: how many bodies one message may hold as a list, each judged alone; 0 for a single body.
-        example: a body.
-        answer: the type of what a call is answered with, or None.
-        answer_example: such an answer.
-        leaf: a gateway may send or get it for its leaves.
-        public: also for peers without a credential.
-        waits: a device may ask for it and wait until there is one; its member in the answer of ``inbox``.
-        checks_version: the sender may name the version that it changes, by If-Match or ``if_version``.
-        mqtt: topics that the device publishes it to, below its prefix; the first is the usual one.
-        mqtt_down: the topic on which the device is told it, or gets the answer.
+            where there is none.
+        many: how many bodies one message may hold as a list, each validated alone; 0 for a single body.
+        example: an example of the body.
+        answer: the type of a call's answer, or None.
+        answer_example: an example of the answer.
+        leaf: whether a gateway may send or get it for its leaves.
+        public: whether peers without a credential may send it.
+        waits: its member in the answer of ``inbox``, where a device may ask for it and wait until there is one.
+        checks_version: whether the sender may name the version that it changes, by If-Match or ``if_version``.
+        mqtt: the topics that the device publishes it to, below its prefix; the first is the usual one.
+        mqtt_down: the topic on which the device receives it, or the answer.
         methods: HTTP methods of ``path``, or of CoAP.
-        path: below ``/device/v1/``, for HTTP and CoAP alike; None where they have none.
+        path: below ``/device/v1/``, for HTTP and CoAP; None where they do not carry it.
         media_types: the content types of its body over HTTP, the usual one first; empty for any that codecs read.
         coap_method: the method or methods of CoAP, for people.
         coap_alias: a short path for CoAP.
         statuses: how HTTP and CoAP answer, for people.
-        note: what is special about it, for people.
-        later: columns whose names are reserved: the protocols that do not carry it yet.
+        note: special cases, for people.
+        later: the protocols that do not carry it yet; their columns are reserved.
     """
 
     name: str
@@ -89,15 +89,15 @@ class MessageType:
         return self.name
 
 
-#: What an adapter cannot name: a topic, path or operation that is not in the table.
+#: The type of an address that is not in the table: an unknown topic, path or operation.
 UNKNOWN = MessageType(name="unknown", title="not understood", direction=Direction.UP)
 
 
 class Inbound(Struct, frozen=True, kw_only=True, gc=False):
-    """One message from a device, as bytes and as the adapter understood its addressing.
+    """One message from a device: its bytes, and the address as the adapter read it.
 
-    The one record made for every message: a Struct, whose making costs a fifth of an attrs record's, and which the
-    garbage collector need not look at.
+    Every message makes one of these, so it is a Struct: it costs a fifth of an attrs record, and the garbage collector
+    does not track it.
 
     Attributes:
         type: a row of the table of message types that a device sends.
@@ -122,7 +122,7 @@ class Inbound(Struct, frozen=True, kw_only=True, gc=False):
 class PointRefusal:
     """Why one reading of a message was refused; ``index`` is its place in the message's list of readings.
 
-    ``reason`` says in a sentence what is wrong and what to do, or is empty.
+    ``reason`` is a sentence with the problem and the remedy, or empty.
     """
 
     index: int
@@ -136,9 +136,9 @@ class Accepted:
     """The message is committed.
 
     Attributes:
-        stored: readings that are in the store now, those among them that were there before included.
-        refused: the readings that were not taken, with reasons.
-        version, etag: the new version of the section that it changed, and the entity tag of the whole.
+        stored: readings that are in the store now, including those that were there before.
+        refused: the readings that were refused, with reasons.
+        version, etag: the new version of the changed section, and the entity tag of the whole.
         late: the message came after its time and is recorded as such.
     """
 
@@ -151,7 +151,7 @@ class Accepted:
 
 @frozen(kw_only=True)
 class Dropped:
-    """The message is understood and deliberately without effect, such as an outdated will."""
+    """The message is valid and deliberately has no effect, such as an outdated will."""
 
     reason: str
 
@@ -161,8 +161,8 @@ class Rejected:
     """The message is refused; ``code`` is a key of ``fleetcore.errors.CODES``.
 
     Attributes:
-        pointer: JSON pointer to the offending place, or empty.
-        limit, unit, scope: which limit was hit, in what unit, for whom; set for limits.
+        pointer: JSON pointer to the invalid place, or empty.
+        limit, unit, scope: the exceeded limit, its unit, and what it applies to; set for limits.
         refused: per reading, where every reading was refused.
         version: the current version, for a version conflict.
         retry_after_s: when to try again, for temporary refusals.
@@ -189,7 +189,7 @@ Outcome = Accepted | Dropped | Rejected
 
 @cache
 def accepted(stored: int) -> Accepted:
-    """The commonest outcome, made once per count."""
+    """The most frequent outcome, made once per count."""
     return Accepted(stored=stored)
 
 
@@ -205,8 +205,8 @@ class Downlink:
     Attributes:
         body: a JSON object, ready for the wire.
         target: the command's id, for ``command.cancel``.
-        expires_ms: milliseconds after which delivering it makes no sense any more, or None.
-        gateway: the subject's gateway as it is registered, or None: whom a leaf is reached through.
+        expires_ms: milliseconds after which delivering it is useless, or None.
+        gateway: the subject's registered gateway, through which a leaf is reached, or None.
     """
 
     type: MessageType
@@ -219,7 +219,7 @@ class Downlink:
 
 @frozen(kw_only=True)
 class Reply:
-    """The answer to a call: a status as HTTP speaks it, a JSON body, and the twin versions where it is about a twin.
+    """The answer to a call: an HTTP status, a JSON body, and the twin versions where it is about a twin.
 
     Attributes:
         error: the problem (RFC 9457 members) where it is one; the body is empty then.
@@ -234,7 +234,7 @@ class Reply:
 
 @frozen(kw_only=True)
 class Request:
-    """A message as its handler gets it, beside the body.
+    """The context of a message, which its handler gets with the body.
 
     Attributes:
         identity: the device that sent it.
@@ -250,20 +250,20 @@ class Request:
     if_version: int | None = None
 
 
-#: Handles one message whose body is of the type that its row names; it may raise FleetError. An uplink ends in an
+#: Handles one message whose body has the type that its row names; it may raise FleetError. An uplink ends in an
 #: Outcome, after the commit; a call in a Reply.
 Handler = Callable[[Request, Any], Awaitable[Outcome | Reply]]
 
 
 @frozen(kw_only=True)
 class Waiting:
-    """How a capability tells what waits for a device.
+    """How a capability reports what is pending for a device.
 
     Attributes:
-        read: ``read(device, after)`` gives the body that a request for it is answered with, or None where nothing
-            waits; ``after`` is a version that the device has.
-        count: how many wait, or the version that does; 0 for none.
-        unfinished: what is sent to a device that comes back, ready to hand over.
+        read: ``read(device, after)`` gives the body that answers a request for it, or None where nothing is pending;
+        ``after`` is a version that the device has.
+        count: how many are pending, or the pending version; 0 for none.
+        unfinished: the downlinks to send to a device that comes back.
     """
 
     read: Callable[[str, int], Awaitable[Mapping[str, object] | None]]

@@ -1,6 +1,7 @@
 """What a mirror sends to a cloud hub: entities by facet, each as one frozen record.
 
-A facet is one kind of state, and each of its entities is sent whole, as it is now. Readings have a lane of their own.
+A facet is one kind of state, and each of its entities is sent whole, in its current state. Readings are sent
+separately.
 """
 
 from collections.abc import Mapping
@@ -12,16 +13,16 @@ from fleetcore.model.device import Location
 
 Facet = Literal["group", "registry", "certificate", "twin", "job"]
 
-#: What settings call each facet, in the order in which they are first sent: a device's group before the device, the
-#: device before what needs it.
+#: The name of each facet in settings, in the order of the first sending: a device's group before the device, the device
+#: before what needs it.
 CALLED: Mapping[Facet, str] = {
     "group": "groups", "registry": "registry", "certificate": "certificates", "twin": "twins", "job": "jobs",
 }  # fmt: skip
 FACETS: tuple[Facet, ...] = tuple(CALLED)
-#: Those whose entities are devices, by their ids.
+#: Facets whose entities are devices, by their ids.
 OF_DEVICES: frozenset[Facet] = frozenset({"registry", "certificate", "twin"})
-#: Those that let a device in. What is gone of them from the fleet is told to the hub also where a mirror removes
-#: nothing, and it waits for no day's budget.
+#: Facets that give a device access. Their removal from the fleet is sent to the hub even where a mirror removes
+#: nothing, and does not count against the daily budget.
 WITHDRAWN: frozenset[Facet] = frozenset({"certificate"})
 
 
@@ -37,7 +38,7 @@ class EntityKey:
 
     @property
     def device(self) -> str | None:
-        """The device that it is of; None for a group."""
+        """The device that it belongs to; None for a group."""
         if self.facet in OF_DEVICES:
             return self.id
         return self.id.partition(":")[2] if self.facet == "job" else None
@@ -49,9 +50,9 @@ class RegistryBody:
 
     Attributes:
         groups: all groups that it is in, sorted.
-        location: None unless the mirror is told to send it.
-        via: of a device that came from another fleet, the ids of the fleets that it came through, this one not among
-            them: what ends a loop of mirrors.
+        location: None unless the mirror is configured to send it.
+        via: for a device that came from another fleet, the ids of the fleets that it came through, without this one:
+            this breaks loops of mirrors.
     """
 
     type: str
@@ -69,7 +70,7 @@ class RegistryBody:
 
 @frozen(kw_only=True)
 class TwinBody:
-    """What is wanted of a device and what it reports."""
+    """A device's desired and reported state."""
 
     desired: Mapping[str, object] = field(factory=dict)
     reported: Mapping[str, object] = field(factory=dict)
@@ -77,7 +78,7 @@ class TwinBody:
 
 @frozen(kw_only=True)
 class GroupBody:
-    """A group; ``within`` are the groups that it lies in, ``query`` selects its members where it is dynamic."""
+    """A group; ``within`` are the groups that contain it, ``query`` selects its members where it is dynamic."""
 
     description: str = ""
     query: str | None = None
@@ -102,7 +103,7 @@ class JobBody:
 
 @frozen(kw_only=True)
 class DeviceCertificate:
-    """A certificate, which is public; its key is the device's alone.
+    """A certificate. It is public; only the device has its key.
 
     Attributes:
         fingerprint: SHA-256 of its DER, in lower-case hexadecimal digits.
@@ -115,14 +116,14 @@ class DeviceCertificate:
 
 @frozen(kw_only=True)
 class CertificateBody:
-    """The certificates that let a device in now, by fingerprint: two while a renewed one is not in use yet."""
+    """The certificates that give a device access now, by fingerprint: two while a renewed one is not in use yet."""
 
     certificates: tuple[DeviceCertificate, ...] = ()
 
 
 MirrorBody = RegistryBody | TwinBody | GroupBody | JobBody | CertificateBody
 
-#: The body of each facet; raised with the shape of one of them, so that a backend can say what it was written for.
+#: The type of each facet's body. Raised with each change of shape, so that a backend can state which one it supports.
 BODIES: Mapping[Facet, type[MirrorBody]] = {
     "group": GroupBody, "registry": RegistryBody, "certificate": CertificateBody, "twin": TwinBody, "job": JobBody,
 }  # fmt: skip
@@ -141,16 +142,15 @@ class Kept:
     """One entity at one hub.
 
     Attributes:
-        remote_version: what the hub called its state after our last write.
-        digest: of the body that the hub has, 32 hexadecimal digits; None where it has none, empty where it may have.
-        lost: what of it the hub cannot hold, the first 20 of ``lost_count``.
-        invalid: why it cannot be brought in step as it is, or None.
-        agreed: of an entity that goes both ways, what fleet and hub had when they last agreed; None where they never
-            did.
-        sent: what was written of it since, and may have arrived.
-        body: what the hub has, as plain data, of facets that its backend remembers.
-        paused: why it is left as it is until it is resumed, or None.
-        adopts: whether the hub has it without this fleet's mark, and it is to be taken over there: it was imported.
+        remote_version: the hub's version after our last write.
+        digest: of the body at the hub, 32 hexadecimal digits; None where it has none, empty where that is uncertain.
+        lost: the parts that the hub cannot hold, the first 20 of ``lost_count``.
+        invalid: why it cannot be synchronised in its current state, or None.
+        agreed: for a bidirectional entity, the state of fleet and hub at their last agreement; None before the first.
+        sent: the state written since, which may have arrived.
+        body: the hub's state, as plain data, for facets that its backend remembers.
+        paused: why it is not synchronised until it is resumed, or None.
+        adopts: whether the hub has it without this fleet's mark and it is to be taken over there: it was imported.
     """
 
     remote_version: str | None = None

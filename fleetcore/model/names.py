@@ -1,16 +1,16 @@
-"""What may be called what: the alphabets of wire.md §1 and wire.md §3, in one place.
+"""Allowed names: the alphabets of wire.md §1 and wire.md §3, in one place.
 
-A name that passes here is safe as an MQTT topic level, an HTTP path segment and a certificate's common name.
+A valid name is safe as an MQTT topic level, an HTTP path segment and a certificate's common name.
 """
 
 import re
 
 from fleetcore.errors import Refused
 
-#: Of a metric's name, for patterns: a class of characters, or a part of a wider one.
+#: The characters of a metric's name, for patterns: a character class, or a part of a wider one.
 METRIC_ALPHABET = r"A-Za-z0-9._/\-"
 MAX_METRIC_LENGTH = 64
-#: The same for people.
+#: The same in words.
 METRIC_IN_WORDS = f"1-{MAX_METRIC_LENGTH} characters of A-Z a-z 0-9 . _ / -"
 
 _DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -37,7 +37,7 @@ def is_message_id(text: str) -> bool:
 
 
 def _text(value: object) -> str:
-    # Scripts are not type-checked: a name that is not text is refused as any other bad name.
+    # Scripts are not type-checked: a name that is not text is refused like any other invalid name.
     return value if isinstance(value, str) else ""
 
 
@@ -64,7 +64,7 @@ def check_label(text: str, what: str) -> str:
 
 
 def check_version(text: str) -> str:
-    """Returns ``text``; raises :class:`Refused` where no firmware's version may be written so (``1.2.3+4`` may)."""
+    """Returns ``text``; raises :class:`Refused` where it is not a firmware version (``1.2.3+4`` is)."""
     if not _VERSION.fullmatch(_text(text)):
         raise Refused(
             f"{text!r} is not a version",
@@ -98,6 +98,6 @@ def device_uri(fleet: str, device: str) -> str:
 
 
 def kind_in_words(kind: str) -> str:
-    """What a kind of record is called where a sentence begins with it: ``Claim batch`` of ``claim_batch``."""
+    """The name of a record's kind at the start of a sentence: ``Claim batch`` for ``claim_batch``."""
     words = kind.replace("_", " ")
     return (words[:1].upper() + words[1:]).replace(" ca", " CA")

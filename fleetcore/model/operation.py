@@ -1,4 +1,4 @@
-"""Long work on many things: how far it is, what failed, and that it can be stopped."""
+"""Long operations on many items: their progress, their failures, and how they are stopped."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -7,9 +7,9 @@ from attrs import field, frozen
 
 
 class OperationState(StrEnum):
-    """``running`` until all was tried; ``succeeded`` where nothing failed, ``partly`` where something did.
+    """``running`` until all items were tried; ``succeeded`` where none failed, ``partly`` where some did.
 
-    ``stopped``: too much failed, and the rest was not tried.
+    ``stopped``: too many failed, and the rest was not tried.
     """
 
     RUNNING = "running"
@@ -21,7 +21,7 @@ class OperationState(StrEnum):
 
 @frozen(kw_only=True)
 class Failure:
-    """What could not be done: the item, counted from 1, who it is about, and why."""
+    """An item that failed: its number, counted from 1, what it is about, and why."""
 
     item: int
     about: str
@@ -31,18 +31,18 @@ class Failure:
 
 @frozen(kw_only=True)
 class Operation:
-    """One piece of long work; it goes on after a restart where it stood.
+    """One long operation; after a restart it continues where it stopped.
 
     Attributes:
         done, failed, total: items tried, those of them that failed, and all.
-        rate_per_s: at most so many items a second; None as fast as it goes.
+        rate_per_s: the most items a second; None for no limit.
         failures: the first of those that failed.
         reasons: how many failed, by code.
-        result: what became of the others, counted in the words of the kind.
+        result: counts of the others, by name, which belong to the kind.
         spec: what is done to each item; belongs to the kind.
-        paused: why nothing more of it is begun until it is resumed; None where it goes on.
-        waiting: what it waits for now, a hub that does not answer; empty where it works.
-        undo: by which ``actor`` and for which ``reason`` it was cancelled, until what it has under way is taken back.
+        paused: why no more items are started until it is resumed; None where it runs.
+        waiting: what it waits for now, such as a hub that does not answer; empty where it works.
+        undo: the ``actor`` and ``reason`` of its cancellation, until its unfinished work is undone.
     """
 
     id: str

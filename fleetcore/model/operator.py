@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 
 class Role(StrEnum):
-    """What a person or a program is there for."""
+    """The task of a person or a program."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -20,7 +20,7 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
-    """One thing that can be allowed. Without ``read`` on a device, it does not exist for the caller."""
+    """One action that can be allowed. Without ``read`` on a device, it does not exist for the caller."""
 
     DEVICES_READ = "devices:read"
     DEVICES_WRITE = "devices:write"
@@ -47,7 +47,7 @@ class Permission(StrEnum):
 
 _LOOK = frozenset({Permission.DEVICES_READ, Permission.GROUPS_READ, Permission.CAMPAIGNS_READ})
 
-#: The whole table of roles.
+#: The table of all roles.
 ROLES: Mapping[Role, frozenset[Permission]] = MappingProxyType(
     {
         Role.VIEWER: _LOOK,
@@ -87,9 +87,9 @@ class OperatorToken:
     """A bearer token of the operators' API as it is stored: its hash, never the token. Times are ms since the epoch.
 
     Attributes:
-        principal: whose grants it carries.
-        permissions: what of them this token may use; empty for all.
-        last_used: to the minute.
+        principal: whose grants it has.
+        permissions: the permissions that this token may use; empty for all of the principal's.
+        last_used: in whole minutes.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What turns one JSON document into another where a hub merges what it is sent, and members that are null go."""
+"""JSON merge patches for hubs that merge what they receive and remove members that are null."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ Document = Mapping[str, object]
 
 
 def patch(old: Document, new: Document) -> dict[str, object]:
-    """What turns ``old`` into ``new``: members that went are null."""
+    """The patch that turns ``old`` into ``new``: removed members are null."""
     changed: dict[str, object] = {key: None for key in old if key not in new}
     for key, value in new.items():
         before = old.get(key)
@@ -21,7 +21,7 @@ def patch(old: Document, new: Document) -> dict[str, object]:
 
 
 def same(item: object, other: object) -> bool:
-    """Whether two values are one JSON document: ``true`` is not 1, order of members is none."""
+    """Whether two values are the same JSON document: ``true`` differs from 1, and the order of members is ignored."""
     return json.dumps(item, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 

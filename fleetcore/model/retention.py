@@ -1,4 +1,4 @@
-"""How long readings are kept, by metric: a default, and names or patterns that say otherwise."""
+"""Retention of readings by metric: a default, and exceptions by name or pattern."""
 
 import re
 from collections.abc import Mapping
@@ -7,20 +7,20 @@ from attrs import field, frozen
 
 from fleetcore.model.names import MAX_METRIC_LENGTH, METRIC_ALPHABET
 
-#: Readings are dropped in the units in which a store keeps them: they may stay a tenth of their period longer, and an
-#: hour at least, since a store puts away what it has within an hour.
+#: Stores drop readings in larger units: readings may stay a tenth of their period longer, and an hour at least, since a
+#: store seals its readings within an hour.
 _LATE, _LATE_LEAST_MS = 10, 3_600_000
 _PATTERN = re.compile(rf"[{METRIC_ALPHABET}*]{{1,{MAX_METRIC_LENGTH}}}", re.ASCII)
 
 
 @frozen(kw_only=True)
 class Periods:
-    """The periods in ms; None is for ever.
+    """The periods in ms; None means forever.
 
     Attributes:
-        default_ms: of a metric that no pattern names.
-        metrics: by the name of a metric, or a pattern: ``*`` stands for any characters, none too. Of several that
-            fit, the one with the most characters beside ``*`` counts, and of two equal ones the longer period.
+        default_ms: for a metric that no pattern matches.
+        metrics: by the name of a metric, or a pattern: ``*`` stands for any number of characters. Of several matches,
+        the one with the most characters apart from ``*`` counts; of two equal ones, the longer period.
     """
 
     default_ms: int | None = None
@@ -28,16 +28,16 @@ class Periods:
 
     @property
     def is_on(self) -> bool:
-        """Whether anything ever goes."""
+        """Whether any reading is ever dropped."""
         return any(period is not None for period in (self.default_ms, *self.metrics.values()))
 
     @property
     def shortest_ms(self) -> int | None:
-        """The shortest one."""
+        """The shortest period."""
         return min((period for period in (self.default_ms, *self.metrics.values()) if period is not None), default=None)
 
     def of(self, metric: str) -> int | None:
-        """How long readings of a metric are kept."""
+        """The period of a metric."""
         found = [
             (len(pattern.replace("*", "")), "*" not in pattern, float("inf") if period is None else period, period)
             for pattern, period in self.metrics.items()
@@ -48,11 +48,11 @@ class Periods:
 
 @frozen(kw_only=True)
 class MetricDue:
-    """What of one metric is due: readings, texts, and about how much room they take.
+    """What is due of one metric: readings, texts, and about how much room they take.
 
     Attributes:
-        period_ms: how long its readings are kept; None is for ever.
-        series: how many devices have it.
+        period_ms: how long its readings are stored; None means forever.
+        series: the number of devices that have it.
     """
 
     metric: str
@@ -69,10 +69,10 @@ def late_ms(period_ms: int) -> int:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether some metric's name could fit it."""
+    """Whether some metric's name could match it."""
     return _PATTERN.fullmatch(text) is not None
 
 
 def fits(pattern: str, metric: str) -> bool:
-    """Whether a pattern, or a name, is of a metric."""
+    """Whether a pattern, or a name, matches a metric."""
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), metric) is not None

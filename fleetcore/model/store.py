@@ -1,4 +1,4 @@
-"""What is written to and read from a store: records with versions, commits, and the feed of what was committed."""
+"""What is written to and read from a store: records with versions, commits, and the feed of commits."""
 
 from collections.abc import Mapping
 
@@ -11,19 +11,19 @@ from fleetcore.model.telemetry import SeriesKind, Tally, TelemetryBatch, TextRea
 #: A record's body: JSON-compatible plain data.
 Body = Mapping[str, object]
 
-#: A counter's ``(space, name)``: what is counted together, and what of it.
+#: A counter's ``(space, name)``: its group, and its name within it.
 Counter = tuple[str, str]
 
 #: An index of the records of a kind: name and value of a :attr:`Put.refs`, or :data:`DUE`.
 Index = tuple[str, str]
 
-#: The index of the records that are due some time, in the order of that time: see :func:`index_entries`.
+#: The index of records with a due time, in the order of that time: see :func:`index_entries`.
 DUE: Index = ("", "due")
 
 
 @frozen
 class SeriesRequest:
-    """A series that shall exist; the kind counts only if it is new, the unit where it has none yet."""
+    """A series to intern; the kind counts only if the series is new, the unit where it has none yet."""
 
     device: str
     metric: str
@@ -41,12 +41,12 @@ class ArtifactInfo:
 
 @frozen(kw_only=True)
 class Verified:
-    """A part of a check of everything that is stored.
+    """The result of one part of a full check.
 
     Attributes:
-        problems: one sentence for each thing that is wrong in this part.
-        done: how much was read so far, of ``total``; in bytes where the store knows them.
-        after: names the next part, None at the end.
+        problems: one sentence for each problem in this part.
+        done: how much was read so far, of ``total``; in bytes where the store knows the sizes.
+        after: the name of the next part, None at the end.
     """
 
     problems: tuple[str, ...]
@@ -57,7 +57,7 @@ class Verified:
 
 @frozen(kw_only=True)
 class Expired:
-    """What of some series went, or would go, because it is old.
+    """The readings of some series that were dropped, or would be, because of their age.
 
     Attributes:
         readings, texts: how many of each.
@@ -71,7 +71,7 @@ class Expired:
     more: bool = False
 
     def __add__(self, other: "Expired") -> "Expired":
-        """Both together, with the ``more`` of the other, the later one."""
+        """The sum of both, with the ``more`` of the later one, ``other``."""
         return Expired(
             readings=self.readings + other.readings,
             texts=self.texts + other.texts,
@@ -86,8 +86,8 @@ class StoreSize:
 
     Attributes:
         parts: bytes by part: ``database``, ``log``, ``artifacts`` and ``other`` of the built-in store in a folder.
-        free_bytes: of these, what new content takes before anything grows.
-        limit_bytes: what all parts together may take, or None.
+        free_bytes: the part of these that new content fills before anything grows.
+        limit_bytes: the limit of all parts together, or None.
     """
 
     parts: Mapping[str, int] = field(factory=dict)
@@ -96,7 +96,7 @@ class StoreSize:
 
     @property
     def total_bytes(self) -> int:
-        """All parts."""
+        """The size of all parts."""
         return sum(self.parts.values())
 
 
@@ -111,7 +111,7 @@ class Record:
 
 
 class Put(Struct, frozen=True, kw_only=True):
-    """Writes a record. A struct, as :class:`Event`: both are made for every change, in a seventh of the time.
+    """Writes a record. A struct, as :class:`Event`: every change makes both, in a seventh of an attrs record's time.
 
     Attributes:
         expect: the version the record must have: 0 for "must not exist", None for "whatever it is".
@@ -141,7 +141,7 @@ class Delete:
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """Something that happened to a record: what, to which, when (ms since the epoch), by whom and why."""
+    """Something that happened to a record: what, to which record, when (ms since the epoch), by whom and why."""
 
     type: str
     subject: str
@@ -166,12 +166,12 @@ class Commit:
     """One atomic, durable change. Every member may be empty.
 
     Attributes:
-        reindexed: records whose index entries (``unique``, ``refs``, ``sort``, ``due``) are written again; their bodies
-            and versions stay. ``expect`` is the version that the record must have.
-        add: by how much counters change, by ``(space, name)``. A counter that was never named is 0.
-        floors: ``(space, name)`` to a number that :meth:`Storage.floor` is never below again.
-        cursors: named feed positions to keep; ``None`` forgets a name.
-        blobs: named binary states to keep beside the records, such as detector snapshots; ``None`` forgets a name.
+        reindexed: records whose index entries (``unique``, ``refs``, ``sort``, ``due``) are rewritten; their bodies and
+            versions stay. ``expect`` is the version that the record must have.
+        add: by how much counters change, by ``(space, name)``. A new counter starts at 0.
+        floors: ``(space, name)`` to a number below which :meth:`Storage.floor` never falls again.
+        cursors: named feed positions to store; ``None`` removes a name.
+        blobs: named binary states to store beside the records, such as detector snapshots; ``None`` removes a name.
     """
 
     puts: tuple[Put, ...] = ()
@@ -187,7 +187,7 @@ class Commit:
     blobs: Mapping[str, bytes | None] = field(factory=dict)
 
     def __add__(self, other: "Commit") -> "Commit":
-        """Both in one; the versions of this one's puts come first. At most one of them has readings."""
+        """Both commits in one; the versions of this one's puts come first. At most one of them has readings."""
         add = self.add
         if other.add:
             add = {**add, **{counter: add.get(counter, 0) + delta for counter, delta in other.add.items()}}
@@ -211,12 +211,12 @@ class Commit:
 
 @frozen(kw_only=True)
 class Committed:
-    """What a commit did.
+    """The result of a commit.
 
     Attributes:
         position: its place in the feed; positions rise, with gaps.
         versions: the new versions of the puts, in their order.
-        tally: where the readings and texts went (never ``refused``: the store refuses no point).
+        tally: what became of the readings and texts (never ``refused``: the store refuses no point).
     """
 
     position: int
@@ -226,9 +226,9 @@ class Committed:
 
 @frozen(kw_only=True, eq=False)
 class FeedEntry:
-    """One commit as the feed shows it: the readings that changed the store, and the events.
+    """One commit as the feed lists it: the readings that changed the store, and the events.
 
-    Readings that were exact duplicates, and those that lost a conflict, are not shown.
+    Exact duplicates, and readings that lost a conflict, are left out.
     """
 
     position: int
@@ -242,8 +242,8 @@ class FoundRecords:
     """A page of records.
 
     Attributes:
-        after: what continues the page; None at the end. A page that was bounded by ``scan`` may hold fewer items than
-            asked for, or none, and still have an ``after``.
+        after: the place from which the next page continues; None at the end. A page bounded by ``scan`` may hold fewer
+            items than requested, or none, and still have an ``after``.
     """
 
     items: tuple[Record, ...]
@@ -251,27 +251,27 @@ class FoundRecords:
 
 
 def place(sort: str, key: str) -> str:
-    """The ``after`` of a record: its key, behind its ``sort`` where it has one."""
+    """The ``after`` of a record: its key, after its ``sort`` where it has one."""
     return f"{sort}\0{key}" if sort else key
 
 
 def split_place(after: str) -> tuple[str, str]:
-    """``sort`` and key of an ``after``."""
+    """The ``sort`` and the key in an ``after``."""
     sort, sep, key = after.rpartition("\0")
     return (sort, key) if sep else ("", after)
 
 
 def due_sort(due_ms: int) -> str:
-    """Where a time stands in :data:`DUE`: text whose order by code point is that of the times."""
+    """The place of a time in :data:`DUE`: text that sorts by code point as the times do."""
     return f"{due_ms + 2**63:020d}"
 
 
 def due_of(sort: str) -> int:
-    """The time, in ms, that stands at a place of :data:`DUE`."""
+    """The time, in ms, of a place in :data:`DUE`."""
     return int(sort) - 2**63
 
 
 def index_entries(put: Put) -> dict[Index, str]:
-    """The indexes through which a record is found, each with the ``sort`` by which the record stands in it."""
+    """The indexes through which a record is found, each with the record's ``sort`` in it."""
     entries = dict.fromkeys(put.refs, put.sort)
     return entries if put.due is None else {**entries, DUE: due_sort(put.due)}

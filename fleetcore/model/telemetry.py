@@ -18,7 +18,7 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
 
-#: ``seq`` of a reading whose device sent none; it loses against every sent one.
+#: The ``seq`` of a reading whose device sent none; every sent one wins against it.
 NO_SEQ = -1
 
 
@@ -39,8 +39,8 @@ class Series:
     Attributes:
         index: the store's small non-negative integer for it, never reused.
         unit: the unit of the first reading that has one, or None.
-        kind: BOOLEAN where an earlier release stored truth values in it without ``Quality.BOOLEAN``. What a reading
-            is says the reading: :func:`booleans`.
+        kind: BOOLEAN where an earlier release stored booleans in it without ``Quality.BOOLEAN``. For the kind of each
+            reading see :func:`booleans`.
     """
 
     index: int
@@ -51,10 +51,10 @@ class Series:
 
 
 class SeriesCatalog(Protocol):
-    """Looks series up by index; what a detector is given beside a batch."""
+    """Looks series up by index; a detector gets it with each batch."""
 
     def series(self, index: int) -> Series:
-        """The series of ``index``; raises ``KeyError`` where the store never gave it out."""
+        """The series of ``index``; raises ``KeyError`` where it does not exist."""
         ...
 
 
@@ -92,7 +92,7 @@ class TelemetryBatch:
         quality: Sequence[int] | UInt8 | int = 0,
         seq: Sequence[int] | Int64 | int = NO_SEQ,
     ) -> "TelemetryBatch":
-        """Builds a batch; scalars are spread over all points, and ``received`` defaults to ``time``."""
+        """Builds a batch; scalars apply to all points, and ``received`` defaults to ``time``."""
         index = np.asarray(series, np.int64)
         n = len(index)
         when = np.asarray(time, np.int64)
@@ -132,7 +132,7 @@ class TelemetryBatch:
         return cls.of([], [], [])
 
     def take(self, which: npt.NDArray[np.bool_] | Int64) -> "TelemetryBatch":
-        """The points a boolean mask or an index array selects, in that order."""
+        """The points that a boolean mask or an index array selects, in that order."""
         return TelemetryBatch(
             self.series[which],
             self.time[which],
@@ -189,7 +189,7 @@ class TextReading:
 
 @frozen(kw_only=True, eq=False)
 class SeriesData:
-    """What a read of one series gives: equally long columns sorted by time, each time once."""
+    """The result of reading one series: equally long columns sorted by time, each time once."""
 
     series: Series
     time: Int64
@@ -228,23 +228,23 @@ class Latest:
 
     @property
     def kind(self) -> SeriesKind:
-        """What the reading is."""
+        """The kind of the reading."""
         if isinstance(self.value, bool):
             return SeriesKind.BOOLEAN
         return SeriesKind.TEXT if isinstance(self.value, str) else SeriesKind.NUMBER
 
 
 def booleans(series: Series, value: Float64, quality: UInt8) -> npt.NDArray[np.bool_]:
-    """Which points of a series are true or false: what each was sent as, whatever the others are."""
+    """Which points of a series are booleans, as each point was sent."""
     said: npt.NDArray[np.bool_] = (quality & Quality.BOOLEAN) != 0
     if series.kind is SeriesKind.BOOLEAN:
-        # Earlier releases stored truth values of such a series like numbers.
+        # Earlier releases stored the booleans of such a series as numbers.
         said |= (value == 0.0) | (value == 1.0)
     return said
 
 
 def shown(series: Series, value: Float64, quality: UInt8) -> list[float | bool]:
-    """The values of some points as they were sent: numbers as float, truth values as bool."""
+    """The values of some points as they were sent: numbers as float, booleans as bool."""
     flags = booleans(series, value, quality)
     if not flags.any():
         return list(value.tolist())
@@ -258,7 +258,7 @@ def shown_value(series: Series, value: float, quality: int) -> float | bool:
 
 @frozen
 class Tally:
-    """Where points went; ``sent = stored + duplicates + conflicts + refused`` always holds."""
+    """Counts of what became of points; ``sent = stored + duplicates + conflicts + refused`` always holds."""
 
     stored: int = 0
     duplicates: int = 0
@@ -267,7 +267,7 @@ class Tally:
 
     @property
     def sent(self) -> int:
-        """All points that were looked at."""
+        """The number of points examined."""
         return self.stored + self.duplicates + self.conflicts + self.refused
 
     def __add__(self, other: "Tally") -> "Tally":

@@ -1,4 +1,4 @@
-"""Time as detectors are told it: in whole seconds, by the readings, so that it is the same whenever it is told."""
+"""Time as detectors get it: in whole seconds derived from the readings, so that every run gets the same times."""
 
 from collections.abc import Iterator
 
@@ -6,22 +6,23 @@ import numpy as np
 
 from fleetcore.model.telemetry import TelemetryBatch
 
-#: How fine time is told, ms.
+#: The step of a detector's time, ms.
 TICK_MS = 1000
-#: How far behind the clock time is told while no readings come: those that were received wait so long for their commit.
+#: How far a detector's time is behind the clock while no readings come: received readings may wait this long for their
+#: commit.
 LAG_MS = 5000
 
 
 def tick(time_ms: int) -> int:
-    """The beginning of the second of a time."""
+    """The start of the second that contains a time."""
     return time_ms // TICK_MS * TICK_MS
 
 
 def parts(batch: TelemetryBatch, now_ms: int) -> Iterator[tuple[int, slice]]:
-    """A batch second by second as it was received: the time to be told before each part, and where the part is.
+    """Splits a batch by the second of receipt: for each part, the detector's time before it, and its slice.
 
-    The time never goes back behind ``now_ms``: readings that were received before it belong to it. However a stream is
-    cut into batches, its readings get the same times. Nothing here loops over readings.
+    The time never goes back behind ``now_ms``: readings received before it belong to it. However a stream is cut into
+    batches, its readings get the same times. Nothing here loops over readings.
     """
     if not len(batch):
         return

@@ -1,4 +1,4 @@
-"""A twin: what is wanted of a device and what it reports, each a JSON object with a version and times per leaf."""
+"""A twin: a device's desired and reported state, each a JSON object with a version and times per leaf."""
 
 from collections.abc import Mapping
 from typing import TypeGuard
@@ -7,7 +7,7 @@ from attrs import field, frozen
 
 Json = Mapping[str, object]
 
-#: What most leaves are. Asking whether something is a Mapping runs Python code, for each leaf of each change.
+#: The types of most leaves. A check against Mapping runs Python code, for each leaf of each change.
 _LEAVES = frozenset({str, int, float, bool, list, type(None)})
 
 
@@ -17,12 +17,12 @@ def _is_object(value: object) -> TypeGuard[Json]:
 
 
 def equal(a: object, b: object) -> bool:
-    """Whether two JSON values are equal as JSON has it: 1 is 1.0, and neither is true."""
+    """Whether two JSON values are equal by JSON's rules: 1 equals 1.0, and neither equals true."""
     return a == b and _alike(a, b)
 
 
 def _alike(a: object, b: object) -> bool:
-    """Of values that are equal to Python, for which true is 1."""
+    """For values that are equal in Python, where true equals 1."""
     if isinstance(a, bool) or isinstance(b, bool):
         return type(a) is type(b)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
@@ -46,9 +46,9 @@ class Twin:
     """A device's desired and reported state.
 
     Attributes:
-        desired: what the device sees: all layers over each other, its own the last.
+        desired: what the device gets: all layers merged, its own last.
         own: the device's own layer; ``by`` says who set each of its leaves.
-        refused: what it would not take (``twin/ack``), by pointer.
+        refused: what it refused (``twin/ack``), by pointer.
     """
 
     device: str
@@ -109,12 +109,7 @@ def delta(desired: Json, reported: Json) -> dict[str, object]:
 
 @frozen(kw_only=True)
 class Past:
-    """One change of a section that can be taken back.
-
-    Attributes:
-        undo: the merge patch from this version's document to the one before.
-        time: ms since the epoch.
-    """
+    """One change of a section that can be undone."""
 
     id: str
     undo: Json = field(factory=dict)
@@ -127,7 +122,7 @@ class Past:
 def unconverged(twin: Twin) -> dict[str, int]:
     """Every desired leaf that the reported section does not match, by pointer, and since when (ms since the epoch).
 
-    The CAs that a device is to trust are confirmed by their digest; they need not come back whole.
+    A device confirms the CAs that it is to trust by their digest; it need not report them whole.
     """
     open_ = leaves(delta(twin.desired.document, twin.reported.document))
     if "/fleetcore/trust/sha256" not in open_:

@@ -1,12 +1,12 @@
 """Units of readings: one table that is published in the docs, and conversion along it.
 
-A unit is known under a plain name (``celsius``), under its SenML symbol (RFC 8428 §12.1, RFC 8798) and perhaps under
-other spellings. Conversion is linear within one dimension: ``base = value * factor + offset``. Names that are not in
-the table are units too: they equal themselves and convert to nothing.
+A unit has a plain name (``celsius``), maybe a SenML symbol (RFC 8428 §12.1, RFC 8798), and maybe other spellings.
+Conversion is linear within one dimension: ``base = value * factor + offset``. Names outside the table are units too:
+they equal only themselves and do not convert.
 
-A row also says which of its symbols take the prefixes of the SI: ``MW``, ``nF`` and ``mAh`` are a prefix and a symbol,
-``megawatt`` is a prefix's name and a unit's. What is a spelling as a whole is that unit, whatever else it could be put
-together from: ``min`` is a minute, ``pH`` is not a picohenry.
+A row also lists which of its symbols take SI prefixes: ``MW``, ``nF`` and ``mAh`` are a prefix and a symbol,
+``megawatt`` is a prefix's name and a unit's. A spelling in the table takes precedence over a prefix and a symbol:
+``min`` is a minute, ``pH`` is not a picohenry.
 """
 
 import unicodedata
@@ -27,10 +27,10 @@ class Unit:
         dimension: units convert within one.
         factor, offset: to the dimension's base unit, as exact fractions.
         senml: the symbol registered with IANA, or None.
-        aliases: other spellings that are understood, compared as :func:`spelling` writes them.
-        prefixed: the symbols that a prefix may stand before; without any, the name takes none either.
+        aliases: other accepted spellings, compared in the form that :func:`spelling` gives.
+        prefixed: the symbols that take a prefix; without any, the name takes none either.
         power: of the prefix: a ``cm3`` is 0.01³ ``m3``.
-        counted: it has no fractions and takes multiples alone, decimal and binary.
+        counted: whether it has no fractions and takes only multiples, decimal and binary.
     """
 
     name: str
@@ -53,7 +53,7 @@ UNITS: tuple[Unit, ...] = (
     Unit("percent", "ratio", factor="0.01", senml="%", aliases=("pct",)),
     Unit("permille", "ratio", factor="0.001", senml="/1000"),
     Unit("ppm", "ratio", factor="1e-6", senml="ppm"),
-    # Shares of different wholes, yet one dimension: a device that says "percent" of its humidity on one protocol and
+    # Shares of different wholes, yet one dimension: a device that sends "percent" of its humidity on one protocol and
     # "%RH" on another means one series.
     Unit("percent_rh", "ratio", factor="0.01", senml="%RH"),
     Unit("percent_el", "ratio", factor="0.01", senml="%EL"),
@@ -165,7 +165,7 @@ PREFIXES: tuple[tuple[str, str, Fraction], ...] = tuple(
         ("y", "yocto", -24), ("r", "ronto", -27), ("q", "quecto", -30),
     )
 )  # fmt: skip
-#: Those of what is counted: the multiples from kilo on, and IEC 80000-13's binary ones.
+#: The prefixes of counted units: the multiples from kilo on, and IEC 80000-13's binary ones.
 COUNTED_PREFIXES: tuple[tuple[str, str, Fraction], ...] = (
     *((symbol, name, factor) for symbol, name, factor in PREFIXES if factor >= Fraction(1000)),
     *(
@@ -180,7 +180,7 @@ COUNTED_PREFIXES: tuple[tuple[str, str, Fraction], ...] = (
 
 @lru_cache(maxsize=4096)
 def spelling(text: str) -> str:
-    """A unit as spellings of it are compared: by NFKC (``℃``, ``m³``), trimmed, with ``u`` for micro (``µ``, ``μ``)."""
+    """A unit's spelling for comparison: by NFKC (``℃``, ``m³``), trimmed, with ``u`` for micro (``µ``, ``μ``)."""
     return unicodedata.normalize("NFKC", text).strip().replace("\u03bc", "u")
 
 
@@ -190,7 +190,7 @@ _BY_NAME: Mapping[str, Unit] = MappingProxyType(
     {spelling(unit.senml): unit for unit in UNITS if unit.senml is not None}
     | {spelling(name): unit for unit in UNITS for name in (unit.name, *unit.aliases)}
 )
-#: What a prefix's symbol may stand before, and what its name may.
+#: The symbols and the names that take a prefix.
 _BY_SYMBOL: Mapping[str, Unit] = MappingProxyType(
     {spelling(symbol): unit for unit in UNITS for symbol in unit.prefixed}
 )
@@ -207,7 +207,7 @@ _PLAIN_NAME: Mapping[str, str] = MappingProxyType({unit.senml: unit.name for uni
 
 
 def plain_name(senml: str) -> str:
-    """The plain name of a SenML symbol (``Cel`` → ``celsius``); one that the table lacks stays as it is."""
+    """The plain name of a SenML symbol (``Cel`` → ``celsius``); a symbol outside the table is returned unchanged."""
     return _PLAIN_NAME.get(senml, senml)
 
 
@@ -227,7 +227,7 @@ def convert(value: float, source: str, target: str) -> float | None:
 
 @lru_cache(maxsize=4096)
 def _find(text: str) -> Unit | None:
-    """The unit of a spelling: one that the table has as a whole, or else a prefix and what takes it."""
+    """The unit of a spelling: the whole spelling in the table, or else a prefix with a unit that takes it."""
     whole = _BY_NAME.get(text)
     if whole is not None:
         return whole
@@ -245,7 +245,7 @@ def _find(text: str) -> Unit | None:
 
 @lru_cache(maxsize=4096)
 def _line(here: Unit, there: Unit) -> tuple[int, int, float]:
-    """Integer multiplier and divisor, then what is added: 25 celsius are 77 fahrenheit and not 76.99999999999999."""
+    """Integer multiplier and divisor, then the sum: 25 celsius are 77 fahrenheit and not 76.99999999999999."""
     scale = Fraction(here.factor) / Fraction(there.factor)
     add = (Fraction(here.offset) - Fraction(there.offset)) / Fraction(there.factor)
     return scale.numerator, scale.denominator, float(add)

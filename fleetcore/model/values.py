@@ -1,7 +1,7 @@
-"""The named values that a store keeps beside its records, each in a space: what the spaces are called and hold.
+"""The named values that a store holds beside its records: the spaces and their content.
 
 Cursors, blobs, counters, floors, message marks and the holders of unique values are all bytes under a space and a name,
-so a store needs one table, and one way to read it, for the six of them.
+so a store needs one table for all six, and one way to read it.
 
 | space | name | value |
 |---|---|---|
@@ -48,17 +48,17 @@ def from_number(number: int) -> bytes:
 
 
 def to_number(value: bytes) -> int:
-    """The cursor, counter or floor that a value holds."""
+    """The cursor, counter or floor in a value."""
     return int(value)
 
 
 def from_mark(mark: MessageMark) -> bytes:
-    """What is kept of a mark beside its device and id."""
+    """The value of a mark, without its device and id."""
     return json.encode([mark.time, mark.answer])
 
 
 def to_mark(device: str, id: str, value: bytes) -> MessageMark:
-    """The mark that a value holds."""
+    """The mark in a value."""
     time, answer = json.decode(value, type=tuple[int, dict[str, object]])
     return MessageMark(device=device, id=id, time=time, answer=cast("Body", answer))
 

@@ -1,7 +1,7 @@
-"""The query's syntax tree: what a store is asked, and what the core evaluates where a store cannot.
+"""The query's syntax tree: stores translate it, and the core evaluates what a store cannot.
 
-The text that people write is parsed into these nodes (:mod:`fleetcore.query.parse`); code builds them directly. Sugar
-is gone by then: ``between`` is two comparisons, ``has any`` an :class:`Or`, ``group`` a look into ``groups``.
+Query text is parsed into these nodes (:mod:`fleetcore.query.parse`); code builds them directly. They contain no
+shorthand: ``between`` is two comparisons, ``has any`` an :class:`Or`, ``group`` a test of ``groups``.
 """
 
 from typing import Literal
@@ -22,14 +22,14 @@ class Instant:
 
 @frozen
 class Now:
-    """The time of the evaluation and an offset; :func:`~fleetcore.query.resolve.resolved` makes it an Instant."""
+    """The time of the evaluation plus an offset; :func:`~fleetcore.query.resolve.resolved` makes it an Instant."""
 
     offset_ms: int = 0
 
 
 @frozen
 class Version:
-    """A version by Semantic Versioning 2.0.0; compared by its precedence (§11)."""
+    """A version by Semantic Versioning 2.0.0; compared by precedence (§11)."""
 
     text: str
 
@@ -48,7 +48,7 @@ class Circle:
 
 @frozen
 class Box:
-    """Between two parallels and two meridians; ``west`` > ``east`` crosses the antimeridian."""
+    """The area between two parallels and two meridians; ``west`` > ``east`` crosses the antimeridian."""
 
     south: float
     west: float
@@ -65,7 +65,7 @@ class Polygon:
 
 @frozen
 class Geofence:
-    """A shape by its name; :func:`~fleetcore.query.resolve.resolved` puts the shape in its place."""
+    """A shape by its name; :func:`~fleetcore.query.resolve.resolved` replaces it by the shape."""
 
     name: str
 
@@ -75,7 +75,7 @@ Shape = Circle | Box | Polygon | Geofence
 
 @frozen
 class Compare:
-    """A field, named by its path of keys, against a literal."""
+    """A comparison of a field, given as a path of keys, with a literal."""
 
     path: Path
     operator: Operator
@@ -100,7 +100,7 @@ class OneOf:
 
 @frozen
 class Like:
-    """A text field matches a pattern: ``*`` any characters, ``?`` one; case counts."""
+    """A text field matches a pattern: ``*`` any characters, ``?`` one; case-sensitive."""
 
     path: Path
     pattern: str
@@ -123,21 +123,21 @@ class Exists:
 
 @frozen
 class Not:
-    """``not`` of unknown is unknown."""
+    """Negation; ``not`` of unknown is unknown."""
 
     clause: "Clause"
 
 
 @frozen
 class And:
-    """All of the clauses; true of none."""
+    """All of the clauses; true for an empty list."""
 
     clauses: tuple["Clause", ...]
 
 
 @frozen
 class Or:
-    """Any of the clauses; false of none."""
+    """Any of the clauses; false for an empty list."""
 
     clauses: tuple["Clause", ...]
 

@@ -1,4 +1,4 @@
-"""Evaluates a query against plain data: true, false or unknown (None). A thing is selected only on true."""
+"""Evaluates a query against plain data: true, false or unknown (None). Only true selects a document."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -27,9 +27,9 @@ from fleetcore.query.ast import (
 from fleetcore.query.geo import within
 from fleetcore.query.versions import version_key
 
-#: What stands for a field that is not there.
+#: The value of a field that is absent.
 ABSENT = object()
-_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {  # both sides are of one kind by then
+_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {  # both sides have the same kind here
     "=": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -40,14 +40,14 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {  # both sides are of on
 
 
 def matches(clause: Clause | None, body: Mapping[str, object]) -> bool:
-    """Whether ``clause`` is true of ``body``; no clause is true of everything."""
+    """Whether ``clause`` is true for ``body``; None as a clause is always true."""
     return clause is None or evaluate(clause, body) is True
 
 
 def evaluate(clause: Clause, body: Mapping[str, object]) -> bool | None:
     """Three-valued truth of ``clause``: comparing an absent field, or values of two kinds, is unknown (None).
 
-    ``now`` and geofences are :func:`~fleetcore.query.resolve.resolved` before; unresolved they are unknown.
+    ``now`` and geofences are :func:`~fleetcore.query.resolve.resolved` first; unresolved they are unknown.
     """
     match clause:
         case Compare(path, op, value):
@@ -77,7 +77,7 @@ def evaluate(clause: Clause, body: Mapping[str, object]) -> bool | None:
 
 
 def value_at(body: Mapping[str, object], path: Path) -> object:
-    """What a document holds at a path, or :data:`ABSENT`; null is absent."""
+    """The value of a document at a path, or :data:`ABSENT`; null is absent."""
     here: object = body
     for key in path:
         if not isinstance(here, Mapping) or here.get(key) is None:
@@ -87,7 +87,7 @@ def value_at(body: Mapping[str, object], path: Path) -> object:
 
 
 def like(text: str, pattern: str) -> bool:
-    """Whether the whole text matches: ``*`` any characters, ``?`` exactly one. Time grows with both lengths only."""
+    """Whether the whole text matches: ``*`` any characters, ``?`` exactly one. Time grows only with both lengths."""
     at = place = 0
     star, back = -1, 0
     while at < len(text):
@@ -97,7 +97,7 @@ def like(text: str, pattern: str) -> bool:
         elif place < len(pattern) and pattern[place] in ("?", text[at]):
             at, place = at + 1, place + 1
         elif star >= 0:
-            # The last star takes one more; earlier ones never need to.
+            # The last star takes one more character; earlier ones never need to.
             back += 1
             at, place = back, star + 1
         else:
@@ -144,5 +144,5 @@ def _within(held: object, shape: Shape) -> bool | None:
     if _kind(lat) != "number" or _kind(lon) != "number":
         return None
     here = float(lat), float(lon)  # type: ignore[arg-type]  # numbers
-    # What is nowhere on Earth is not a position, whatever its sine would say.
+    # Coordinates out of range are not a position, whatever the sine of them gives.
     return within(shape, *here) if abs(here[0]) <= 90 and abs(here[1]) <= 180 else None

@@ -1,4 +1,4 @@
-"""Why a query does or does not select something: each clause with its truth and the value that it saw."""
+"""Why a query selects something or not: each clause with its truth and the value that it saw."""
 
 from collections.abc import Mapping
 
@@ -11,12 +11,12 @@ from fleetcore.query.text import path_text, to_text
 
 @frozen(kw_only=True)
 class Explanation:
-    """One clause and what became of it.
+    """One clause and its result.
 
     Attributes:
         truth: true, false, or None for unknown.
-        decided: whether the answer of the whole hangs on it: with another truth here, it could be another.
-        path, seen: of a clause that looks at a field: its path and the value there, absent where ``present`` is false.
+        decided: whether the overall result depends on it: with another truth here, it could differ.
+        path, seen: of a clause about a field: its path and the value there, absent where ``present`` is false.
     """
 
     clause: str
@@ -28,7 +28,7 @@ class Explanation:
     parts: tuple["Explanation", ...] = ()
 
     def lines(self, indent: str = "") -> list[str]:
-        """For people: one clause a line, those that decided marked."""
+        """One clause per line, with the decisive ones marked."""
         mark = "→" if self.decided else " "
         truth = {True: "true", False: "false", None: "unknown"}[self.truth]
         seen = ""
@@ -39,7 +39,7 @@ class Explanation:
 
 
 def explain(clause: Clause, body: Mapping[str, object], *, decided: bool = True) -> Explanation:
-    """The tree of explanations; the clause is resolved before (see resolve.py)."""
+    """The tree of explanations of a clause that is resolved (see resolve.py)."""
     truth = evaluate(clause, body)
     text = to_text(clause)
     match clause:
@@ -48,7 +48,7 @@ def explain(clause: Clause, body: Mapping[str, object], *, decided: bool = True)
                 clause=text, truth=truth, decided=decided, parts=(explain(inner, body, decided=decided),)
             )
         case And(inners) | Or(inners):
-            # A part decides where it has the truth of the whole: one false of an `and`, all true of it.
+            # A part is decisive where it has the truth of the whole: one false part of an `and`, all true parts of it.
             parts = tuple(explain(inner, body, decided=decided and evaluate(inner, body) is truth) for inner in inners)
             return Explanation(clause=text, truth=truth, decided=decided, parts=parts)
         case _:
@@ -69,7 +69,7 @@ def _leaf(clause: Leaf, body: Mapping[str, object], text: str, truth: bool | Non
 
 
 def deciding(explanation: Explanation) -> Explanation:
-    """The first clause that looks at a field and decided; a membership's reason."""
+    """The first decisive clause about a field; it becomes the reason of a membership."""
     for part in explanation.parts:
         if part.decided:
             return deciding(part)

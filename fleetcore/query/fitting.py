@@ -1,6 +1,6 @@
 """Constants that a field cannot have: a query that compares with one never selects anything, so it is refused.
 
-Queries that are stored already, of groups, grants and commands, are not asked: they open as they were written.
+Stored queries, of groups, grants and commands, are not checked: they open as they were written.
 """
 
 import difflib
@@ -117,7 +117,7 @@ def _shown(value: object) -> str:
 
 
 def _as_time(value: object) -> str:
-    """How the time that was probably meant is written."""
+    """The text of the time that was probably meant."""
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value):
         return f"t'{value}T00:00:00Z'"
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)", value):
@@ -128,7 +128,7 @@ def _as_time(value: object) -> str:
 
 
 def _unfit(text: str, path: Path, why: str, remedy: str) -> QuerySyntaxError:
-    # The tree has no positions; outside of texts the name stands where the comparison begins.
+    # The tree has no positions: outside of texts the name stands where the comparison begins.
     blank = re.sub(r"'(?:''|[^'])*'", lambda found: " " * len(found[0]), text)
     name = re.search(rf"\b{path[0].removesuffix('s') if path[0] == 'groups' else path[0]}", blank)
     at = name.start() if name else 0

@@ -1,7 +1,7 @@
 """Whether a position lies within a shape: on a sphere, by squared chords between unit vectors.
 
-A chord needs no trigonometry per comparison and has no trouble at the poles or the antimeridian. Against the ellipsoid
-a sphere is off by at most 0.56 % of the distance.
+Comparing chords needs no trigonometry and has no special cases at the poles or the antimeridian. Compared with the
+ellipsoid a sphere is off by at most 0.56 % of the distance.
 """
 
 import math
@@ -19,13 +19,13 @@ Vector = tuple[float, float, float]
 
 
 def unit_vector(lat: float, lon: float) -> Vector:
-    """The point on the unit sphere; degrees."""
+    """The point on the unit sphere, from degrees."""
     phi, lam = math.radians(lat), math.radians(lon)
     return math.cos(phi) * math.cos(lam), math.cos(phi) * math.sin(lam), math.sin(phi)
 
 
 def squared_chord(radius_m: float) -> float:
-    """The squared straight distance on the unit sphere that belongs to a distance along the ground."""
+    """The squared chord on the unit sphere for a distance along the ground."""
     half = min(radius_m / (2 * EARTH_M), math.pi / 2)
     return 4 * math.sin(half) ** 2
 
@@ -51,7 +51,7 @@ def _place(ring: Ring, lat: float, lon: float) -> int:
     """1 within the ring, 0 on its edge, -1 outside."""
     corners = _unrolled(ring)
     west, east = min(corner[1] for corner in corners), max(corner[1] for corner in corners)
-    # The ring lies unrolled on a plane; the point lies on it once a turn.
+    # The ring lies unrolled on a plane; the point occurs on it once per turn.
     lon += 360.0 * math.ceil((west - lon) / 360.0)
     while lon <= east:
         place = _on_plane(corners, lat, lon)
@@ -63,9 +63,9 @@ def _place(ring: Ring, lat: float, lon: float) -> int:
 
 @lru_cache(maxsize=256)
 def _unrolled(ring: Ring) -> Ring:
-    """The corners with longitudes that go on where ±180 is crossed: each edge takes the short way round.
+    """The corners with longitudes that continue past ±180: each edge takes the shorter way round.
 
-    A ring that comes back a whole turn further goes around a pole, the nearer one, and is closed along it.
+    A ring whose end is a full turn from its start encloses a pole, the nearer one, and is closed along it.
     """
     corners = [ring[0]]
     for (_, before), (lat, lon) in pairwise(ring):
@@ -78,12 +78,12 @@ def _unrolled(ring: Ring) -> Ring:
 
 
 def _step(degrees: float) -> float:
-    # From -180 to 180 is once around the Earth, not a step to where one stands.
+    # From -180 to 180 is once around the Earth, not a step of length zero.
     return degrees if abs(degrees) == 2 * _HALF_TURN else (degrees + 180.0) % 360.0 - 180.0
 
 
 def _on_plane(ring: Ring, lat: float, lon: float) -> int:
-    """Even-odd rule, the edge told apart."""
+    """The even-odd rule, with a separate result for the edge."""
     inside = False
     for (a_lat, a_lon), (b_lat, b_lon) in zip((ring[-1], *ring[:-1]), ring, strict=True):
         between = min(a_lat, b_lat) <= lat <= max(a_lat, b_lat) and min(a_lon, b_lon) <= lon <= max(a_lon, b_lon)

@@ -1,4 +1,4 @@
-"""Text to syntax tree: the grammar, the limits, and errors that point at the column and suggest.
+"""Parses query text to the syntax tree: the grammar, the limits, and errors with a column and a suggestion.
 
 The parser is LALR and builds the tree as it reads, so neither length nor nesting can exhaust the stack.
 """
@@ -73,18 +73,18 @@ FIELDS = {
     "latest": True,
 }
 
-#: The name by which people ask for a membership of ``groups``.
+#: The name in queries for a test of ``groups``.
 _GROUP = "group"
 
 _EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
-#: A thousand years: from any present, what lies so far off is still a date.
+#: A thousand years: any offset from now within it is still a valid date.
 _MAX_MS = 365_000 * DAY_MS
-#: What a database keeps as an integer; beyond it a number is a float everywhere.
+#: The range of integers in databases; beyond it a number is a float everywhere.
 _MAX_INTEGER = 2**63 - 1
 _MS = {"ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6, "d": 8.64e7, "w": 6.048e8}
 _METRES = {"m": 1.0, "km": 1e3, "mi": 1609.344}
 
-#: What people write out of habit, and what it is here.
+#: Habits from other languages, and what to write here.
 _HABITS = {
     "==": "=",
     "<>": "!=",
@@ -111,7 +111,7 @@ _WHOLE_TEXT = re.compile(r"'(?:''|[^'])*'")
 
 
 class QuerySyntaxError(Refused):
-    """The text is not a query; ``ids`` hold ``column`` (from 1) and ``line``."""
+    """The text is not a query; ``ids`` has ``column`` (from 1) and ``line``."""
 
     default_code = "query_syntax"
 
@@ -121,7 +121,7 @@ def parse(text: str) -> Clause:
     """The syntax tree of a query (docs/reference/query.md).
 
     Raises:
-        QuerySyntaxError: with line, column and what was probably meant.
+        QuerySyntaxError: with line, column and a suggestion.
     """
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise QuerySyntaxError(f"A query has at most {MAX_BYTES} bytes", code="limit_exceeded", limit=MAX_BYTES)
@@ -133,7 +133,7 @@ def parse(text: str) -> Clause:
         clause = cast("Clause", _parser().parse(text))
     except UnexpectedInput as error:
         raise _unexpected(error, text) from None
-    except VisitError as error:  # what the builder raises comes wrapped
+    except VisitError as error:  # lark wraps the builder's errors
         raise error.orig_exc from None
     _check_limits(clause)
     return clause
@@ -177,7 +177,7 @@ def _at(token: "Token", message: str, remedy: str = "") -> QuerySyntaxError:
 
 
 def _unexpected(error: Any, text: str) -> QuerySyntaxError:
-    """What lark could not read, in the query's own words."""
+    """A syntax error of lark, in the words of the query language."""
     from lark.exceptions import UnexpectedEOF
 
     token = getattr(error, "token", None)
@@ -196,7 +196,7 @@ def _unexpected(error: Any, text: str) -> QuerySyntaxError:
     if found[:1] == "=":
         remedy = "="
     if remedy:
-        remedy = f"Here it is written {remedy}"
+        remedy = f"Write {remedy} here"
     elif found == "'":
         remedy = "A text ends with ', and a ' within it is written ''"
     elif found == "null":
@@ -268,7 +268,7 @@ def _path(token: "Token") -> Path:
         remedy = f"Did you mean {near[0]!r}?" if near else f"Fields: {', '.join(FIELDS)}"
         raise _at(token, f"field {root!r} does not exist", remedy)
     if len(parts) > 1 and not FIELDS[root]:
-        raise _at(token, f"{root} has no members", f"Write {root} alone")
+        raise _at(token, f"{root} does not have members", f"Write {root} without a member")
     return tuple(parts)
 
 
@@ -306,7 +306,7 @@ def _builder() -> Any:
             return float(_number(number)), unit
 
         def amount(self, quantity: tuple[float, "Token"]) -> float:
-            # Compared with a field: seconds or metres, the units of the International System.
+            # In comparisons with a field: seconds or metres, the units of the International System.
             number, unit = quantity
             return _finite(number * (_METRES[unit] if unit in _METRES else _MS[unit] / 1000), unit)
 
@@ -327,7 +327,7 @@ def _builder() -> Any:
             when: datetime | None
             try:
                 when = datetime.fromisoformat(token[2:-1])
-                # A zone may carry the first and the last day beyond what is a date.
+                # A zone may move the first and the last day out of the range of dates.
                 when = when.astimezone(UTC) if when.tzinfo is not None else None
             except (ValueError, OverflowError):
                 when = None
@@ -361,7 +361,7 @@ def _builder() -> Any:
         def box(self, south: "Token", west: "Token", north: "Token", east: "Token") -> Box:
             low, high = _degrees(south, 90, "latitude"), _degrees(north, 90, "latitude")
             if low > high:
-                raise _at(south, "south is north of north", "Write box(south, west, north, east)")
+                raise _at(south, "the southern edge is north of the other", "Write box(south, west, north, east)")
             return Box(low, _degrees(west, 180, "longitude"), high, _degrees(east, 180, "longitude"))
 
         def polygon(self, *rings: tuple[tuple[float, float], ...]) -> Polygon:

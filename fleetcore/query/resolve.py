@@ -1,4 +1,4 @@
-"""Fixes what a query leaves open: the time of the evaluation, once for all of it, and the shapes behind names."""
+"""Resolves the open parts of a query: the time of the evaluation, once for the whole query, and named shapes."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -26,7 +26,7 @@ Fences = Mapping[str, Circle | Box | Polygon]
 
 
 def resolved(clause: Clause, now_ms: int, fences: Fences | None = None) -> Clause:
-    """The same query at a point in time. An unknown geofence stays, and nothing is known to lie within it."""
+    """The same query at a point in time. An unknown geofence stays, and no position is known to lie in it."""
     known = fences or {}
 
     def fix(leaf: Leaf) -> Leaf:
@@ -56,7 +56,7 @@ def _mapped(clause: Clause, fix: Callable[[Leaf], Leaf]) -> Clause:
 
 
 def leaves(clause: Clause) -> Iterator[Leaf]:
-    """Every clause that looks at a field, from left to right."""
+    """Every clause about a field, from left to right."""
     match clause:
         case Not(inner):
             yield from leaves(inner)
@@ -68,12 +68,12 @@ def leaves(clause: Clause) -> Iterator[Leaf]:
 
 
 def paths(clause: Clause) -> frozenset[Path]:
-    """The fields that a query looks at."""
+    """The fields that a query reads."""
     return frozenset(leaf.path for leaf in leaves(clause))
 
 
 def is_timed(clause: Clause) -> bool:
-    """Whether the answer can change by the passing of time alone."""
+    """Whether the passing of time alone can change the result."""
     return any(
         (isinstance(leaf, Compare) and isinstance(leaf.value, Now))
         or (isinstance(leaf, OneOf) and any(isinstance(value, Now) for value in leaf.values))
@@ -83,9 +83,9 @@ def is_timed(clause: Clause) -> bool:
 
 
 def weakened(clause: Clause, known: Callable[[Path], bool]) -> Clause:
-    """A query that looks at known fields only and is true wherever ``clause`` is; ``And(())`` where nothing is left.
+    """A query on known fields only that is true wherever ``clause`` is; ``And(())`` where nothing is left.
 
-    Negations are pushed to the leaves first: what is unknown may be widened only where it stands without ``not``.
+    Negations are pushed to the leaves first: an unknown leaf may only be widened where it is not negated.
     """
     return _weakened(clause, known, positive=True)
 

@@ -1,8 +1,8 @@
-"""A query compiled to SQL over JSON documents: one compiler, what differs between databases is the dialect's.
+"""Compiles a query to SQL over JSON documents: one compiler, with a dialect for each database.
 
 Only bound parameters reach the database. Negations are pushed to the leaves first (De Morgan holds in three-valued
 logic), so a leaf that a database cannot answer may be widened to "perhaps": the whole then selects a superset, and
-:attr:`Compiled.exact` says that the core has to look again.
+:attr:`Compiled.exact` tells the core to check again.
 """
 
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ from fleetcore.query.geo import EARTH_M
 
 @frozen
 class Sql:
-    """An expression and its parameters, in the order of their places."""
+    """An expression and its parameters, in order."""
 
     text: str
     parameters: tuple[Any, ...] = ()
@@ -45,18 +45,18 @@ class Sql:
 
 @frozen
 class Compiled:
-    """What a ``WHERE`` takes; where it is not ``exact`` it selects more than the query."""
+    """The condition of a ``WHERE``; where it is not ``exact`` it selects more than the query."""
 
     sql: Sql
     exact: bool
 
 
 class Dialect(ABC):
-    """What a database calls things. Each method gives an expression that is true, false or NULL, as the leaf is."""
+    """The SQL of a database. Each method gives an expression that is true, false or NULL, as the leaf is."""
 
     @abstractmethod
     def exists(self, path: Path) -> Sql:
-        """Something other than null stands at the path; never NULL itself."""
+        """A value other than null exists at the path; never NULL itself."""
 
     @abstractmethod
     def compare(self, path: Path, operator: str, value: Scalar) -> Sql:
@@ -67,7 +67,7 @@ class Dialect(ABC):
         """As :class:`~fleetcore.query.ast.Has`."""
 
     def like(self, path: Path, pattern: str) -> Sql | None:
-        """As :class:`~fleetcore.query.ast.Like`, or None where the database has no such thing."""
+        """As :class:`~fleetcore.query.ast.Like`, or None where the database does not support it."""
         del path, pattern
         return None
 
@@ -87,7 +87,7 @@ _NEVER = Sql("1=0")
 
 
 def compiled(clause: Clause, dialect: Dialect) -> Compiled:
-    """The condition; the clause is resolved before (see resolve.py)."""
+    """The condition of a clause that is resolved (see resolve.py)."""
     return _Compiler(dialect).condition(clause, positive=True)
 
 
@@ -154,7 +154,7 @@ class _Compiler:
         return None
 
     def _wider(self, leaf: Leaf, *, positive: bool) -> Sql:
-        """What is true wherever the leaf is; for a shape the box around it."""
+        """A condition that is true wherever the leaf is; for a shape the box around it."""
         if positive and isinstance(leaf, Within) and self._dialect.can_name(leaf.path):
             around = _box(leaf.shape)
             if around is not None:
@@ -169,7 +169,7 @@ class _Compiler:
 
 
 def _box(shape: Shape) -> Box | None:
-    """Parallels and meridians around a shape, generous; every longitude where it comes near a pole or the ends."""
+    """Parallels and meridians around a shape, with a margin; every longitude near a pole or the antimeridian."""
     import math
 
     match shape:

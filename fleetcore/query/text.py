@@ -1,4 +1,4 @@
-"""A syntax tree as text that parses to the same tree: what ``explain`` names a clause by."""
+"""A syntax tree as text that parses to the same tree; ``explain`` names clauses by it."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_text(clause: Clause) -> str:
-    """The query; operands that bind weaker stand in parentheses."""
+    """The query; operands of lower precedence are in parentheses."""
     match clause:
         case Compare(path, operator, value):
             return f"{path_text(path)} {operator} {_literal(value)}"
@@ -59,7 +59,7 @@ def to_text(clause: Clause) -> str:
 
 
 def path_text(path: Path) -> str:
-    """A path as it is written: names that are not words in double quotes."""
+    """A path as text: names that are not words in double quotes."""
     return ".".join(part if _PLAIN.fullmatch(part) else f'"{part}"' for part in path)
 
 

@@ -1,23 +1,23 @@
-"""Semantic Versioning 2.0.0: what is a version, and which of two comes first (§11)."""
+"""Semantic Versioning 2.0.0: parsing versions and comparing them (§11)."""
 
 import re
 from typing import Any
 
 _IDENTIFIER = r"(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
-#: The grammar of semver.org, anchored; build metadata is read and does not count.
+#: The grammar of semver.org, anchored; build metadata is accepted and ignored.
 _VERSION = re.compile(
     rf"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(?:-({_IDENTIFIER}(?:\.{_IDENTIFIER})*))?(?:\+[0-9A-Za-z.-]+)?",
     re.ASCII,
 )
-#: A number of more digits is not a version of anything, and reading it would take long.
+#: A number with more digits is not a plausible version, and converting it would take long.
 _MAX_LENGTH = 256
 
-#: Sorts as the versions do.
+#: A sort key in the order of versions.
 Key = tuple[Any, ...]
 
 
 def version_key(text: str) -> Key | None:
-    """What sorts as the version does, or None where the text is not a version."""
+    """The sort key of a version, or None where the text is not a version."""
     found = _VERSION.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if found is None:
         return None

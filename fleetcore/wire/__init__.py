@@ -1,1 +1,1 @@
-"""Between bytes or plain data and the model: the strict JSON gate, times, units and the forms of readings."""
+"""Between bytes or plain data and the model: strict JSON and CBOR, times, units and the forms of readings."""

@@ -1,7 +1,7 @@
-"""Which device shall install which image now: the server's word, signed by its own key and good for a while.
+"""Assignments: the server's signed and time-limited instruction that a device installs an image.
 
-The maker of firmware signs what is genuine; the server says which device gets it. So with the server's key alone an
-attacker can hand out genuine images only, and with an image's key alone no update can be started.
+The maker of firmware signs which images are genuine; the server signs which device gets which image. With only the
+server's key, an attacker can assign genuine images only; with only a firmware key, no update can be started.
 """
 
 import re
@@ -27,9 +27,9 @@ class Assignment:
     """One image for one device.
 
     Attributes:
-        manifest_sha256: of the manifest as it was signed, without its envelope.
-        not_after: ms since the epoch; after it the device does not begin.
-        nonce: another one for each attempt, 32 hex digits.
+        manifest_sha256: of the signed manifest, without its envelope.
+        not_after: ms since the epoch; after it the device does not start.
+        nonce: different for each attempt, 32 hex digits.
     """
 
     device: str
@@ -58,7 +58,7 @@ def write_assignment(assignment: Assignment) -> bytes:
 
 
 def read_assignment(payload: bytes) -> Assignment:
-    """Reads the document alone. Raises Refused, whatever the bytes."""
+    """Decodes only the document. Raises Refused for any invalid bytes."""
     members = Members.of(payload, "The assignment", limit_bytes=_ASSIGNMENT_BYTES, form=FORMAT)
     found = Assignment(
         device=check_device_id(members.text("device", _NAME, "a device id")),
@@ -74,19 +74,19 @@ def read_assignment(payload: bytes) -> Assignment:
 
 
 def open_assignment(envelope: object, server_key: bytes, *, device: str, now: int) -> Assignment:
-    """An assignment for this very device that the server signed and that holds now.
+    """An assignment that the server signed for this device and that is valid now.
 
-    Raises Refused: ``signature_invalid``, ``not_your_device``, ``too_late``, and what reading raises.
+    Raises Refused: ``signature_invalid``, ``not_your_device``, ``too_late``, and as :func:`read`.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
         verified = dsse.verify(envelope, ASSIGNMENT_TYPE, [Ed25519PublicKey.from_public_bytes(server_key)])
     except NotAuthenticated as error:
-        raise Refused("The server has not signed the assignment", code="signature_invalid") from error
+        raise Refused("The assignment is not signed by the server", code="signature_invalid") from error
     found = read_assignment(verified.payload)
     if found.device != device:
         raise Refused(f"The assignment is for {found.device!r}", code="not_your_device")
     if now >= found.not_after:
-        raise Refused(f"The assignment ended at {format_time(found.not_after)}", code="too_late")
+        raise Refused(f"The assignment expired at {format_time(found.not_after)}", code="too_late")
     return found

@@ -1,7 +1,7 @@
-"""Bodies of everything but readings: bytes to the typed body of the message's row, strictly and within its bounds.
+"""Bodies except readings: decodes bytes to the typed body of the message's row, strictly and within its bounds.
 
-A body that does not fit is an outcome and not an exception: :class:`Rejected` with the pointer of the member,
-``limit_exceeded`` with limit and unit for what lies beyond a bound, ``schema_invalid`` for anything else.
+An invalid body is an outcome and not an exception: :class:`Rejected` with the pointer of the member, ``limit_exceeded``
+with limit and unit for a value beyond a bound, ``schema_invalid`` for anything else.
 """
 
 from typing import Any
@@ -20,12 +20,12 @@ from fleetcore.wire.strict_json import StrictJsonError
 
 _CBOR = "application/cbor"
 _JSON = frozenset({"application/json", "application/merge-patch+json"})
-#: Pattern of a name → what it is made of.
+#: The pattern of a name → a description of it.
 _ALPHABETS = {"^/": "a JSON pointer, as in /interval", ASCII: "the PEM text of a certificate request"}
 
 
 class Many(list[Any]):
-    """The good bodies of a message that may hold several, with ``refused`` for the others, by their place."""
+    """The valid bodies of a message that may hold several, with ``refused`` for the others, by index."""
 
     def __init__(self, refused: tuple[PointRefusal, ...]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def unreadable(error: StrictJsonError) -> Rejected:
 
 
 def read_plain(payload: bytes, content_type: str | None, depth: int) -> object:
-    """The body's plain data, ``{}`` for none; :class:`Rejected` where it cannot be read (a value, as for readings)."""
+    """The body's plain data, ``{}`` for none; :class:`Rejected` where it cannot be read (returned, as for readings)."""
     if not payload:
         return {}
     declared = None if content_type is None else media_type(content_type)
@@ -67,7 +67,7 @@ def read_plain(payload: bytes, content_type: str | None, depth: int) -> object:
 
 
 def read_body(row: MessageType, payload: bytes, content_type: str | None, depth: int) -> Any:
-    """The body of a message as its row has it, or :class:`Rejected`; a :class:`Many` where the row takes several."""
+    """A message's body in the type of its row, or :class:`Rejected`; a :class:`Many` where the row takes several."""
     plain = read_plain(payload, content_type, depth)
     if isinstance(plain, Rejected):
         return plain

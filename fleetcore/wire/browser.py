@@ -1,4 +1,4 @@
-"""A WebSocket that a browser's script opens: it shows an Origin, and its token as a subprotocol."""
+"""WebSockets from a browser's script: they send an Origin, and their token as a subprotocol."""
 
 from collections.abc import Collection, Iterable, Sequence
 from urllib.parse import urlsplit
@@ -10,24 +10,25 @@ TOKEN_PREFIX = "fleetcore.token."  # noqa: S105 - a prefix, no secret
 
 
 def check_origins(origins: Iterable[str]) -> None:
-    """Judges a setting ``origins``; raises ConfigError for what no browser sends."""
+    """Validates a setting ``origins``; raises ConfigError for values that no browser sends."""
     for origin in origins:
         parts = urlsplit(origin)
         if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query or parts.fragment:
             raise ConfigError(
-                f"origins: {origin!r} is not an origin", remedy="Write https://HOST or https://HOST:PORT, no slash"
+                f"origins: {origin!r} is not an origin",
+                remedy="Write https://HOST or https://HOST:PORT, no slash",
             )
 
 
 def check_origin(shown: Sequence[str], origins: Collection[str], section: str) -> None:
-    """Lets a handshake pass that shows no Origin, as a program's, or a configured one.
+    """Accepts a handshake without an Origin, such as a program's, or with a configured one.
 
     Args:
         shown: the values of its ``Origin`` headers.
-        section: of fleet.toml, in which ``origins`` stands.
+        section: the section of fleet.toml that has ``origins``.
 
     Raises:
-        NotAuthorised: a page of another origin, or of two.
+        NotAuthorised: the page has another origin, or the request has two.
     """
     if len(shown) > 1 or (shown and shown[0] not in origins):
         raise NotAuthorised(

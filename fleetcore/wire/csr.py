@@ -1,4 +1,4 @@
-"""A certificate request in the forms that clients send it: PEM, DER, or the base64 of DER."""
+"""Certificate requests in the forms that clients send: PEM, DER, or the base64 of DER."""
 
 import binascii
 from base64 import b64decode, b64encode
@@ -15,9 +15,9 @@ _DER_SEQUENCE = 0x30
 
 
 def as_pem(csr: bytes) -> bytes:
-    """``csr`` as PEM, ASCII; whether it is a request at all only the fleet's CA says.
+    """``csr`` as PEM, ASCII; only the fleet's CA checks whether it is a valid request.
 
-    Bare base64 is what EST clients send (RFC 8951 §3). Raises :class:`Refused` (``csr_invalid``) for anything else.
+    EST clients send bare base64 (RFC 8951 §3). Raises :class:`Refused` (``csr_invalid``) for anything else.
     """
     text = csr.strip()
     if text.startswith(b"-----BEGIN ") and text.isascii():

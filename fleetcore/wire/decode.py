@@ -1,7 +1,7 @@
-"""What is wrong with plain data that is to be of a type: where, why, in which limit, and what to give instead.
+"""Explains why plain data does not fit a type: where, why, which limit, and what to give instead.
 
-msgspec judges; this module turns its verdict into the refusal that front ends and protocols give. The same value gets
-the same words, whichever way it came in.
+msgspec validates; this module turns its message into the refusal that front ends and protocols give. The same value
+gets the same text on every one of them.
 """
 
 import math
@@ -15,7 +15,7 @@ from msgspec import inspect as types
 
 from fleetcore.wire.times import Ms, TimeFault, read_ms
 
-#: What msgspec says → what a refusal says.
+#: Messages of msgspec → our text.
 _SENTENCES: Sequence[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern, re.DOTALL), words)
     for pattern, words in (
@@ -34,7 +34,7 @@ _SENTENCES: Sequence[tuple[re.Pattern[str], str]] = [
         (r"Invalid enum value (.*)", "{0} is not one of its values"),
     )
 ]
-#: Upper bounds: what msgspec says → the unit of the limit, where the type does not name it.
+#: Upper bounds: the message of msgspec → the unit of the limit, where the type does not name it.
 _LIMITS: Sequence[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), unit)
     for pattern, unit in (
@@ -47,7 +47,7 @@ _WORDS = {
     "str": "text", "int": "an integer", "float": "a number", "bool": "true or false", "null": "null",
     "array": "a list", "object": "an object",
 }  # fmt: skip
-#: What to give where something else was given.
+#: What to give for each type.
 REMEDIES = {
     "an integer": "Give digits", "a number": "Give a number as JSON writes it", "true or false": "Give true or false",
 }  # fmt: skip
@@ -56,7 +56,7 @@ _PATH = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+)\]|\[\.\.\.\]")
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What is wrong with one value: where (a JSON pointer), why, and what to do; the limit that it passes, if any."""
+    """The fault of one value: where (a JSON pointer), why, and what to do; the exceeded limit, if any."""
 
     pointer: str
     reason: str
@@ -67,7 +67,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Invalid(Exception):
-    """One value is not acceptable."""
+    """One value is invalid."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.reason)
@@ -89,24 +89,24 @@ def not_finite(value: object, at: str = "") -> str | None:
 
 
 def check_finite(value: object, at: str = "") -> None:
-    """Raises Invalid for a number that is not finite, however deep it stands."""
+    """Raises Invalid for a number that is not finite, at any depth."""
     place = not_finite(value, at)
     if place is not None:
         raise Invalid(Fault(place, "it is not finite", "Give a finite number", "number_not_finite"))
 
 
 def plain_hook(kind: Any, value: object) -> object:
-    """Msgspec's ``dec_hook`` for plain data; raises TimeFault for what is not a time."""
+    """Msgspec's ``dec_hook`` for plain data; raises TimeFault for an invalid time."""
     if kind is Ms:
         return read_ms(value)
     raise NotImplementedError(f"{kind} is not read from plain data")
 
 
 def fault_of(error: msgspec.ValidationError, at: str, kind: Any, alphabets: Mapping[str, str]) -> Fault:
-    """What msgspec found wrong with a value of type ``kind`` that stands at the pointer ``at``.
+    """The fault that msgspec found in a value of type ``kind`` at the pointer ``at``.
 
     Args:
-        alphabets: pattern → what a value of it is made of.
+        alphabets: pattern → a description of its values.
     """
     sentence = str(error)
     place = _PLACE.search(sentence)
@@ -142,12 +142,12 @@ def fault_of(error: msgspec.ValidationError, at: str, kind: Any, alphabets: Mapp
 
 
 def one_of(values: Sequence[str]) -> str:
-    """The remedy where there are few values."""
+    """The remedy where there are few valid values."""
     return f"Use one of: {', '.join(values)}"
 
 
 def values_of(info: types.Type) -> list[str]:
-    """The values of a type that has few; empty where it has many."""
+    """The valid values of a type that has few; empty where it has many."""
     match info:
         case types.EnumType(cls):
             return [str(member.value) for member in cls]
@@ -158,7 +158,7 @@ def values_of(info: types.Type) -> list[str]:
 
 
 def inner(info: types.Type) -> types.Type:
-    """The type beside None, without its metadata."""
+    """The type without None and without metadata."""
     while isinstance(info, types.Metadata):
         info = info.type
     if isinstance(info, types.UnionType):
@@ -185,17 +185,17 @@ def _says(info: types.Type, name: str) -> object:
 
 
 def in_words(kind: str) -> str:
-    """A type as a sentence has it, ``an integer`` for ``int``."""
+    """A type as a phrase, ``an integer`` for ``int``."""
     return _WORDS[kind]
 
 
 def _in_words(part: str) -> str:
-    """A name of a type as a sentence has it; None is what is not given."""
+    """A type's name as a phrase; None is a missing value."""
     return " or ".join(_WORDS.get(kind, kind) for kind in part.split(" | ") if kind != "null" or part == "null")
 
 
 def _at(info: types.Type | None, path: Sequence[str]) -> types.Type | None:
-    """The type of the value that a path leads to, or None where it is not known."""
+    """The type of the value at a path, or None where it is unknown."""
     for step in path:
         match inner(info) if info is not None else None:
             case types.StructType(fields=fields):
@@ -208,7 +208,7 @@ def _at(info: types.Type | None, path: Sequence[str]) -> types.Type | None:
 
 
 def _limit(sentence: str, info: types.Type | None) -> tuple[float | UnsetType, str]:
-    """The upper bound that a value passes, and its unit; a number's bound counts where its type says that it is one."""
+    """The exceeded upper bound, and its unit; a number's bound counts as a limit only where its type says so."""
     named = "" if info is None else unit_of(info)
     for pattern, unit in _LIMITS:
         match = pattern.fullmatch(sentence)

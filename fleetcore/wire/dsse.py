@@ -1,7 +1,7 @@
-"""DSSE envelopes: a payload, what type it is, and Ed25519 signatures over exactly those bytes.
+"""DSSE envelopes: a payload, its type, and Ed25519 signatures over exactly those bytes.
 
-Commands and firmware manifests travel in them. The signature covers the bytes as sent (the pre-authentication encoding
-of the DSSE specification, v1.0), so JSON need not be written the same way twice. The type is signed too: a signed
+Commands and firmware manifests are sent in them. The signature covers the bytes as sent (the pre-authentication
+encoding of the DSSE specification, v1.0), so the JSON need not be reproducible. The type is signed too: a signed
 manifest is never mistaken for a command.
 """
 
@@ -21,7 +21,7 @@ from fleetcore.errors import NotAuthenticated, Refused
 #: The payload type of a signed command (wire.md §9).
 COMMAND_TYPE = "application/vnd.fleetcore.command+json"
 
-#: Signatures looked at in one envelope; each costs a verification, and the sender chooses their number.
+#: How many signatures of one envelope are examined; each costs a verification, and the sender chooses their number.
 MAX_SIGNATURES = 16
 
 
@@ -34,24 +34,24 @@ class Verified:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """How a key is named: SHA-256 (hex) of its SubjectPublicKeyInfo."""
+    """A key's id: SHA-256 (hex) of its SubjectPublicKeyInfo."""
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 @lru_cache(maxsize=16)
 def _signer(key: Ed25519PrivateKey) -> str:
-    # A server signs every command with one key, and its name costs a third of the signature.
+    # A server signs every command with one key, and computing its id costs a third of the signature.
     return key_id(key.public_key())
 
 
 def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
-    """What is signed: type and payload with their lengths, so that no two pairs give the same bytes."""
+    """The signed bytes: type and payload with their lengths, so that no two pairs give the same bytes."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def sign(payload: bytes, payload_type: str, keys: Sequence[Ed25519PrivateKey]) -> dict[str, object]:
-    """An envelope, ready for JSON, with one signature of each key."""
+    """An envelope, ready for JSON, with a signature by each key."""
     signed = pre_authentication_encoding(payload_type, payload)
     return {
         "payload": base64.b64encode(payload).decode(),
@@ -61,9 +61,9 @@ def sign(payload: bytes, payload_type: str, keys: Sequence[Ed25519PrivateKey]) -
 
 
 def add_signature(envelope: object, payload_type: str, key: Ed25519PrivateKey) -> dict[str, object]:
-    """The same envelope with one more signature; the key's own earlier one is replaced.
+    """The same envelope with one more signature, replacing an earlier one by the same key.
 
-    Raises Refused where it is no such envelope, or is full.
+    Raises Refused where it is not a valid envelope, or is full.
     """
     payload = opened(envelope, payload_type)
     assert isinstance(envelope, Mapping)
@@ -78,9 +78,9 @@ def add_signature(envelope: object, payload_type: str, key: Ed25519PrivateKey) -
 
 
 def opened(envelope: object, payload_type: str) -> bytes:
-    """The payload, without a look at the signatures: for display only. Raises Refused where it is no such envelope."""
+    """The payload without verification of the signatures: for display only. Raises Refused for an invalid envelope."""
     if not isinstance(envelope, Mapping):
-        raise Refused("A DSSE envelope is an object")
+        raise Refused("A DSSE envelope must be an object")
     kind = envelope.get("payloadType")
     if kind != payload_type:
         raise Refused(f"The envelope holds {str(kind)[:128]!r}, not {payload_type!r}")
@@ -90,17 +90,17 @@ def opened(envelope: object, payload_type: str) -> bytes:
 def _signatures(envelope: Mapping[str, object], *, least: int = 1) -> list[Mapping[str, object]]:
     signatures = envelope.get("signatures")
     if not isinstance(signatures, list | tuple) or not least <= len(signatures) <= MAX_SIGNATURES:
-        raise Refused(f"A DSSE envelope has 1 to {MAX_SIGNATURES} signatures")
+        raise Refused(f"A DSSE envelope must have 1 to {MAX_SIGNATURES} signatures")
     for signature in signatures:
         if not isinstance(signature, Mapping):
-            raise Refused("A DSSE signature is an object")
+            raise Refused("A DSSE signature must be an object")
     return list(signatures)
 
 
 def verify(envelope: object, payload_type: str, trusted: Iterable[Ed25519PublicKey]) -> Verified:
-    """Opens an envelope that at least one trusted key has signed; a threshold is for the caller to compare.
+    """Opens an envelope that at least one trusted key has signed; the caller checks a threshold.
 
-    A ``keyid`` is a hint that anybody may have written: it spares trials and decides nothing.
+    A ``keyid`` is an unauthenticated hint: it saves trials and decides nothing.
 
     Raises:
         Refused: ``schema_invalid``; it is not an envelope, or one of another type.

@@ -1,4 +1,4 @@
-"""Listeners: where they listen, taken apart and judged, and where they are reached."""
+"""Listeners' URLs: parsing and validating the address to listen on, and the address for clients."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ def reachable(url: str, host: str) -> str:
 
 @frozen(kw_only=True)
 class Listener:
-    """Where to listen, taken apart; ``port`` 0 has the system choose."""
+    """The parts of an address to listen on; with ``port`` 0 the system chooses one."""
 
     host: str
     port: int
@@ -30,7 +30,7 @@ class Listener:
 
 @frozen
 class Schemes:
-    """The two schemes of a protocol, with TLS and without, and their ports."""
+    """The two schemes of a protocol, with and without TLS, and their ports."""
 
     secure: str
     secure_port: int
@@ -45,17 +45,17 @@ WEBSOCKET = Schemes("wss", 443, "ws", 80)
 
 
 def take_apart(url: str, schemes: Schemes, *, example: str, secrets: str, protected: bool = False) -> Listener:
-    """``SCHEME://HOST:PORT``, where the scheme without TLS is for a loopback address alone.
+    """``SCHEME://HOST:PORT``, where the scheme without TLS is allowed only for loopback addresses.
 
     Args:
-        example: a URL that would do, for the error.
-        secrets: what would go without encryption, as in "would send tokens".
-        protected: each message is protected by itself, so the scheme without TLS is for any address.
+        example: a valid URL, for the error.
+        secrets: what would be unencrypted, as in "would send tokens".
+        protected: each message is protected by itself, so the scheme without TLS is allowed for any address.
 
     Raises:
-        ConfigError: it is no such URL, or not safe to listen on.
+        ConfigError: it is not such a URL, or not safe to listen on.
     """
-    remedy = f"Write {schemes.secure}://HOST:PORT, {example} for one"
+    remedy = f"Write {schemes.secure}://HOST:PORT, for example {example}"
     try:
         parts = urlsplit(url)
         port = parts.port

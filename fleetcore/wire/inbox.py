@@ -1,7 +1,7 @@
-"""What the device's side has already seen of its inbox: a snapshot in, only what is new out.
+"""The client's record of its inbox: from each snapshot it returns only new downlinks.
 
 The answer to ``inbox`` has ``desired``, ``commands`` (``{"commands": […], "more": bool}``) and ``firmware``; a member
-is absent where nothing waits. A command is new by its id and attempt, an offer by what it says.
+is absent where nothing is pending. A command is new by its id and attempt, an offer by its content.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from contextlib import suppress
 from fleetcore.model.message import Downlink
 from fleetcore.wire import messages
 
-#: While what waits is known already the poll would be answered at once, again and again: rests grow from here to there.
+#: With known pending messages a poll is answered at once, again and again: the pauses grow between these bounds.
 _REST_S, _MAX_REST_S = 0.2, 5.0
 
-#: Ids remembered; at most 10 commands are in a snapshot, so this is far more than can come back.
+#: How many ids are remembered; a snapshot has at most 10 commands, so this is far more than can come back.
 _REMEMBERED = 1024
 
 
 class Inbox:
-    """The memory of one client."""
+    """The record of one client."""
 
     def __init__(self, device: str) -> None:
         self.desired_version = 0
@@ -73,11 +73,11 @@ class Inbox:
         )
 
     def stir(self) -> None:
-        """Something was answered, so what waits has changed: no need to rest."""
+        """A message was answered, so the pending ones have changed: no pause is needed."""
         self._stirred.set()
 
     async def rest(self, closing: asyncio.Event, *, idle: bool) -> None:
-        """Rests before the next poll: not at all after something new, longer each time after nothing new."""
+        """Pauses before the next poll: not after something new, longer each time after nothing new."""
         if not idle:
             self._rest_s = _REST_S
             return

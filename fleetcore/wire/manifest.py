@@ -1,8 +1,8 @@
-"""What a firmware image is, said by who made it: ``fleetcore.firmware/1`` in a DSSE envelope.
+"""Firmware manifests: the maker's signed description of an image, ``fleetcore.firmware/1`` in a DSSE envelope.
 
-The manifest is signed where the private key is, away from the server. Server, command line and device read and judge it
-by this module alone. It orders images by ``seq``; ``version`` is for people. The members follow the information model
-of RFC 9124: ``seq`` is its monotonic sequence number, ``models`` its class identifiers, ``requires`` its prerequisites.
+The manifest is signed where the private key is, away from the server. Server, command line and device read and check it
+with this module. It orders images by ``seq``; ``version`` is for people. The members follow the information model of
+RFC 9124: ``seq`` is its monotonic sequence number, ``models`` its class identifiers, ``requires`` its prerequisites.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 @frozen(kw_only=True)
 class Chunks:
-    """Digests of pieces of ``size`` bytes, the last one shorter: what is wrong is found before all is loaded."""
+    """Digests of pieces of ``size`` bytes, the last one shorter: faults are found before the whole image is loaded."""
 
     size: int
     sha256: tuple[str, ...]
@@ -43,15 +43,15 @@ class Manifest:
     """One image.
 
     Attributes:
-        name: what it is firmware of; ``seq`` counts within it.
+        name: the name of the firmware; ``seq`` counts within it.
         seq: the order of images; a device never goes back.
-        min_seq: once this image has proved healthy, nothing below may be started again.
+        min_seq: once this image has proved healthy, no image below it may be started again.
         models: the hardware models that it is for.
-        size: of the image in bytes; ``sha256`` of it.
-        created, expires: ms since the epoch. After ``expires`` no device begins to install it.
-        requires_seq: what has to run already, for images that build on a step before; 0 for anything.
+        size: of the image in bytes; ``sha256`` is its digest.
+        created, expires: ms since the epoch. After ``expires`` no device starts to install it.
+        requires_seq: the least seq that must be running, for images that need an earlier step; 0 for any.
         delta_from: SHA-256 of the image that this one is a patch for; None for a whole image.
-        digest: SHA-256 of the manifest itself as it was signed; how an assignment names it.
+        digest: SHA-256 of the signed manifest, which an assignment refers to.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Manifest:
 
 
 def read_manifest(payload: bytes) -> Manifest:
-    """Reads the document alone; who signed it is another question. Raises Refused, whatever the bytes."""
+    """Decodes only the document, without its signatures. Raises Refused for any invalid bytes."""
     members = Members.of(payload, "The manifest", limit_bytes=MANIFEST_BYTES, form=FORMAT)
     name = members.text("name", _NAME, "1-64 characters of A-Z a-z 0-9 . _ -")
     version, seq = members.version("version"), members.integer("seq", 1)
@@ -134,12 +134,12 @@ def write_manifest(manifest: Manifest) -> bytes:
 
 
 def open_manifest(envelope: object, trust: FirmwareRoot, models: Iterable[str] | None = None) -> Manifest:
-    """A manifest that, for each model, enough of the keys that the trust root names for it have signed.
+    """Opens a manifest that has enough valid signatures for each model, by the keys of the trust root.
 
-    ``models`` are those that it is wanted for; None for all that it names. Nothing of it is read before a trusted key
-    is found. Neither its time nor that of the trust root is judged.
+    ``models`` are the models to check; None for all that it names. It is decoded only after a trusted key is found.
+    Neither its expiry nor that of the trust root is checked.
 
-    Raises Refused: ``signature_invalid``, ``model_mismatch`` for a model that it is not for, and what reading raises.
+    Raises Refused: ``signature_invalid``, ``model_mismatch`` for a model that it is not for, and as :func:`read`.
     """
     try:
         verified = dsse.verify(envelope, MANIFEST_TYPE, trust.public())
@@ -155,7 +155,7 @@ def open_manifest(envelope: object, trust: FirmwareRoot, models: Iterable[str] |
         found = verified.signers & (frozenset() if role is None else role.keys)
         if role is None or len(found) < role.threshold:
             raise Refused(
-                f"Model {model!r} asks for {role.threshold if role else 1} signatures, {len(found)} are there",
+                f"Model {model!r} requires {role.threshold if role else 1} signatures; the manifest has {len(found)}",
                 code="signature_invalid",
                 remedy="Add one: fleetcore firmware sign --add",
                 model=model,
@@ -164,7 +164,7 @@ def open_manifest(envelope: object, trust: FirmwareRoot, models: Iterable[str] |
 
 
 def peek_manifest(envelope: object) -> Manifest:
-    """What an envelope says, its signatures unchecked: for display, or where there is no trust root."""
+    """The content of an envelope without verification: for display, or where there is no trust root."""
     return read_manifest(dsse.opened(envelope, MANIFEST_TYPE))
 
 
@@ -189,19 +189,20 @@ def check_time(manifest: Manifest, now: int) -> None:
 
 
 def check_requires(manifest: Manifest, running_seq: int) -> None:
-    """Raises Refused with ``requires_unmet`` where a step before is missing."""
+    """Raises Refused with ``requires_unmet`` where an earlier step is missing."""
     if running_seq < manifest.requires_seq:
         raise Refused(
-            f"{manifest.name} {manifest.version} needs seq {manifest.requires_seq} before it, {running_seq} runs",
+            f"{manifest.name} {manifest.version} requires seq {manifest.requires_seq} first; seq {running_seq} is "
+            "running",
             code="requires_unmet",
         )
 
 
 def check_order(manifest: Manifest, highest_seq: int) -> None:
-    """Raises Refused with ``rollback_refused`` for an image that is older than what was there."""
+    """Raises Refused with ``rollback_refused`` for an image that is older than the newest one installed before."""
     if manifest.seq < highest_seq:
         raise Refused(
-            f"seq {manifest.seq} is below {highest_seq}, which was there already",
+            f"seq {manifest.seq} is below {highest_seq}, which was installed before",
             code="rollback_refused",
             remedy="To go back, sign the old image again under a higher seq",
         )

@@ -1,4 +1,4 @@
-"""Message types by protocol: where each goes, or what stands in for it there."""
+"""Message types by protocol: the address of each, or its replacement there."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,7 +9,7 @@ from fleetcore.wire import messages
 
 PROTOCOLS = ("mqtt", "http", "coap", "websocket")
 
-#: What a device does instead where a protocol does not carry a message type. Nothing else may be missing.
+#: The replacement where a protocol does not carry a message type. Every other cell must have an address.
 _INSTEAD: Mapping[tuple[MessageType, str], str] = {
     (messages.ARTIFACT, "mqtt"): "over HTTP or CoAP",
     (messages.ARTIFACT, "websocket"): "over HTTP or CoAP",
@@ -26,7 +26,7 @@ class Cell:
 
     Attributes:
         address: topic, path or ``op``; empty where the protocol does not carry it.
-        instead: what a device does instead; empty where it is carried.
+        instead: what a device uses instead; empty where it is carried.
         later: the name is reserved; the message is refused ``operation_unknown``.
     """
 
@@ -47,19 +47,19 @@ def rows() -> Iterator[tuple[MessageType, Mapping[str, Cell]]]:
 
 
 def cell(row: MessageType, protocol: str) -> Cell:
-    """A cell; raises KeyError where a message type has neither an address on the protocol nor a stand-in."""
+    """A cell; raises KeyError where a message type has neither an address on the protocol nor a replacement."""
     if (row, protocol) in _INSTEAD:
         return Cell(address="", instead=_INSTEAD[row, protocol])
     address = _ADDRESS[protocol](row)
     if not address:
-        raise KeyError(f"{row} has no address on {protocol}, and nothing stands in for it")
-    # What no protocol carries yet is reserved on all of them.
+        raise KeyError(f"{row} has neither an address on {protocol} nor a replacement")
+    # A type that no protocol carries yet is reserved on all of them.
     everywhere = {"mqtt", "http"} <= row.later
     return Cell(address=address, later=everywhere or protocol in row.later)
 
 
 def topics(row: MessageType) -> list[str]:
-    """The topics of a message type below a device's prefix, as pages show them: U published, D subscribed."""
+    """The topics of a message type below a device's prefix, for documentation: U published, D subscribed."""
     return [f"U `{name}`" for name in row.mqtt] + ([f"D `{row.mqtt_down}`"] if row.mqtt_down else [])
 
 

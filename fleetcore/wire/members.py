@@ -1,7 +1,7 @@
-"""Takes a signed JSON object apart, strictly: each member is there, of its type and within its bounds, none is left.
+"""Strict decoding of signed JSON objects: each member is required, with its type and bounds, and no extras are allowed.
 
-What is signed is a contract. Who ignored a member that it does not know could not tell whether that member forbids what
-it is about to do, so an unknown one refuses the whole; new members come with a new format.
+A signed object is a contract. A reader that ignored an unknown member could not tell whether that member forbids the
+very action, so an unknown member refuses the whole; new members need a new format.
 """
 
 import re
@@ -16,10 +16,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Members:
-    """The members of one object, taken one after the other.
+    """The members of one object, read one after the other.
 
     Args:
-        what: what the object is, for messages.
+        what: a name for the object, for messages.
         at: its place in the document, a JSON pointer.
 
     Every method raises Refused with ``schema_invalid`` and the ``pointer`` of the member.
@@ -28,12 +28,12 @@ class Members:
     def __init__(self, value: object, what: str, at: str = "") -> None:
         self._what, self._at = what, at
         if not isinstance(value, Mapping):
-            raise Refused(f"{what} is a JSON object", pointer=at)
+            raise Refused(f"{what} must be a JSON object", pointer=at)
         self._left = dict(value)
 
     @classmethod
     def of(cls, payload: bytes, what: str, *, limit_bytes: int, form: str) -> "Members":
-        """The members of a document whose member ``format`` says what it is."""
+        """The members of a document whose member ``format`` is the expected one."""
         if len(payload) > limit_bytes:
             raise Refused(
                 f"{what} is longer than {limit_bytes} bytes", code="limit_exceeded", limit=limit_bytes, unit="bytes"
@@ -45,16 +45,16 @@ class Members:
 
     def wrong(self, name: str, wanted: str) -> Refused:
         """The refusal of a member."""
-        return Refused(f"{self._what}: {name} is {wanted}", pointer=f"{self._at}/{name}")
+        return Refused(f"{self._what}: {name} must be {wanted}", pointer=f"{self._at}/{name}")
 
     def take(self, name: str) -> object:
-        """A member as it came."""
+        """A member without conversion."""
         if name not in self._left:
-            raise Refused(f"{self._what} has no {name}", pointer=f"{self._at}/{name}")
+            raise Refused(f"{self._what} lacks {name}", pointer=f"{self._at}/{name}")
         return self._left.pop(name)
 
     def has(self, name: str) -> bool:
-        """Whether a member that may be absent is there."""
+        """Whether an optional member is present."""
         return name in self._left
 
     def integer(self, name: str, low: int, high: int = EXACT_INTEGER) -> int:
@@ -72,7 +72,7 @@ class Members:
             raise self.wrong(name, f"a time ({error.message})") from error
 
     def text(self, name: str, pattern: "re.Pattern[str]", wanted: str) -> str:
-        """Text of a form."""
+        """Text that matches a pattern."""
         value = self.take(name)
         if not isinstance(value, str) or pattern.fullmatch(value) is None:
             raise self.wrong(name, wanted)
@@ -97,7 +97,7 @@ class Members:
         return self.text(name, _SHA256, "a SHA-256, 64 lower-case hex digits")
 
     def texts(self, name: str, most: int, *, least: int = 1) -> tuple[str, ...]:
-        """A list of different texts; the caller checks what they are."""
+        """A list of different texts; the caller checks their content."""
         value = self.take(name)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self.wrong(name, "a list of text")
@@ -106,20 +106,20 @@ class Members:
         return tuple(value)
 
     def inner(self, name: str) -> "Members":
-        """An object within."""
+        """A nested object."""
         return Members(self.take(name), f"{self._what}'s {name}", f"{self._at}/{name}")
 
     def items(self) -> list[tuple[str, "Members"]]:
-        """Every member that is left, as an object each."""
+        """Every remaining member, as an object each."""
         left, self._left = self._left, {}
         return [(name, Members(value, f"{self._what} {name!r}", f"{self._at}/{name}")) for name, value in left.items()]
 
     def names(self) -> list[str]:
-        """The members that are left."""
+        """The names of the remaining members."""
         return list(self._left)
 
     def end(self) -> None:
-        """Nothing may be left."""
+        """Raises Refused where a member remains."""
         if self._left:
             name = next(iter(self._left))
-            raise Refused(f"{self._what} has a member {name[:64]!r} that this format does not know", pointer=self._at)
+            raise Refused(f"{self._what} has a member {name[:64]!r}, which this format does not have", pointer=self._at)

@@ -1,11 +1,11 @@
-"""The table of message types: everything that a device can say and be told, a row each.
+"""The table of message types: everything that devices send and receive, one row each.
 
 A row holds the body's type with its bounds, an example, and how each protocol carries the message. Protocol plugins
 read their own columns; access lists of brokers, the parameters of the protocol contract and ``docs/reference/wire.md``
-come from this table. The bounds are judged before anything is stored (:mod:`fleetcore.wire.bodies`), so a handler gets
-a body that it can trust. Receivers ignore members that they do not know (wire.md §4).
+come from this table. The bounds are checked before anything is stored (:mod:`fleetcore.wire.bodies`), so a handler gets
+a valid body. Receivers ignore members that they do not know (wire.md §4).
 
-To add a message type, write its body and its row here, and register its handler in the capability that it belongs to.
+To add a message type, write its body and its row here, and register its handler in its capability.
 """
 
 from collections.abc import Mapping
@@ -19,18 +19,18 @@ from fleetcore.model.message import Direction, MessageType
 from fleetcore.wire.strict_json import EXACT_INTEGER
 from fleetcore.wire.times import Ms
 
-#: How far ahead a device may say that it sleeps or waits: a year (wire.md §5.3), a leap year's days.
+#: How far ahead the times of a device's sleep and wait may lie: a year (wire.md §5.3), a leap year's days.
 AHEAD_S = 366 * 86_400
-#: Text for people is cut to it, never refused.
+#: Text for people is cut to this length, never refused.
 TEXT_CHARACTERS = 1024
 #: A command's output (wire.md §5.6), as JSON.
 OUTPUT_BYTES = 64 * 1024
 _POSITIONS = 1000
-#: What PEM is made of.
+#: The characters of PEM.
 ASCII = r"^[\t\n\r -~]*$"
 
-# A bound is a limit where its type says so: what lies beyond is ``limit_exceeded``, with limit and unit. Other bounds
-# are what the member can be at all, a latitude for example.
+# A bound is a limit where its type says so: a larger value is ``limit_exceeded``, with limit and unit. Other bounds are
+# the range of valid values, such as a latitude's.
 _PERCENT, _SECONDS, _MS, _BYTES, _VERSION = (
     {"unit": unit, "limit": True} for unit in ("percent", "seconds", "ms", "bytes", "version")
 )
@@ -44,10 +44,10 @@ class Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _ForPeople(Body, frozen=True, kw_only=True):
-    """A body whose ``code`` and ``reason`` are kept for people: they are cut, however long they are."""
+    """A body whose ``code`` and ``reason`` are stored for people: they are cut, whatever their length."""
 
     code: Annotated[str, Meta(description="A code of the device, for people.")] | None = None
-    reason: Annotated[str, Meta(description="Why, for people.")] | None = None
+    reason: Annotated[str, Meta(description="The reason, for people.")] | None = None
 
     def __post_init__(self) -> None:
         for name in ("code", "reason"):
@@ -60,7 +60,7 @@ class _ForPeople(Body, frozen=True, kw_only=True):
 
 
 class Position(Body, frozen=True, kw_only=True):
-    """Where a device is, WGS 84."""
+    """A device's position, WGS 84."""
 
     lat: Annotated[float, Meta(ge=-90, le=90, extra={"unit": "degrees"})]
     lon: Annotated[float, Meta(ge=-180, le=180, extra={"unit": "degrees"})]
@@ -68,27 +68,27 @@ class Position(Body, frozen=True, kw_only=True):
     alt_m: Annotated[float, Meta(ge=-12_000, le=1e8, extra={"unit": "metres"})] | None = None
     speed_mps: Annotated[float, Meta(ge=0, le=1e5, extra={"unit": "metres per second"})] | None = None
     heading: Annotated[float, Meta(ge=0, le=360, extra={"unit": "degrees"})] | None = None
-    time: Annotated[Ms, Meta(description="When; the time of receipt if absent.")] | None = None
+    time: Annotated[Ms, Meta(description="The time of the position; the time of receipt if absent.")] | None = None
     source: Literal["gnss", "cell", "wifi", "manual"] | None = None
 
 
 class Status(Body, frozen=True, kw_only=True):
-    """What a device says about its connection. Use ``offline`` with the announced session as the will."""
+    """A device's report about its connection. Use ``offline`` with the announced session as the will."""
 
     state: Literal["online", "sleeping", "offline"]
-    session: Annotated[str, Meta(max_length=128, description="Names the connection, and its will.")] | None = None
-    boot: Annotated[str, Meta(max_length=64, description="Why it started.")] | None = None
+    session: Annotated[str, Meta(max_length=128, description="Identifies the connection, and its will.")] | None = None
+    boot: Annotated[str, Meta(max_length=64, description="The reason of its start.")] | None = None
     listen_s: Annotated[float, Meta(ge=0, le=AHEAD_S, extra=_SECONDS)] | None = None
     for_s: Annotated[float, Meta(ge=0, le=AHEAD_S, extra=_SECONDS, description="How long it sleeps.")] | None = None
-    until: Annotated[Ms, Meta(description="Until when it sleeps, at most a year ahead.")] | None = None
+    until: Annotated[Ms, Meta(description="The end of its sleep, at most a year ahead.")] | None = None
 
 
 class RefusedLeaf(_ForPeople, frozen=True, kw_only=True):
-    """Why a device does not take a leaf of desired state."""
+    """Why a device refuses a leaf of desired state."""
 
 
 class TwinAck(Body, frozen=True, kw_only=True):
-    """Which version of desired state a device has taken, and which leaves of it the device refuses."""
+    """The version of desired state that a device has accepted, and the leaves that it refuses."""
 
     version: Annotated[
         int,
@@ -109,7 +109,7 @@ class TwinAck(Body, frozen=True, kw_only=True):
 
 
 class CommandResult(_ForPeople, frozen=True, kw_only=True):
-    """How a command stands. The first end state wins."""
+    """The state of a command. The first end state wins."""
 
     status: Literal["accepted", "running", "succeeded", "failed", "rejected", "cancelled"]
     progress: Percent | None = None
@@ -121,7 +121,7 @@ class CommandResult(_ForPeople, frozen=True, kw_only=True):
 
 
 class FirmwareStatus(_ForPeople, frozen=True, kw_only=True):
-    """How an update stands. States may be skipped, and never go back within an attempt."""
+    """The state of an update. States may be skipped, and never go back within an attempt."""
 
     state: Literal[
         "accepted", "deferred", "downloading", "downloaded", "installing", "rebooting",
@@ -132,11 +132,13 @@ class FirmwareStatus(_ForPeople, frozen=True, kw_only=True):
     progress: Percent | None = None
     bytes: Annotated[int, Meta(ge=0, le=EXACT_INTEGER, extra=_BYTES)] | None = None
     until: Annotated[Ms, Meta(description="Needed by `deferred`, at most a year ahead.")] | None = None
-    version: Annotated[str, Meta(max_length=128, description="What runs; `succeeded` needs the offer's.")] | None = None
+    version: Annotated[str, Meta(max_length=128, description="What runs; `succeeded` requires the offer's.")] | None = (
+        None
+    )
 
 
 class TimeRequest(Body, frozen=True, kw_only=True):
-    """Asks for the time."""
+    """A request for the time."""
 
     client: Annotated[int, Meta(ge=-EXACT_INTEGER, le=EXACT_INTEGER, extra=_MS, description="Sent back.")] | None = None
 
@@ -146,7 +148,7 @@ class Nothing(Body, frozen=True, kw_only=True):
 
 
 class EnrollBody(Body, frozen=True, kw_only=True):
-    """Asks for a certificate. ``csr``, or in the second step of a claim ``ownership_token``."""
+    """A request for a certificate: ``csr``, or in the second step of a claim ``ownership_token``."""
 
     csr: Annotated[str, Meta(max_length=16_384, pattern=ASCII, description="PKCS #10, PEM.")] | None = None
     token: Annotated[str, Meta(max_length=512, description="An enrolment token; never over MQTT.")] | None = None
@@ -159,13 +161,13 @@ class EnrollBody(Body, frozen=True, kw_only=True):
 
 
 class RenewBody(Body, frozen=True, kw_only=True):
-    """Asks for the next certificate."""
+    """A request for the next certificate."""
 
     csr: Annotated[str, Meta(max_length=16_384, pattern=ASCII, description="PKCS #10, PEM.")]
 
 
 class LeafBody(Body, frozen=True, kw_only=True):
-    """A gateway announces a device that it speaks for."""
+    """A gateway's announcement of a leaf."""
 
     device: Annotated[str, Meta(max_length=64, description="The leaf's id.")]
     type: Annotated[str, Meta(max_length=128, description="`leaf` if absent.")] | None = None
@@ -193,28 +195,28 @@ class Command(Body, frozen=True, kw_only=True):
     lane: str
     respond: Literal["result", "ack", "none"]
     issued_at: str
-    expires_at: Annotated[str, Meta(description="Not started after it.")]
+    expires_at: Annotated[str, Meta(description="The device must not start it after this time.")]
     expires_in_ms: int
     result_by: str
     attempt: int
-    supersedes: Annotated[tuple[str, ...], Meta(description="Commands that it replaces.")] = ()
-    cancel: Annotated[bool, Meta(description="Its cancellation is asked for.")] = False
+    supersedes: Annotated[tuple[str, ...], Meta(description="The commands that it replaces.")] = ()
+    cancel: Annotated[bool, Meta(description="Whether its cancellation is requested.")] = False
     signed: Annotated[Json, Meta(description="A DSSE envelope; a verifying device uses only its payload.")] | None = (
         None
     )
 
 
 class CommandCancel(Body, frozen=True, kw_only=True):
-    """The cancellation of a command is asked for."""
+    """A request to cancel a command."""
 
     id: str
 
 
 class Commands(Body, frozen=True, kw_only=True, omit_defaults=False):
-    """The oldest unfinished commands, in the order of ``sequence``; reading removes nothing."""
+    """The oldest unfinished commands, in order of ``sequence``; reading removes nothing."""
 
     commands: tuple[Command, ...]
-    more: Annotated[bool, Meta(description="There are more than these.")]
+    more: Annotated[bool, Meta(description="Whether there are more than these.")]
 
 
 class FirmwareOffer(Body, frozen=True, kw_only=True):
@@ -228,11 +230,11 @@ class FirmwareOffer(Body, frozen=True, kw_only=True):
     size: int
     sha256: str
     install: Literal["now", "wait"]
-    url: Annotated[str, Meta(description="May be foreign: send it no credentials.")] | None = None
-    path: Annotated[str, Meta(description="On the server that the device talks to.")] | None = None
+    url: Annotated[str, Meta(description="May be another server's: send no credentials to it.")] | None = None
+    path: Annotated[str, Meta(description="The path on the server that the device talks to.")] | None = None
     manifest: Annotated[Json, Meta(description="DSSE.")] | None = None
     assignment: Annotated[Json, Meta(description="DSSE.")] | None = None
-    trust: Annotated[tuple[Json, ...], Meta(description="Versions of the trust root to follow, DSSE.")] = ()
+    trust: Annotated[tuple[Json, ...], Meta(description="The versions of the trust root to follow, DSSE.")] = ()
 
 
 class Firmware(Body, frozen=True, kw_only=True, omit_defaults=False):
@@ -249,7 +251,7 @@ class TwinDocument(Body, frozen=True, kw_only=True, omit_defaults=False):
     desired_version: int
     reported: Json
     reported_version: int
-    delta: Annotated[Json, Meta(description="What of desired is not reported.")]
+    delta: Annotated[Json, Meta(description="The desired leaves that the reported section does not match.")]
     time: str
 
 
@@ -264,7 +266,7 @@ class TimeAnswer(Body, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class InboxAnswer(Body, frozen=True, kw_only=True):
-    """All that waits; a member is absent where nothing does."""
+    """Everything that is pending; a member is absent where nothing is."""
 
     desired: DesiredChange | UnsetType = UNSET
     commands: Commands | UnsetType = UNSET
@@ -278,7 +280,7 @@ class CaAnswer(Body, frozen=True, kw_only=True):
 
 
 class Certificate(Body, frozen=True, kw_only=True):
-    """The certificate, and what goes with it; in the first step of a claim ``ownership_token`` instead."""
+    """The certificate, with its chain; in the first step of a claim ``ownership_token`` instead."""
 
     device: str | UnsetType = UNSET
     certificate: str | UnsetType = UNSET
@@ -294,7 +296,7 @@ class Certificate(Body, frozen=True, kw_only=True):
 
 
 class LeafAnswer(Body, frozen=True, kw_only=True, omit_defaults=False):
-    """The leaf as it is registered."""
+    """The registered leaf."""
 
     device: str
     gateway: str | None
@@ -303,20 +305,20 @@ class LeafAnswer(Body, frozen=True, kw_only=True, omit_defaults=False):
 class Problem(Body, frozen=True, kw_only=True):
     """Why a message was refused; over HTTP the same as problem+json (RFC 9457)."""
 
-    code: Annotated[str, Meta(description="Of the registry of errors.")]
+    code: Annotated[str, Meta(description="A code of the registry of errors.")]
     title: str
     status: int
     type: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
-    topic: Annotated[str, Meta(description="Of the message, over MQTT.")] | UnsetType = UNSET
+    topic: Annotated[str, Meta(description="The topic of the message, over MQTT.")] | UnsetType = UNSET
     packet_id: int | UnsetType | None = UNSET
-    id: Annotated[str, Meta(description="Of the message.")] | UnsetType | None = UNSET
+    id: Annotated[str, Meta(description="The id of the message.")] | UnsetType | None = UNSET
     received: str | UnsetType = UNSET
     errors: Annotated[tuple[Json, ...], Meta(description="`pointer` and `code` of each fault.")] | UnsetType = UNSET
     limit: float | UnsetType = UNSET
     unit: str | UnsetType = UNSET
     scope: str | UnsetType = UNSET
-    stored: Annotated[int, Meta(description="Readings that were taken.")] | UnsetType = UNSET
+    stored: Annotated[int, Meta(description="The number of accepted readings.")] | UnsetType = UNSET
     rejected: (
         Annotated[tuple[Json, ...], Meta(description="`index`, `metric`, `code` and `detail` of each reading.")]
         | UnsetType
@@ -366,8 +368,8 @@ STATUS = MessageType(
     name="status", title="status, will, sleep", direction=Direction.UP, body=Status,
     example={"state": "online", "session": "k9", "boot": "power_on"},
     mqtt=("status",), methods=("POST",), path="status", coap_method="POST", coap_alias="/d/s", statuses="204",
-    note="`online` has all that waits sent. `sleeping` needs `for_s` or `until`. A will whose session is not the "
-    "latest announced is ignored.",
+    note="`online` makes the server send everything that is pending. `sleeping` requires `for_s` or `until`. A will "
+         "whose session is not the latest announced is ignored.",
 )  # fmt: skip
 TWIN_REPORT = MessageType(
     name="twin.report", title="report twin state", direction=Direction.UP, body=Json,
@@ -378,7 +380,7 @@ TWIN_REPORT = MessageType(
     note="A merge patch (RFC 7396).",
 )  # fmt: skip
 TWIN_GET = MessageType(
-    name="twin.get", title="read the own twin", direction=Direction.CALL, body=Nothing, example={},
+    name="twin.get", title="read the device's own twin", direction=Direction.CALL, body=Nothing, example={},
     answer=TwinDocument,
     answer_example={
         "desired": {"interval": 60}, "desired_version": 12, "reported": {"interval": 30}, "reported_version": 40,
@@ -391,7 +393,7 @@ TWIN_DESIRED = MessageType(
     name="twin.desired", title="desired state changed", direction=Direction.DOWN, body=DesiredChange, example=_DESIRED,
     waits="desired", mqtt_down="twin/desired", methods=_GET, path="twin/desired", coap_method="GET + Observe",
     coap_alias="/d/d", statuses="200; 204",
-    note="`?since=V&wait=S` waits up to 55 s for a version newer than V. On a gap read the twin.",
+    note="`?since=V&wait=S` waits up to 55 s for a version newer than V. After a gap read the twin.",
 )  # fmt: skip
 TWIN_ACK = MessageType(
     name="twin.ack", title="acknowledge or refuse desired state", direction=Direction.UP, body=TwinAck,
@@ -403,7 +405,7 @@ COMMAND = MessageType(
     answer=Commands, answer_example={"commands": [_COMMAND], "more": False},
     waits="commands", mqtt_down="commands", methods=_GET, path="commands", coap_method="GET + Observe",
     coap_alias="/d/c", statuses="200 a list; 204",
-    note="`?wait=S` waits up to 55 s. Not accepted within 30 s it is sent again with the same id.",
+    note="`?wait=S` waits up to 55 s. A command not accepted within 30 s is sent again with the same id.",
 )  # fmt: skip
 COMMAND_CANCEL = MessageType(
     name="command.cancel", title="cancel a command", direction=Direction.DOWN, body=CommandCancel,
@@ -445,10 +447,10 @@ TIME = MessageType(
     statuses="200", note="Over HTTP `?client=ms`.",
 )  # fmt: skip
 INBOX = MessageType(
-    name="inbox", title="all that waits", direction=Direction.CALL, body=Nothing, example={}, answer=InboxAnswer,
+    name="inbox", title="everything pending", direction=Direction.CALL, body=Nothing, example={}, answer=InboxAnswer,
     answer_example={"desired": _DESIRED, "commands": {"commands": [_COMMAND], "more": False}},
     waits="inbox", methods=_GET, path="inbox", coap_method="GET", statuses="200; 204",
-    note="`?wait=S&since=V`. Over MQTT a `status` of `online` has it sent.",
+    note="`?wait=S&since=V`. Over MQTT a `status` of `online` requests it.",
 )  # fmt: skip
 ENROLL = MessageType(
     name="enroll", title="enrol", direction=Direction.CALL, body=EnrollBody,
@@ -476,7 +478,7 @@ LEAF_REGISTER = MessageType(
     coap_method="POST", statuses="201; 403; 409",
 )  # fmt: skip
 ERRORS = MessageType(
-    name="errors", title="refused, and why", direction=Direction.DOWN, body=Problem,
+    name="errors", title="refused, with the reason", direction=Direction.DOWN, body=Problem,
     example={
         "code": "schema_invalid", "title": "The content does not follow the schema", "status": 422,
         "topic": "fleet/v1/sensor-001/status", "errors": [{"pointer": "/state", "code": "schema_invalid"}],

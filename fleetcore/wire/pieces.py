@@ -1,4 +1,4 @@
-"""Bytes as pieces, so that firmware is never held in memory whole."""
+"""Bytes in pieces, so that firmware is never in memory whole."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
@@ -11,13 +11,13 @@ from fleetcore.errors import Refused
 PIECE_BYTES = 1 << 20
 
 Step = Callable[[int], None]
-#: What bytes may be given as: themselves, the path of a file, or pieces.
+#: The accepted forms of bytes: bytes, the path of a file, or pieces.
 Source: TypeAlias = bytes | str | PathLike[str] | Iterable[bytes]
 AsyncSource: TypeAlias = Source | AsyncIterable[bytes]
 
 
 def pieces(source: Source, step: Step | None = None) -> Iterator[bytes]:
-    """The bytes; ``step`` is told of each piece's length once it was taken. Raises OSError, Refused."""
+    """The bytes in pieces; ``step`` is called with each piece's length once it was taken. Raises OSError, Refused."""
     if isinstance(source, bytes | bytearray | memoryview):
         source = (bytes(source),)
     elif isinstance(source, str | PathLike):
@@ -31,7 +31,7 @@ def pieces(source: Source, step: Step | None = None) -> Iterator[bytes]:
 
 
 async def async_pieces(source: AsyncSource, step: Step | None = None) -> AsyncIterator[bytes]:
-    """The same; files, and pieces that are not asynchronous, are read on another thread."""
+    """The same, asynchronous; files and synchronous iterables are read on another thread."""
     if isinstance(source, AsyncIterable):
         async for piece in source:
             yield _checked(piece)

@@ -1,7 +1,7 @@
-"""Proxies that end TLS before a listener: whose ``Client-Cert`` header is believed (RFC 9440), and what it says.
+"""Proxies that end TLS before a listener: which ones may send ``Client-Cert`` (RFC 9440), and its decoding.
 
-From a trusted proxy the header is the peer's certificate, and the proxy's own counts for nothing. From any other peer
-it is ignored: a header alone never makes a peer a device.
+From a trusted proxy the header is the peer's certificate, and the proxy's own certificate does not count. From any
+other peer it is ignored: a header alone never authenticates a device.
 """
 
 import binascii
@@ -45,5 +45,5 @@ def client_cert(value: str) -> bytes:
     except (ValueError, binascii.Error):
         der = b""
     if not der:
-        raise NotAuthenticated("Client-Cert is not a byte sequence as RFC 9440 writes it", code="certificate_invalid")
+        raise NotAuthenticated("Client-Cert is not a byte sequence as in RFC 9440", code="certificate_invalid")
     return der

@@ -1,8 +1,8 @@
-"""What readings look like on the wire (wire.md §3): the reserved names, and the short cut for the commonest messages.
+"""Readings on the wire (wire.md §3): the reserved names, and a fast decoder for the most frequent messages.
 
 Nearly every message of a fleet is one object of a few numbers at one time. :func:`decode_quick` reads exactly these,
-without an object per reading; whatever is not so simple, or looks the least bit wrong, is left to the full decoder,
-which also knows the reasons for a refusal. So the short cut never refuses: it reads or it steps aside.
+without an object per reading. Anything less simple, or suspicious, is left to the full decoder, which also knows the
+reasons for a refusal. So the fast decoder never refuses: it decodes or returns None.
 """
 
 from typing import Annotated
@@ -24,7 +24,7 @@ RESERVED = frozenset(
 FlatMessage = tuple[int | str | None, dict[str, float]]
 
 _Integer = Annotated[int, msgspec.Meta(ge=MIN_INTEGER, le=MAX_INTEGER)]
-#: An integer that a float64 holds as it is; another is refused by the full decoder.
+#: An integer that a float64 holds exactly; the full decoder refuses any other.
 _Exact = Annotated[int, msgspec.Meta(ge=-EXACT, le=EXACT)]
 
 
@@ -33,7 +33,7 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     time: _Integer | str | None = None
 
 
-# Typed decoders check kinds and ranges as they read, at no cost that could be measured.
+# Typed decoders check kinds and ranges while decoding, at no measurable cost.
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_flat = msgspec.json.Decoder(dict[str, _Exact | float | bool | str]).decode
 
@@ -41,12 +41,12 @@ _decode_flat = msgspec.json.Decoder(dict[str, _Exact | float | bool | str]).deco
 def decode_quick(payload: bytes) -> FlatMessage | None:
     """Reads ``{"time": …, "values": {…}}`` and ``{"time": …, "temperature": 25.5, …}``, where all values are numbers.
 
-    What it returns is as strictly checked as by :func:`~fleetcore.wire.strict_json.loads`: no duplicate keys, no NUL,
-    finite floats, integers within 64 bits; reserved names are not among the metrics of the flat form. Not checked:
-    metric names against their alphabet and length, the time, and how many readings there are.
+    The result is checked as strictly as by :func:`~fleetcore.wire.strict_json.loads`: no duplicate keys, no NUL, finite
+    floats, integers within 64 bits; reserved names are not among the metrics of the flat form. Not checked: metric
+    names against their alphabet and length, the time, and how many readings there are.
 
     Returns:
-        The caller's own dict, values as decoded (``bool`` tells truth values apart), or None: use the full decoder.
+        A dict of the caller's, with values as decoded (``bool`` for true and false), or None: use the full decoder.
     """
     time: float | str | None
     try:
@@ -69,8 +69,8 @@ def decode_quick(payload: bytes) -> FlatMessage | None:
         if type(time) is not int:
             return None
         keys += 1
-    # Only keys and the time can hold colons here: as many colons as keys means that each key is written once.
-    # A backslash might hide NUL in a key.
+    # Only keys and the time can contain colons here: as many colons as keys proves that each key occurs once. A
+    # backslash might hide NUL in a key.
     if payload.count(b":") != keys or payload.find(b"\\") >= 0:
         return None
     return time, values

@@ -1,7 +1,7 @@
-"""Plain data ↔ records: one cattrs converter, and how stored records of older releases are read.
+"""Plain data ↔ records: one cattrs converter, and the upgrades of records from older releases.
 
-A stored body carries no schema number as long as new members have defaults; a change of meaning gets a function in
-``UPGRADES``, which runs before structuring. Unknown members are ignored, so an older release reads a newer record.
+A stored body has no schema number as long as new members have defaults; a change of meaning gets a function in
+``UPGRADES``, which runs before structuring. Unknown members are ignored, so an older release can read a newer record.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,26 +16,27 @@ from msgspec import Struct, to_builtins
 T = TypeVar("T")
 Plain = dict[str, object]
 
-#: Kind → functions that bring an older body to today's form, oldest first. Each must accept today's form unchanged.
+#: Kind → functions that upgrade an older body to the present form, oldest first. Each must accept the present form
+#: unchanged.
 UPGRADES: Mapping[str, tuple[Callable[[Plain], Plain], ...]] = {
-    # Before there were layers, all that was desired of a device was its own.
+    # Before layers existed, all desired state of a device was its own.
     "twin": (lambda body: body if "own" in body else {**body, "own": body.get("desired", {})},),
     # Before executions were counted, the campaign's record held every target.
     "campaign": (lambda body: body if "total" in body else {**body, "total": len(cast("list[str]", body["targets"]))},),
 }
 
-#: Record class → what makes plain data of its records, made once.
+#: Record class → the function that makes plain data of its records, generated once.
 _PLAIN: dict[type[Any], Callable[[Any], Plain]] = {}
 
 converter: cattrs.Converter = make_converter()
-# Members of type object are JSON as it came; the check is by identity, since every class is an object.
+# Members of type object are JSON without conversion; the check is by identity, since every class is an object.
 converter.register_structure_hook_func(lambda cls: cls is object, lambda value, _type: value)
-# What the converter makes of any tuple item by item; the most frequent kind is read a quarter as long.
+# The converter handles any tuple item by item; for the most frequent kind this takes half the time.
 converter.register_structure_hook_func(lambda cls: cls == tuple[str, ...], lambda value, _type: tuple(map(str, value)))
 
 
 def to_plain(record: Any) -> Plain:
-    """The JSON-compatible form of a record; its members that are None by default are left out as long."""
+    """The JSON-compatible form of a record; members whose default is None are left out while they are None."""
     make = _PLAIN.get(type(record))
     if make is None:
         make = _PLAIN[type(record)] = _maker(type(record))
@@ -44,7 +45,7 @@ def to_plain(record: Any) -> Plain:
 
 def _maker(cls: type[Any]) -> Callable[[Any], Plain]:
     if issubclass(cls, Struct):
-        # Puts and events: what they hold is plain already, and stays theirs.
+        # Puts and events: their content is plain already, and stays theirs.
         return cast("Callable[[Any], Plain]", to_builtins)
     left_out: dict[str, Any] = {
         field.name: override(omit_if_default=True) for field in attrs.fields(cls) if field.default is None
@@ -53,7 +54,7 @@ def _maker(cls: type[Any]) -> Callable[[Any], Plain]:
 
 
 def from_plain(kind: str, body: Mapping[str, object], cls: type[T]) -> T:
-    """The record of a stored body; raises ``cattrs.BaseValidationError`` for a body that no release wrote."""
+    """The record of a stored body; raises ``cattrs.BaseValidationError`` for an invalid body."""
     plain = dict(body)
     for upgrade in UPGRADES.get(kind, ()):
         plain = upgrade(plain)

@@ -1,6 +1,6 @@
-"""Outcomes as devices hear them: replies, and problem documents (RFC 9457).
+"""Outcomes in the form that devices receive: replies, and problem documents (RFC 9457).
 
-Every protocol uses these, so that a refusal says the same on each of them.
+Every protocol uses them, so a refusal has the same content on each.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from fleetcore.model.message import Accepted, Dropped, Outcome, Rejected, Reply
 def problem(outcome: Outcome, **members: object) -> dict[str, object]:
     """The wire form of a refusal (wire.md §4): ``code title status type …`` plus ``members`` that are not None.
 
-    It also explains an outcome that is not a whole refusal: readings that were left out, a message without effect.
+    It also describes an outcome that is not a complete refusal: refused readings, or a message without effect.
     """
     if isinstance(outcome, Accepted):
         first = outcome.refused[0].code if outcome.refused else "internal"
@@ -44,7 +44,7 @@ def problem(outcome: Outcome, **members: object) -> dict[str, object]:
 
 
 def reply_to(outcome: Outcome) -> Reply:
-    """What a message that ended so is answered with."""
+    """The reply to a message with this outcome."""
     if isinstance(outcome, Rejected):
         return refusal(outcome)
     if isinstance(outcome, Dropped):
@@ -62,7 +62,7 @@ def refusal(rejected: Rejected) -> Reply:
 
 
 def rejection(error: FleetError) -> Rejected:
-    """The outcome that an error is for the device whose message raised it."""
+    """The outcome for a device whose message raised the error."""
     limit, unit, scope = error.ids.get("limit"), error.ids.get("unit"), error.ids.get("scope")
     version = error.ids.get("version")
     return Rejected(
@@ -78,7 +78,7 @@ def rejection(error: FleetError) -> Rejected:
 
 
 def error_of(reply: Reply) -> FleetError:
-    """A refusal, for a device's side of a protocol: the exception that its interface names."""
+    """A refusal as the exception of the device client's interface."""
     members = reply.error or {}
     code = str(members.get("code"))
     code = code if code in CODES else "internal"
@@ -91,7 +91,7 @@ def error_of(reply: Reply) -> FleetError:
 
 
 def partial(outcome: Accepted) -> dict[str, object]:
-    """The readings that were taken, as a number, and those that were not, with reasons."""
+    """The number of accepted readings, and the refused ones, with reasons."""
     return {"stored": outcome.stored, "rejected": _rejected(outcome)}
 
 

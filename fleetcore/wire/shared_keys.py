@@ -1,8 +1,8 @@
-"""The key that a device token stands for where a device proves what it knows instead of sending it: PSK and OSCORE.
+"""The shared key derived from a device token, for protocols that prove a key instead of sending it: PSK and OSCORE.
 
 A token's secret is hashed once, and the store has that SHA-256. Its first 16 hexadecimal digits are in the token's id,
-which operators and the audit log see. The key is made of the last 32: 128 bits, as text of printable ASCII, since
-many tools take a key as text and many stacks take at most 32 bytes.
+which operators and the audit log see. The key is its last 32: 128 bits, as printable ASCII text, since many tools take
+a key as text and many stacks take at most 32 bytes.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class SharedKey:
 
 
 def digest_of(secret: str) -> str:
-    """SHA-256 of a token's secret, 64 hexadecimal digits: what the store has of it."""
+    """SHA-256 of a token's secret, 64 hexadecimal digits, as stored."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -34,16 +34,16 @@ def token_id(device: str, digest: str) -> str:
 
 
 def is_token_id(text: str) -> bool:
-    """Whether it has the form of a token's id; of any other a peer may make anything."""
+    """Whether text has the form of a token's id; a peer may send anything."""
     return _TOKEN_ID.fullmatch(text) is not None
 
 
 def key_of(digest: str) -> bytes:
-    """The key of a token, of which the store has the digest."""
+    """The key of a token, from its stored digest."""
     return digest[32:].encode("ascii")
 
 
 def shared_key(device: str, token: str) -> SharedKey:
-    """What a device makes of its token ``fc_dev_<device>_<secret>``."""
+    """The id and the key of a token ``fc_dev_<device>_<secret>``, for the device's side."""
     digest = digest_of(token.removeprefix(f"{DEVICE_TOKEN}{device}_"))
     return SharedKey(token_id(device, digest), key_of(digest))

@@ -1,8 +1,8 @@
 """CBOR (RFC 8949) read as strictly as JSON: the plain data types only, no duplicate keys, bounded depth.
 
-CBOR can say much more than JSON: times, fractions, regular expressions, shared references. Nothing on the device wire
-needs a tag besides "this is CBOR" (55799, RFC 8949 §3.4.6), so all others are refused before their decoder runs.
-Lengths may be indefinite, as streaming encoders on small devices write them: each item still costs a byte.
+CBOR has more types than JSON: times, fractions, regular expressions, shared references. Messages of devices need only
+the tag "this is CBOR" (55799, RFC 8949 §3.4.6), so all others are refused before their decoder runs. Lengths may be
+indefinite, as streaming encoders on small devices write them: each item still costs a byte.
 """
 
 from io import BytesIO
@@ -21,13 +21,13 @@ def _refuse_tag(*_: object) -> NoReturn:
     raise Refused("a tag", code="payload_unreadable")
 
 
-#: The tags that the library would decode by itself (cbor2 6); the others go to its ``tag_hook``.
+#: The tags that the library would decode by itself (cbor2 6); it passes the others to its ``tag_hook``.
 _DECODED_TAGS = (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
 _ALL_TAGS = dict.fromkeys(_DECODED_TAGS, _refuse_tag)
 
 
 class StrictCborError(StrictJsonError):
-    """The bytes are no CBOR that is accepted; attributes as of its parent, so that one clause catches both."""
+    """The bytes are not acceptable CBOR; it has its parent's attributes, so that one clause catches both."""
 
 
 def loads(payload: bytes, *, depth: int = 10) -> object:
@@ -52,10 +52,10 @@ def loads(payload: bytes, *, depth: int = 10) -> object:
     except cbor2.CBORError as error:
         if "nesting depth" in str(error):
             raise _error(too_deep(depth).reason, limit=depth) from None
-        raise _error(f"no CBOR: {error}") from error
+        raise _error(f"not CBOR: {error}") from error
     except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        # Not promised by the library; whatever it lets slip is the payload's fault all the same.
-        raise _error(f"no CBOR: {type(error).__name__}") from error
+        # The library does not document these; whatever it raises, the payload is at fault.
+        raise _error(f"not CBOR: {type(error).__name__}") from error
     if body.read(1):
         raise _error("bytes follow the CBOR item")
     _check(value)
@@ -63,7 +63,7 @@ def loads(payload: bytes, *, depth: int = 10) -> object:
 
 
 def dumps(value: object) -> bytes:
-    """Writes CBOR with definite lengths; raises ``TypeError`` for what it has no form for."""
+    """Writes CBOR with definite lengths; raises ``TypeError`` for a value that CBOR cannot represent here."""
     try:
         return cbor2.dumps(value)
     except cbor2.CBOREncodeError as error:
@@ -76,7 +76,7 @@ def _error(reason: str, limit: int | None = None) -> StrictCborError:
 
 def _check(root: object) -> None:
     nodes = [root]
-    for node in nodes:  # grows while it is walked
+    for node in nodes:  # grows during the loop
         if isinstance(node, dict):
             for key in node:
                 if type(key) is not str and type(key) is not int:

@@ -1,11 +1,12 @@
-"""The one gate through which JSON enters and leaves: RFC 8259, read strictly.
+"""Reads and writes JSON: RFC 8259, read strictly.
 
 A fast parser alone is not strict: it keeps the last of two equal keys, nests as deep as Python allows, and takes
 integers that no store can hold. Parsing again with a strict one would cost ten times as much. So :func:`loads` parses
-fast, then compares cheap counts of the bytes with what was decoded; only a message whose counts cannot prove it clean
-is read a second time. The proof errs to one side: a clean message may take the slow way, a dirty one never the fast.
+fast, then compares cheap counts of the bytes with what was decoded; only a message whose counts do not prove it valid
+is read a second time. The proof errs to one side: a valid message may take the slow way, an invalid one never takes the
+fast one.
 
-What it knows nothing of: readings, twins, or any other meaning of a document.
+It does not know readings, twins, or any other meaning of a document.
 """
 
 import json
@@ -16,10 +17,10 @@ import msgspec
 
 from fleetcore.errors import Refused
 
-#: Integers lie in a signed 64-bit word, what stores and columns hold. Twins ask for less (wire.md §8) and check it.
+#: Integers must fit a signed 64-bit word, the range of stores and columns. Twins allow less (wire.md §8) and check it.
 MAX_INTEGER = 2**63 - 1
 MIN_INTEGER = -(2**63)
-#: The largest integer that every JSON reader keeps exactly, also one that has only doubles (RFC 8259 §6).
+#: The largest integer that every JSON reader reads exactly, even one that has only doubles (RFC 8259 §6).
 EXACT_INTEGER = 2**53 - 1
 #: Digits of MAX_INTEGER; a run of fewer cannot overflow.
 _LONG_NUMBER = b"0" * 19
@@ -33,7 +34,7 @@ _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 
 
 class StrictJsonError(Refused):
-    """The bytes are no JSON that is accepted.
+    """The bytes are not acceptable JSON.
 
     Attributes:
         code: ``payload_unreadable``.
@@ -52,9 +53,9 @@ class StrictJsonError(Refused):
 def loads(payload: bytes, *, depth: int = 10) -> object:
     """Reads one JSON document.
 
-    Refused besides what is no JSON (NaN, a byte order mark, bytes that are no UTF-8, lone surrogates, trailing bytes):
-    more than ``depth`` nested arrays and objects, duplicate keys, integers outside 64 signed bits, numbers outside the
-    range of a float64, and NUL in text.
+    Refused besides invalid JSON (NaN, a byte order mark, invalid UTF-8, lone surrogates, trailing bytes): more than
+    ``depth`` nested arrays and objects, duplicate keys, integers outside 64 signed bits, numbers outside the range of a
+    float64, and NUL in text.
 
     Returns:
         dict, list, str, int, float, bool or None. Every float is finite.
@@ -67,11 +68,11 @@ def loads(payload: bytes, *, depth: int = 10) -> object:
     except RecursionError:
         raise too_deep(depth) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise StrictJsonError("payload_unreadable", f"no JSON: {error}") from error
+        raise StrictJsonError("payload_unreadable", f"not JSON: {error}") from error
     objects = payload.count(b"{")
     if objects + payload.count(b"[") > depth and nests_deeper(payload, depth):
         raise too_deep(depth)
-    # find, for `in` first tries to take the bytes for an integer and costs twice as much
+    # find, because `in` first tries the bytes as an integer and costs twice as much
     if (
         payload.find(b"\\") >= 0
         or not keys_are_written_once(payload, _count_keys(value, objects))
@@ -82,10 +83,10 @@ def loads(payload: bytes, *, depth: int = 10) -> object:
 
 
 def dumps(value: object) -> bytes:
-    """Writes compact JSON, keys in the order they have.
+    """Writes compact JSON, keys in their order.
 
-    Raises ``TypeError`` for what JSON has no form for. Non-finite floats become null: no document of ours holds one
-    on purpose, and an answer with a gap is better than no answer.
+    Raises ``TypeError`` for a value that JSON cannot represent. Non-finite floats become null: our documents never
+    contain one on purpose, and an answer with a gap is better than no answer.
     """
     return _encode(value)
 
@@ -96,7 +97,7 @@ def too_deep(depth: int) -> StrictJsonError:
 
 
 def has_long_number(payload: bytes) -> bool:
-    """Whether some number has so many digits in a row that it might not fit 64 bits."""
+    """Whether some number has enough digits in a row that it might not fit 64 bits."""
     return payload.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) >= 0
 
 
@@ -114,8 +115,8 @@ def keys_are_written_once(payload: bytes, keys: int) -> bool:
 def nests_deeper(payload: bytes, depth: int) -> bool:
     """Whether a well-formed document has more than ``depth`` levels; linear, without recursion.
 
-    Brackets alone are kept and the innermost pairs removed level by level. Brackets inside text do not pair up: only
-    then is text cut out first.
+    It keeps only the brackets and removes the innermost pairs level by level. Where brackets do not pair up because
+    text contains some, text is removed first.
     """
     return _levels_left(payload, depth) and _levels_left(_TEXT.sub(b"", payload), depth)
 
@@ -125,7 +126,7 @@ def _levels_left(payload: bytes, depth: int) -> bool:
     for _ in range(depth):
         if not brackets:
             return False
-        # Side by side both pairs of one level go; what was around them waits for the next round.
+        # Adjacent pairs of one level go together; what was around them waits for the next round.
         brackets = brackets.replace(b"{}", b"\0").replace(b"[]", b"\0").replace(b"\0", b"")
     return bool(brackets)
 
@@ -143,7 +144,7 @@ def _count_keys(value: object, objects: int) -> int:
         return 0
     keys = 0
     containers = [value]
-    for node in containers:  # grows while it is walked
+    for node in containers:  # grows during the loop
         if type(node) is dict:
             keys += len(node)
             containers.extend([child for child in node.values() if type(child) is dict or type(child) is list])
@@ -158,9 +159,9 @@ def _read_slowly(payload: bytes, value: object) -> object:
         json.loads(payload, object_pairs_hook=_unique)
     except ValueError as error:
         if isinstance(error, _DuplicateKeyError):
-            raise StrictJsonError("payload_unreadable", f"key {error.key!r} stands twice in one object") from None
-        # The two parsers disagree on something: refusing is the safe side.
-        raise StrictJsonError("payload_unreadable", f"no JSON: {error}") from error
+            raise StrictJsonError("payload_unreadable", f"key {error.key!r} occurs twice in one object") from None
+        # The two parsers disagree: refusing is safe.
+        raise StrictJsonError("payload_unreadable", f"not JSON: {error}") from error
     check_values([value])
     return value
 
@@ -168,7 +169,7 @@ def _read_slowly(payload: bytes, value: object) -> object:
 def check_values(roots: list[object]) -> None:
     """Raises :class:`StrictJsonError` for an integer outside 64 bits or NUL in text, at any level below ``roots``."""
     nodes = roots
-    for node in nodes:  # grows while it is walked
+    for node in nodes:  # grows during the loop
         kind = type(node)
         if kind is str:
             if "\0" in node:  # type: ignore[operator]  # it is str, see kind
@@ -190,7 +191,7 @@ class _DuplicateKeyError(ValueError):
 
 
 def _unique(pairs: Iterable[tuple[str, object]]) -> None:
-    """Refuses duplicates and keeps nothing: the values come from the fast parser."""
+    """Refuses duplicate keys and returns nothing: the values come from the fast parser."""
     seen = set()
     for key, _ in pairs:
         if key in seen:

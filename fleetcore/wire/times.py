@@ -1,7 +1,7 @@
-"""Times as devices and operators write them, to integer milliseconds since the epoch and back.
+"""Converts times of devices and operators to integer milliseconds since the epoch and back.
 
 wire.md §3 *Time*: integers are milliseconds, text is RFC 3339 with an offset. A time that looks like seconds or
-nanoseconds is refused, never guessed at. How far in the future a time may lie is not judged here: that needs a clock.
+nanoseconds is refused, never guessed. The limit on future times is not checked here: that needs a clock.
 """
 
 import re
@@ -11,9 +11,9 @@ from functools import lru_cache
 from fleetcore.errors import Refused
 from fleetcore.model.days import DAY_MS
 
-#: Below lie seconds until the year 5138 (wire.md §3); as milliseconds it is 1973-03-03.
+#: Smaller numbers are seconds until the year 5138 (wire.md §3); as milliseconds it is 1973-03-03.
 EARLIEST_MS = 10**11
-#: Above lie microseconds and nanoseconds; as milliseconds it is 2096-10-02.
+#: Larger numbers are microseconds and nanoseconds; as milliseconds it is 2096-10-02.
 LATEST_MS = 4 * 10**12
 #: A device without a clock buffers at most this long; a larger ``age_ms`` is a mistake of unit.
 MAX_AGE_DAYS = 366
@@ -24,19 +24,19 @@ _RFC3339 = re.compile(
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-#: What RFC 3339 can write: years have four digits, and Python's start with 1.
+#: The range of RFC 3339: years have four digits, and Python's start with 1.
 _FIRST_MS = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _LAST_MS = (datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 
 class Ms(int):
-    """A time: an integer of ms since the epoch, which prints as RFC 3339 and is sent so."""
+    """A time: an integer of ms since the epoch, which is printed and sent as RFC 3339."""
 
     __slots__ = ()
 
     @property
     def datetime(self) -> datetime:
-        """The same time, in UTC; one that lies beyond what a datetime can be is the last or the first of them."""
+        """The same time, in UTC; a time outside the range of datetime gives the first or the last one."""
         return _EPOCH + min(max(self, _FIRST_MS), _LAST_MS) * _MILLISECOND
 
     def __str__(self) -> str:
@@ -47,7 +47,7 @@ class Ms(int):
 
 
 class TimeFault(ValueError):
-    """A value is not a time. It is a ValueError, so that msgspec names its place; code and remedy are the refusal's."""
+    """A value is not a time. A ValueError, so that msgspec adds its place; it has the refusal's code and remedy."""
 
     def __init__(self, message: str, *, code: str, remedy: str = "") -> None:
         super().__init__(message)
@@ -85,8 +85,8 @@ def parse_time(value: object) -> int:
 def format_time(ms: int) -> str:
     """Writes RFC 3339 in UTC with three fraction digits and ``Z``: ``2026-01-31T12:00:00.250Z``.
 
-    What lies outside the years 1 to 9999 is written as the nearest time within. No accepted time lies there, but an
-    answer about a thousand devices does not fail over one stored number.
+    A time outside the years 1 to 9999 is written as the nearest one inside. No accepted time lies there, but one stored
+    number must not fail an answer about a thousand devices.
     """
     second, fraction = divmod(min(max(ms, _FIRST_MS), _LAST_MS), 1000)
     return f"{_format_second(second)}.{fraction:03d}Z"
@@ -94,7 +94,7 @@ def format_time(ms: int) -> str:
 
 @lru_cache(maxsize=64)
 def _format_second(second: int) -> str:
-    # What is written in a row is mostly of a few seconds: now, and the times at which it ends.
+    # Times that are written together mostly share a few seconds: now, and some expiries.
     return (_EPOCH + timedelta(seconds=second)).isoformat()[:-6]
 
 
@@ -137,7 +137,7 @@ def _parse_text(text: str) -> int:
 
 
 def time_or_code(value: object) -> int | str:
-    """As :func:`parse_time`, with the refusal's code as a value: on the data path a bad time is an outcome."""
+    """As :func:`parse_time`, with the refusal's code as a value: on the data path an invalid time is an outcome."""
     try:
         return parse_time(value)
     except Refused as error:

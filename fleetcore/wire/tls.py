@@ -1,12 +1,12 @@
-"""TLS contexts of the device wire, made in one place so that every listener and every client has the same rules.
+"""TLS contexts for devices, made in one place so that every listener and every client has the same rules.
 
-TLS 1.2 or newer; a peer is trusted through the fleet's own CAs alone; and a listener hands out no session tickets,
-because a device that resumes is not asked for its certificate again. What a certificate must look like beyond its
-chain, and whether it is revoked, is checked by the fleet after the handshake.
+TLS 1.2 or newer; only the fleet's own CAs are trusted; and a listener issues no session tickets, because a device that
+resumes is not asked for its certificate again. The fleet checks the certificate beyond its chain, and its revocation,
+after the handshake.
 
-TLS 1.2 has a second way to resume, by session id, from a cache that Python gives no means to turn off; a session stays
-in it while its connection is open and after a clean end. Such a session keeps the peer's certificate, so the check
-after the handshake, on every connection, sees a revoked or expired one all the same.
+TLS 1.2 has a second way to resume, by session id, from a cache that Python cannot disable; a session stays in it while
+its connection is open and after a clean end. Such a session keeps the peer's certificate, so the check after the
+handshake, on every connection, still finds a revoked or expired one.
 """
 
 import os
@@ -15,12 +15,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-#: X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h), which Python has no name for.
+#: X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h), for which Python has no name.
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
 
 
 class ClosingSocket(ssl.SSLSocket):
-    """Closes itself where the handshake fails, as a context's ``sslsocket_class``: some libraries forget it then."""
+    """A context's ``sslsocket_class`` that closes the socket when the handshake fails, which some libraries forget."""
 
     def do_handshake(self, block: bool = False) -> None:
         try:
@@ -33,7 +33,7 @@ class ClosingSocket(ssl.SSLSocket):
 def client_context(
     *, ca: bytes | None, certificate: bytes | None = None, key: bytes | None = None, password: str | None = None
 ) -> ssl.SSLContext:
-    """A client's context that trusts only ``ca`` and shows ``certificate`` where there is one.
+    """A client's context that trusts only ``ca`` and presents ``certificate`` where there is one.
 
     Args:
         ca: CA certificates, PEM. None trusts no server: the handshake fails, and never falls back to the system's CAs.
@@ -41,7 +41,7 @@ def client_context(
         key: the private key, PEM.
         password: of an encrypted key.
 
-    The server's name is checked. Raises ``ssl.SSLError`` for PEM that cannot be read or a key of another certificate.
+    It checks the server's name. Raises ``ssl.SSLError`` for PEM that cannot be read or a key of another certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -62,16 +62,16 @@ def server_context(
     refused: Callable[[str], None] | None = None,
     password: str | None = None,
 ) -> ssl.SSLContext:
-    """A listener's context: a client certificate is asked for, not demanded, and verified where one is shown.
+    """A listener's context: a client certificate is requested, not required, and verified where presented.
 
     Args:
         certificate: path of the chain, PEM, leaf first.
         key: path of the private key, PEM.
-        ca: the CA certificates that clients may chain to, PEM; issuing CAs belong in it, as many devices show the
-            leaf alone.
+        ca: the CA certificates that clients may chain to, PEM; it must contain issuing CAs, as many devices send only
+            the leaf.
         client_certificates: False asks for none.
-        enrolling: a chain may end at an issuing CA, and dates are left to who looks at the certificate afterwards.
-        refused: called with the reason where a client's certificate ends the handshake; asyncio shows nothing of it.
+        enrolling: a chain may end at an issuing CA, and the later check of the certificate covers the dates.
+        refused: called with the reason where a client's certificate ends the handshake, which asyncio does not report.
         password: of an encrypted key.
 
     No ALPN is set: a listener that speaks several protocols sets its own. Raises ``OSError`` or ``ssl.SSLError``.
@@ -106,12 +106,12 @@ def _watched(refused: Callable[[str], None]) -> type[ssl.SSLObject]:
 
 
 def _no_password() -> bytes:
-    # Without a callback OpenSSL asks on the terminal for an encrypted key's passphrase, and a server hangs there.
+    # Without a callback OpenSSL asks on the terminal for an encrypted key's passphrase, which would hang a server.
     return b""
 
 
 def load_identity(context: ssl.SSLContext, certificate: bytes, key: bytes, *, password: str | None = None) -> None:
-    """Loads a chain and its key from memory. ``ssl`` reads files only: one of mode 0600 lives for this call."""
+    """Loads a chain and its key from memory. ``ssl`` reads only files: a file of mode 0600 exists during this call."""
     handle, name = tempfile.mkstemp(prefix="fleetcore-", suffix=".pem")  # mode 0600 by its promise
     try:
         with os.fdopen(handle, "wb") as file:

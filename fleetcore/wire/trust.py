@@ -1,10 +1,10 @@
-"""Whom a device believes about firmware: ``fleetcore.trust/1``, and how one version of it follows another.
+"""Firmware trust roots, ``fleetcore.trust/1``: the keys that a device trusts, and how versions follow each other.
 
-A trust root names keys and what each may sign: the next trust root (``root``), firmware of any model (``firmware``),
-or firmware of one model (``models``; that model then accepts no other keys). It travels in a DSSE envelope. A new
-version is believed when it is the next one and a threshold of the old root keys *and* of its own have signed it, as in
-TUF (The Update Framework, §5.3): so who holds the old keys hands over, and who gets the new ones shows that they have
-them. The very first version is believed because it came with the device.
+A trust root names keys and what each may sign: the next trust root (``root``), firmware of any model (``firmware``), or
+firmware of one model (``models``; that model then accepts no other keys). It is sent in a DSSE envelope. A new version
+is trusted when it is the next one and a threshold of the old root keys *and* of its own has signed it, as in TUF (The
+Update Framework, §5.3): the old holders hand over, and the new ones prove that they have their keys. The first version
+is trusted because it came with the device.
 """
 
 import base64
@@ -26,14 +26,14 @@ from fleetcore.wire.times import format_time
 TRUST_TYPE = "application/vnd.fleetcore.trust+json"
 FORMAT = "fleetcore.trust/1"
 TRUST_BYTES = 64 * 1024
-#: Old and new signatures stand in one envelope, of which 16 are looked at.
+#: One envelope holds old and new signatures, and at most 16 are examined.
 MAX_SIGNERS = dsse.MAX_SIGNATURES // 2
 _MAX_KEYS, _MAX_MODELS = 64, 200
 
 
 @frozen(kw_only=True)
 class Role:
-    """Keys by their ids, and how many of them have to sign."""
+    """Keys by their ids, and the number of them that must sign."""
 
     keys: frozenset[str]
     threshold: int = 1
@@ -52,11 +52,11 @@ class FirmwareRoot:
     """One version of a trust root.
 
     Attributes:
-        expires: ms since the epoch; after it nothing new is believed by it.
+        expires: ms since the epoch; after it, it verifies nothing new.
         keys: raw Ed25519 public keys by :func:`~fleetcore.wire.dsse.key_id`.
-        root: who signs the next version.
+        root: the keys that sign the next version.
         firmware: the keys that sign manifests for models without keys of their own, or None.
-        models: who signs manifests for one model, instead of ``firmware``.
+        models: the keys that sign manifests for one model, instead of ``firmware``.
     """
 
     version: int
@@ -71,7 +71,7 @@ class FirmwareRoot:
         return self.firmware if model is None else self.models.get(model, self.firmware)
 
     def public(self, ids: Iterable[str] | None = None) -> list[Ed25519PublicKey]:
-        """Keys to verify with: those of some ids, or all."""
+        """The public keys for verification: those of some ids, or all."""
         wanted = self.keys if ids is None else ids
         return [Ed25519PublicKey.from_public_bytes(self.keys[item]) for item in wanted if item in self.keys]
 
@@ -86,7 +86,7 @@ class FirmwareRoot:
 
 
 def read_trust(payload: bytes) -> FirmwareRoot:
-    """Reads the document alone; who signed it is another question. Raises Refused, whatever the bytes."""
+    """Decodes only the document, without its signatures. Raises Refused for any invalid bytes."""
     members = Members.of(payload, "The trust root", limit_bytes=TRUST_BYTES, form=FORMAT)
     version, expires = members.integer("version", 1, 1_000_000), members.time("expires")
     listed = members.inner("keys")
@@ -105,7 +105,7 @@ def read_trust(payload: bytes) -> FirmwareRoot:
     if len(models) > _MAX_MODELS:
         raise members.wrong("models", f"at most {_MAX_MODELS}")
     if firmware is None and not models:
-        raise Refused("The trust root names no key for firmware", remedy="Name keys in firmware or in models")
+        raise Refused("The trust root has no key for firmware", remedy="Name keys in firmware or in models")
     return FirmwareRoot(version=version, expires=expires, keys=keys, root=root, firmware=firmware, models=models)
 
 
@@ -115,7 +115,7 @@ def _key(name: str, listed: Members) -> bytes:
         raw = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
     except (binascii.Error, ValueError):
         raw = b""
-    # One key under two names would count twice toward a threshold.
+    # One key under two ids would count twice toward a threshold.
     if len(raw) != 32 or dsse.key_id(Ed25519PublicKey.from_public_bytes(raw)) != name:
         raise listed.wrong(name[:64], "an Ed25519 key, 32 bytes in base64, under its own key id")
     return raw
@@ -151,12 +151,12 @@ def write_trust(trust: FirmwareRoot) -> bytes:
 
 
 def raw_key(key: Ed25519PublicKey) -> bytes:
-    """The 32 bytes that stand in a trust root."""
+    """The 32 bytes of a key in a trust root."""
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def signers(envelope: object, trust: FirmwareRoot, role: Role, what: str) -> frozenset[str]:
-    """Who of a role has signed; raises Refused with ``signature_invalid`` below its threshold."""
+    """The keys of a role that have signed; raises Refused with ``signature_invalid`` below its threshold."""
     try:
         found = dsse.verify(envelope, TRUST_TYPE, trust.public(role.keys)).signers
     except NotAuthenticated:
@@ -171,7 +171,7 @@ def signers(envelope: object, trust: FirmwareRoot, role: Role, what: str) -> fro
 
 
 def first_trust(envelope: object) -> FirmwareRoot:
-    """A trust root that is believed because of where it comes from; its own threshold has signed it."""
+    """A trust root that is trusted because of its source; its own threshold has signed it."""
     trust = read_trust(dsse.opened(envelope, TRUST_TYPE))
     signers(envelope, trust, trust.root, f"version {trust.version}")
     return trust
@@ -189,13 +189,13 @@ def follow(old: FirmwareRoot, envelope: object) -> FirmwareRoot:
         raise Refused(
             f"After version {old.version} comes {old.version + 1}, not {new.version}",
             code="trust_invalid",
-            remedy="Give every version in its order, none left out",
+            remedy="Give every version in order, without gaps",
         )
     return new
 
 
 def follow_all(trust: FirmwareRoot, chain: Sequence[object]) -> FirmwareRoot:
-    """Follows a chain step by step; versions that are there already are passed over."""
+    """Follows a chain step by step; versions that are stored already are skipped."""
     for envelope in chain:
         if read_trust(dsse.opened(envelope, TRUST_TYPE)).version > trust.version:
             trust = follow(trust, envelope)

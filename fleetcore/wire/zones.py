@@ -1,4 +1,4 @@
-"""Time zones by their IANA names, and the spans of time in which one keeps its offset from UTC."""
+"""Time zones by their IANA names, and the spans in which a zone keeps its offset from UTC."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -11,13 +11,13 @@ from fleetcore.errors import Refused
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_S = 86_400
-#: Days whose transitions are looked for, and kept, together.
+#: The number of days whose transitions are computed, and cached, together.
 _BLOCK_S = 512 * _DAY_S
 
 
 @frozen
 class Span:
-    """From ``begin`` until before ``end`` local time is UTC and ``offset``; all in ms."""
+    """From ``begin`` until before ``end`` local time is UTC plus ``offset``; all in ms."""
 
     begin: int
     end: int
@@ -25,7 +25,7 @@ class Span:
 
 
 def zone_of(name: str) -> tzinfo:
-    """A time zone by its IANA name; raises Refused for a name that the system's time zones do not have."""
+    """A time zone by its IANA name; raises Refused for a name that the system does not have."""
     try:
         return UTC if name == "UTC" else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -34,7 +34,7 @@ def zone_of(name: str) -> tzinfo:
 
 
 def spans(zone: tzinfo, start: int, end: int) -> Iterator[Span]:
-    """The spans of constant offset that together are ``start <= time < end`` (ms)."""
+    """The spans of constant offset that together cover ``start <= time < end`` (ms)."""
     begin, offset = start, _offset(zone, start // 1000)
     for block in range(start // 1000 // _BLOCK_S, (end - 1) // 1000 // _BLOCK_S + 1):
         for at, after in _transitions(zone, block):
@@ -48,7 +48,7 @@ def spans(zone: tzinfo, start: int, end: int) -> Iterator[Span]:
 
 @lru_cache(maxsize=1024)
 def _transitions(zone: tzinfo, block: int) -> tuple[tuple[int, int], ...]:
-    """The seconds of a block at which another offset begins, with that offset. No zone changes twice within a day."""
+    """The seconds in a block at which the offset changes, with the new offset. No zone changes twice within a day."""
     found = []
     last = block * _BLOCK_S - _DAY_S
     before = _offset(zone, last)
@@ -65,7 +65,7 @@ def _transitions(zone: tzinfo, block: int) -> tuple[tuple[int, int], ...]:
 
 
 def _offset(zone: tzinfo, second: int) -> int:
-    """Seconds that local time is ahead of UTC."""
+    """The offset of local time from UTC, in seconds."""
     offset = (_EPOCH + timedelta(seconds=second)).astimezone(zone).utcoffset()
     assert offset is not None
     return round(offset.total_seconds())

@@ -1,7 +1,7 @@
-"""One operator's conversation: its subscriptions, followed in one pass over the feed, and what is to be told of them.
+"""One operator's conversation: its subscriptions, fed in one pass over the feed, and the frames to send for them.
 
-The feed is followed at its own pace, whatever the reader does: state is coalesced, events and readings are dropped
-and counted. A reader that comes back subscribes ``after`` the last position that it was told.
+The pass does not wait for the reader: state is coalesced, excess events and readings are dropped and counted. A reader
+that reconnects subscribes ``after`` the last position that it received.
 """
 
 import asyncio
@@ -19,26 +19,26 @@ from fleetcore.calls.live.subscription import LiveLimits, Subscription
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.interfaces.waits import end_tasks, first_of
 
-#: Commits that are read at a time.
+#: How many commits are read at a time.
 _PAGE = 100
-#: How long a wait for the feed may last; then it is asked again.
+#: The longest single wait for the feed; then it is asked again.
 _WAIT_S = 60.0
-#: Connectivity that changes by the passing of time is told this late at most.
+#: The delay of connectivity changes that are due to the passing of time.
 _COMPARE_S = 30.0
-#: Answers to frames of the reader that wait to be told; where there are more, its next frame is not looked at.
+#: How many answers to the reader's frames may wait to be sent; with more, its next frame is not processed.
 _ANSWERS = 64
-#: A reader without news is told its position at most this often.
+#: The interval at which a reader without news gets its position.
 _AT_S = 5.0
 
 
 class Conversation:
-    """See the module. :meth:`follow` runs beside the reader of :meth:`told`, in one event loop.
+    """One conversation. :meth:`follow` runs concurrently with the reader of :meth:`told`, in one event loop.
 
     Attributes:
-        position: what the feed holds up to here has been looked at, for all subscriptions that are not behind.
+        position: the feed is processed up to here, for all subscriptions that are not behind.
 
     Raises:
-        NotAuthenticated, NotAuthorised: by all methods, once the caller may follow the fleet no more.
+        NotAuthenticated, NotAuthorised: by all methods, once the caller may no longer follow the fleet.
     """
 
     _KINDS: ClassVar[dict[str, type[Subscription]]] = {"state": State, "events": Events, "readings": Readings}
@@ -50,17 +50,17 @@ class Conversation:
         self._subscriptions: dict[str, Subscription] = {}
         self.position = 0
         self._said: deque[Frame] = deque()
-        #: Set while few enough answers wait for the next frame of the reader to be looked at.
+        #: Set while few enough answers wait that the reader's next frame may be processed.
         self._heard = asyncio.Event()
         self._heard.set()
-        #: Set where there may be something to tell, and where a subscription is behind the rest.
+        #: Set when there may be something to send, and when a subscription is behind the others.
         self._news, self._behind = asyncio.Event(), asyncio.Event()
         self._at, self._at_s = 0, 0.0
-        #: The rights by which all that waits was judged, and what keeps that from changing meanwhile.
+        #: The rights that decided about all that waits, and the lock that keeps them constant meanwhile.
         self._judged, self._judging = caller.rights, asyncio.Lock()
 
     async def begin(self) -> None:
-        """To be called once, before all else."""
+        """Call this once, before all else."""
         await self._check()
         self.position = self._at = await self._storage.position()
         limits = {"subscriptions": self._limits.subscriptions, "waiting": self._limits.waiting}
@@ -69,7 +69,7 @@ class Conversation:
     # -- the reader's side ----------------------------------------------------------------------------------------
 
     async def take(self, payload: bytes) -> None:
-        """A frame of the reader; what is wrong with it is told. Waits for a reader that asks and does not read."""
+        """Handles a frame of the reader; its errors are sent back. Waits for a reader that only sends."""
         await self._heard.wait()
         try:
             asked = frames.read(payload)
@@ -88,7 +88,7 @@ class Conversation:
 
     async def _subscribe(self, asked: Subscribe) -> None:
         if asked.id in self._subscriptions:
-            raise Conflict(f"There is a subscription {asked.id!r}", remedy="Unsubscribe first, or take another id")
+            raise Conflict(f"There is a subscription {asked.id!r}", remedy="Unsubscribe first, or use another id")
         if len(self._subscriptions) >= self._limits.subscriptions:
             raise Refused(
                 f"A conversation has at most {self._limits.subscriptions} subscriptions",
@@ -100,14 +100,14 @@ class Conversation:
             )
         newest = await self._storage.position()
         if asked.after is not None and asked.after > newest:
-            raise NotFound(f"The fleet has not been at position {asked.after}", oldest=newest + 1)
+            raise NotFound(f"The fleet has not reached position {asked.after}", oldest=newest + 1)
         position = self.position if asked.after is None else asked.after
         self._subscriptions[asked.id] = self._KINDS[asked.to](self._caller, asked, position, self._limits)
         self._news.set()
         self._behind.set()
 
     async def told(self) -> AsyncIterator[Frame]:
-        """What is to be told, for ever. A frame is made when it is asked for, by the rights of that moment."""
+        """The frames to send, without end. A frame is made when it is asked for, by the rights at that moment."""
         while True:
             self._news.clear()
             await self._check()
@@ -128,7 +128,7 @@ class Conversation:
             await self._news.wait()
 
     async def _of(self, subscription: Subscription) -> Frame | None:
-        """The next frame of a subscription; it ends with one that says why where it cannot go on."""
+        """The next frame of a subscription; a subscription that cannot continue ends with a frame that says why."""
         if not subscription.waits or self._subscriptions.get(subscription.id) is not subscription:
             return None
         try:
@@ -139,7 +139,7 @@ class Conversation:
             return frames.ended(subscription.id, error)
 
     def _progress(self) -> Frame | None:
-        """Where a reader that has been told everything stands."""
+        """The position of a reader that has received everything."""
         position = min((each.position for each in self._subscriptions.values()), default=self.position)
         now_s = self._clock.monotonic_s()
         if position <= self._at or now_s - self._at_s < _AT_S:
@@ -156,7 +156,7 @@ class Conversation:
     # -- the feed's side ------------------------------------------------------------------------------------------
 
     async def follow(self) -> None:
-        """Follows the feed for ever."""
+        """Follows the feed without end."""
         unfollow = self._caller.fleet.presence.on_change(self._present)
         comparing = asyncio.create_task(self._compare(), name="presence of a live stream")
         try:
@@ -170,7 +170,7 @@ class Conversation:
             await end_tasks(comparing)
 
     async def _step(self) -> bool:
-        """Reads on, for all that stand at one place, and for each that is behind; whether there was anything."""
+        """Reads on, for all subscriptions at one position, and for each that is behind; whether there was anything."""
         if not self._subscriptions:
             self.position = await self._storage.position()
             return False
@@ -187,7 +187,7 @@ class Conversation:
         return moved or self.position > before
 
     async def _read(self, subscriptions: Sequence[Subscription], position: int, to: int | None) -> int:
-        """Shows some subscriptions a page of the feed after their position; returns the new one."""
+        """Passes a page of the feed to some subscriptions after their position; returns the new one."""
         try:
             entries = await self._storage.feed(position, _PAGE)
         except NotFound as error:
@@ -230,7 +230,7 @@ class Conversation:
     # -- rights ---------------------------------------------------------------------------------------------------
 
     async def _check(self) -> None:
-        """Asks for the rights again; where they are others, what waits is judged by them."""
+        """Updates the rights; if they differ, everything that waits is checked against them."""
         rights = await rights_to_follow(self._caller, "the live stream")
         if rights is self._judged:
             return

@@ -1,6 +1,6 @@
-"""Subscriptions to what happens: events, and readings. What a slow reader does not keep up with is dropped and counted.
+"""Subscriptions to events and readings. What a slow reader misses is dropped and counted.
 
-Events are told each; of readings a slow reader gets the newest of every series.
+Every event is sent; of readings a slow reader gets the newest of every series.
 """
 
 from collections import deque
@@ -17,7 +17,7 @@ from fleetcore.model.events import device_of
 from fleetcore.model.store import Event, FeedEntry
 from fleetcore.model.telemetry import Series, shown
 
-#: Readings of one frame.
+#: The most readings of one frame.
 _READINGS = 500
 
 
@@ -123,7 +123,7 @@ class Readings(Subscription):
         return await self._selection.holds(series.device)
 
     def _thin(self) -> None:
-        """Of each series the newest stays; of more series than may wait, those that came last."""
+        """The newest of each series stays; with more series than may wait, the latest to arrive stay."""
         newest: dict[int, _Reading] = {}
         for reading in self._waiting:
             kept = newest.get(reading.series.index)
@@ -137,12 +137,13 @@ class Readings(Subscription):
     async def take(self) -> Frame | None:
         if self._dropped:
             count, self._dropped = self._dropped, 0
-            # Without a position: what stays is not told yet, and a reader that resumed from there would miss it.
+            # Without a position: the remaining ones are not sent yet, and a reader that resumed from there would miss
+            # them.
             return self.frame("dropped", count=count)
         if not self._waiting:
             return None
         told = [_shown(self._waiting.popleft()) for _ in range(min(_READINGS, len(self._waiting)))]
-        # Of a page of the feed that is told in pieces the last piece alone says that it is complete.
+        # If a page of the feed is sent in pieces, only the last piece marks it as complete.
         return self.frame("readings", readings=told, **({} if self._waiting else {"position": self.position}))
 
     async def judge_again(self) -> None:

@@ -1,4 +1,4 @@
-"""Frames of the live stream: what an operator sends, with its bounds, and what it is told."""
+"""Frames of the live stream: what an operator sends, with its bounds, and what the server sends."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from fleetcore.errors import FleetError, Refused
 from fleetcore.wire.decode import Fault, fault_of
 from fleetcore.wire.strict_json import StrictJsonError, loads
 
-#: Parts of a device that a subscription to state may ask for.
+#: The parts of a device that a subscription to state may select.
 Part = Literal[
     "name", "type", "model", "tags", "lifecycle", "capabilities", "gateway", "home", "attributes", "location",
     "groups", "desired", "reported", "firmware", "power", "connectivity", "last_seen", "latest",
@@ -23,16 +23,16 @@ _Metric = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="subscribe", forbid_unknown_fields=True):
-    """Begins a subscription.
+    """Starts a subscription.
 
     Attributes:
         id: chosen by the reader; every frame of the subscription has it.
-        to: what is followed.
-        where: of devices that a query selects only.
-        parts: of ``state``: what of a device is told.
-        types: of ``events``: of types that begin so only.
-        metrics: of ``readings``: of these metrics only.
-        after: begin after this position.
+        to: what to follow.
+        where: a query that selects devices.
+        parts: of ``state``: the parts of a device to send.
+        types: of ``events``: the beginnings of the types to send.
+        metrics: of ``readings``: the metrics to send.
+        after: start after this position.
     """
 
     id: _Id
@@ -52,12 +52,12 @@ class Unsubscribe(
     id: _Id
 
 
-#: Members of a subscription → what it follows where it may have them.
+#: Members of a subscription → the kinds that may have them.
 _BELONGS = {"parts": "state", "types": "events", "metrics": "readings"}
 
 
 def read(payload: bytes) -> Subscribe | Unsubscribe:
-    """One frame of an operator. Raises Refused, with a pointer to what is wrong."""
+    """Decodes one frame of an operator. Raises Refused, with a pointer to the fault."""
     try:
         plain = loads(payload, depth=JSON_DEPTH)
     except StrictJsonError as error:
@@ -74,7 +74,7 @@ def read(payload: bytes) -> Subscribe | Unsubscribe:
 
 
 def id_of(payload: bytes) -> str | None:
-    """The subscription that a frame which could not be read names, as far as that can be told."""
+    """The subscription id of a frame that cannot be decoded, as far as it can be found."""
     try:
         return msgspec.json.decode(payload, type=_Named).id
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -86,10 +86,10 @@ class _Named(msgspec.Struct):
 
 
 def refused(id: str | None, error: FleetError) -> Frame:
-    """A frame is refused and changes nothing; ``id`` is the subscription that it names, if it does."""
+    """A frame was refused and changed nothing; ``id`` is the subscription that it names, if any."""
     return {"op": "error", **({} if id is None else {"id": id}), "error": error}
 
 
 def ended(id: str, error: FleetError) -> Frame:
-    """A subscription cannot go on and does not exist any more."""
+    """A subscription cannot continue and has ended."""
     return {"op": "ended", "id": id, "error": error}

@@ -1,6 +1,6 @@
-"""Subscriptions to state: the selected devices as they are, then each again as it changes.
+"""Subscriptions to state: the selected devices in their current state, then each device again as it changes.
 
-Of a device that changes faster than the reader reads only its newest state is told, and nothing of that is dropped.
+If a device changes faster than the reader reads, only its newest state is sent; no such state is dropped.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from fleetcore.model.events import changed_parts, device_of
 from fleetcore.model.store import FeedEntry
 from fleetcore.query.evaluate import matches
 
-#: Devices that are looked at in one go.
+#: How many devices are examined at once.
 _AT_ONCE = 100
-#: Devices whose presence is compared before others get their turn.
+#: How many devices have their presence compared before other tasks run.
 _COMPARED = 1000
 _DEFAULT = ("lifecycle", "connectivity", "last_seen", "location", "latest")
 
@@ -32,20 +32,20 @@ class State(Subscription):
         self._timed = bool(TIMED & set(self._wanted))
         if asked.after is not None and self._timed:
             raise Refused(
-                "connectivity and last_seen have no position to go on from",
-                remedy="Leave out `after`: the state of all selected devices comes first then",
+                "connectivity and last_seen do not have a position to continue from",
+                remedy="Leave out `after`: the state of all selected devices then comes first",
                 pointer="/after",
             )
         self._selection = Selection(caller, self._where)
         self._changed: dict[str, None] = {}
-        #: Devices that the reader holds, with the connectivity that it was told.
+        #: The devices that the reader holds, with the connectivity that it received.
         self._told: dict[str, str] = {}
-        #: Of those, the ones that the present pass over the fleet has not met yet.
+        #: Those of them that the current pass over the fleet has not reached yet.
         self._unmet: set[str] = set()
-        #: A reader that goes on after a position holds devices that are not known here.
+        #: A reader that continues from a position holds devices that are not known here.
         self._resumed = asked.after is not None
         self._listing, self._after = not self._resumed, ""
-        #: Frames that are made and not told yet.
+        #: Frames that are made and not sent yet.
         self._made: deque[Frame] = deque()
         self._begun_at = position
 
@@ -75,12 +75,12 @@ class State(Subscription):
         self._changed.update((catalog.series(text.series).device, None) for text in entry.texts)
 
     def present(self, device: str) -> None:
-        """The presence of a device has changed."""
+        """A device's presence has changed."""
         if self._timed and device in self._told:
             self._changed[device] = None
 
     async def compare(self) -> None:
-        """Finds the devices whose connectivity the passing of time has changed."""
+        """Finds the devices whose connectivity has changed with the passing of time."""
         if not self._timed:
             return
         board = self._caller.fleet.presence
@@ -102,7 +102,7 @@ class State(Subscription):
         return self._made.popleft() if self._made else None
 
     async def _list(self) -> Sequence[Frame]:
-        """A page of all selected devices; after the last one, what the reader holds and is not selected any more."""
+        """A page of all selected devices; after the last one, devices held by the reader but no longer selected."""
         search = self._caller.fleet.search
         page = await search.page(self._selection.clause, after=self._after or None, limit=_AT_ONCE)
         frames = [*await self._look_at(page.ids)]
@@ -110,7 +110,7 @@ class State(Subscription):
             raise Refused(
                 f"More than {self._limits.selected} devices are selected",
                 code="limit_exceeded",
-                remedy="Narrow the query, or subscribe to parts of the fleet one by one",
+                remedy="Narrow the query, or divide the fleet into several subscriptions",
                 limit=self._limits.selected,
                 unit="devices",
                 scope="subscription",

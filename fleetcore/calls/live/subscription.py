@@ -1,4 +1,4 @@
-"""What the kinds of subscriptions have in common: a place in the feed, and a bounded amount that waits to be told."""
+"""The common part of all kinds of subscriptions: a position in the feed, and a bounded amount that waits to be sent."""
 
 from abc import ABC, abstractmethod
 
@@ -20,7 +20,7 @@ from fleetcore.query.resolve import is_timed
 
 @frozen(kw_only=True)
 class LiveLimits:
-    """Of one conversation: ``waiting`` bounds the events, and the readings, that wait in a subscription."""
+    """The limits of one conversation: ``waiting`` bounds the events, and the readings, that wait in a subscription."""
 
     subscriptions: int = 32
     waiting: int = 1000
@@ -28,10 +28,10 @@ class LiveLimits:
 
 
 class Subscription(ABC):
-    """One of a conversation's.
+    """One subscription of a conversation.
 
     Attributes:
-        position: what the feed holds up to here has been looked at.
+        position: the feed is processed up to here.
     """
 
     def __init__(self, caller: Caller, asked: Subscribe, position: int, limits: LiveLimits) -> None:
@@ -42,29 +42,29 @@ class Subscription(ABC):
         if self._where is not None and (is_timed(self._where) or parts_of(self._where) & TIMED):
             raise Refused(
                 "The passing of time alone changes what this query selects",
-                remedy="Select by other fields; ask for the part `connectivity`, or list devices with this query",
+                remedy="Select by other fields; subscribe to the part `connectivity`, or list devices with this query",
                 pointer="/where",
             )
 
     @property
     @abstractmethod
     def waits(self) -> bool:
-        """Whether there is something to tell."""
+        """Whether there is something to send."""
 
     @abstractmethod
     async def see(self, entry: FeedEntry) -> None:
-        """A commit, in order."""
+        """Takes a commit, in order."""
 
     @abstractmethod
     async def take(self) -> Frame | None:
-        """What is to be told next, if anything. Raises Refused where the subscription cannot go on."""
+        """The next frame to send, if any. Raises Refused where the subscription cannot continue."""
 
     @abstractmethod
     async def judge_again(self) -> None:
-        """The caller's rights are others: what waits is told by the new ones."""
+        """The caller's rights have changed: what waits is sent under the new ones."""
 
     def trimmed(self, position: int) -> None:
-        """The feed up to ``position`` is not kept; it goes on from there."""
+        """The feed up to ``position`` is trimmed; the subscription continues from there."""
         self.position = position
 
     def frame(self, op: str, **members: object) -> Frame:
@@ -73,11 +73,11 @@ class Subscription(ABC):
 
 
 class Selection:
-    """The devices that a query and the caller's rights select together; verdicts are remembered until they may change.
+    """The devices that a query and the caller's rights select together; verdicts are cached until they may change.
 
     Attributes:
         clause: both as one, None where it selects every device.
-        parts: of a document that it looks at.
+        parts: the parts of a document that it reads.
     """
 
     def __init__(self, caller: Caller, where: Clause | None) -> None:
@@ -86,7 +86,7 @@ class Selection:
         self.narrow()
 
     def narrow(self) -> None:
-        """Takes the rights as they are now."""
+        """Takes the current rights."""
         search = self._caller.fleet.search
         clause = self._caller.narrowed(self._where, Permission.DEVICES_READ)
         self.clause = clause if clause is None or clause == NOTHING else search.resolved(clause)
@@ -94,14 +94,14 @@ class Selection:
         self._known.clear()
 
     def see(self, entry: FeedEntry) -> None:
-        """Forgets the verdicts that a commit may have changed."""
+        """Drops the cached verdicts that a commit may have changed."""
         for event in entry.events:
             device = device_of(event)
             if device is not None and changed_parts(event) & self.parts:
                 self._known.pop(device, None)
 
     async def holds(self, device: str) -> bool:
-        """Whether it selects a device; not one that is not registered."""
+        """Whether it selects a device; never one that is not registered."""
         if self.clause is None:
             return True
         if (known := self._known.get(device)) is None:

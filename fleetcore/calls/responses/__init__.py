@@ -1,1 +1,1 @@
-"""What calls answer, a noun a file: records that a remote client can read without the fleet's code."""
+"""The answers of calls, one noun per file: records that a remote client can read without the fleet's code."""

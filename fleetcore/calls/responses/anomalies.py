@@ -1,11 +1,11 @@
-"""What detectors found."""
+"""Anomalies found by detectors."""
 
 from fleetcore.calls.types import Ms, Response
 from fleetcore.model.kinds import Severity
 
 
 class AnomalyResponse(Response, frozen=True):
-    """A reading that a detector found abnormal, or one that did not come by ``time``: it has no ``observed``."""
+    """A reading that a detector found abnormal, or one that was missing at ``time`` and has no ``observed``."""
 
     id: str
     detector: str

@@ -4,7 +4,7 @@ from fleetcore.calls.types import Ms, Response
 
 
 class AuditRowResponse(Response, frozen=True):
-    """A row of the audit log, bound to the one before by its hash."""
+    """A row of the audit log, linked to the row before by its hash."""
 
     seq: int
     time: Ms | None
@@ -22,7 +22,7 @@ class AuditRowResponse(Response, frozen=True):
 
 
 class VerdictResponse(Response, frozen=True):
-    """Whether the audit log is as it was written; ``bad_seq`` is the first row that is not, and ``why``."""
+    """Whether the audit log is unaltered; ``bad_seq`` is the first altered row, and ``why`` the reason."""
 
     ok: bool
     rows: int

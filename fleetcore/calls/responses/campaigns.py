@@ -1,4 +1,4 @@
-"""What calls about firmware campaigns answer."""
+"""Answers of calls about firmware campaigns."""
 
 from fleetcore.calls.types import Ms, Response
 from fleetcore.model.firmware import CampaignState, ExecutionState
@@ -7,8 +7,8 @@ from fleetcore.model.firmware import CampaignState, ExecutionState
 class CampaignResponse(Response, frozen=True):
     """A campaign; ``code`` says why it waits in draft.
 
-    ``targets`` names the first 1,000 of ``total`` devices; its executions name all, and ``counts`` says how many of
-    them are in which state.
+    ``targets`` lists the first 1,000 of ``total`` devices; its executions list all, and ``counts`` is the number in
+    each state.
     """
 
     id: str
@@ -33,7 +33,7 @@ class CampaignResponse(Response, frozen=True):
 
 
 class ExecutionResponse(Response, frozen=True):
-    """One device's way through a campaign."""
+    """The state of one device in a campaign."""
 
     id: str
     campaign: str

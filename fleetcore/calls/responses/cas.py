@@ -1,4 +1,4 @@
-"""The CAs, how far a rotation is, what ends when, and which devices a renewal would ask."""
+"""The CAs, the progress of a rotation, upcoming expiries, and the devices of a renewal."""
 
 from fleetcore.calls.types import Ms, Response
 from fleetcore.model.credential import CertificateState, Phase, Refusal
@@ -8,8 +8,8 @@ class CaResponse(Response, frozen=True):
     """A CA.
 
     ``kind`` is ``root``, ``issuing`` or ``cross``; ``state`` is ``signs``, ``trusted``, or ``former`` where only its
-    revocation list is still made; ``key`` is ``here``, ``offline``, or ``none`` for a cross certificate. From ``due``
-    on another CA should follow it. ``certificates`` counts the living ones that it issued to devices.
+    revocation list is still made; ``key`` is ``here``, ``offline``, or ``none`` for a cross certificate. ``due`` is
+    when its successor is due. ``certificates`` counts the unexpired ones that it issued to devices.
     """
 
     id: str
@@ -25,12 +25,12 @@ class CaResponse(Response, frozen=True):
 
 
 class RotationResponse(Response, frozen=True):
-    """How far a rotation is.
+    """The progress of a rotation.
 
-    ``bundle`` is the version of what devices are to trust. ``devices`` counts those with a credential, ``confirmed``
-    those that trust the bundle, ``share`` is their part; ``waiting`` names some that have not confirmed. ``dependents``
-    counts devices whose certificates all come from the older root, ``dependents_on_new`` from the newer;
-    ``locked_out`` names some that retiring the old root would lock out, ``claims`` batches that enrol by it.
+    ``bundle`` is the version of the CAs that devices are to trust. ``devices`` counts those with a credential,
+    ``confirmed`` those that trust the bundle, ``share`` is their part; ``waiting`` lists some that have not confirmed.
+    ``dependents`` counts devices whose certificates all come from the older root, ``dependents_on_new`` from the newer;
+    ``locked_out`` lists some that retiring the old root would lock out, ``claims`` batches that enrol by it.
     """
 
     phase: Phase
@@ -47,7 +47,7 @@ class RotationResponse(Response, frozen=True):
 
 
 class StepResponse(Response, frozen=True):
-    """A step that was taken, the devices that it locked out, and the batches whose claim certificate it ended."""
+    """A completed step, the devices that it locked out, and the batches whose claim certificate it ended."""
 
     phase: Phase
     bundle: int
@@ -56,7 +56,7 @@ class StepResponse(Response, frozen=True):
 
 
 class DependentResponse(Response, frozen=True):
-    """A device with living certificates of a CA; ``sole_certificate`` where it has none of another trusted CA."""
+    """A device with valid certificates of a CA; ``sole_certificate`` where it has none of another trusted CA."""
 
     device: str
     certificates: int
@@ -73,7 +73,7 @@ class IncidentResponse(Response, frozen=True):
 
 
 class PeriodResponse(Response, frozen=True):
-    """How many certificates end in a period; ``by`` counts them by the type or group of their devices."""
+    """How many certificates expire in a period; ``by`` counts them by the type or group of their devices."""
 
     start: Ms | None
     until: Ms | None
@@ -82,7 +82,7 @@ class PeriodResponse(Response, frozen=True):
 
 
 class EndingResponse(Response, frozen=True):
-    """A certificate that ends next, or whose device is late to renew it."""
+    """A certificate that expires next, or whose device is late to renew it."""
 
     device: str
     certificate: str
@@ -91,10 +91,10 @@ class EndingResponse(Response, frozen=True):
 
 
 class ForecastResponse(Response, frozen=True):
-    """How many certificates live and when they end.
+    """How many certificates are valid and when they expire.
 
-    ``later`` counts those that end after the last bucket. ``next`` names the next to end, ``late`` those past their
-    time to renew. ``own`` tells when the server's own certificates end.
+    ``later`` counts those that expire after the last bucket. ``next`` lists the next to expire, ``late`` those past
+    their time to renew. ``own`` has the expiries of the server's own certificates.
     """
 
     time: Ms | None
@@ -126,9 +126,10 @@ class RevocationListsResponse(Response, frozen=True):
 
 
 class RenewalPlanResponse(Response, frozen=True):
-    """Which devices a renewal would ask: how many, the first of them, and how many in each wave.
+    """The devices that a renewal would ask: their number, the first of them, and the number in each wave.
 
-    ``skipped`` counts selected devices without a living certificate. ``plan`` names exactly these devices and waves.
+    ``skipped`` counts selected devices without a valid certificate. ``plan`` identifies exactly these devices and
+    waves.
     """
 
     plan: str
@@ -140,7 +141,7 @@ class RenewalPlanResponse(Response, frozen=True):
 
 
 class RootOfflineResponse(Response, frozen=True):
-    """Where the key of a root was moved to, and whether it is encrypted there."""
+    """The new place of a root's key, and whether it is encrypted there."""
 
     file: str
     root: int

@@ -5,7 +5,7 @@ from fleetcore.model.credential import CertificateState
 
 
 class CertificateResponse(Response, frozen=True):
-    """An issued certificate; ``id`` is ``ISSUER:SERIAL``, ``how`` by what right it was issued. ``pem`` is public."""
+    """An issued certificate; ``id`` is ``ISSUER:SERIAL``, ``how`` the way it was issued. ``pem`` is public."""
 
     id: str
     device: str

@@ -1,4 +1,4 @@
-"""Commands to devices, and what became of them."""
+"""Commands to devices, and their results."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from fleetcore.model.command import CommandState
 
 
 class CommandResponse(Response, frozen=True):
-    """A command and how far it is.
+    """A command and its state.
 
-    ``late`` is a result that came after the end; ``supersedes`` names the queued commands that gave way to it.
+    ``late`` is a result that came after the end; ``supersedes`` lists the queued commands that it replaced.
     """
 
     id: str
@@ -41,9 +41,9 @@ class CommandResponse(Response, frozen=True):
 
 
 class PlanResponse(Response, frozen=True):
-    """Which devices a command to many would reach: how many, the first of them, and how many it may reach at most.
+    """The devices that a command to many would reach: their number, the first of them, and the cap.
 
-    ``plan`` names exactly these devices and this command.
+    ``plan`` identifies exactly these devices and this command.
     """
 
     plan: str
@@ -53,7 +53,7 @@ class PlanResponse(Response, frozen=True):
 
 
 class CommandCountsResponse(Response, frozen=True):
-    """How many commands of an operation are in each state."""
+    """The number of commands of an operation in each state."""
 
     operation: str
     counts: dict[str, int]

@@ -24,7 +24,7 @@ class CutoverResponse(Response, frozen=True):
 
 
 class CutoverPlanResponse(Response, frozen=True):
-    """What a cut-over would do with a device: ``offer`` it in a wave, or ``skip`` it for a reason."""
+    """What a cut-over would do with a device: ``offer`` it the move in a wave, or ``skip`` it for a reason."""
 
     device: str
     wave: int

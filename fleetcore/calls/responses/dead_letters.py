@@ -1,10 +1,10 @@
-"""Refused messages that are kept."""
+"""Stored refused messages."""
 
 from fleetcore.calls.types import Ms, Response
 
 
 class DeadLetterResponse(Response, frozen=True):
-    """A refused message; its payload in base64, cut where ``whole`` is false.
+    """A refused message; its payload in base64, truncated where ``whole`` is false.
 
     ``text`` is the payload as UTF-8; a list leaves it out.
     """
@@ -22,7 +22,7 @@ class DeadLetterResponse(Response, frozen=True):
 
 
 class ReplayResponse(Response, frozen=True):
-    """What came of a refused message when it went through the data path again."""
+    """The outcome of sending a refused message through the data path again."""
 
     number: int
     accepted: bool

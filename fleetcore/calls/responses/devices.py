@@ -1,11 +1,11 @@
-"""Devices: what is registered of them, and what is seen of them."""
+"""Devices: their registered data, and their observed state."""
 
 from fleetcore.calls.types import Json, Ms, Response
 from fleetcore.model.device import Connectivity, Lifecycle
 
 
 class PositionResponse(Response, frozen=True):
-    """A position in WGS 84 degrees, and what it came from."""
+    """A position in WGS 84 degrees, and its source."""
 
     lat: float
     lon: float
@@ -18,7 +18,7 @@ class PositionResponse(Response, frozen=True):
 
 
 class DeviceResponse(Response, frozen=True):
-    """A device, with what is seen of it."""
+    """A device, with its observed state."""
 
     id: str
     type: str
@@ -50,7 +50,7 @@ class ProvisionedResponse(Response, frozen=True):
 
 
 class ChangeResponse(Response, frozen=True):
-    """A change: who did what, when and why; the values are not in it."""
+    """A change: who did what, when and why, without the values."""
 
     seq: int
     time: Ms | None
@@ -62,13 +62,13 @@ class ChangeResponse(Response, frozen=True):
 
 
 class DeviceCountResponse(Response, frozen=True):
-    """How many devices there are, or how many a query selects."""
+    """The number of devices, or of those that a query selects."""
 
     count: int
 
 
 class ExplanationResponse(Response, frozen=True):
-    """Whether a query selects a device; ``why`` is the query line by line, with what each clause saw."""
+    """Whether a query selects a device; ``why`` is the query line by line, with the values that each clause saw."""
 
     device: str
     selected: bool

@@ -4,7 +4,7 @@ from fleetcore.calls.types import Json, Response
 
 
 class GatewayResponse(Response, frozen=True):
-    """A device that speaks for others; ``may_register`` lets it announce leaves that are not registered."""
+    """A gateway; ``may_register`` lets it announce leaves that are not registered."""
 
     device: str
     capabilities: Json

@@ -1,11 +1,11 @@
-"""How devices are let in: enrolment tokens, claim certificates, manufacturers' CAs, and keys that asked."""
+"""Ways of enrolment: tokens, claim certificates, manufacturers' CAs, and keys that asked."""
 
 from fleetcore.calls.types import Json, Ms, Response
 from fleetcore.model.credential import Admits, EnrollmentState
 
 
 class SecretResponse(Response, frozen=True):
-    """A secret that is shown once; None where the same request is answered again."""
+    """A secret that is returned once; None where the same request is answered again."""
 
     token: str | None
 
@@ -27,7 +27,7 @@ class EnrollmentTokenResponse(Response, frozen=True):
 
 
 class ClaimResponse(Response, frozen=True):
-    """A batch of devices with a claim certificate, and how many of them have enrolled."""
+    """A batch of devices with a claim certificate, and the number of its enrolled devices."""
 
     id: str
     quota: int
@@ -46,7 +46,7 @@ class ClaimResponse(Response, frozen=True):
 
 
 class ClaimCredentialResponse(Response, frozen=True):
-    """What the factory gets, PEM; ``key`` is shown once, and None where the same request is answered again."""
+    """The data for the factory, PEM; ``key`` is returned once, and None where the same request is answered again."""
 
     batch: str
     certificate: str
@@ -73,7 +73,7 @@ class ManufacturerResponse(Response, frozen=True):
 
 
 class EnrollmentResponse(Response, frozen=True):
-    """A key that asked to be a device; ``id`` is ``DEVICE:FINGERPRINT``, ``source`` is where the request came from."""
+    """A key that asked to enrol; ``id`` is ``DEVICE:FINGERPRINT``, ``source`` the address of the request."""
 
     id: str
     device: str

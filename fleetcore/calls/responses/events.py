@@ -4,10 +4,10 @@ from fleetcore.calls.types import Json, Ms, Response
 
 
 class EventResponse(Response, frozen=True):
-    """What happened, to what, and in whose name.
+    """What happened, to which subject, and by which actor.
 
-    ``position`` is where to go on after it: it comes with the last event of a commit, and is None with the others, so
-    that a reader that goes on from there has missed nothing.
+    ``position`` is where to continue: it comes with the last event of a commit, and is None with the others, so that a
+    reader that continues from there has missed nothing.
     """
 
     type: str

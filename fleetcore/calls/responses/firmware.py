@@ -1,4 +1,4 @@
-"""What calls about firmware answer."""
+"""Answers of calls about firmware."""
 
 from fleetcore.calls.types import Json, Ms, Response
 
@@ -11,7 +11,7 @@ class ArtifactResponse(Response, frozen=True):
 
 
 class FirmwareRootResponse(Response, frozen=True):
-    """One version of the firmware root: the signed document that says which signatures on firmware count."""
+    """One version of the firmware root: the signed document that lists the trusted signers of firmware."""
 
     number: int
     envelope: Json
@@ -21,7 +21,7 @@ class FirmwareRootResponse(Response, frozen=True):
 
 
 class ReleaseResponse(Response, frozen=True):
-    """Firmware that was signed off; ``trust`` is the version of the firmware root that it was verified by."""
+    """Released firmware; ``trust`` is the version of the firmware root that verified it."""
 
     id: str
     name: str

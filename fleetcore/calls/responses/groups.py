@@ -1,10 +1,10 @@
-"""Groups and who is in them."""
+"""Groups and their members."""
 
 from fleetcore.calls.types import Ms, Response
 
 
 class GroupResponse(Response, frozen=True):
-    """A group and how many devices are in it, those of groups within it included."""
+    """A group and the number of its devices, including those of groups within it."""
 
     id: str
     query: str | None
@@ -17,7 +17,7 @@ class GroupResponse(Response, frozen=True):
 
 
 class MemberResponse(Response, frozen=True):
-    """A device in a group; since when and why where it is in the group itself."""
+    """A device in a group; since when and why, where it is in the group directly."""
 
     device: str
     since: Ms | None = None
@@ -25,7 +25,7 @@ class MemberResponse(Response, frozen=True):
 
 
 class MembershipResponse(Response, frozen=True):
-    """A group that a device is in itself."""
+    """A group that a device is in directly."""
 
     device: str
     group: str
@@ -34,6 +34,6 @@ class MembershipResponse(Response, frozen=True):
 
 
 class ChangedResponse(Response, frozen=True):
-    """How many a call changed."""
+    """The number of changes that a call made."""
 
     changed: int

@@ -1,4 +1,4 @@
-"""How well devices are."""
+"""The health of devices."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from fleetcore.model.device import Connectivity, Lifecycle
 class HealthResponse(Response, frozen=True):
     """A score from 0 to 100, None for a fleet without devices; its parts, and the counts behind them.
 
-    ``health["health_score"]`` is the score as a script prints it: 0.0 where there are no devices.
+    ``health["health_score"]`` is the score for a script to print: 0.0 where there are no devices.
     """
 
     score: float | None
@@ -26,7 +26,7 @@ class HealthResponse(Response, frozen=True):
 
 
 class PresenceResponse(Response, frozen=True):
-    """What is seen of a device now."""
+    """The observed state of a device."""
 
     connectivity: Connectivity
     last_seen: Ms | None
@@ -34,10 +34,10 @@ class PresenceResponse(Response, frozen=True):
 
 
 class DiagnosisResponse(Response, frozen=True):
-    """Everything that bears on a device; ``findings`` says what is not as it should be, the most urgent first.
+    """Everything that affects a device; ``findings`` lists problems, the most urgent first.
 
-    ``unconverged`` are desired leaves that it does not report, by pointer, since when; ``refused`` those that it said
-    it will not take, with its reasons.
+    ``unconverged`` are desired leaves that it does not report, by pointer, since when; ``refused`` are those that it
+    refused, with its reasons.
     """
 
     device: str

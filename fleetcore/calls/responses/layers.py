@@ -5,14 +5,14 @@ from fleetcore.model.layer import LayerKind
 
 
 class SectionResponse(Response, frozen=True):
-    """A document, and how often it was changed."""
+    """A document, and the number of its changes."""
 
     document: Json
     version: int
 
 
 class LayerResponse(Response, frozen=True):
-    """What is desired of many devices; ``by`` says who set each leaf, by its JSON pointer."""
+    """Desired state for many devices; ``by`` says who set each leaf, by its JSON pointer."""
 
     id: str
     kind: LayerKind
@@ -23,5 +23,5 @@ class LayerResponse(Response, frozen=True):
     version: int
 
     def etag(self) -> str:
-        """The version of the section: it is what ``If-Match`` of a change is compared with."""
+        """The version of the section, which ``If-Match`` of a change is compared with."""
         return f"{self.section.version}"

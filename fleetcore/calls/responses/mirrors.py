@@ -1,11 +1,11 @@
-"""Mirrors: how each stands, and what it would send, cannot send, or finds to be otherwise."""
+"""Mirrors: their state, what they would send or cannot send, and where the hub differs."""
 
 from fleetcore.calls.responses.server import FindingResponse
 from fleetcore.calls.types import Ms, Response
 
 
 class MirrorReadingsResponse(Response, frozen=True):
-    """Readings of a mirror since the server started, and ``behind``: commits that its lane has not looked at."""
+    """A mirror's readings since the server started, and ``behind``: commits that it has not processed."""
 
     behind: int
     taken: int
@@ -16,10 +16,10 @@ class MirrorReadingsResponse(Response, frozen=True):
 
 
 class MirrorInboxResponse(Response, frozen=True):
-    """What came from a hub since the server started.
+    """Messages from a hub since the server started.
 
-    ``commands`` were taken, ``refused`` ones were not; ``changes`` are words of a change, ``invalid`` what could not be
-    read. ``error`` is why nothing came last time.
+    ``commands`` were accepted, ``refused`` ones were not; ``changes`` are notices of changes, ``invalid`` those that
+    could not be read. ``error`` is the last failure to receive.
     """
 
     commands: int
@@ -33,10 +33,10 @@ class MirrorResponse(Response, frozen=True):
     """A mirror.
 
     ``state`` is ``opening``, ``running``, ``paused``, ``failing`` or ``credentials``. ``waiting`` entities are to be
-    sent, the first of them since ``lag_s``; ``held`` are in the hub, ``invalid`` will never be taken as they are,
-    ``lost`` are held in part, ``paused`` are left as they are. ``removals_wait`` are to be removed when the day's
-    budget of removals is new. ``snapshot`` is how many entities the snapshot that is under way has looked at.
-    ``counts`` and ``throttled`` are since the server started.
+    sent, the first of them since ``lag_s``; ``held`` are in the hub, ``invalid`` cannot be sent as they are, ``lost``
+    are held in part, ``paused`` are not synchronised. ``removals_wait`` wait for the next day's budget of removals.
+    ``snapshot`` is how many entities the running snapshot has examined. ``counts`` and ``throttled`` are since the
+    server started.
     """
 
     name: str
@@ -74,7 +74,7 @@ class MirrorChangeResponse(Response, frozen=True):
 
 
 class MirrorImportableResponse(Response, frozen=True):
-    """Something that others have made at the hub, by the hub's ``name`` for it.
+    """An entity that others have made at the hub, by the hub's ``name`` for it.
 
     ``entity`` is what it would be in the fleet. ``action`` is ``create``, ``resume`` (its import was begun) or
     ``skip``, and then ``reason`` says why.
@@ -87,16 +87,16 @@ class MirrorImportableResponse(Response, frozen=True):
 
 
 class MirrorImportableResponses(Response, frozen=True):
-    """A part of what could be imported, and where the next one begins; null at the end."""
+    """A part of the importable entities, and where the next part begins; null at the end."""
 
     found: list[MirrorImportableResponse]
     next: str | None
 
 
 class MirrorDriftResponse(Response, frozen=True):
-    """An entity that is otherwise in the hub.
+    """An entity that differs at the hub.
 
-    ``state`` is ``missing``, ``differs``, or ``extra``: the hub has it by this fleet's mark, and the fleet has not.
+    ``state`` is ``missing``, ``differs``, or ``extra``: only the hub has it, with this fleet's mark.
     """
 
     entity: str
@@ -104,10 +104,10 @@ class MirrorDriftResponse(Response, frozen=True):
 
 
 class MirrorDriftsResponse(Response, frozen=True):
-    """Where the hub differs among the entities of a part, and how many of it were compared.
+    """The entities of a part that differ at the hub, and how many were compared.
 
-    ``against`` is ``hub``, or ``sent`` where the hub cannot be read: then the fleet was compared with what was taken.
-    ``next`` names the next part, and is null after the last one.
+    ``against`` is ``hub``, or ``sent`` where the hub cannot be read: then the fleet was compared with what the hub
+    accepted. ``next`` names the next part, and is null after the last one.
     """
 
     differences: list[MirrorDriftResponse]
@@ -126,14 +126,14 @@ class MirrorDeadLetterResponse(Response, frozen=True):
 
 
 class MirrorPausedResponse(Response, frozen=True):
-    """An entity that is left as the hub has it, and why."""
+    """An entity that is not synchronised, and why."""
 
     entity: str
     reason: str
 
 
 class MirrorRefusedCommandResponse(Response, frozen=True):
-    """A command that was given at the hub, by the hub's id for it, and why the fleet did not take it."""
+    """A command that was given at the hub, by the hub's id for it, and why the fleet refused it."""
 
     id: str
     device: str
@@ -142,13 +142,13 @@ class MirrorRefusedCommandResponse(Response, frozen=True):
 
 
 class MirrorCheckResponse(Response, frozen=True):
-    """What the trial of credentials, permissions and quotas has shown; nothing where the backend tries none."""
+    """The findings of a check of credentials, permissions and quotas; empty where the backend checks none."""
 
     findings: list[FindingResponse]
 
 
 class MirrorPolicyResponse(Response, frozen=True):
-    """The least rights that the mirror needs at its hub, by the form of the text; empty where the backend has none."""
+    """The least rights that the mirror needs at its hub, by the form of the text; empty if the backend gives none."""
 
     policy: dict[str, str]
 

@@ -1,4 +1,4 @@
-"""Long work, and rows of imports and exports."""
+"""Operations, and rows of imports and exports."""
 
 from msgspec import field
 
@@ -7,7 +7,7 @@ from fleetcore.model.operation import OperationState
 
 
 class FailureResponse(Response, frozen=True):
-    """What could not be done: the item, counted from 1, what it is about, and why."""
+    """An item that failed: its number, counted from 1, what it is about, and why."""
 
     item: int
     about: str
@@ -16,10 +16,10 @@ class FailureResponse(Response, frozen=True):
 
 
 class OperationResponse(Response, frozen=True):
-    """Long work and how far it is.
+    """An operation and its progress.
 
-    ``failures`` are the first ones; ``reasons`` counts what failed by code, ``result`` the rest. ``paused`` says why
-    nothing more is begun until it is resumed; ``waiting`` what it waits for, as a hub that does not answer.
+    ``failures`` are the first ones; ``reasons`` counts failures by code, ``result`` the other items. ``paused`` says
+    why it starts no more items until it is resumed; ``waiting`` what it waits for, such as a hub that does not answer.
     """
 
     id: str
@@ -40,7 +40,7 @@ class OperationResponse(Response, frozen=True):
 
 
 class ImportCheckResponse(Response, frozen=True):
-    """What an import would do: how many rows there are, which would fail, and what would become of the others."""
+    """What an import would do: the number of rows, which would fail, and the results of the others."""
 
     id: str
     count: int
@@ -51,7 +51,7 @@ class ImportCheckResponse(Response, frozen=True):
 
 
 class DeviceRowResponse(Response, frozen=True, omit_defaults=True):
-    """A device as a row that can be imported; what it has not is left out."""
+    """A device as a row that can be imported; empty members are left out."""
 
     id: str
     type: str

@@ -1,11 +1,11 @@
-"""Tokens of the operators' API, and who has which role."""
+"""Tokens of the operators' API, and grants of roles."""
 
 from fleetcore.calls.types import Ms, Response
 from fleetcore.model.operator import Permission, Role
 
 
 class TokenResponse(Response, frozen=True):
-    """A token without what it is."""
+    """A token without its secret."""
 
     id: str
     principal: str
@@ -18,14 +18,14 @@ class TokenResponse(Response, frozen=True):
 
 
 class NewTokenResponse(TokenResponse, frozen=True):
-    """A token as it is shown once: ``token`` is None where an answer is repeated. ``roles`` were granted with it."""
+    """A new token, returned once: ``token`` is None where an answer is repeated. ``roles`` were granted with it."""
 
     roles: list[Role]
     token: str | None
 
 
 class RoleResponse(Response, frozen=True):
-    """A principal has a role within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
+    """A grant of a role to a principal within a scope: ``group:NAME``, a query, or nothing for the whole fleet."""
 
     id: str
     principal: str

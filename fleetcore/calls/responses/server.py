@@ -4,7 +4,7 @@ from fleetcore.calls.types import Json, Response
 
 
 class StatusResponse(Response, frozen=True):
-    """What runs; ``problems`` of the store are in ``storage``, what does not work in ``not_ready``, with its reason."""
+    """What runs; the store's ``problems`` are in ``storage``, what does not work is in ``not_ready``, with a reason."""
 
     fleet: str
     data: str | None
@@ -28,7 +28,7 @@ class StatusResponse(Response, frozen=True):
 
 
 class FindingResponse(Response, frozen=True):
-    """What an examination has shown; ``state`` is ok, warning or problem."""
+    """The finding of a check; ``state`` is ok, warning or problem."""
 
     state: str
     what: str
@@ -37,20 +37,20 @@ class FindingResponse(Response, frozen=True):
 
 
 class ListenersCheckResponse(Response, frozen=True):
-    """What came of each trial."""
+    """The result of each check."""
 
     findings: list[FindingResponse]
 
 
 class StorageCheckResponse(Response, frozen=True):
-    """What is wrong with the stored data as far as a quick look shows it, and which counters were corrected."""
+    """Problems of the stored data that a quick check finds, and the counters that it corrected."""
 
     problems: list[str]
     recounted: list[str]
 
 
 class StorageVerifyResponse(Response, frozen=True):
-    """What is wrong in the part of the stored data that was read.
+    """Problems in the part of the stored data that was read.
 
     ``done`` of ``total`` bytes are read so far; ``next`` names the next part, and is null after the last one.
     """
@@ -62,24 +62,24 @@ class StorageVerifyResponse(Response, frozen=True):
 
 
 class BackupResponse(Response, frozen=True):
-    """The folder that has the backup, and what is damaged in what was copied."""
+    """The folder of the backup, and what is damaged in the copied data."""
 
     backup: str
     problems: list[str]
 
 
 class InstanceResponse(Response, frozen=True):
-    """A configured part of the data path, and the plugin kind that it is."""
+    """A configured part of the data path, and its plugin kind."""
 
     name: str
     kind: str
 
 
 class PluginResponse(Response, frozen=True):
-    """A plugin and what it offers.
+    """A plugin and its offers.
 
-    ``state`` is loaded, failed, disabled or unknown (fleet.toml disables it, and it is not there). ``error`` says what
-    of it failed, ``remedy`` what to do, ``warnings`` what of it is not used.
+    ``state`` is loaded, failed, disabled or unknown (fleet.toml disables it, and it is not there). ``error`` says which
+    part failed, ``remedy`` what to do, ``warnings`` which parts are unused.
     """
 
     name: str

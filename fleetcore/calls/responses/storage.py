@@ -1,12 +1,12 @@
-"""The store: what it takes, what retention drops of it, and what removed pieces left behind."""
+"""The store: its size, what retention drops, and what removed pieces left behind."""
 
 from fleetcore.calls.types import Ms, Response
 
 
 class RetentionResponse(Response, frozen=True):
-    """What ``[retention]`` says, and what went so far; null days are for ever.
+    """The settings of ``[retention]``, and what was dropped so far; null days mean forever.
 
-    ``last`` is when a pass over all series ended last, since the server started.
+    ``last`` is the end of the last pass over all series since the server started.
     """
 
     default_days: float | None
@@ -32,9 +32,9 @@ class StorageResponse(Response, frozen=True):
 
 
 class MetricRetentionResponse(Response, frozen=True):
-    """What of a metric is due: ``readings`` and ``texts`` that would go now, and about how much room they take.
+    """The readings of a metric that are due: ``readings`` and ``texts`` to drop now, and about how much room they take.
 
-    ``days`` is how long its readings are kept, null for ever; ``series`` how many devices have it.
+    ``days`` is how long its readings are stored, null forever; ``series`` how many devices have it.
     """
 
     metric: str
@@ -46,9 +46,9 @@ class MetricRetentionResponse(Response, frozen=True):
 
 
 class LeftBehindResponse(Response, frozen=True):
-    """The place in the log of a piece that is not configured any more.
+    """The feed position of a piece that is no longer configured.
 
-    ``goes`` is when it goes by itself, ``behind`` how many commits it holds back.
+    ``goes`` is when it is dropped automatically, ``behind`` how many commits it holds back.
     """
 
     name: str

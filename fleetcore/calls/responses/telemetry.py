@@ -7,7 +7,7 @@ Value = float | bool | str
 
 
 class StoredResponse(Response, frozen=True):
-    """How many readings were new."""
+    """The number of new readings."""
 
     device: str
     metric: str
@@ -15,7 +15,7 @@ class StoredResponse(Response, frozen=True):
 
 
 class RefusedReadingResponse(Response, frozen=True):
-    """A reading that was not taken; ``item`` is its place in the part, from 1."""
+    """A refused reading; ``item`` is its place in the part, from 1."""
 
     item: int
     device: str
@@ -25,10 +25,10 @@ class RefusedReadingResponse(Response, frozen=True):
 
 
 class ImportedReadingsResponse(Response, frozen=True):
-    """Where the readings of a part went: ``count`` is ``stored + duplicates + conflicts + refused``.
+    """What became of the readings of a part: ``count`` is ``stored + duplicates + conflicts + refused``.
 
-    ``duplicates`` were there already, ``conflicts`` stand at a time that has another value: the greater stays. A dry
-    run counts what a run would count now. ``reasons`` counts the refused by code; ``failures`` has some.
+    ``duplicates`` were there already, ``conflicts`` have the time of another value: the greater stays. A dry run counts
+    what a run would count now. ``reasons`` counts the refused by code; ``failures`` has some.
     """
 
     count: int
@@ -41,7 +41,7 @@ class ImportedReadingsResponse(Response, frozen=True):
 
 
 class SeriesResponse(Response, frozen=True):
-    """What of a device is measured, in which unit, and of which kind its newest reading is."""
+    """A series of a device: its metric, its unit, and the kind of its newest reading."""
 
     device: str
     metric: str
@@ -52,8 +52,8 @@ class SeriesResponse(Response, frozen=True):
 class LatestResponse(Response, frozen=True):
     """The reading with the newest event time of a series.
 
-    ``value`` of a long text is its first 256 characters, and ``characters`` says how many it has; else that is null.
-    ``GET /telemetry`` has the whole text.
+    A long text in ``value`` is cut to its first 256 characters, and ``characters`` is its full length; else that is
+    null. ``GET /telemetry`` returns the whole text.
     """
 
     device: str
@@ -65,7 +65,7 @@ class LatestResponse(Response, frozen=True):
 
 
 class ReadingsResponse(Response, frozen=True):
-    """Points of one series in the order of time, ``[time, value]`` each."""
+    """Points of one series in order of time, ``[time, value]`` each."""
 
     device: str
     metric: str
@@ -74,7 +74,7 @@ class ReadingsResponse(Response, frozen=True):
 
 
 class BucketResponse(Response, frozen=True):
-    """The points of a bucket together."""
+    """The aggregate of a bucket's points."""
 
     start: Ms
     count: int
@@ -87,7 +87,7 @@ class BucketResponse(Response, frozen=True):
 
 
 class BucketsResponse(Response, frozen=True):
-    """One series in buckets; buckets without points are left out. ``texts`` counts readings that are in none."""
+    """One series in buckets; empty buckets are left out. ``texts`` counts readings that are in none."""
 
     device: str
     metric: str

@@ -1,10 +1,10 @@
-"""Twins: what is wanted of a device, and what it reports."""
+"""Twins: a device's desired and reported state."""
 
 from fleetcore.calls.types import Json, Ms, Response
 
 
 class OriginResponse(Response, frozen=True):
-    """Which layer set a leaf of the desired section; by whom, and when."""
+    """The layer that set a leaf of the desired section; by whom, and when."""
 
     layer: str
     by: str
@@ -12,10 +12,10 @@ class OriginResponse(Response, frozen=True):
 
 
 class TwinResponse(Response, frozen=True):
-    """A device's twin; its ETag names the versions of all sections.
+    """A device's twin; its ETag has the versions of all sections.
 
-    Leaves are named by their JSON pointers: ``origins`` says where each desired one comes from, ``unconverged`` since
-    when the reported section differs from it, ``refused`` why the device did not take it.
+    Leaves are named by their JSON pointers: ``origins`` is the layer of each desired one, ``unconverged`` since when
+    the reported section differs from it, ``refused`` why the device refused it.
     """
 
     desired: Json
@@ -37,7 +37,7 @@ class TwinResponse(Response, frozen=True):
 
 
 class TwinChangeResponse(Response, frozen=True):
-    """A change of a section; ``undo`` is the merge patch that takes it back."""
+    """A change of a section; ``undo`` is the merge patch that undoes it."""
 
     version: int
     time: Ms | None

@@ -1,6 +1,6 @@
-"""What one process knows of a fleet and no store tells it: who is connected, what was written last, whose turn it is.
+"""The state of a fleet that only this process has: connections, recent writes, queues of changes.
 
-All of it rests on one rule: this process alone changes the store, which the lease on the data folder sees to. The store
-stays the truth, and a restart loses nothing but speed, save for presence between two flushes. Several nodes over one
-store need another answer for each module here, and for the sessions in :mod:`fleetcore.runtime.plane.sessions`.
+All of it relies on one rule: only this process changes the store, which the lease on the data folder ensures. The store
+is authoritative, and a restart loses only speed, except for presence between two flushes. Several nodes over one store
+would need another solution for each module here, and for the sessions in :mod:`fleetcore.runtime.plane.sessions`.
 """

@@ -1,8 +1,8 @@
-"""Columns of the registry in memory: a query over what devices' records hold, answered for a million in milliseconds.
+"""Columns of the registry in memory: they answer a query over device records for a million devices in milliseconds.
 
-The store stays the truth; this is built from it and follows the registry's changes. A column holds, for each device, a
-code into the list of the path's distinct values. A clause is asked once per distinct value, by the same evaluator as
-everywhere, so the answers cannot differ; what is left is looking up codes.
+The store is authoritative; the columns are built from it and follow the registry's changes. A column holds, for each
+device, a code into the list of the path's distinct values. A clause is evaluated once per distinct value, by the same
+evaluator as everywhere, so the answers cannot differ; the rest is looking up codes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,12 +21,12 @@ from fleetcore.wire.records import to_plain
 Rows = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: Beyond so many distinct values numbers are compared as arrays and not one by one.
+#: With more distinct values, numbers are compared as arrays and not one by one.
 _MANY = 256
-#: Above it, integers and floats are not the same numbers any more.
+#: Above this, integers and floats are no longer the same numbers.
 _EXACT = 2**53
 _PAGE = 1000
-#: Clauses whose answers by value are remembered, a column.
+#: How many clauses have their results by value cached, per column.
 _TABLES = 64
 _OPERATORS: Mapping[str, Callable[[npt.NDArray[np.float64], float], Bools]] = {
     "=": np.equal,
@@ -39,7 +39,7 @@ _OPERATORS: Mapping[str, Callable[[npt.NDArray[np.float64], float], Bools]] = {
 
 
 class Column:
-    """One path: a code per row, and what each code stands for; code 0 is "absent"."""
+    """One path: a code per row, and the value of each code; code 0 is "absent"."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,12 +48,13 @@ class Column:
         self._known: dict[bytes, int] = {}
         self._numbers: npt.NDArray[np.float64] | None = None
         self._tables: dict[tuple[Leaf, bool], Bools] = {}
-        # Rows in the order of their codes, and where each code's begin; rows that changed since are looked at apart.
+        # Rows in the order of their codes, and where the rows of each code begin; rows changed since are handled
+        # separately.
         self._by_code: tuple[Rows, Rows] | None = None
         self._moved: set[int] = set()
 
     def set(self, row: int, value: object) -> None:
-        """What the device in a row has now."""
+        """Sets the present value of the device in a row."""
         if row >= len(self.codes):
             self.codes = np.concatenate(
                 (self.codes, np.zeros(max(row + 1 - len(self.codes), len(self.codes)), np.int32))
@@ -70,7 +71,7 @@ class Column:
         self.codes[row] = code
 
     def rows(self, table: Bools, count: int) -> Rows:
-        """The rows whose codes a table selects, of the first ``count``; quick where these are few."""
+        """The rows whose codes a table selects, of the first ``count``; fast where these are few."""
         order, starts = self._ordered(count)
         wanted = np.flatnonzero(table[: len(starts) - 1])
         parts = [order[starts[code] : starts[code + 1]] for code in wanted.tolist()]
@@ -81,7 +82,7 @@ class Column:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def many(self, table: Bools, count: int) -> int:
-        """How many of the first ``count`` rows a table selects, but for what has changed lately."""
+        """How many of the first ``count`` rows a table selects, without the latest changes."""
         _, starts = self._ordered(count)
         return int(np.diff(starts)[table[: len(starts) - 1]].sum())
 
@@ -94,7 +95,7 @@ class Column:
         return self._by_code
 
     def table(self, leaf: Leaf, *, positive: bool) -> Bools:
-        """For each code whether the clause is true of it, or, not positive, whether it is false."""
+        """For each code whether the clause is true for it, or, not positive, whether it is false."""
         kept = self._tables.get((leaf, positive))
         if kept is not None and len(kept) == len(self.values):
             return kept
@@ -107,7 +108,7 @@ class Column:
         quick = self._compared(leaf, positive=positive) if len(self.values) > _MANY else None
         if quick is not None:
             return quick
-        # The evaluator sees a document that holds nothing but this value.
+        # The evaluator gets a document that contains only this value.
         wanted = positive
         answers = (
             evaluate(leaf, _document(self.path, value)) is wanted if value is not ABSENT
@@ -129,7 +130,7 @@ class Column:
         return (truth if positive else ~truth) & ~np.isnan(numbers)
 
     def _as_numbers(self) -> npt.NDArray[np.float64] | None:
-        """Each value as a number, NaN for what is none; None where one would not be exact."""
+        """Each value as a number, NaN for other values; None where a number would not be exact."""
         if self._numbers is None or len(self._numbers) < len(self.values):
             fresh = [_number(value) for value in self.values[0 if self._numbers is None else len(self._numbers) :]]
             if any(item is None for item in fresh):
@@ -154,7 +155,7 @@ def _document(path: Path, value: object) -> Mapping[str, object]:
 
 
 class RegistryColumns:
-    """All columns that were asked for so far, one row a device."""
+    """All requested columns, one row a device."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -162,18 +163,18 @@ class RegistryColumns:
         self._rows: dict[str, int] = {}
         self._ids: list[str] = []
         self._alive: Bools = np.zeros(1024, np.bool_)
-        # Devices that changed while a scan was under way: what the scan read of them is older.
+        # Devices that changed during a scan: the scan's data of them is older.
         self._touched: set[str] | None = None
 
     def changed(self, device: Device) -> None:
-        """The registry stored a device."""
+        """Notes that the registry stored a device."""
         if self._columns:
             self._take(device.id, to_plain(device), self._columns.values())
             if self._touched is not None:
                 self._touched.add(device.id)
 
     def removed(self, device: str) -> None:
-        """The registry forgot a device."""
+        """Notes that the registry removed a device."""
         row = self._rows.get(device)
         if row is not None:
             self._alive[row] = False
@@ -181,7 +182,7 @@ class RegistryColumns:
             self._touched.add(device)
 
     def has(self, clause: Clause) -> bool:
-        """Whether all columns that a query needs are there."""
+        """Whether all columns that a query needs exist."""
         return all(path in self._columns for path in paths(clause)) and self._touched is None
 
     async def build(self, clause: Clause) -> None:
@@ -192,7 +193,7 @@ class RegistryColumns:
         self._touched = set()
         try:
             after: str | None = None
-            # From here on changes are taken up; the scan fills in the rest.
+            # From here on changes are recorded; the scan fills in the rest.
             self._columns |= {column.path: column for column in missing}
             while True:
                 page = await self._storage.find("device", after=after, limit=_PAGE)
@@ -221,12 +222,12 @@ class RegistryColumns:
             column.set(row, device if column.path == ("id",) else value_at(body, column.path))
 
     def few(self, clause: Clause, most: int) -> Sequence[str] | None:
-        """As :meth:`select`, where that is at most about ``most`` devices' work; None where it would be more."""
+        """As :meth:`select`, where that costs at most the work of ``most`` devices; None where it would be more."""
         least = min(self._weights(clause), default=len(self._ids))
         return self.select(clause) if least <= most else None
 
     def _weights(self, clause: Clause) -> Iterator[float]:
-        """How many devices each single clause leaves of which every selected device must be one."""
+        """How many devices each single clause selects that every selected device must meet."""
         match clause:
             case And(inners):
                 for inner in inners:
@@ -239,20 +240,20 @@ class RegistryColumns:
                 yield self._weight(clause, positive=True)
 
     def select(self, clause: Clause) -> Sequence[str]:
-        """The ids of the devices of which the query is true, sorted; its columns are there."""
+        """The ids of the devices for which the query is true, sorted; its columns exist."""
         found = self._among(clause, None, positive=True)
         if found is None:
             found = np.flatnonzero(self._alive[: len(self._ids)])
         return sorted(self._ids[row] for row in found[self._alive[found]].tolist())
 
     def _among(self, clause: Clause, rows: Rows | None, *, positive: bool) -> Rows | None:
-        """Which of some rows a clause selects; None stands for all there are."""
+        """Which of some rows a clause selects; None means all rows."""
         match clause:
             case Not(inner):
                 return self._among(inner, rows, positive=not positive)
             case And(inners) | Or(inners):
                 if isinstance(clause, And) is positive:
-                    # What selects the fewest first, the others look at what is left.
+                    # The most selective first; the others examine the rest.
                     for inner in sorted(inners, key=lambda inner: self._weight(inner, positive=positive)):
                         rows = self._among(inner, rows, positive=positive)
                     return rows
@@ -269,7 +270,7 @@ class RegistryColumns:
                 return rows.compress(table.take(column.codes.take(rows)))
 
     def _weight(self, clause: Clause, *, positive: bool) -> float:
-        """How many devices a clause leaves; what is not a single clause comes last."""
+        """How many devices a clause selects; compound clauses come last."""
         match clause:
             case Not(inner):
                 return self._weight(inner, positive=not positive)

@@ -1,4 +1,4 @@
-"""Denials: who tried what they may not, as events for the audit log, counted so that a flood of them is one row.
+"""Denials: refused actions as events for the audit log, counted so that a flood of them is one row.
 
 The first of a kind is written within a second; repetitions within that time raise its count.
 """
@@ -16,7 +16,7 @@ from fleetcore.model.store import Commit, Event
 
 _log = logging.getLogger(__name__)
 
-#: Different denials remembered between two flushes; the rest is counted as one.
+#: How many different denials are kept between two flushes; the rest is counted as one.
 _MAX = 1000
 _REST = ("", "", "")
 
@@ -29,16 +29,16 @@ class _Denial:
 
 
 class Denials:
-    """Takes denials from wherever something is refused for lack of rights."""
+    """Collects denials from all places that refuse actions for lack of rights."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
         self._noted: dict[tuple[str, str, str], _Denial] = {}
-        # Who flushes while another does waits for what that one has in hand.
+        # A concurrent flush waits for the one in progress.
         self._flushing = asyncio.Lock()
 
     def note(self, actor: str, object: str, code: str, **data: object) -> None:
-        """``actor`` was denied something about ``object``; costs no I/O."""
+        """Records that ``actor`` was denied an action on ``object``; without I/O."""
         key = (actor, object, code)
         if key not in self._noted and len(self._noted) >= _MAX:
             key = _REST
@@ -50,7 +50,7 @@ class Denials:
             self._noted[key] = evolve(old, count=old.count + 1)
 
     async def flush(self) -> None:
-        """Writes what was noted up to now; when it returns it is committed, also where another call had begun it."""
+        """Writes the denials noted so far; when it returns they are committed, even if another call had begun it."""
         async with self._flushing:
             await self._flush()
 

@@ -1,7 +1,7 @@
-"""Items as this process wrote them last, so that the next change of one begins from there and reads nothing.
+"""The items that this process wrote last, so that the next change of one starts from memory without a read.
 
-It assumes that this process alone writes them, as the lease on the data folder sees to. The store stays the truth: a
-change is made with the version that is known here, and where that is refused, the item is read again.
+It relies on this process being the only writer, which the lease on the data folder ensures. The store is authoritative:
+a change is made with the cached version, and where the store refuses that, the item is read again.
 """
 
 from collections import OrderedDict
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class LastWritten(Generic[T]):
-    """The items that were written last, by key, within a bound of bytes; the one unused for longest goes first.
+    """The items that were written last, by key, within a bound of bytes; the least recently used goes first.
 
     Args:
         size: how many bytes an item takes in memory, roughly.
@@ -25,11 +25,11 @@ class LastWritten(Generic[T]):
 
     @property
     def size_bytes(self) -> int:
-        """What is kept, in bytes."""
+        """The size of the cached items, in bytes."""
         return self._bytes
 
     def get(self, key: str) -> T | None:
-        """The item, which is now the latest used, or None."""
+        """The item, which is now the most recently used, or None."""
         known = self._items.get(key)
         if known is None:
             return None
@@ -37,7 +37,7 @@ class LastWritten(Generic[T]):
         return known[0]
 
     def put(self, key: str, item: T) -> None:
-        """Keeps an item as it was committed."""
+        """Caches an item as it was committed."""
         self.forget(key)
         size = self._size(item)
         self._items[key] = (item, size)
@@ -47,7 +47,7 @@ class LastWritten(Generic[T]):
             self._bytes -= gone
 
     def forget(self, key: str) -> None:
-        """The item was removed, or it is not known how a commit ended."""
+        """Drops an item that was removed, or whose commit has an unknown result."""
         known = self._items.pop(key, None)
         if known is not None:
             self._bytes -= known[1]

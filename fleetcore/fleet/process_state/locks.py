@@ -1,4 +1,4 @@
-"""Locks by key: what must not be done twice at a time for one thing, while other things go on."""
+"""Locks by key: mutual exclusion per object, while others continue."""
 
 import asyncio
 from collections.abc import Hashable
@@ -6,7 +6,7 @@ from weakref import WeakValueDictionary
 
 
 class KeyedLocks:
-    """A lock for each key, for as long as something holds it or waits for it."""
+    """A lock for each key, for as long as a task holds it or waits for it."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()

@@ -1,8 +1,8 @@
-"""What one process keeps in memory of commands: the unfinished ones of the devices in use, sequences, who is retired.
+"""Commands in the memory of one process: the unfinished ones of active devices, sequences, retired devices.
 
-All of it assumes that this process alone writes commands, which the lease on the data folder sees to. Several nodes
-would need another answer, and this is the place for it. The store stays the truth: every change is made with the
-version that is known here, and where that is refused, the device is read again.
+All of it relies on this process being the only writer of commands, which the lease on the data folder ensures. Several
+nodes would need another solution in this module. The store is authoritative: every change is made with the cached
+version, and where the store refuses that, the device is read again.
 """
 
 import asyncio
@@ -16,11 +16,12 @@ from fleetcore.model.command import FINISHED, Command
 from fleetcore.model.device import Device
 from fleetcore.wire.strict_json import dumps
 
-#: Commands in memory, by their arguments and outputs and what a record costs beside them.
+#: The limit for commands in memory: their arguments and outputs and the overhead of a record.
 LIMIT_BYTES = 64 * 1024 * 1024
-#: A command without arguments, and a device without commands (measured: tracemalloc over 10,000 of each).
+#: The size of a command without arguments, and of a device without commands (measured: tracemalloc over 10,000 of
+#: each).
 _COMMAND_BYTES, _DEVICE_BYTES = 1500, 1000
-#: Devices of which it is remembered whether they are retired; each is a hundred bytes.
+#: How many devices have their retirement cached; each takes a hundred bytes.
 _DEVICES = 100_000
 
 
@@ -29,10 +30,10 @@ class _Device:
     """The open commands of one device: by id, and by lane in the order of their sequence.
 
     Attributes:
-        loaded: done when they have been read from the store.
-        noted: what was committed while they were being read.
-        stale: they are not to be used any more: something unknown may have happened to them.
-        untaken: ids of those that are stored as handed out although no transport took them.
+        loaded: done when they are read from the store.
+        noted: the commands committed during the read.
+        stale: whether they must not be used any more, because of an unknown change.
+        untaken: the ids of commands stored as sent although no transport took them.
     """
 
     loaded: "asyncio.Future[None]"
@@ -44,7 +45,7 @@ class _Device:
     untaken: set[str] = field(factory=set)
 
     def put(self, command: Command) -> None:
-        """Takes up a command as it was committed; an older version than the known one says nothing."""
+        """Records a command as it was committed; an older version than the known one is ignored."""
         known = self.commands.get(command.id)
         if known is not None:
             if known.version >= command.version:
@@ -75,10 +76,10 @@ def _size(command: Command) -> int:
 
 
 class OpenCommands:
-    """The unfinished commands of the devices that were used last.
+    """The unfinished commands of the most recently used devices.
 
-    Each commit of a command is told with :meth:`note`, in the order of the commits of one command, and
-    where it does not know how a commit ended, with :meth:`forget`.
+    Call :meth:`note` for each commit of a command, in order per command, and :meth:`forget` where the result of a
+    commit is unknown.
 
     Args:
         load: reads the unfinished commands of a device from the store.
@@ -91,46 +92,46 @@ class OpenCommands:
 
     @property
     def size_bytes(self) -> int:
-        """What is kept, in bytes."""
+        """The size of the cached commands, in bytes."""
         return self._size
 
     def held(self, device: str) -> Sequence[Command] | None:
-        """What is in memory of a device, by sequence; None where nothing is."""
+        """The cached commands of a device, by sequence; None where it is not cached."""
         known = self._devices.get(device)
         if known is None or not known.loaded.done():
             return None
         return sorted(known.commands.values(), key=_sequence)
 
     def get(self, device: str, command: str) -> Command | None:
-        """An unfinished command as it is in memory, without waiting; None says nothing."""
+        """An unfinished command from memory, without waiting; None means unknown."""
         known = self._devices.get(device)
         return None if known is None else known.commands.get(command)
 
     def lanes_held(self, device: str) -> Sequence[Sequence[Command]] | None:
-        """As :meth:`lanes`, from memory alone, without waiting; None where nothing is there."""
+        """As :meth:`lanes`, from memory alone, without waiting; None where the device is not cached."""
         known = self._devices.get(device)
         return None if known is None or not known.loaded.done() else list(known.lanes.values())
 
     def has_room(self, device: str, lane: str, lanes: int) -> bool:
-        """Whether it is known from memory that a lane has no unfinished command, and fewer than ``lanes`` have any."""
+        """Whether memory shows that a lane has no unfinished command, and fewer than ``lanes`` have any."""
         known = self._devices.get(device)
         return known is not None and known.loaded.done() and lane not in known.lanes and len(known.lanes) < lanes
 
     def has_ended(self, command: Command) -> bool:
-        """Whether it is known from memory that an unfinished command has ended meanwhile."""
+        """Whether memory shows that an unfinished command has ended meanwhile."""
         known = self._devices.get(command.device)
         if known is None or not known.loaded.done() or command.state in FINISHED:
             return False
         return command.id not in known.commands
 
     def note_untaken(self, command: Command) -> None:
-        """A command is stored as handed out, and no transport took it."""
+        """Records that a command is stored as sent, and no transport took it."""
         known = self._devices.get(command.device)
         if known is not None and command.id in known.commands:
             known.untaken.add(command.id)
 
     def take_untaken(self, command: Command) -> bool:
-        """Whether that is so; not any more afterwards."""
+        """Whether that is so; the record is then cleared."""
         known = self._devices.get(command.device)
         if known is None or command.id not in known.untaken:
             return False
@@ -142,11 +143,11 @@ class OpenCommands:
         return sorted((await self._of(device)).commands.values(), key=_sequence)
 
     async def lanes(self, device: str) -> Sequence[Sequence[Command]]:
-        """The unfinished commands of a device, lane by lane, by sequence. To be read before anything is awaited."""
+        """The unfinished commands of a device, lane by lane, by sequence. Read them before the next await."""
         return list((await self._of(device)).lanes.values())
 
     def note(self, command: Command) -> None:
-        """A command was committed as it is here."""
+        """Records a command as it was committed."""
         known = self._devices.get(command.device)
         if known is None:
             return
@@ -160,7 +161,7 @@ class OpenCommands:
             self._shorten()
 
     def forget(self, device: str) -> None:
-        """What is known of a device may be wrong: it is read again, also by reads under way."""
+        """Drops a device's commands, which may be wrong: they are read again, also by reads in progress."""
         known = self._devices.pop(device, None)
         if known is not None:
             known.stale = True
@@ -185,7 +186,7 @@ class OpenCommands:
         try:
             found = await self._load(device)
         except BaseException:
-            # Those who wait for it try themselves.
+            # Waiters try again themselves.
             if not known.stale:
                 self.forget(device)
             known.loaded.set_result(None)
@@ -215,10 +216,10 @@ class OpenCommands:
 
 
 class DeviceFlag:
-    """Of which devices something is known to be true, or not to be: what a command to them asks first.
+    """Caches whether a property holds for devices, which a command to them checks first.
 
     Args:
-        says: whether it is true of a device.
+        says: whether the property holds for a device.
         look: reads the device; None where it is not registered.
     """
 
@@ -232,28 +233,28 @@ class DeviceFlag:
         self._known: OrderedDict[str, bool] = OrderedDict()
 
     async def has(self, device: str) -> bool:
-        """Whether it is true of a device; of one that is not registered it is not."""
+        """Whether it holds for a device; False for one that is not registered."""
         known = self._known.get(device)
         if known is None:
             there = await self._look(device)
             found = there is not None and self._says(there)
-            # What was changed while it was read has been put here since.
+            # Changes made during the read have been stored here since.
             known = self._known.setdefault(device, found)
             if len(self._known) > self._limit:
                 self._known.popitem(last=False)
         return known
 
     def seems(self, device: str) -> bool:
-        """The same, of a device that :meth:`has` was asked of before, without a look."""
+        """The same, for a device whose property :meth:`has` has read before, without a read."""
         return self._known.get(device, False)
 
     def changed(self, device: Device) -> bool:
-        """A device was changed; whether it was known to be true and is not any more."""
+        """Records a changed device; returns whether the property held before and no longer does."""
         before = self._known.get(device.id, False)
         if device.id in self._known or self._says(device):
             self._known[device.id] = self._says(device)
         return before and not self._known[device.id]
 
     def forget(self, device: str) -> None:
-        """A device was erased."""
+        """Drops a device that was erased."""
         self._known.pop(device, None)

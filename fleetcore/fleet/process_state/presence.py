@@ -1,4 +1,4 @@
-"""Presence: what is seen of a device. Kept in memory, flushed now and then, exact where the device said so itself."""
+"""Presence: the observed connectivity of devices. In memory, flushed regularly, stored at once if reported."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -26,13 +26,13 @@ LATE_AFTER_MS = 15 * 60 * 1000
 OFFLINE_AFTER_MS = 60 * 60 * 1000
 
 
-#: From these a later message brings a device back.
+#: From these states a later message brings a device back.
 _AWAY = frozenset({Connectivity.OFFLINE, Connectivity.ASLEEP})
 
 
 @frozen(kw_only=True)
 class _Seen:
-    """What is known of a device; ``away_since`` is when it was said or seen to go, ms since the epoch."""
+    """The presence of a device; ``away_since`` is when it reported or was seen leaving, ms since the epoch."""
 
     presence: Presence = field(factory=Presence)
     sessions: int = 0
@@ -43,10 +43,10 @@ _NEVER = _Seen()
 
 
 class PresenceBoard:
-    """Who is here.
+    """The presence of all devices.
 
     Attributes:
-        last: when each device sent something since the last flush, ms since the epoch; written per message.
+        last: the last message of each device since the last flush, ms since the epoch; written per message.
     """
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
@@ -59,17 +59,18 @@ class PresenceBoard:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """What a device says about its connection."""
+        """Registers the handlers for devices' reports about their connection."""
         return {messages.STATUS: self._told}
 
     def on_online(self, callback: Callable[[str], None]) -> None:
-        """``callback(device)`` whenever a device says that it is online."""
+        """Calls ``callback(device)`` whenever a device reports that it is online."""
         self._online.append(callback)
 
     def on_change(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """``callback(device)`` whenever a session or a word of the device may have changed its connectivity.
+        """Calls ``callback(device)`` whenever a session or a report may have changed the device's connectivity.
 
-        What the passing of time alone changes, and what follows from a message, is not told. Returns what ends it.
+        Changes by the passing of time alone, and those that follow from a message, are not reported. Returns a function
+        that ends it.
         """
         self._changes.append(callback)
         return lambda: self._changes.remove(callback)
@@ -88,7 +89,7 @@ class PresenceBoard:
         return outcome
 
     async def load(self) -> None:
-        """Reads what was flushed before."""
+        """Loads the flushed presence."""
         after: str | None = None
         while True:
             page = await self._storage.find(_KIND, after=after)
@@ -99,11 +100,11 @@ class PresenceBoard:
                 return
 
     def _loaded(self, device: str, body: Mapping[str, object]) -> Presence:
-        """A stored presence; what earlier releases took unjudged is mended, and kept so with the next flush."""
+        """A stored presence; values not validated by earlier releases are repaired, and stored with the next flush."""
         try:
             presence = from_plain(_KIND, body, Presence)
         except cattrs.BaseValidationError as error:
-            _log.warning("What was seen of %s cannot be read and is forgotten: %s", device, error)
+            _log.warning("The presence of %s cannot be read and is dropped: %s", device, error)
             self._dirty.add(device)
             return Presence()
         latest = self._clock.now_ms() + AHEAD_S * 1000
@@ -114,7 +115,7 @@ class PresenceBoard:
         return presence
 
     def opened(self, device: str) -> None:
-        """A session of the device opened."""
+        """Records that a session of the device opened."""
         old = self._board.get(device, _Seen())
         presence = evolve(
             old.presence, connectivity=Connectivity.ONLINE, asleep_until=None, last_seen=self._clock.now_ms()
@@ -124,7 +125,7 @@ class PresenceBoard:
         self._changed(device)
 
     def closed(self, device: str) -> None:
-        """A session of the device ended; where it was the last, the device is offline, unless it said it sleeps."""
+        """Records that a session of the device ended; after the last one it is offline, unless it reported sleep."""
         old = self._heard(device)
         new = evolve(old, sessions=max(0, old.sessions - 1))
         if new.sessions == 0 and new.presence.connectivity is not Connectivity.ASLEEP:
@@ -135,7 +136,7 @@ class PresenceBoard:
         self._changed(device)
 
     def _heard(self, device: str) -> _Seen:
-        """What is known, the last message with it: one that came after the device went away has brought it back."""
+        """The presence with the last message: a message after the device went away has brought it back."""
         seen = self._board.get(device, _NEVER)
         last = self.last.get(device, 0)
         if last <= (seen.presence.last_seen or 0):
@@ -146,13 +147,13 @@ class PresenceBoard:
         return evolve(seen, presence=presence)
 
     def forget(self, device: str) -> None:
-        """Nothing is known of the device any more."""
+        """Drops a device's presence."""
         self._board.pop(device, None)
         self.last.pop(device, None)
         self._dirty.discard(device)
 
     def of(self, device: str) -> Presence:
-        """What is seen of the device now; asleep past its time is late, then offline."""
+        """The device's connectivity now; asleep past its time is late, then offline."""
         now = self._clock.now_ms()
         seen = self._heard(device)
         last = seen.presence.last_seen or 0
@@ -172,14 +173,14 @@ class PresenceBoard:
         return evolve(seen.presence, connectivity=state, last_seen=last or None)
 
     def is_asleep(self, device: str) -> bool:
-        """Whether it has said that it sleeps, its time is not over, and nothing was heard of it since."""
+        """Whether it has reported sleep, its time is not over, and no message came since."""
         seen = self._board.get(device)
         if seen is None or seen.presence.connectivity is not Connectivity.ASLEEP:
             return False
         return self.of(device).connectivity is Connectivity.ASLEEP
 
     def tell(self, device: str, body: messages.Status) -> tuple[Outcome, Put | None]:
-        """What a device (or its will) says of itself (wire.md §5.3): the outcome and the put that keeps it."""
+        """Handles a report of a device (or its will) about itself (wire.md §5.3): the outcome and the put to store."""
         state, name = body.state, body.session
         now = self._clock.now_ms()
         old = self._heard(device)
@@ -195,14 +196,18 @@ class PresenceBoard:
         elif state == "sleeping":
             if until is None:
                 return Rejected(
-                    code="schema_invalid", reason="sleeping needs for_s (seconds) or until (a time)", pointer="/for_s"
+                    code="schema_invalid",
+                    reason="sleeping requires for_s (seconds) or until (a time)",
+                    pointer="/for_s",
                 ), None
             presence = evolve(presence, connectivity=Connectivity.ASLEEP, asleep_until=until, last_seen=now)
             away_since = now
         else:
             if name is not None and presence.session is not None and name != presence.session:
                 return Dropped(reason="an outdated will: another session was announced since"), None
-            if not self.is_asleep(device):  # a radio that is off for the sleep ends its connection: the will says so
+            if not self.is_asleep(
+                device
+            ):  # a radio that is off during sleep ends its connection: the will reports that
                 presence = evolve(presence, connectivity=Connectivity.OFFLINE, asleep_until=None)
                 away_since = now
         self._board[device] = evolve(old, presence=presence, away_since=away_since)
@@ -213,7 +218,7 @@ class PresenceBoard:
         return Put(kind=_KIND, key=device, body=to_plain(self._heard(device).presence))
 
     async def flush(self) -> None:
-        """Keeps what changed since the last flush."""
+        """Stores what changed since the last flush."""
         changed = self._dirty | self.last.keys()
         self._dirty = set()
         for device in self.last:

@@ -1,7 +1,7 @@
-"""Turns: what changes one thing goes one after the other, in the order in which it asked; different things do not wait.
+"""Turns: changes of one object run one after the other, in the order of their requests; different objects do not wait.
 
-The store decides by versions whether a change holds. Those that meet on one record in this process would only spoil
-each other's attempts, so they queue here first.
+The store accepts or refuses a change by its version. Changes of one record in this process would only make each other's
+attempts fail, so they queue here first.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Turns(Generic[T]):
-    """A queue per key while it is used: memory is that of the callers under way."""
+    """A queue per key while it is used: its memory is that of the callers in progress."""
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[asyncio.Future[T | None]]] = {}
@@ -21,12 +21,12 @@ class Turns(Generic[T]):
         return len(self._queues)
 
     async def take(self, key: str) -> T | None:
-        """Returns when it is the caller's turn, at once where nothing else has it; :meth:`give` ends the turn.
+        """Returns when it is the caller's turn, at once where the queue is empty; :meth:`give` ends the turn.
 
         A caller that is cancelled leaves the queue and has no turn to end.
 
         Returns:
-            What the one before gave with the turn; None where the caller did not wait for one.
+            What the one before passed with the turn; None where the caller did not wait for one.
         """
         queue = self._queues.get(key)
         if queue is None:
@@ -42,11 +42,11 @@ class Turns(Generic[T]):
                 if turn in queue:
                     queue.remove(turn)
             else:
-                self.give(key, turn.result())  # the turn came, and nothing takes it up
+                self.give(key, turn.result())  # the turn came, but the caller is gone
             raise
 
     def give(self, key: str, passed: T | None = None) -> None:
-        """Ends the turn; the next in the queue has it now, and what is ``passed`` to it."""
+        """Ends the turn; the next in the queue has it now, and gets ``passed``."""
         queue = self._queues[key]
         while queue:
             turn = queue.popleft()
@@ -56,12 +56,12 @@ class Turns(Generic[T]):
         del self._queues[key]
 
     def of(self, key: str) -> "Turn[T]":
-        """The turn of the caller, as long as the context lasts."""
+        """The turn of the caller, for the duration of the context."""
         return Turn(self, key)
 
 
 class Turn(Generic[T]):
-    """See :meth:`Turns.of`. A class, for a generator as a context costs several times as much."""
+    """See :meth:`Turns.of`. A class, because a generator as a context costs several times as much."""
 
     def __init__(self, turns: Turns[T], key: str) -> None:
         self._turns, self._key = turns, key

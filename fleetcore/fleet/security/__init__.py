@@ -1,4 +1,4 @@
-"""Who a device is, by which certificate or token, and how it came by it."""
+"""Security: identities of devices, their certificates and tokens, and enrolment."""
 
 from fleetcore.fleet.security.authority import Authority
 from fleetcore.fleet.security.enrollment import EnrollmentRecord

@@ -1,7 +1,7 @@
-"""Asking the admissions that fleet.toml requires whether a device may enrol.
+"""Asks the admissions that fleet.toml requires whether a device may enrol.
 
-It fails closed: one that is not open, raises, hangs or answers rubbish refuses. The device hears the same of every
-refusal; events and log have the reason.
+It fails closed: an admission that is not open, raises, hangs or returns an invalid answer refuses. The device gets the
+same answer for every refusal; events and the log have the reason.
 """
 
 import asyncio
@@ -16,12 +16,13 @@ from fleetcore.interfaces.admission import Admission, Admit, BlockingAdmission, 
 from fleetcore.interfaces.boundary import as_error, in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
 
-#: What all admissions may take together for one enrolment, seconds; the device waits for its answer meanwhile.
+#: The time limit for all admissions of one enrolment together, seconds; the device waits for its answer meanwhile.
 TIMEOUT_S = 5.0
 
-#: Blocking checks that may hang at one time, as a thread cannot be ended; beyond, enrolments are refused at once.
+#: How many blocking checks may hang at the same time, as a thread cannot be ended; beyond, enrolments are refused at
+#: once.
 _MAX_THREADS = 16
-#: How long a check that was given up may take to heed it, in real time.
+#: How long an abandoned check may take to react to its cancellation, in real time.
 _HEED_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -37,11 +38,11 @@ class Required(ABC):
 
     @abstractmethod
     async def opened(self) -> Admission:
-        """The open admission; waits for the attempt that is under way. Raises FleetError where it is not open."""
+        """The open admission; waits for an attempt in progress. Raises FleetError where it is not open."""
 
 
 class AlwaysOpen(Required):
-    """An admission that needs no opening: for tests and scripts."""
+    """An admission that is open already: for tests and scripts."""
 
     def __init__(self, name: str, admission: Admission) -> None:
         self._name, self._admission = name, admission
@@ -55,14 +56,14 @@ class AlwaysOpen(Required):
 
 
 class Admissions:
-    """All admissions that are required, in the order of fleet.toml."""
+    """All required admissions, in the order of fleet.toml."""
 
     def __init__(self, required: Sequence[Required], clock: Clock) -> None:
         self._required, self._clock = tuple(required), clock
         self._threads = 0
 
     async def ask(self, candidate: Candidate) -> None:
-        """Returns if every admission admits the device; ``ids["reason"]`` of what it raises says which does not, why.
+        """Returns if every admission admits the device; the error's ``ids["reason"]`` says which does not, and why.
 
         Raises:
             NotAuthorised: one refuses, or does not answer in time.
@@ -145,7 +146,7 @@ class Admissions:
                 _log.warning("An admission answered after the fleet was closed")
 
         self._threads += 1
-        # Not the loop's own pool: a check that hangs for ever would hold its thread and the end of the process.
+        # Not the loop's own pool: a check that hangs forever would block its thread and the end of the process.
         name = f"fleetcore admission of {candidate.device.id}"
         threads.start(threading.Thread(target=run, name=name, daemon=True), threads.PLUGIN_EXIT_S)
         return await answer

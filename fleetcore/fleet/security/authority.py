@@ -1,9 +1,8 @@
-"""The fleet's certificate authority: the roots that are trusted, the issuing CAs below them, and what they sign.
+"""The fleet's certificate authority: the trusted roots, the issuing CAs under them, and what they sign.
 
-It signs and nothing else. Whether a device may have a certificate is decided in
-:mod:`fleetcore.fleet.security.enrollment`, where keys lie on disk in :mod:`fleetcore.fleet.security.folder`, how one
-root follows another in :mod:`fleetcore.fleet.security.rotation`, and what a certificate looks like in
-:mod:`fleetcore.fleet.security.profiles`. ECDSA on P-256 throughout.
+It only signs. :mod:`fleetcore.fleet.security.enrollment` decides whether a device may have a certificate,
+:mod:`fleetcore.fleet.security.folder` stores the keys, :mod:`fleetcore.fleet.security.rotation` replaces roots, and
+:mod:`fleetcore.fleet.security.profiles` defines the form of certificates. ECDSA on P-256 throughout.
 """
 
 import datetime as dt
@@ -35,10 +34,10 @@ from fleetcore.fleet.security.profiles import (
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.names import check_device_id, check_fleet
 
-#: A certificate begins this much before it is made: the clocks of devices lag.
+#: A certificate's validity starts this long before it is made: the clocks of devices lag.
 BACKDATED = dt.timedelta(minutes=5)
 
-#: A broker refuses every device once its CRL has expired, so one lasts for weeks; it is made anew at each revocation.
+#: A broker refuses every device once its CRL has expired, so one lasts for weeks; each revocation makes a new one.
 CRL_LIFETIME = dt.timedelta(days=28)
 
 
@@ -56,7 +55,7 @@ class KeyPair:
 
 @frozen(kw_only=True)
 class RevokedEntry:
-    """A line of the CRL."""
+    """An entry of the CRL."""
 
     serial: int
     time_ms: int
@@ -69,7 +68,7 @@ def pem(certificates: Iterable[x509.Certificate]) -> bytes:
 
 
 def issuer_id(certificate: x509.Certificate) -> str:
-    """The key identifier of a certificate's issuer, hex: a name would not tell two CAs of one name apart.
+    """The key identifier of a certificate's issuer, hex: a name would not distinguish two CAs of one name.
 
     Raises ValueError where the certificate has none.
     """
@@ -78,17 +77,17 @@ def issuer_id(certificate: x509.Certificate) -> str:
     except x509.ExtensionNotFound:
         found = None
     if not isinstance(found, x509.AuthorityKeyIdentifier) or found.key_identifier is None:
-        raise ValueError("the certificate names no authority key")
+        raise ValueError("the certificate has no authority key identifier")
     return found.key_identifier.hex()
 
 
 @frozen(kw_only=True)
 class RootCa:
-    """A root that is trusted.
+    """A trusted root.
 
     Attributes:
-        number: counts the roots and issuing CAs that the fleet ever had.
-        key: None where it is kept offline.
+        number: counts all roots and issuing CAs that the fleet has had.
+        key: None where it is offline.
     """
 
     number: int
@@ -98,28 +97,28 @@ class RootCa:
 
 @frozen(kw_only=True)
 class IssuingCa(KeyPair):
-    """A CA that signs what is no CA, or did; its key also signs its revocation list."""
+    """A CA that signs, or signed, end-entity certificates; its key also signs its revocation list."""
 
     number: int
-    #: Its key identifier, hex: what certificates call their issuer.
+    #: Its key identifier, hex: certificates refer to their issuer by it.
     id: str = field(init=False, default=Factory(lambda self: key_id(self.certificate), takes_self=True))
 
 
 def key_id(certificate: x509.Certificate) -> str:
-    """The subject key identifier, hex; ours all have one."""
+    """The subject key identifier, hex; all our certificates have one."""
     return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
 
 
 @frozen(kw_only=True)
 class TrustBundle:
-    """What the fleet trusts and signs with, as of one moment; a change is a new one. Oldest first everywhere.
+    """What the fleet trusts and signs with, at one moment; a change makes a new object. Lists are oldest first.
 
     Attributes:
-        version: of the bundle that devices are given; rises with each change.
-        issuing: below one of ``roots``.
-        signing: the number of the one that signs.
+        version: of the bundle for devices; rises with each change.
+        issuing: under one of ``roots``.
+        signing: the number of the CA that signs.
         cross: certificates of the newest root by the one before, for peers that trust only that one.
-        former: issuing CAs that are trusted no more, kept for their revocation lists.
+        former: issuing CAs that are no longer trusted, kept for their revocation lists.
         last: the highest number given so far.
     """
 
@@ -137,21 +136,21 @@ class TrustBundle:
         return next(item for item in self.issuing if item.number == self.signing)
 
     def root_of(self, issuing: IssuingCa) -> RootCa | None:
-        """The trusted root that an issuing CA is below, or None."""
+        """The trusted root above an issuing CA, or None."""
         above = issuer_id(issuing.certificate)
         return next((root for root in self.roots if key_id(root.certificate) == above), None)
 
     def trusts(self, issuer: str) -> bool:
-        """Whether certificates of the CA with this key identifier are believed."""
+        """Whether certificates of the CA with this key identifier are trusted."""
         return any(item.id == issuer for item in self.issuing)
 
     def bundle(self) -> bytes:
-        """What devices and brokers trust, PEM: the roots, and the issuing CAs for peers that show their leaf alone."""
+        """What devices and brokers trust, PEM: the roots, and the issuing CAs for peers that send only their leaf."""
         return pem([*(root.certificate for root in self.roots), *(item.certificate for item in self.issuing)])
 
 
 class Authority:
-    """Signs certificates for devices, the server and services, and the list of those that are revoked."""
+    """Signs certificates for devices, the server and services, and the revocation lists."""
 
     def __init__(self, fleet: str, clock: Clock, trust: TrustBundle) -> None:
         self.fleet = check_fleet(fleet)
@@ -172,13 +171,13 @@ class Authority:
         return self._trust
 
     def install(self, trust: TrustBundle) -> None:
-        """Trusts and signs by ``trust`` from now on, and tells its followers."""
+        """Uses ``trust`` from now on, and calls its followers."""
         self._trust = trust
         for follow in self._followers:
             follow()
 
     def on_change(self, follow: Callable[[], None]) -> None:
-        """``follow()`` is called after each change of what is trusted."""
+        """Calls ``follow()`` after each change of what is trusted."""
         self._followers.append(follow)
 
     @property
@@ -198,7 +197,7 @@ class Authority:
 
     @property
     def root_key(self) -> ec.EllipticCurvePrivateKey | None:
-        """The newest root's key, or None where it is kept offline."""
+        """The newest root's key, or None where it is offline."""
         return self._trust.roots[-1].key
 
     @property
@@ -207,13 +206,13 @@ class Authority:
         return self.issuing.id
 
     def chain_pem(self) -> bytes:
-        """What stands between a leaf and the root, PEM: to be sent after the leaf."""
+        """The chain between a leaf and the root, PEM, to be sent after the leaf."""
         return pem([self.issuing.certificate])
 
     def presented_pem(self) -> bytes:
-        """What the server and services send after their leaf, PEM: a peer that trusts only the root before verifies it.
+        """The chain after the leaf of the server or a service, PEM; also for peers that trust only the root before.
 
-        A peer that trusts the newest root needs no cross certificate, and stops before it.
+        A peer that trusts the newest root ignores the cross certificate.
         """
         signer = self.issuing.certificate
         return pem([signer, *(cross for cross in self._trust.cross if key_id(cross) == issuer_id(signer))])
@@ -228,7 +227,7 @@ class Authority:
         """A device's certificate: by default for 90 days, never beyond the issuing CA.
 
         Raises:
-            Refused: the lifetime lies outside a day to 400 days, or the id is none.
+            Refused: the lifetime is outside a day to 400 days, or the id is not valid.
             FleetError: ``not_ready``; the issuing CA has expired.
         """
         lifetime = lifetime or SHAPES[Profile.DEVICE].lifetime
@@ -260,7 +259,7 @@ class Authority:
         )
 
     def issue_takeover_certificate(self, device: str) -> KeyPair:
-        """A certificate that a broker takes for the device's and we do not: who connects by it throws the device out.
+        """A certificate that a broker takes for the device's and fleetcore does not: connecting with it disconnects it.
 
         It lasts minutes, and its SAN names a service.
         """
@@ -273,7 +272,7 @@ class Authority:
         """The claim certificate of a batch and its key, for the factory.
 
         Raises:
-            Refused: the lifetime lies outside a day to 366 days.
+            Refused: the lifetime is outside a day to 366 days.
             FleetError: ``not_ready``; the issuing CA has expired.
         """
         shortest, longest = CLAIM_LIFETIMES
@@ -285,9 +284,9 @@ class Authority:
         return KeyPair(certificate=self._leaf(Profile.CLAIM, name, key.public_key(), names, lifetime), key=key)
 
     def crl(self, entries: Iterable[RevokedEntry], number: int, issuing: IssuingCa | None = None) -> bytes:
-        """An issuing CA's revocation list (RFC 5280 §5), PEM; ``number`` must rise from one to the next.
+        """An issuing CA's revocation list (RFC 5280 §5), PEM; ``number`` must rise with each list.
 
-        Of the CA that signs, where none is given.
+        By default that of the CA that signs.
         """
         now = _now(self._clock)
         issuing = issuing or self.issuing
@@ -304,7 +303,7 @@ class Authority:
             .build()
             for entry in entries
         ]
-        # Handed over at once: add_revoked_certificate copies the list each time, 28 s for 100,000 entries.
+        # Passed all at once: add_revoked_certificate copies the list each time, 28 s for 100,000 entries.
         builder = x509.CertificateRevocationListBuilder(
             issuing.certificate.subject, now, now + CRL_LIFETIME, revoked_certificates=revoked
         )
@@ -331,14 +330,14 @@ class Authority:
             raise FleetError(
                 f"The issuing CA expired on {issuing.not_valid_after_utc:%Y-%m-%d}",
                 code="not_ready",
-                remedy="Make a new one below the root: fleetcore ca renew-issuing",
+                remedy="Make a new one under the root: fleetcore ca renew-issuing",
             )
         lifetime = min(lifetime or SHAPES[profile].lifetime, issuing.not_valid_after_utc - now)
         return _sign(profile, _name(name), public_key, issuing.subject, self.issuing.key, now, lifetime, names)
 
 
 def make_root(fleet: str, number: int, clock: Clock) -> RootCa:
-    """A new root, signed by itself."""
+    """A new self-signed root."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(f"fleetcore root {fleet} {number}")
     lifetime = SHAPES[Profile.ROOT].lifetime
@@ -347,7 +346,7 @@ def make_root(fleet: str, number: int, clock: Clock) -> RootCa:
 
 
 def make_issuing(fleet: str, number: int, root: RootCa, clock: Clock) -> IssuingCa:
-    """A new issuing CA below ``root``, whose key is there; it ends with the root at the latest.
+    """A new issuing CA under ``root``, whose key must be there; it ends with the root at the latest.
 
     Raises FleetError: ``not_ready``; the root has expired.
     """
@@ -368,7 +367,7 @@ def make_issuing(fleet: str, number: int, root: RootCa, clock: Clock) -> Issuing
 
 
 def make_cross(root: RootCa, by: RootCa, clock: Clock) -> x509.Certificate:
-    """The name and key of ``root``, signed by another root, whose key is there: it ends with the first of the two."""
+    """The name and key of ``root``, signed by another root, whose key must be there; it ends with the first of them."""
     now = _now(clock)
     assert by.key is not None  # the caller has unlocked it
     ends = min(root.certificate.not_valid_after_utc, by.certificate.not_valid_after_utc)

@@ -1,9 +1,10 @@
-"""Claim certificates: one credential for a batch in the factory, which is good for enrolling and for nothing else.
+"""Claim certificates: one credential for a batch of devices in the factory, which only allows enrolment.
 
-Two steps, as one who has stolen the credential must not fill the registry. A request with it gives a certificate that
-waits for its activation, and an ownership token. With the token the device registers and says what it is; then the
-checks of plugins are asked, and device and certificate are good from one commit on. What is not registered within an
-hour ends, and the batch gets its place back. A step whose answer was lost is repeated and answered as before.
+There are two steps, so that a thief of the credential cannot fill the registry. A request with it gives a certificate
+that waits for its activation, and an ownership token. With the token the device registers and describes itself; then
+the checks of plugins are asked, and one commit makes device and certificate valid. A certificate without a registration
+within an hour ends, and the batch gets its place back. A step whose answer was lost can be repeated and gets the same
+answer.
 """
 
 import datetime as dt
@@ -41,22 +42,22 @@ OWNERSHIP_S = 3600
 _BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", re.ASCII)
 
 _MAX_DEVICES = 1_000_000
-#: Records of serials that have enrolled their device.
+#: The kind of records of serials that have enrolled their device.
 _SERIAL = "claim_serial"
 _MAX_SERIALS = 100_000
 
 
 @frozen(kw_only=True)
 class ClaimBatch:
-    """A batch and what its claim certificate may do; times are ms since the epoch.
+    """A batch and the limits of its claim certificate; times are ms since the epoch.
 
     Attributes:
-        quota: how many devices may enrol; ``used`` have, those that wait for their activation counted.
-        models: what ``parameters.model`` may be; empty for anything.
-        serials: what ``parameters.serial`` may be, each for one device; empty for anything.
-        per_minute: how many may begin in any minute.
+        quota: how many devices may enrol; ``used`` have, including those that wait for their activation.
+        models: the valid values of ``parameters.model``; empty for any.
+        serials: the valid values of ``parameters.serial``, each for one device; empty for any.
+        per_minute: how many may start in any minute.
         fingerprint: SHA-256 (hex) of the claim certificate, DER.
-        issuer: the CA that issued it, hex; empty for one from before this was kept, which the first CA issued.
+        issuer: the CA that issued it, hex; empty for a batch from before this was stored, issued by the first CA.
     """
 
     id: str
@@ -78,9 +79,9 @@ class ClaimBatch:
 
 @frozen(kw_only=True)
 class Ownership:
-    """That a certificate waits for its device to register, or that it has; ``id`` is the token's SHA-256.
+    """A certificate that waits for its device to register, or no longer does; ``id`` is the token's SHA-256.
 
-    ``parameters`` is the SHA-256 of those it has registered with, empty before.
+    ``parameters`` is the SHA-256 of the parameters at registration, empty before.
     """
 
     id: str
@@ -94,7 +95,7 @@ class Ownership:
 
 @frozen(kw_only=True)
 class ClaimCredential:
-    """What the factory is given, once: the claim certificate with its chain, and its key, PEM."""
+    """The data for the factory, returned once: the claim certificate with its chain, and its key, PEM."""
 
     batch: str
     certificate: str
@@ -104,7 +105,7 @@ class ClaimCredential:
 
 
 class Claims:
-    """Makes batches and takes their devices in."""
+    """Makes batches and enrols their devices."""
 
     def __init__(
         self,
@@ -126,7 +127,8 @@ class Claims:
             due=lambda item: item.expires,
         )
         self._locks = KeyedLocks()
-        #: Batch → when devices began in the last minute, by the monotonic clock; and when its quota was told of, ms.
+        #: Batch → when devices started in the last minute, by the monotonic clock; and when its quota was last
+        #: reported, ms.
         self._begun: dict[str, list[float]] = {}
         self._alarmed: dict[str, int] = {}
 
@@ -146,10 +148,10 @@ class Claims:
         actor: str,
         reason: str,
     ) -> ClaimCredential:
-        """A new batch and its claim certificate, whose key is told here and never again.
+        """A new batch and its claim certificate, whose key is returned only here.
 
         Raises:
-            Refused: a name, quota, lifetime or list that is none.
+            Refused: an invalid name, quota, lifetime or list.
             Conflict: ``already_exists``.
         """
         if not _BATCH.fullmatch(batch):
@@ -206,14 +208,14 @@ class Claims:
     # --- what devices do -----------------------------------------------------------------------------------------
 
     async def open(self) -> AsyncIterator[ClaimBatch]:
-        """The batches whose certificate still opens something."""
+        """The batches whose certificate is still valid."""
         now = self._clock.now_ms()
         async for batch in self.batches.iterate():
             if not batch.disabled and batch.used < batch.quota and now <= batch.expires:
                 yield batch
 
     async def usable(self, batch: str, certificate: bytes) -> ClaimBatch:
-        """The batch, where its certificate (DER) still opens anything; raises NotAuthorised."""
+        """The batch, where its certificate (DER) is still valid; raises NotAuthorised."""
         found = await self.batches.get(batch)
         shown = hashlib.sha256(certificate).hexdigest()
         if found is None or found.disabled or not hmac.compare_digest(found.fingerprint, shown):
@@ -230,7 +232,7 @@ class Claims:
         if await self._issuer.directory.find(asked.device) is not None:
             raise taken(asked.device)
         self._charge_rate(batch)
-        # Compare-and-set alone would do; but a line of devices on one batch would mostly lose and try again.
+        # Compare-and-set alone would be correct; but concurrent devices of one batch would mostly lose and try again.
         async with self._locks.of(batch.id):
             return await self._begin(batch, asked, source)
 
@@ -274,7 +276,7 @@ class Claims:
         raise Unavailable("Too many enrolments at once", retry_after_s=1.0)
 
     async def _begun_before(self, batch: ClaimBatch, asked: CertificateRequest) -> tuple[Reply, str] | None:
-        """The same request again, as its answer was lost: the same certificate with a new token for the one before."""
+        """Repeats a request whose answer was lost: the same certificate, with a new token in place of the old."""
         for record in await self._inventory.certificates.find(ref=("spki", asked.spki)):
             if record.state is not CertificateState.PENDING_ACTIVATION or record.device != asked.device:
                 continue
@@ -302,12 +304,12 @@ class Claims:
     async def register(self, batch: ClaimBatch, token: str, parameters: Mapping[str, object], source: str) -> Reply:
         """The second step: registers the device and activates its certificate.
 
-        Again with the same parameters it answers the same.
+        Repeating it with the same parameters gives the same answer.
 
         Raises:
             NotAuthenticated: ``token_spent``; unknown, expired, or another batch's.
             NotAuthorised: the batch does not list the model or serial, another device has enrolled with the serial, or
-                an admission refused.
+            an admission refused.
             Unavailable: ``enrollment_pending``; an admission has not decided.
             Conflict: other parameters than before, or the id was registered meanwhile.
         """
@@ -357,7 +359,7 @@ class Claims:
         raise Unavailable("Too many changes of the certificate at once", retry_after_s=1.0)
 
     async def sweep(self) -> None:
-        """Ends what was not registered in time and gives its batch the place back."""
+        """Ends certificates that were not activated in time, and returns their places to the batches."""
         for ownership in await self._ownerships.due(self._clock.now_ms()):
             record = await self._inventory.certificates.get(ownership.certificate)
             gone = Delete(kind="claim_ownership", key=ownership.id)
@@ -379,7 +381,7 @@ class Claims:
         )
 
     async def _spending(self, batch: ClaimBatch, device: str, parameters: Mapping[str, object]) -> tuple[Put, ...]:
-        """What makes the serial of a listed individual the device's; raises NotAuthorised where it is another's."""
+        """The put that assigns a listed serial to the device; raises NotAuthorised where another device has it."""
         if not batch.serials:
             return ()
         key = f"{batch.id}/{parameters['serial']}"
@@ -389,7 +391,7 @@ class Claims:
         if found.body["device"] != device:
             raise NotAuthorised(
                 "Another device has enrolled with this serial",
-                remedy="Each serial of the batch enrols one device: `fleetcore device list` shows which has it",
+                remedy="Each serial of the batch enrols one device: `fleetcore device list` shows which device has it",
                 batch=batch.id,
                 device=device,
             )
@@ -408,7 +410,7 @@ class Claims:
         begun.append(now)
 
     async def _tell_quota(self, batch: ClaimBatch) -> None:
-        """One event a minute at the most: who has the certificate can ask as often as the rate allows."""
+        """Writes at most one event a minute: a holder of the certificate can ask as often as the rate allows."""
         now = self._clock.now_ms()
         if self._alarmed.get(batch.id, 0) + 60_000 > now:
             return
@@ -437,5 +439,5 @@ def _hash(token: str) -> str:
 
 def _spent() -> NotAuthenticated:
     return NotAuthenticated(
-        "The ownership token is expired or unknown", code="token_spent", remedy="Begin again with the claim certificate"
+        "The ownership token is expired or unknown", code="token_spent", remedy="Start again with the claim certificate"
     )

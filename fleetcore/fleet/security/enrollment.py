@@ -1,9 +1,9 @@
-"""Who may have a certificate: the rights that lead to one, in the order in which a request is looked at.
+"""Enrolment: decides who may have a certificate, by the rights that lead to one, in the order of the checks.
 
-An enrolment token; what the peer has shown in TLS, be it a claim certificate, a manufacturer's, or the one that the
-device has already (renewal); the key that the device was registered with; an operator's acceptance of a key that
-knocked (wire.md §11). A request that is repeated because its answer was lost gets the same certificate again. Whatever
-else is wrong is refused with a code and written down.
+An enrolment token; the peer's TLS certificate, which may be a claim certificate, a manufacturer's, or the device's
+present one (renewal); the key that the device was registered with; an operator's approval of a key that asked (wire.md
+§11). A request that is repeated because its answer was lost gets the same certificate again. Every other request is
+refused with a code and recorded.
 """
 
 import datetime as dt
@@ -53,36 +53,35 @@ _log = logging.getLogger(__name__)
 #: Devices that have not connected yet.
 _NOT_SEEN = frozenset({Lifecycle.REGISTERED, Lifecycle.PROVISIONED})
 
-#: When a device whose key waits for acceptance asks again, seconds.
+#: When a device whose key waits for approval asks again, seconds.
 RETRY_AFTER_S = 30
 
-#: Keys that may wait for one device, and those of them that one address may have sent: anybody can ask in a
-#: device's name.
+#: How many keys may wait for one device, and how many of them from one address: any peer can ask in a device's name.
 _MAX_PENDING, _MAX_PENDING_OF_ONE = 5, 2
-#: A device that waits asks every ``RETRY_AFTER_S``; a key that was silent so long gives its place to the next.
+#: A device that waits asks every ``RETRY_AFTER_S``; a key that was silent this long gives its place to the next.
 _SILENT_S = 600.0
-#: Keys whose last question is remembered; one that is not counts from the start of the process.
+#: How many keys have their last request remembered; others count from the start of the process.
 _REMEMBERED = 10_000
-#: Wrong enrolment tokens of one address before further ones are answered 429.
+#: How many wrong enrolment tokens one address may send before further ones are answered 429.
 _WRONG_TOKENS_PER_MINUTE = 20
 
-#: What a device may say about itself that is kept for the operator to read.
+#: How much of a device's description of itself is stored for the operator, bytes.
 _PARAMETERS_BYTES = 4096
 
-#: Refusals written down a minute, as each is a commit that a stranger can cause.
+#: How many refusals are recorded a minute, as each is a commit that a stranger can cause.
 _REFUSALS_PER_MINUTE = 60
 
-#: As many of one address, so that it cannot keep the others' out.
+#: The limit for one address, so that it cannot use up the others' share.
 _REFUSALS_OF_ONE = 20
 
 
 @frozen(kw_only=True)
 class EnrollmentRecord:
-    """A key that asked to be a device; ``id`` is ``<device>:<spki>``, times are ms since the epoch.
+    """A key that asked to enrol; ``id`` is ``<device>:<spki>``, times are ms since the epoch.
 
     Attributes:
-        fingerprint: SHA-256 (hex) of the SubjectPublicKeyInfo, to be compared with what the device shows.
-        replace: accepting it ends the device's other certificates once this one has connected.
+        fingerprint: SHA-256 (hex) of the SubjectPublicKeyInfo, to be compared with the one on the device.
+        replace: whether accepting it ends the device's other certificates once this one has connected.
     """
 
     id: str
@@ -99,10 +98,10 @@ class EnrollmentRecord:
 
 
 class StrangerRefused(NotAuthorised):
-    """A refusal by how an id stands, of a peer that has shown nothing: it must not learn which ids there are.
+    """A refusal because of an id's state, to a peer without a credential, which must not learn which ids exist.
 
     Attributes:
-        answer: what the peer is told instead, the same for every id: that its key waits.
+        answer: what the peer gets instead, the same for every id: its key waits.
     """
 
     answer: Reply
@@ -112,7 +111,7 @@ class Enrollment:
     """Decides about requests.
 
     Args:
-        groups: what the devices of a token may be put into; None: nothing.
+        groups: the groups for the devices of a token; None: no groups.
         grace: how long after its end a certificate may still be renewed by its device.
     """
 
@@ -158,10 +157,11 @@ class Enrollment:
         Raises:
             Refused: ``csr_invalid``, ``limit_exceeded``.
             NotAuthenticated: ``token_spent``.
-            NotAuthorised: ``device_unknown``, ``device_suspended``, ``device_retired``, ``device_revoked`` (the key
-                was), ``not_your_device`` (the token is another's), ``not_authorised`` (rejected or not admitted).
-            StrangerRefused: the same, and ``rate_limited``, to a peer with neither a token nor a certificate; events
-                have the reason, and the peer is to hear its ``answer`` alone.
+            NotAuthorised: ``device_unknown``, ``device_suspended``, ``device_retired``, ``device_revoked`` (the key was
+                revoked), ``not_your_device`` (the token is another device's), ``not_authorised`` (rejected or not
+                admitted).
+            StrangerRefused: the same, and ``rate_limited``, for a peer with neither a token nor a certificate; events
+                have the reason, and the peer must get only its ``answer``.
             Conflict: ``key_in_use``, ``already_exists``.
             Unavailable: ``rate_limited``, or the store cannot take it now.
         """
@@ -187,21 +187,21 @@ class Enrollment:
             return _pending(waiting, fingerprint, error.retry_after_s)
 
     def _slow(self, source: str) -> None:
-        """A wrong token more from an address; raises Unavailable where they are too many. A good one always passes."""
+        """Counts a wrong token from an address; raises Unavailable if there are too many. Valid ones always pass."""
         too_many = "Too many refused enrolment tokens from this address"
         self._wrong_tokens.check(network(host_of(source)), too_many, unit="attempts/min", scope="address")
 
     async def _register_claimed(self, ownership: str, request: EnrollRequest) -> Reply:
         batch = None if request.certificate is None else self._verifier.check_claim(request.certificate)
         if batch is None or isinstance(batch, Refusal):
-            raise NotAuthenticated("An ownership token goes with its claim certificate")
+            raise NotAuthenticated("An ownership token requires its claim certificate")
         claim = await self._claims.usable(batch, request.certificate or b"")
         return await self._claims.register(claim, ownership, request.parameters, request.source)
 
     async def _enroll_by_certificate(
         self, asked: CertificateRequest, certificate: bytes, request: EnrollRequest
     ) -> Reply:
-        """By what was shown in TLS: what it is decides what it may."""
+        """Enrols by the peer's TLS certificate, whose kind decides what is allowed."""
         batch = self._verifier.check_claim(certificate)
         if not (isinstance(batch, Refusal) or request.renewal):
             claim = await self._claims.usable(batch, certificate)
@@ -211,7 +211,7 @@ class Enrollment:
             return await self._claims.register(claim, ownership, request.parameters, request.source)
         own = self._verifier.check(certificate, grace_ms=self._grace_ms)
         if isinstance(own, Refusal):
-            # Expired and revoked ones are ours all the same, and are not manufacturer's.
+            # Expired and revoked ones are still ours, and not a manufacturer's.
             if request.renewal or own not in (Refusal.UNTRUSTED, *_FOREIGN):
                 raise refused(own)
             ca, shown = await self._manufacturers.device_of(certificate)
@@ -247,7 +247,7 @@ class Enrollment:
                 wanted = await self._directory.prepared(asked.device, ca.device_type, model=ca.model, tags=ca.tags)
             await self._admissions.ask(_candidate(wanted, asked, request, how))
             if ca.admits is Admits.AT_ONCE and _is_makers(device, had, how, (asked.spki, shown.spki)):
-                # In the commit, so that a revocation meanwhile is heard.
+                # In the commit, so that a concurrent revocation takes effect.
                 grant = Grant(
                     device=wanted, how=how, register=device is None, extra_puts=partial(self._inventory.unchanged, had)
                 )
@@ -271,7 +271,7 @@ class Enrollment:
         try:
             await self._storage.commit(registration)
         except VersionConflict:
-            return  # by the same device's other request, which is looked at next
+            return  # by the same device's other request, which is checked next
         except Conflict as error:
             raise taken(device.id) from error
         self._directory.registered(device)
@@ -279,11 +279,11 @@ class Enrollment:
     async def renew(self, device: str, csr: bytes, *, current: str | None = None) -> Reply:
         """A new certificate for the same identity; the key may be new. Answers 201.
 
-        The certificate it renews stays good until the new one has connected or the overlap is over.
+        The renewed certificate stays valid until the new one has connected or the overlap is over.
 
         Args:
             device: the identity of the session that asks.
-            current: the certificate by which it did; without it, the one that ends first.
+            current: the certificate of that session; without it, the one that expires first.
 
         Raises as :meth:`enroll`; ``not_authorised`` where the device has no certificate to renew.
         """
@@ -308,7 +308,7 @@ class Enrollment:
 
     async def _to_renew(self, device: str, current: str | None) -> tuple[CertificateRecord, ...]:
         now, grace = self._clock.now_ms(), self._grace_ms
-        # A device that has a token may renew one of a CA that is trusted no more.
+        # A device that has a token may renew a certificate of a CA that is no longer trusted.
         alive = [record for record in await self._inventory.of(device) if record.alive(now, grace_ms=grace)]
         if current is not None:
             base = next((record for record in alive if record.id == current), None)
@@ -322,7 +322,7 @@ class Enrollment:
             raise NotAuthorised(
                 "The device has no certificate to renew", remedy="Enrol it: with a token, or its registered key"
             )
-        # A renewal whose answer was lost, or that the device gave up, has made another successor: that one ends too.
+        # A renewal whose answer was lost, or that the device abandoned, has made another successor: that one ends too.
         return (base, *(item for item in alive if item.state is CertificateState.PENDING and base.id in item.replaces))
 
     async def _enroll(self, asked: CertificateRequest, request: EnrollRequest) -> Reply:
@@ -338,34 +338,34 @@ class Enrollment:
         await self._admissions.ask(_candidate(decided.device, asked, request, decided.how))
         if request.token is None:
             return await self._grant(asked, request)
-        # Compare-and-set alone would do; but a batch of devices on one token would mostly lose and try again.
+        # Compare-and-set alone would be correct; but concurrent devices on one token would mostly lose and try again.
         lock = self._token_locks.of(decided.how)
         async with lock:
             return await self._grant(asked, request)
 
     async def _join(self, device: str, secret: str) -> None:
-        """Puts a device that a token let in into the token's groups.
+        """Adds a device that enrolled by a token to the token's groups.
 
-        It has its certificate by now. A crash in between costs nothing: the device has no answer yet and asks again.
+        It has its certificate by now. A crash before this costs nothing: the device has no answer yet and asks again.
         """
         token = await self._tokens.find(secret)
         if token is None or not token.groups or self._groups is None:
             return
         found = await self._directory.find(device)
         if found is None or found.lifecycle not in _NOT_SEEN:
-            return  # who has been at work may have been taken out of a group since
+            return  # a device that was in use already may have been removed from a group since
         for group in token.groups:
             try:
                 await self._groups.add(group, [device], actor=f"token:{token.id}", reason="enrolled by a token")
-            except FleetError as error:  # removed in this moment; the device is in all the same
-                _log.warning("%s enrolled but was not put into group %r: %s", device, group, error)
+            except FleetError as error:  # removed just now; the device is enrolled all the same
+                _log.warning("%s enrolled but was not added to group %r: %s", device, group, error)
 
     def check_groups(self, groups: Sequence[str]) -> None:
-        """Raises NotFound or Refused where new devices cannot be put into one of them."""
+        """Raises NotFound or Refused where new devices cannot be added to one of them."""
         if not groups:
             return
         if self._groups is None:
-            raise Refused("This fleet keeps no groups")
+            raise Refused("This fleet does not support groups")
         for group in groups:
             self._groups.check_static(group)
 
@@ -374,7 +374,7 @@ class Enrollment:
             self.check_groups(token.groups)
         except FleetError as error:
             raise Conflict(
-                "A group of the enrolment token is gone",
+                "A group of the enrolment token no longer exists",
                 code="illegal_transition",
                 remedy="Create the group again, or make another token",
             ) from error
@@ -392,10 +392,10 @@ class Enrollment:
         raise Unavailable("Too many enrolments at once", retry_after_s=1.0)
 
     async def _decide(self, asked: CertificateRequest, request: EnrollRequest) -> Grant | Reply:
-        """What the request may have, as of now; nothing is consumed."""
+        """The right of the request, as of now; nothing is consumed."""
         if request.token is not None:
             return await self._decide_by_token(asked, request.token, request.source)
-        # What is wrong with the request itself comes first: it says nothing of the id.
+        # Faults of the request itself come first: they reveal nothing about the id.
         if len(dumps(dict(request.parameters))) > _PARAMETERS_BYTES:
             raise Refused(
                 f"The parameters are longer than {_PARAMETERS_BYTES} bytes",
@@ -474,7 +474,7 @@ class Enrollment:
             case EnrollmentState.ACCEPTED:
                 now = self._clock.now_ms()
                 others = [item for item in await self._inventory.of(device.id) if item.alive(now)]
-                # In the commit, so that an operator who takes the word back meanwhile is heard.
+                # In the commit, so that a concurrent withdrawal by an operator takes effect.
                 standing = self.records.put(record, expect=record.version)
                 return Grant(
                     device=device,
@@ -513,7 +513,7 @@ class Enrollment:
         try:
             await self._storage.commit(Commit(puts=(put,), deletes=tuple(gone), events=(event,)))
         except VersionConflict as error:
-            # The same key knocked twice at once, or the one that was to give its place was decided about.
+            # The same key asked twice at once, or the key to be replaced was decided about.
             known = await self.records.get(record.id)
             if known is None:
                 raise Unavailable("Too many enrolments at once", retry_after_s=1.0, device=device.id) from error
@@ -533,7 +533,7 @@ class Enrollment:
             silent = min(left, key=self._last_asked_s)
             if self._clock.monotonic_s() - self._last_asked_s(silent) < _SILENT_S:
                 raise Unavailable(
-                    f"{len(left)} keys wait for the acceptance of {device!r} already",
+                    f"{len(left)} keys wait for approval for {device!r} already",
                     code="rate_limited",
                     retry_after_s=RETRY_AFTER_S,
                     remedy="Accept or reject them",
@@ -576,7 +576,7 @@ class Enrollment:
         )
 
     async def withdrawn(self, device: str, *, actor: str, reason: str) -> list[Put]:
-        """What takes every acceptance of a device's keys back, as part of a larger commit."""
+        """The part of a larger commit that withdraws every approval of a device's keys."""
         accepted = [
             record
             for record in await self.records.find(ref=("device", device))
@@ -625,9 +625,9 @@ class Enrollment:
         await self._write_once((host_of(source), "enrollment_pending", reason, device), event)
 
     async def _write_once(self, kind: tuple[str, str, str, str], event: Event) -> None:
-        """Writes the first event of its kind in each minute, and no more than a bounded number.
+        """Writes the first event of its kind in each minute, up to a limit.
 
-        ``kind`` begins with the address, without the port, which is another one with each connection.
+        ``kind`` begins with the address, without the port, which differs with each connection.
         """
         if event.time // 60_000 != self._refusals_minute:
             self._refusals_minute = event.time // 60_000
@@ -640,7 +640,7 @@ class Enrollment:
         try:
             await self._storage.commit(Commit(events=(event,)))
         except (StorageError, Unavailable):
-            return  # the refusal stands; that it could not be written down is the store's own alarm
+            return  # the refusal stands; the store raises its own alarm if the event cannot be written
 
 
 def _candidate(device: Device, asked: CertificateRequest, request: EnrollRequest, issued_via: str) -> Candidate:
@@ -654,7 +654,7 @@ def _candidate(device: Device, asked: CertificateRequest, request: EnrollRequest
 
 
 def _pending(device: str, fingerprint: str, retry_after_s: float) -> Reply:
-    """What a device is answered whose enrolment waits; it asks again after so many seconds."""
+    """The reply to a device whose enrolment waits; it asks again after this many seconds."""
     body = {
         "code": "enrollment_pending",
         "device": device,
@@ -665,9 +665,9 @@ def _pending(device: str, fingerprint: str, retry_after_s: float) -> Reply:
 
 
 def _is_makers(device: Device | None, had: Sequence[CertificateRecord], how: str, keys: Sequence[str]) -> bool:
-    """Whether a maker's word is enough: for who is new, came by it before, or was registered with one of these keys.
+    """Whether a maker's certificate is enough: for new devices, and those that enrolled by it or have such a key.
 
-    A device that was revoked may have lost the key that it was made with too, and that one cannot be revoked here.
+    The key from the factory of a revoked device may be lost too, and cannot be revoked here.
     """
     if any(record.state is CertificateState.REVOKED for record in had):
         return False
@@ -678,7 +678,7 @@ def _is_makers(device: Device | None, had: Sequence[CertificateRecord], how: str
     return any(record.how == how for record in had)
 
 
-#: What a certificate that is not ours may be refused for by our own profile; it may be a manufacturer's yet.
+#: Faults for which our own profile refuses a certificate that is not ours; it may still be a manufacturer's.
 _FOREIGN = frozenset(Refusal) - {
     Refusal.UNREADABLE,
     Refusal.EXPIRED,

@@ -1,4 +1,4 @@
-"""Where a fleet's keys lie on disk: ``<data>/pki``, mode 0700, every file in it 0600.
+"""A fleet's keys on disk: ``<data>/pki``, mode 0700, every file in it 0600.
 
     root.pem issuing.pem            the first CAs; root.key may be taken away and kept offline
     root.key issuing.key            their keys, encrypted where a passphrase is set
@@ -11,10 +11,10 @@
     ca.pem crl.pem                  what devices and brokers are given
     fleet.id                        whose keys these are: the fleet's id, as fleet.toml and the store have it
 
-The folder appears whole or not at all: it is made beside its place and renamed. Nothing here is ever overwritten by
-``create``; single files are replaced by rename. A change of the CAs holds from the moment at which ``generations.json``
-is replaced: files that it does not name are of a change that did not come about, and files that follow from it are made
-again by :meth:`PkiFolder.reconcile`.
+The folder appears whole or not at all: it is made beside its place and renamed. ``create`` never overwrites anything;
+single files are replaced by rename. A change of the CAs takes effect when ``generations.json`` is replaced: files that
+it does not name belong to an incomplete change, and :meth:`PkiFolder.reconcile` makes the files that follow from it
+again.
 """
 
 import json
@@ -55,7 +55,7 @@ _GENERATIONS = "generations.json"
 
 @frozen(kw_only=True)
 class PkiFolder:
-    """An opened PKI folder: the authority, and the paths of what others read."""
+    """An opened PKI folder: the authority, and the paths of files for others."""
 
     path: Path
     authority: Authority
@@ -84,7 +84,7 @@ class PkiFolder:
 
     @property
     def crl(self) -> Path:
-        """Where the revocation list is written for brokers."""
+        """The path of the revocation list for brokers."""
         return self.path / "crl.pem"
 
     @classmethod
@@ -103,15 +103,15 @@ class PkiFolder:
         Args:
             path: the folder; must not exist, or be empty. Its parent is made where missing.
             fleet: the fleet's name, part of every identity.
-            clock: what the certificates' dates follow.
-            identity: the fleet's id; the folder says with it whose keys it holds.
-            hosts: DNS names and addresses by which devices reach the server.
+            clock: the time for the certificates' dates.
+            identity: the fleet's id, which is stored in the folder.
+            hosts: DNS names and addresses at which devices reach the server.
             passphrase: encrypts the keys of the CAs and the command key. The server's and the service's keys are
                 read unattended, by others too, and stay plain.
 
         Raises:
-            Conflict: the folder holds something. Keys are never overwritten.
-            Refused: the fleet or a host has an impossible name; nothing is made.
+            Conflict: the folder is not empty. Keys are never overwritten.
+            Refused: the fleet or a host has an invalid name; nothing is made.
         """
         if path.exists() and not (path.is_dir() and not has_keys(path)):
             raise Conflict(f"{path} exists", remedy="Keep it: a new CA would lock every enrolled device out")
@@ -136,7 +136,7 @@ class PkiFolder:
             **({"fleet.id": f"{identity}\n".encode()} if identity else {}),
         }
         files.make_private(path.parent)
-        made = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # mode 0700 by its promise
+        made = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # mkdtemp creates it with mode 0700
         try:
             for name, content in contents.items():
                 files.replace(made / name, content)
@@ -166,11 +166,11 @@ class PkiFolder:
         authority = Authority(fleet, clock, _trust(path, passphrase))
         command_key = _private_key(path / "command.key", passphrase)
         if not isinstance(command_key, ed25519.Ed25519PrivateKey):
-            raise ConfigError("The command key is not Ed25519", file=str(path / "command.key"))
+            raise ConfigError("The command key must be Ed25519", file=str(path / "command.key"))
         return cls(path=path, authority=authority, command_key=command_key, passphrase=passphrase)
 
     def save(self, trust: TrustBundle, change: Mapping[str, object]) -> None:
-        """Writes another trust than the authority's present one, which holds once ``generations.json`` is in place.
+        """Stores another trust than the authority's present one; it takes effect when ``generations.json`` is replaced.
 
         ``change`` says who made it and why, for :meth:`last_change`. Raises OSError; then the trust is as before.
         """
@@ -195,7 +195,7 @@ class PkiFolder:
         _sync_folder(self.path)
 
     def reconcile(self) -> None:
-        """Removes what the last change has done away with and writes the bundle anew, where a crash came between."""
+        """Completes the last change after a crash: removes the files that it dropped and writes the bundle again."""
         gone = [self.path / name for name in self._gone() if (self.path / name).exists()]
         for path in gone:
             path.unlink(missing_ok=True)
@@ -207,29 +207,29 @@ class PkiFolder:
             _sync_folder(self.path)
 
     def last_change(self) -> Mapping[str, object]:
-        """What :meth:`save` was told the last time; empty where the first CAs are still there alone."""
+        """The ``change`` of the last :meth:`save`; empty where only the first CAs exist."""
         change = _generations(self.path).get("change", {})
         return change if isinstance(change, dict) else {}
 
     def take_root_offline(self, root: RootCa, file: Path, passphrase: str | None) -> None:
         """Moves a root's key to ``file``, mode 0600, encrypted where a passphrase is given or the folder has one.
 
-        The key leaves the folder only once what was written can be read back. Raises Conflict where the file exists,
+        The key is removed from the folder only after the new file was read back. Raises Conflict where the file exists,
         OSError where it cannot be written.
         """
-        assert root.key is not None  # the caller has looked
-        passphrase = passphrase or self.passphrase  # it does not become plain on its way out
+        assert root.key is not None  # the caller has checked that
+        passphrase = passphrase or self.passphrase  # it must not become unencrypted on its way out
         try:
             handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, files.PRIVATE_FILE)
         except FileExistsError:
-            raise Conflict(f"{file} exists", remedy="Name a new file: a key is not overwritten") from None
+            raise Conflict(f"{file} exists", remedy="Name a new file: keys are never overwritten") from None
         with os.fdopen(handle, "wb") as stream:
             stream.write(_key_pem(root.key, passphrase))
             stream.flush()
             os.fsync(stream.fileno())
         _sync_folder(file.parent)
         if _ec_key(file, passphrase).public_key() != root.key.public_key():
-            raise ConfigError("The key that was written is not the root's; nothing was removed", file=str(file))
+            raise ConfigError("The written key is not the root's; nothing was removed", file=str(file))
         (self.path / _name("root", root.number, "key")).unlink(missing_ok=True)
         _sync_folder(self.path)
 
@@ -257,12 +257,12 @@ class PkiFolder:
 
 
 def _name(kind: str, number: int, suffix: str = "pem") -> str:
-    """The first CAs' files have no number: they are older than it."""
+    """The first CAs' files have no number: they are from before numbers."""
     return f"{kind}.{suffix}" if number == 1 else f"{kind}-{number}.{suffix}"
 
 
 def _crossed(trust: TrustBundle) -> list[tuple[int, x509.Certificate]]:
-    """The cross certificates with the number of the root that each names."""
+    """The cross certificates, each with the number of its root."""
     numbers = {key_id(root.certificate): root.number for root in trust.roots}
     return [(numbers[key_id(cross)], cross) for cross in trust.cross]
 
@@ -290,7 +290,7 @@ def _generations(path: Path) -> dict[str, Any]:
 
 
 def _trust(path: Path, passphrase: str | None) -> TrustBundle:
-    """The CAs that lie in a folder."""
+    """The CAs in a folder."""
     said: dict[str, Any] = {
         "version": 1,
         "roots": [1],
@@ -319,11 +319,11 @@ def _trust(path: Path, passphrase: str | None) -> TrustBundle:
         root = trust.root_of(item)
         try:
             if root is None:
-                raise ValueError("no root has signed it")
+                raise ValueError("it is not signed by a root")
             item.certificate.verify_directly_issued_by(root.certificate)
-        except Exception as error:  # three families of cryptography's, and all mean the same here
+        except Exception as error:  # three exception families of cryptography, with the same meaning here
             above = " or ".join(_name("root", root.number) for root in roots)
-            raise ConfigError(f"The issuing CA is not below {above}", file=str(file)) from error
+            raise ConfigError(f"The issuing CA is not under {above}", file=str(file)) from error
     return trust
 
 
@@ -340,7 +340,7 @@ def _issuing(path: Path, number: int, passphrase: str | None) -> IssuingCa:
     name, file = path / _name("issuing", number), path / _name("issuing", number, "key")
     item = IssuingCa(number=number, certificate=_certificate(name), key=_ec_key(file, passphrase))
     if item.key.public_key() != item.certificate.public_key():
-        raise ConfigError(f"The key is not that of {name.name}", file=str(file))
+        raise ConfigError(f"The key does not belong to {name.name}", file=str(file))
     return item
 
 
@@ -348,17 +348,17 @@ def read_key(content: bytes, passphrase: str | None, *, file: str) -> ec.Ellipti
     """An EC key from PEM; raises ConfigError, naming ``file``."""
     key = _parsed(content, passphrase, file)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError("The key is not an EC key", file=file)
+        raise ConfigError("The key must be an EC key", file=file)
     return key
 
 
 def has_keys(path: Path) -> bool:
-    """Whether a folder holds keys: an empty one is where a disk is to be mounted, or was emptied."""
+    """Whether a folder contains keys; an empty one may be an unmounted disk, or was emptied."""
     return path.is_dir() and any(path.iterdir())
 
 
 def fleet_name(path: Path) -> str | None:
-    """The name of the fleet whose keys lie in a folder, or None where its certificates do not say."""
+    """The name of the fleet whose keys are in a folder, or None where its certificates do not say."""
     try:
         names = names_of(_certificate(path / "service.pem"))
     except ConfigError:
@@ -368,7 +368,7 @@ def fleet_name(path: Path) -> str | None:
 
 
 def issuers(path: Path) -> frozenset[str]:
-    """The key ids of the issuing CAs, former ones included, whose certificates lie in a folder.
+    """The key ids of the issuing CAs, former ones included, whose certificates are in a folder.
 
     Raises ConfigError where one cannot be read.
     """
@@ -376,19 +376,19 @@ def issuers(path: Path) -> frozenset[str]:
 
 
 def _check_fleet(service: Path, fleet: str) -> None:
-    """The fleet's name is in every identity: under another name no device could connect any more."""
+    """Checks the fleet's name, which is in every identity: under another name no device could connect."""
     wanted = service_uri(fleet, CONSUMER)
     found = [name.value for name in names_of(_certificate(service))]
     if found != [wanted]:
         raise ConfigError(
             f"The CA was made for another fleet than {fleet!r}: {', '.join(map(str, found))}",
             file=str(service),
-            remedy="Give [fleet] the name that it had, or make a new data folder",
+            remedy="Use the old name in [fleet], or make a new data folder",
         )
 
 
 def _sync_folder(path: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened
+    if os.name != "posix":  # on other systems a folder cannot be opened
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -409,7 +409,7 @@ def _check_private(path: Path) -> None:
     if os.name == "posix" and mode & 0o077:
         want = files.PRIVATE_FOLDER if path.is_dir() else files.PRIVATE_FILE
         raise ConfigError(
-            f"Others can reach it (mode {mode:04o})",
+            f"Other users can access it (mode {mode:04o})",
             file=str(path),
             remedy=f"Run `chmod {want:o} {shlex.quote(str(path))}`",
         )
@@ -422,7 +422,7 @@ def _read(path: Path) -> bytes:
         raise ConfigError(
             f"Cannot be read: {error.strerror}",
             file=str(path),
-            remedy=f"Bring it back from a backup of {path.parent} (`fleetcore restore`)",
+            remedy=f"Restore it from a backup of {path.parent} (`fleetcore restore`)",
         ) from error
 
 
@@ -430,7 +430,7 @@ def _certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(_read(path))
     except ValueError as error:
-        raise ConfigError("Is no certificate", file=str(path)) from error
+        raise ConfigError("It is not a certificate", file=str(path)) from error
 
 
 def _private_key(path: Path, passphrase: str | None) -> PrivateKeyTypes:
@@ -443,7 +443,7 @@ def _parsed(content: bytes, passphrase: str | None, file: str) -> PrivateKeyType
         raise ConfigError(
             "The key is encrypted",
             file=file,
-            remedy="Set [ca] passphrase to env:NAME or file:PATH, or name that of this file",
+            remedy="Set [ca] passphrase to env:NAME or file:PATH, or give that of this file",
         )
     try:
         return load_pem_private_key(content, passphrase.encode() if encrypted and passphrase else None)

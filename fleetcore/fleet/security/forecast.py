@@ -1,7 +1,7 @@
-"""When certificates end, and what hangs on a CA: counted from the inventory when it is asked.
+"""When certificates expire, and which devices depend on a CA: counted from the inventory at each request.
 
-A certificate that its successor is about to end is not counted: it ends without harm. ``late`` are those whose device
-ought to have renewed by now and has not.
+A certificate that its successor is about to replace is not counted: its end is harmless. ``late`` are those whose
+device should have renewed by now and has not.
 """
 
 import datetime as dt
@@ -20,18 +20,18 @@ from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.security.profiles import common_name
 from fleetcore.fleet.security.rotation import RENEW_ISSUING_AT
 
-#: A root is followed by another at this part of its life: devices take long to take a new one in.
+#: A root's successor is due at this part of its life: devices take long to accept a new one.
 _ROTATE_AT = 0.8
 
-#: Periods that an answer has at most.
+#: The most periods of an answer.
 MAX_PERIODS = 520
 
-#: Late renewers and certificates next to end that an answer names at most.
+#: The most late renewals and next expiries in an answer.
 MAX_NAMED = 1000
 
 
 class Period(StrEnum):
-    """What ends are counted by: calendar weeks from Monday, or months, in UTC."""
+    """The periods: calendar weeks from Monday, or months, in UTC."""
 
     WEEK = "week"
     MONTH = "month"
@@ -39,7 +39,7 @@ class Period(StrEnum):
 
 @frozen(kw_only=True)
 class Bucket:
-    """How many certificates end in ``start <= end < until`` (ms since the epoch), and of which devices."""
+    """How many certificates expire in ``start <= end < until`` (ms since the epoch), and of which devices."""
 
     start: int
     until: int
@@ -49,7 +49,7 @@ class Bucket:
 
 @frozen(kw_only=True)
 class Ending:
-    """A certificate that is about to end."""
+    """A certificate that expires soon."""
 
     device: str
     certificate: str
@@ -59,15 +59,15 @@ class Ending:
 
 @frozen(kw_only=True)
 class CaStanding:
-    """A CA, and where it stands.
+    """A CA, and its state.
 
     Attributes:
-        id: its key identifier, hex; certificates name their issuer by it.
+        id: its key identifier, hex; certificates refer to their issuer by it.
         kind: ``root``, ``issuing`` or ``cross``.
-        state: ``signs``, ``trusted``, or ``former`` where only its revocation list is made any more.
+        state: ``signs``, ``trusted``, or ``former`` where only its revocation list is still made.
         key: ``here``, ``offline``, or ``none`` for a cross certificate.
-        due: from when another ought to follow it, ms since the epoch.
-        certificates: how many living certificates it has issued to devices.
+        due: when its successor is due, ms since the epoch.
+        certificates: the number of valid certificates that it issued to devices.
     """
 
     id: str
@@ -84,12 +84,13 @@ class CaStanding:
 
 @frozen(kw_only=True)
 class Forecast:
-    """What ends when.
+    """The forecast of expiries.
 
     Attributes:
-        certificates: how many live, those of ``late`` among them.
-        later: how many end after the last bucket.
-        next: the next to end. ``late``: those past their time to renew, the first to end first.
+        certificates: how many are valid, including those of ``late``.
+        later: how many expire after the last bucket.
+        next: the next to expire.
+        late: those past their time to renew, the first to expire first.
     """
 
     time: int
@@ -102,7 +103,7 @@ class Forecast:
 
 
 def period_starts(now_ms: int, per: Period, count: int) -> list[int]:
-    """The starts of ``count`` periods, beginning with the one that ``now_ms`` lies in, and the end of the last."""
+    """The starts of ``count`` periods, beginning with the one that contains ``now_ms``, and the end of the last."""
     day = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     starts = []
     for number in range(count + 1):
@@ -125,13 +126,13 @@ async def forecast(
     labels: Callable[[str], Iterable[str]] | None = None,
     only: Callable[[str], bool] = lambda _device: True,
 ) -> Forecast:
-    """Counts living certificates by when they end.
+    """Counts valid certificates by their expiry.
 
     Args:
-        labels: what a device is counted under beside: its type, its groups.
+        labels: the labels that a device is also counted under: its type, its groups.
         only: which devices are counted.
 
-    Raises Refused for more periods or names than an answer has.
+    Raises Refused for more periods or names than an answer may have.
     """
     if not 1 <= periods <= MAX_PERIODS or not 0 <= most <= MAX_NAMED:
         raise Refused(f"A forecast has 1 to {MAX_PERIODS} periods and names up to {MAX_NAMED} certificates")
@@ -180,7 +181,7 @@ def _end(ending: Ending) -> tuple[int, str]:
 
 
 def ca_standings(trust: TrustBundle, living: Mapping[str, int]) -> list[CaStanding]:
-    """Every CA of a trust; ``living`` counts the certificates of each by its id."""
+    """Every CA of a trust; ``living`` counts the valid certificates of each by its id."""
     found = [
         _standing(
             root.certificate, "root", root.number, "trusted", "offline" if root.key is None else "here", _ROTATE_AT
@@ -220,7 +221,7 @@ def _ms(time: dt.datetime) -> int:
 
 @frozen(kw_only=True)
 class Dependent:
-    """A device with living certificates of a CA; ``sole_certificate`` where it has none of another trusted CA."""
+    """A device with valid certificates of a CA; ``sole_certificate`` where it has none of another trusted CA."""
 
     device: str
     certificates: int
@@ -230,7 +231,7 @@ class Dependent:
 async def dependents_on(
     records: AsyncIterable[CertificateRecord], ca: str, trusts: Callable[[str], bool]
 ) -> list[Dependent]:
-    """The devices whose certificates hang on a CA, those that have no other first."""
+    """The devices whose certificates depend on a CA, those without others first."""
     theirs, others = Counter[str](), set[str]()
     async for record in records:
         if record.issuer == ca:

@@ -1,10 +1,11 @@
-"""The truth about certificates: which were issued, to whom, and which of them are refused now.
+"""The inventory of certificates: which were issued, to which device, and which of them are refused now.
 
-Records live in the store; what decides on every connection, the refused ones and those about to end, is in memory and
-is read once when the fleet opens. The revocation list that brokers are given is an export of this, not its source.
+Records are in the store. The data for the decision on every connection, the refused certificates and those about to
+end, is in memory and is read once when the fleet opens. The revocation list for brokers is an export of this, not its
+source.
 
 States: ``pending`` (issued by a renewal, has not connected yet; valid) → ``active`` → ``superseded`` or ``revoked``.
-One that a claim certificate got is ``pending_activation``, and good for nothing, until its device has registered.
+One from a claim certificate is ``pending_activation``, and not valid, until its device has registered.
 """
 
 import datetime as dt
@@ -24,10 +25,11 @@ from fleetcore.model.credential import CertificateState, Refusal
 from fleetcore.model.days import DAY_MS
 from fleetcore.model.store import Commit, Delete, Event, Put
 
-#: A device renews at two thirds of the lifetime, ± 10 % by its id: a fleet made in one day does not renew in one hour.
+#: A device renews at two thirds of the lifetime, ± 10 % by its id, so that a fleet made in one day does not renew in
+#: one hour.
 _RENEW_AT, _JITTER = 2 / 3, 0.1
 
-#: Revoked certificates that expired this lately are still loaded: the server's clock may be set back meanwhile.
+#: Revoked certificates that expired this recently are still loaded: the server's clock may be set back meanwhile.
 _EXPIRED_LATELY_MS = 30 * DAY_MS
 
 #: How often a change is tried against concurrent writers.
@@ -44,11 +46,11 @@ class CertificateRecord:
     Attributes:
         id: ``<issuer's key id>:<serial>``, hex.
         spki: SHA-256 (hex) of its SubjectPublicKeyInfo.
-        renew_after: when the device ought to renew.
-        how: by what right it was issued: ``key_id``, ``approval``, ``token:<id>``, ``claim:<batch>``,
+        renew_after: when the device should renew.
+        how: the right by which it was issued: ``key_id``, ``approval``, ``token:<id>``, ``claim:<batch>``,
             ``manufacturer:<ca>``, ``renewal``, ``operator``.
         replaces: certificates that end once this one connects.
-        ended_at: from when it is refused although its dates are good, or None.
+        ended_at: from when it is refused although its dates are valid, or None.
     """
 
     id: str
@@ -69,14 +71,14 @@ class CertificateRecord:
     version: int = 0
 
     def alive(self, now_ms: int, *, grace_ms: int = 0) -> bool:
-        """Whether it is accepted now, or was until its dates ran out at most ``grace_ms`` ago."""
+        """Whether it is accepted now, or was until it expired at most ``grace_ms`` ago."""
         ended = self.ended_at is not None and now_ms >= self.ended_at
         return self.state in _ALIVE and now_ms <= self.not_after + grace_ms and not ended
 
 
 @frozen(kw_only=True)
 class DeviceKey:
-    """Which device a public key belongs to, for ever: another's is refused, and so is one that was revoked."""
+    """The permanent owner of a public key: another device's key is refused, and so is a revoked one."""
 
     id: str
     device: str
@@ -98,13 +100,13 @@ def _certificate_due(record: CertificateRecord) -> int | None:
 
 
 def renew_after(device: str, not_before: int, not_after: int) -> int:
-    """When a device ought to renew, ms since the epoch; always the same for one certificate."""
+    """When a device should renew, ms since the epoch; constant for one certificate."""
     spread = int.from_bytes(hashlib.sha256(device.encode()).digest()[:4]) / 0xFFFFFFFF * 2 - 1
     return not_before + int((not_after - not_before) * _RENEW_AT * (1 + _JITTER * spread))
 
 
 class Inventory:
-    """Every certificate of the fleet. :meth:`load` comes before any question."""
+    """Every certificate of the fleet. Call :meth:`load` before any query."""
 
     def __init__(self, storage: Storage, clock: Clock, authority: Authority, *, overlap: dt.timedelta) -> None:
         self._storage, self._clock, self._authority = storage, clock, authority
@@ -129,7 +131,7 @@ class Inventory:
         self._unseen: set[str] = set()
 
     async def load(self) -> None:
-        """Reads what decides on every connection."""
+        """Loads the data for the decision on every connection."""
         oldest = self._clock.now_ms() - _EXPIRED_LATELY_MS
         states = set(CertificateState) - {CertificateState.ACTIVE}
         for state in (*states, "ending"):
@@ -163,7 +165,7 @@ class Inventory:
         return None if self._authority.trust.trusts(certificate.partition(":")[0]) else Refusal.UNTRUSTED
 
     def living(self, record: CertificateRecord, *, grace_ms: int = 0) -> bool:
-        """Whether it is accepted now: in good state and time, from a CA that is trusted."""
+        """Whether it is accepted now: in a valid state and time, from a trusted CA."""
         return record.alive(self._clock.now_ms(), grace_ms=grace_ms) and self._authority.trust.trusts(record.issuer)
 
     def is_revoked(self, issuer: str, serial: str) -> bool:
@@ -178,13 +180,13 @@ class Inventory:
     # --- questions to the store ----------------------------------------------------------------------------------
 
     async def of(self, device: str) -> list[CertificateRecord]:
-        """Every certificate that a device ever had."""
+        """Every certificate that a device has had."""
         return await self.certificates.find(ref=("device", device))
 
     async def current(self, device: str, spki: str) -> CertificateRecord | None:
-        """The certificate that the device has for this key and need not renew yet: what a repeated request gets.
+        """The device's certificate for this key that is not due for renewal: the answer to a repeated request.
 
-        One that another CA has issued than signs now is renewed, with the same key too.
+        One by another CA than the signing one is renewed, even with the same key.
         """
         now, issuer = self._clock.now_ms(), self._authority.issuer
         found = [
@@ -198,7 +200,7 @@ class Inventory:
         return max(found, key=lambda record: record.not_after, default=None)
 
     async def all_alive(self) -> AsyncIterator[CertificateRecord]:
-        """Every certificate in good state and time, of CAs that are trusted no more too."""
+        """Every certificate in a valid state and time, including those of CAs that are no longer trusted."""
         now = self._clock.now_ms()
         for state in (CertificateState.ACTIVE, CertificateState.PENDING, "ending"):
             async for record in self.certificates.iterate(ref=("state", state)):
@@ -230,7 +232,7 @@ class Inventory:
         return key
 
     def unchanged(self, records: Sequence[CertificateRecord], _record: CertificateRecord) -> list[Put]:
-        """Puts that make a commit conflict where one of these changed meanwhile."""
+        """Puts that make a commit conflict if one of these changed meanwhile."""
         return [self.certificates.put(record, expect=record.version) for record in records]
 
     # --- changes -------------------------------------------------------------------------------------------------
@@ -273,10 +275,10 @@ class Inventory:
         replaces: Sequence[CertificateRecord] = (),
         with_puts: Iterable[Put] = (),
     ) -> CertificateRecord:
-        """Stores a new certificate, its key and ``with_puts`` in one commit; those it replaces end after the overlap.
+        """Stores a new certificate, its key and ``with_puts`` in one commit; replaced ones end after the overlap.
 
         Raises VersionConflict where the key, a replaced certificate or one of ``with_puts`` changed meanwhile: then
-        nothing is stored, and the certificate is thrown away.
+        nothing is stored, and the certificate is dropped.
         """
         end = record.created + self._overlap_ms
         ending = [
@@ -297,7 +299,7 @@ class Inventory:
     async def activate(
         self, record: CertificateRecord, *, actor: str, reason: str, extra_commit: Commit
     ) -> CertificateRecord | None:
-        """Makes one that waited for its device good, or gives None where something changed meanwhile: read again."""
+        """Activates one that waited for its device, or returns None where something changed meanwhile: read again."""
         active = evolve(record, state=CertificateState.ACTIVE, ended_at=None)
         done = await self._change(
             [active],
@@ -329,7 +331,7 @@ class Inventory:
         )
 
     async def seen(self, certificate: str) -> None:
-        """A renewed certificate has connected: it is active, and those it replaces are superseded."""
+        """Records that a renewed certificate has connected: it is active, and those that it replaces are superseded."""
         for _ in range(ATTEMPTS):
             new = await self.certificates.need(certificate)
             if new.state is not CertificateState.PENDING:
@@ -356,9 +358,9 @@ class Inventory:
         events: Iterable[Event] = (),
         extra: Commit | None = None,
     ) -> list[CertificateRecord] | None:
-        """Revokes certificates and their keys in one commit, or gives None where one changed meanwhile: read again.
+        """Revokes certificates and their keys in one commit, or returns None where one changed meanwhile: read again.
 
-        ``unused`` are keys that have no certificate yet and shall never get one; ``extra`` is done in the same commit.
+        ``unused`` are keys without a certificate that must never get one; ``extra`` is part of the same commit.
         """
         now = self._clock.now_ms()
         changed = [
@@ -417,13 +419,13 @@ class Inventory:
         return True
 
     async def sweep(self) -> None:
-        """Writes down that certificates whose overlap is over are superseded; they are refused before that already."""
+        """Records that certificates whose overlap is over are superseded; they are refused before that already."""
         for record in await self.certificates.due(self._clock.now_ms()):
             superseded = evolve(record, state=CertificateState.SUPERSEDED)
             await self._change([superseded], "certificate.superseded", actor="system", reason="the overlap is over")
 
     async def crl_entries(self, issuer: str) -> list[RevokedEntry]:
-        """What the issuer's revocation list has to name: revoked and superseded certificates that have not expired."""
+        """The entries of the issuer's revocation list: revoked and superseded certificates that have not expired."""
         now = self._clock.now_ms()
         reasons = {
             CertificateState.REVOKED: x509.ReasonFlags.unspecified,

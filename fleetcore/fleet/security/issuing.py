@@ -1,8 +1,7 @@
-"""The one way to a certificate: signed, and written with all that it rests on in one commit.
+"""Issuing: a certificate is signed and written with everything that it depends on in one commit.
 
-Who may have one is decided elsewhere and handed over as a :class:`Grant`. A device that comes into being with its
-certificate is registered in the same commit, so neither is there without the other, and of two that want one id at
-once one gets it.
+The decision is made elsewhere and passed as a :class:`Grant`. A new device is registered in the same commit as its
+certificate, so neither exists without the other, and of two concurrent requests for one id one succeeds.
 """
 
 import datetime as dt
@@ -23,34 +22,34 @@ from fleetcore.wire.times import format_time
 
 
 class DeviceDirectory(Protocol):
-    """What enrolment needs of the registry."""
+    """The part of the registry that enrolment uses."""
 
     async def find(self, device: str) -> Device | None:
         """The device or None."""
         ...
 
     async def prepared(self, device: str, type: str, *, model: str | None = None, tags: Sequence[str] = ()) -> Device:
-        """The record that would be registered; raises Refused for an impossible name."""
+        """The record that would be registered; raises Refused for an invalid name."""
         ...
 
     def registration(self, device: Device, *, actor: str, reason: str) -> Commit:
-        """What registers it; the commit raises VersionConflict or Conflict where the id is taken."""
+        """The commit that registers it; it raises VersionConflict or Conflict where the id is taken."""
         ...
 
     def registered(self, device: Device) -> None:
-        """It was committed."""
+        """Notifies the registry of the commit."""
         ...
 
 
 class StaticGroups(Protocol):
-    """The groups that new devices may be put into."""
+    """The groups that new devices may join."""
 
     def check_static(self, group: str) -> None:
-        """Raises NotFound where there is none of this name, Refused where its query says who is in it."""
+        """Raises NotFound where there is none of this name, Refused where it is dynamic."""
         ...
 
     async def add(self, group: str, devices: Iterable[str], *, actor: str, reason: str) -> int:
-        """Puts devices into it; those that are in it stay. Raises as :meth:`check_static`."""
+        """Adds devices to it; members stay. Raises as :meth:`check_static`."""
         ...
 
 
@@ -60,13 +59,13 @@ def _nothing(_record: CertificateRecord) -> Sequence[Put]:
 
 @frozen(kw_only=True)
 class Grant:
-    """That a request may have a certificate.
+    """The right of a request to a certificate.
 
     Attributes:
-        how: by what right, for the inventory: ``key_id``, ``approval``, ``token:<id>`` …
-        register: the device does not exist yet and is registered with its certificate.
+        how: the right, for the inventory: ``key_id``, ``approval``, ``token:<id>`` …
+        register: whether the device does not exist yet and is registered with its certificate.
         replaces: certificates that end once this one connects.
-        inactive_until: the certificate is good for nothing before it is activated, and goes at this time (ms).
+        inactive_until: the certificate is not valid before its activation, and ends at this time (ms) without it.
         extra_puts: further puts of the same commit.
     """
 
@@ -79,10 +78,10 @@ class Grant:
 
 
 class Issuer:
-    """Issues what was granted, and says what a device is answered.
+    """Issues granted certificates, and makes the replies to devices.
 
     Args:
-        endpoints: the URLs that a new device is told.
+        endpoints: the URLs for a new device.
         lifetime: of devices' certificates.
     """
 
@@ -103,11 +102,11 @@ class Issuer:
     async def issue(
         self, asked: CertificateRequest, grant: Grant, *, actor: str, reason: str = "", source: str = ""
     ) -> CertificateRecord:
-        """Signs and writes all of it at once.
+        """Signs and writes everything in one commit.
 
         Raises:
-            VersionConflict: anything it rests on changed; nothing was written, decide again.
-            Conflict: ``already_exists``; another device's id differs from this one's in case alone.
+            VersionConflict: something that it depends on changed; nothing was written, decide again.
+            Conflict: ``already_exists``; another device's id differs from this one's only in case.
         """
         device = grant.device.id
         key = await self.inventory.key_for(device, asked.spki)
@@ -141,11 +140,11 @@ class Issuer:
         return added
 
     def registration(self, device: Device, *, actor: str, reason: str) -> Commit:
-        """What registers a device, as part of a larger commit."""
+        """The part of a larger commit that registers a device."""
         return self.directory.registration(device, actor=actor, reason=reason)
 
     def answer(self, record: CertificateRecord, **more: object) -> Reply:
-        """What a device is told that has a certificate (wire.md §11)."""
+        """The reply to a device with a certificate (wire.md §11)."""
         return Reply(
             status=201,
             body={
@@ -162,9 +161,9 @@ class Issuer:
 
 
 def taken(device: str) -> Conflict:
-    """The id belongs to a device that is there already."""
+    """The error for an id that belongs to an existing device."""
     return Conflict(
-        f"Device {device!r} is registered already, or an id that differs from it in case alone",
+        f"Device {device!r} is registered already, or an id that differs from it only in case",
         remedy="Make an enrolment token for this device",
         device=device,
     )

@@ -1,4 +1,4 @@
-"""Security as one thing to hold: certificates, tokens, enrolment, revocation and signed commands of a fleet."""
+"""The security facade: certificates, tokens, enrolment, revocation and signed commands of a fleet."""
 
 import asyncio
 import datetime as dt
@@ -57,10 +57,10 @@ Revoked = Callable[[str, str, str | None], None]
 #: ``callback(devices)``.
 Listed = Callable[[frozenset[str]], None]
 
-#: The numbers of revocation lists, by their issuers' key ids: each CA that ever signed for a store has one there.
+#: The numbers of revocation lists, by their issuers' key ids: each CA that has signed for a store has one.
 CRL = "crl"
 
-#: What else belongs into a commit that revokes.
+#: The rest of a commit that revokes.
 Beside = Callable[[], Awaitable[Commit]]
 
 
@@ -68,26 +68,26 @@ async def _nothing() -> Commit:
     return Commit()
 
 
-#: A broker refuses everybody once its list has expired, which takes weeks.
+#: A broker refuses every device once its list has expired, which takes weeks.
 LISTED_EVERY_S = 86_400.0
 
 _log = logging.getLogger(__name__)
 
-#: How long a renewed certificate stays good beside its successor that has not connected yet.
+#: How long a renewed certificate stays valid beside its successor that has not connected yet.
 OVERLAP = dt.timedelta(hours=24)
 
-#: Devices that lay in a warehouse come back within it.
+#: Time for devices that were stored in a warehouse.
 MAX_GRACE = dt.timedelta(days=30)
 
 
 @frozen(kw_only=True)
 class Report:
-    """What a certificate is worth here and now.
+    """The verdict on a certificate.
 
     Attributes:
         refusal: why it is refused, or None.
-        device, certificate, not_after: what it says, where it could be believed.
-        state: as the inventory has it; None for one that is not in it.
+        device, certificate, not_after: its content, where it can be trusted.
+        state: as in the inventory; None for one that is not in it.
     """
 
     refusal: Refusal | None = None
@@ -98,20 +98,20 @@ class Report:
 
     @property
     def valid(self) -> bool:
-        """Whether a device that shows it gets in."""
+        """Whether a device with this certificate is accepted."""
         return self.refusal is None
 
 
 class SecurityManager:
-    """The security of one fleet. :meth:`open` gives a ready one.
+    """The security of one fleet. :meth:`open` makes it.
 
     Args:
-        command_key: signs commands; a fresh one where None.
-        groups: what devices may be put into as they enrol by a token.
-        admissions: what every enrolment has to pass, renewals apart.
+        command_key: signs commands; a new one where None.
+        groups: the groups that devices may join as they enrol by a token.
+        admissions: the checks of every enrolment except renewals.
         lifetime: of devices' certificates, a day to 400 days.
-        overlap: how long a renewed certificate stays good at most.
-        grace: how long after its end a certificate may still be renewed by its device, up to 30 days.
+        overlap: how long a renewed certificate stays valid at most.
+        grace: how long after its expiry a device may still renew a certificate, up to 30 days.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class SecurityManager:
         self._verifier = CertificateVerifier(authority, clock, self._inventory.refusal)
         self._device_tokens = DeviceTokens(storage, clock)
         self._enrollment_tokens = EnrollmentTokens(storage, clock)
-        #: The URLs that new devices are told; set once the protocols listen.
+        #: The URLs for new devices; set once the protocols listen.
         self.endpoints: Sequence[str] = ()
         issuer = Issuer(
             clock,
@@ -168,10 +168,10 @@ class SecurityManager:
         )
         self._callbacks: list[Revoked] = []
         self._listed: list[Listed] = []
-        #: How often it was told.
+        #: The number of notifications so far.
         self._told = 0
         self._disabled: list[Callable[[str], None]] = []
-        #: Devices whose revocation is in no written list yet.
+        #: Devices whose revocation is not in a written list yet.
         self._unlisted: set[str] = set()
         self._listing: asyncio.Task[None] | None = None
         self._exporting = asyncio.Lock()
@@ -211,10 +211,10 @@ class SecurityManager:
         overlap: dt.timedelta = OVERLAP,
         grace: dt.timedelta = dt.timedelta(0),
     ) -> Self:
-        """Opens the fleet's PKI folder ``<data>/pki`` and reads what is revoked.
+        """Opens the fleet's PKI folder ``<data>/pki`` and loads the revocations.
 
-        A folder that does not exist is made where ``create`` says so, for the fleet of that ``identity``. With ``data``
-        None the authority lives and dies in memory. Raises as :meth:`PkiFolder.create` and :meth:`PkiFolder.load`.
+        With ``create`` a missing folder is made, for the fleet of that ``identity``. With ``data`` None the authority
+        is only in memory. Raises as :meth:`PkiFolder.create` and :meth:`PkiFolder.load`.
         """
         folder: PkiFolder | None = None
         if data is not None:
@@ -242,7 +242,7 @@ class SecurityManager:
         return manager
 
     async def load(self) -> None:
-        """Reads what is revoked and whose devices may enrol; comes before the first connection."""
+        """Loads the revocations and the manufacturers; call it before the first connection."""
         await self._inventory.load()
         await self.settle_cas(starting=True)
         if self.tls is not None:
@@ -251,14 +251,14 @@ class SecurityManager:
     # --- who is it -----------------------------------------------------------------------------------------------
 
     async def identify(self, der: bytes) -> tuple[str, str]:
-        """Device and certificate of a TLS peer; as :meth:`identity`."""
+        """The device and the certificate of a TLS peer; raises as :meth:`identity`."""
         identity = await self.identity(der)
         return identity.device, identity.certificate
 
     async def identity(self, der: bytes) -> Identity:
-        """Who a TLS peer is.
+        """The identity of a TLS peer.
 
-        Costs no storage but for the first connection of a renewed certificate, which ends the one before.
+        It writes nothing, except at the first connection of a renewed certificate, which ends the one before.
 
         Raises:
             NotAuthorised: ``device_revoked``; the certificate was revoked or superseded.
@@ -274,10 +274,10 @@ class SecurityManager:
         return identity
 
     async def check_asserted(self, device: str) -> None:
-        """Whether a device may speak whose credential another party, such as a broker, has checked.
+        """Checks a device whose credential another party, such as a broker, has verified.
 
-        Raises NotAuthorised (``device_revoked``) where its certificates were revoked, or are of a CA that is trusted no
-        more, and it has not got another since.
+        Raises NotAuthorised (``device_revoked``) where its certificates were revoked, or are of a CA that is no longer
+        trusted, and it has no newer one.
         """
         trusts = self.authority.trust.trusts
         while True:
@@ -286,15 +286,15 @@ class SecurityManager:
             revoked = any(record.state is CertificateState.REVOKED or not trusts(record.issuer) for record in records)
             if revoked and not any(self._inventory.living(record) for record in records):
                 raise NotAuthorised(f"Device {device!r} is revoked", code="device_revoked", device=device)
-            if told == self._told:  # else it may be revoked since it was read
+            if told == self._told:  # otherwise it may have been revoked since it was read
                 return
 
     def claim_batch(self, der: bytes) -> str | None:
         """The batch that a claim certificate names; None where the certificate is of another kind.
 
-        Whether it may still be used the batch says. Raises NotAuthenticated (``certificate_invalid``).
+        The batch decides whether it may still be used. Raises NotAuthenticated (``certificate_invalid``).
         """
-        if CLAIM_URN not in der:  # no claim certificate is without, and a device's costs no more than this
+        if CLAIM_URN not in der:  # every claim certificate contains it, so this check is cheap for a device's
             return None
         batch = self._verifier.check_claim(der)
         if isinstance(batch, Refusal):
@@ -302,7 +302,7 @@ class SecurityManager:
         return batch
 
     def is_refused(self, certificate: str) -> bool:
-        """Whether a certificate that was good when it was shown is refused by now; from memory."""
+        """Whether a certificate that was valid when it was presented is refused by now; from memory."""
         return self._inventory.refusal(certificate) is not None
 
     def is_revoked(self, issuer: str, serial: str) -> bool:
@@ -314,11 +314,11 @@ class SecurityManager:
         return await self._device_tokens.verify(token)
 
     async def token_of(self, token_id: str) -> DeviceToken:
-        """The record of a device token by its id, while it is good; raises NotAuthenticated."""
+        """The record of a device token by its id, while it is valid; raises NotAuthenticated."""
         return await self._device_tokens.need(token_id)
 
     async def validate(self, certificate: bytes) -> Report:
-        """Judges a certificate, PEM or DER, as if a device had shown it; of a chain, the first.
+        """Checks a certificate, PEM or DER, as if a device had presented it; of a chain, the first.
 
         Never raises for its content.
         """
@@ -341,12 +341,12 @@ class SecurityManager:
     # --- certificates --------------------------------------------------------------------------------------------
 
     async def enroll(self, request: EnrollRequest) -> Reply:
-        """A CSR in, a chain out: see :meth:`Enrollment.enroll`. Once granted, it is finished even if cancelled."""
+        """A CSR in, a chain out: see :meth:`Enrollment.enroll`. Once granted, it completes even if cancelled."""
         return await self._finishing.run(self._enrollment.enroll(request))
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """What a device asks about certificates."""
+        """Registers the handlers for devices' requests about certificates."""
         return {messages.CERTIFICATE_RENEW: self._renew, messages.CA_GET: self._tell_ca}
 
     async def _renew(self, request: Request, body: messages.RenewBody) -> Reply:
@@ -364,32 +364,32 @@ class SecurityManager:
         return await self._finishing.run(self._enrollment.issue(csr, actor=actor, reason=reason))
 
     async def inventory(self, device: str | None = None) -> list[CertificateRecord]:
-        """Every certificate issued, or those of one device."""
+        """Every issued certificate, or those of one device."""
         if device is not None:
             return await self._inventory.of(device)
         return await self._inventory.certificates.find()
 
     async def letting_in(self, device: str) -> list[CertificateRecord]:
-        """The certificates with which a device gets in now."""
+        """The certificates that give a device access now."""
         return [record for record in await self._inventory.of(device) if self._inventory.living(record)]
 
     @property
     def certificate_records(self) -> Repository[CertificateRecord]:
-        """The certificates as records: looked up by id, read in pages."""
+        """The repository of certificates: look-up by id, and pages."""
         return self._inventory.certificates
 
     @property
     def enrollment_records(self) -> Repository[EnrollmentRecord]:
-        """The enrolments as records."""
+        """The repository of enrolments."""
         return self._enrollment.records
 
     @property
     def enrollment_token_records(self) -> Repository[EnrollmentToken]:
-        """The enrolment tokens as records."""
+        """The repository of enrolment tokens."""
         return self._enrollment_tokens.records
 
     async def living(self) -> AsyncIterator[CertificateRecord]:
-        """Every certificate that is accepted now: in good state and time, of a CA that is trusted."""
+        """Every certificate that is accepted now: in a valid state and time, of a trusted CA."""
         async for record in self._inventory.all_alive():
             if self.authority.trust.trusts(record.issuer):
                 yield record
@@ -400,7 +400,7 @@ class SecurityManager:
         return ca_standings(self.authority.trust, living)
 
     def own_ends(self) -> dict[str, int]:
-        """When the server's own certificates end, ms since the epoch; empty in memory."""
+        """When the server's own certificates expire, ms since the epoch; empty in memory."""
         if self.folder is None:
             return {}
         pairs = {"server": self.folder.server_pair(), "service": self.folder.service_pair()}
@@ -415,12 +415,12 @@ class SecurityManager:
         labels: Callable[[str], Iterable[str]] | None = None,
         only: Callable[[str], bool] = lambda _device: True,
     ) -> Forecast:
-        """How many living certificates end when: see :func:`~fleetcore.fleet.security.forecast.forecast`."""
+        """The numbers of valid certificates by expiry: see :func:`~fleetcore.fleet.security.forecast.forecast`."""
         now = self._clock.now_ms()
         return await forecast(self.living(), now, per=per, periods=periods, most=most, labels=labels, only=only)
 
     async def incident(self, ca: str) -> list[Dependent]:
-        """Which devices hang on an issuing CA whose key is lost, by its id; raises NotFound."""
+        """The devices that depend on a compromised issuing CA, by its id; raises NotFound."""
         trust = self.authority.trust
         if all(item.id != ca for item in (*trust.issuing, *trust.former)):
             raise NotFound(f"Issuing CA {ca!r} does not exist", remedy="`fleetcore ca show` lists them", ca=ca)
@@ -436,24 +436,24 @@ class SecurityManager:
         extra_commit: Beside = _nothing,
         code: str = "device_revoked",
     ) -> int:
-        """Revokes all credentials of a device, or one certificate; gives how many were revoked.
+        """Revokes all credentials of a device, or one certificate; returns how many were revoked.
 
-        A device's credentials are its certificates and tokens and whatever would lead to new ones: enrolment tokens
-        made for it alone, the key it was registered with, and keys that were accepted. One commit. When it returns,
-        nothing that was revoked is accepted any more and the sessions were told to end; that happens too where the
-        caller is cancelled meanwhile. The keys are never accepted again.
+        A device's credentials are its certificates and tokens and everything that would lead to new ones: enrolment
+        tokens for this device, the key it was registered with, and accepted keys. It is one commit. When it returns, no
+        revoked credential is accepted any more and the sessions were told to end, even if the caller is cancelled
+        meanwhile. The keys are never accepted again.
 
         Args:
-            extra_commit: gives what else belongs into the commit that revokes a device's credentials; it is asked again
-                where something changed meanwhile.
-            code: with which the device's sessions end.
+            extra_commit: returns the rest of the commit that revokes a device's credentials; it is called again where
+                something changed meanwhile.
+            code: the code with which the device's sessions end.
             serial: a certificate's ``<issuer>:<serial>``, or its serial alone, hex, where a CA of ours issued it.
 
         Raises:
             NotFound: there is no such certificate.
         """
         if (device is None) == (serial is None):
-            raise Refused("Either a device or a serial is revoked")
+            raise Refused("Give either a device or a serial to revoke")
         if device is not None:
             return await self._finishing.run(self._revoke_device(device, actor, reason, extra_commit, code))
         assert serial is not None  # one of the two is given
@@ -528,7 +528,7 @@ class SecurityManager:
         raise Unavailable("Too many changes of the certificate at once", retry_after_s=1.0)
 
     async def certificate(self, name: str) -> CertificateRecord | None:
-        """A certificate by ``ISSUER:SERIAL``, or by its serial alone, hex; None where the fleet issued none."""
+        """A certificate by ``ISSUER:SERIAL``, or by only its serial, hex; None where the fleet issued none."""
         return await self._inventory.certificates.get(await self._named(name.lower()))
 
     async def _named(self, serial: str) -> str:
@@ -542,11 +542,11 @@ class SecurityManager:
         return names[0]
 
     def on_revoked(self, callback: Revoked) -> None:
-        """``callback(device, code, certificate)`` is called after each revocation, to end sessions."""
+        """Calls ``callback(device, code, certificate)`` after each revocation, to end sessions."""
         self._callbacks.append(callback)
 
     def on_listed(self, callback: Listed) -> Callable[[], None]:
-        """``callback(devices)`` is called once the list for brokers names them; returns what ends it."""
+        """Calls ``callback(devices)`` once the list for brokers names them; returns a function that ends it."""
         self._listed.append(callback)
 
         def end() -> None:
@@ -563,7 +563,7 @@ class SecurityManager:
         self._list()
 
     def _list(self) -> None:
-        """Has the list for brokers written beside the revocation, which does not wait for it; many at once are one."""
+        """Starts writing the list for brokers without waiting for it; concurrent requests are combined."""
         if self.folder is not None and (self._listing is None or self._listing.done()):
             self._listing = asyncio.create_task(self._write_lists(), name="fleetcore revocation list")
 
@@ -583,26 +583,27 @@ class SecurityManager:
                 return
 
     async def _follow_cas(self) -> None:
-        """Has the server's certificates and the lists for brokers follow the CAs; raises as their renewal does."""
+        """Updates the server's certificates and the lists for brokers to the CAs; raises as their renewal does."""
         if self.tls is not None:
             self.tls.renew_if_due()
             self.tls.renew_service_if_due()
             self._list()
 
     async def settle_cas(self, *, starting: bool = False) -> None:
-        """Brings what follows from the CAs in line with them, where a crash came between; an error is logged."""
+        """Updates what depends on the CAs after a crash in between; an error is logged."""
         try:
             await self.rotation.reconcile()
         except (FleetError, OSError) as error:
-            # Not in the log of a start: where a listener needs the file the start fails by it and says so.
+            # Not in the log at start-up: where a listener needs the file, opening it fails with a clear error.
             _log.log(
                 logging.DEBUG if starting else logging.WARNING,
-                "What follows from the CAs is behind them, and is tried again within the hour: %s",
+                "The server's certificates or revocation lists could not be updated to the CAs; the next attempt "
+                "is within the hour: %s",
                 error,
             )
 
     async def close(self) -> None:
-        """Finishes what was begun, and a revocation list that is being written."""
+        """Completes changes in progress, and a revocation list that is being written."""
         await self._finishing.idle()
         if self._listing is not None:
             await asyncio.gather(self._listing, return_exceptions=True)
@@ -610,10 +611,10 @@ class SecurityManager:
     async def export_crl(self) -> bytes:
         """The revocation lists for brokers, PEM, that of the CA which signs first; also written to ``pki/crl.pem``.
 
-        One for each issuing CA that is trusted, and for each former one that has living certificates. A list's number
-        rises each time.
+        There is one for each trusted issuing CA, and for each former one with valid certificates. A list's number rises
+        each time.
         """
-        # One at a time: of two at once the older could be the last to be written.
+        # One at a time: of two concurrent lists the older could be written last.
         async with self._exporting:
             trust = self.authority.trust
             others = [item for item in reversed((*trust.former, *trust.issuing)) if item.number != trust.signing]
@@ -624,7 +625,7 @@ class SecurityManager:
         return crl
 
     async def revocation_lists(self) -> bytes:
-        """The lists as they were last exported, once an export under way is done; makes them where there are none.
+        """The last exported lists, after an export in progress; makes them where there are none.
 
         Reading them writes nothing, so they can be read on a full disk.
         """
@@ -642,7 +643,7 @@ class SecurityManager:
         for _ in range(ATTEMPTS):
             record = await self._storage.get(CRL, issuer)
             last = record.body.get("number") if record is not None else 1
-            assert isinstance(last, int)  # only written here
+            assert isinstance(last, int)  # this method is the only writer
             put = Put(kind=CRL, key=issuer, body={"number": last + 1}, expect=record.version if record else 0)
             try:
                 await self._storage.commit(Commit(puts=(put,)))
@@ -653,9 +654,9 @@ class SecurityManager:
         raise Unavailable("Too many revocation lists at once", retry_after_s=1.0)
 
     async def maintain(self) -> None:
-        """Writes down which overlaps and which times to activate are over, and renews the list for brokers.
+        """Records which overlaps and activation times are over, and renews the list for brokers.
 
-        To be called now and then.
+        Call it regularly.
         """
         await self._inventory.sweep()
         await self.claims.sweep()
@@ -677,9 +678,9 @@ class SecurityManager:
         actor: str = "system",
         reason: str = "",
     ) -> str:
-        """A secret by which devices enrol; shown once: see :class:`EnrollmentToken`.
+        """A secret with which devices enrol; returned once: see :class:`EnrollmentToken`.
 
-        Raises NotFound or Refused where devices cannot be put into one of the groups.
+        Raises NotFound or Refused where devices cannot be added to one of the groups.
         """
         self._enrollment.check_groups(groups)
         return await self._enrollment_tokens.create(
@@ -706,13 +707,13 @@ class SecurityManager:
     async def enrollment(self, name: str) -> EnrollmentRecord | None:
         """An enrolment by its id, ``DEVICE:FINGERPRINT``; None where there is none.
 
-        The fingerprint may have colons and capitals. Raises NotFound for what cannot be one.
+        The fingerprint may have colons and capitals. Raises NotFound for an invalid one.
         """
         device, colon, fingerprint = name.partition(":")
         return await self._enrollment.records.get(f"{device}:{_fingerprint(fingerprint)}") if colon else None
 
     async def enrollments(self, state: EnrollmentState | None = None) -> list[EnrollmentRecord]:
-        """Keys that knocked, in one state or all."""
+        """Keys that asked to enrol, in one state or all."""
         return await self._enrollment.records.find(ref=None if state is None else ("state", state))
 
     async def approve(
@@ -755,7 +756,7 @@ class SecurityManager:
         actor: str = "system",
         reason: str = "",
     ) -> ClaimCredential:
-        """A claim certificate for a batch of devices, its key shown once: see :meth:`Claims.create`."""
+        """A claim certificate for a batch of devices, its key returned once: see :meth:`Claims.create`."""
         return await self.claims.create(
             batch,
             quota=quota,
@@ -770,11 +771,11 @@ class SecurityManager:
         )
 
     async def claim_batches(self) -> list[ClaimBatch]:
-        """Every batch, with how many of its devices have enrolled."""
+        """Every batch, with the number of its enrolled devices."""
         return await self.claims.batches.find()
 
     async def disable_claim(self, batch: str, *, actor: str = "system", reason: str = "") -> ClaimBatch:
-        """Ends enrolment by a batch's certificate at once; enrolled devices stay. Raises NotFound."""
+        """Disables a batch's certificate at once; enrolled devices stay. Raises NotFound."""
         return await self._finishing.run(self._disable_claim(batch, actor, reason))
 
     async def _disable_claim(self, batch: str, actor: str, reason: str) -> ClaimBatch:
@@ -784,7 +785,7 @@ class SecurityManager:
         return ended
 
     def on_claim_disabled(self, callback: Callable[[str], None]) -> None:
-        """``callback(batch)`` is called after a batch was disabled, to end what is open by its certificate."""
+        """Calls ``callback(batch)`` after a batch was disabled, to end its connections."""
         self._disabled.append(callback)
 
     async def propose_manufacturer(
@@ -799,7 +800,7 @@ class SecurityManager:
         actor: str = "system",
         reason: str = "",
     ) -> ManufacturerCa:
-        """Takes a manufacturer's CA in, to be proven yet: see :meth:`Manufacturers.propose`."""
+        """Adds a manufacturer's CA that has yet to be proven: see :meth:`Manufacturers.propose`."""
         return await self.manufacturers.propose(
             name, pem, admits=admits, device_type=device_type, model=model, tags=tags, actor=actor, reason=reason
         )
@@ -807,14 +808,14 @@ class SecurityManager:
     async def prove_manufacturer(
         self, name: str, proof: str, *, actor: str = "system", reason: str = ""
     ) -> ManufacturerCa:
-        """Believes a CA, as it has signed a certificate for its nonce: see :meth:`Manufacturers.prove`."""
+        """Trusts a CA that has signed a certificate for its nonce: see :meth:`Manufacturers.prove`."""
         proven = await self.manufacturers.prove(name, proof, actor=actor, reason=reason)
         if self.tls is not None and proven.usable:
             self.tls.admit([proven.pem])
         return proven
 
     async def disable_manufacturer(self, name: str, *, actor: str = "system", reason: str = "") -> ManufacturerCa:
-        """Ends enrolment by a manufacturer's devices at once; enrolled ones stay. Raises NotFound."""
+        """Disables a manufacturer's CA at once; enrolled devices stay. Raises NotFound."""
         return await self.manufacturers.disable(name, actor=actor, reason=reason)
 
     # --- device tokens -------------------------------------------------------------------------------------------
@@ -822,7 +823,7 @@ class SecurityManager:
     async def issue_device_token(
         self, device: str, *, ttl_s: float | None = None, actor: str = "system", reason: str = ""
     ) -> str:
-        """A bearer token for a device that can show no certificate; shown once. It lasts until it is revoked."""
+        """A bearer token for a device that cannot use certificates; returned once. It lasts until it is revoked."""
         return await self._device_tokens.issue(device, ttl_s=ttl_s, actor=actor, reason=reason)
 
     async def revoke_token(self, token_id: str, *, actor: str = "system", reason: str = "") -> None:
@@ -836,23 +837,23 @@ class SecurityManager:
     # --- what is given out ---------------------------------------------------------------------------------------
 
     def ca_pem(self) -> bytes:
-        """What devices trust, PEM."""
+        """The CAs that devices trust, PEM."""
         return self.authority.ca_pem()
 
     def command_public_key(self) -> bytes:
-        """The key by which devices check signed commands, PEM."""
+        """The key with which devices verify signed commands, PEM."""
         return self._command_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def sign_command(self, command: Mapping[str, object]) -> dict[str, object]:
-        """A DSSE envelope of the command; a verifying device believes only what is in it (wire.md §9)."""
+        """A DSSE envelope of the command; a verifying device uses only its content (wire.md §9)."""
         return sign(dumps(command), COMMAND_TYPE, [self._command_key])
 
     def sign_payload(self, payload: bytes, payload_type: str) -> dict[str, object]:
-        """A DSSE envelope by the same key; the type says what it is, so neither is taken for the other."""
+        """A DSSE envelope by the same key; the type is signed, so neither is taken for the other."""
         return sign(payload, payload_type, [self._command_key])
 
     def signing_keys(self) -> Sequence[Ed25519PublicKey]:
-        """The keys by whose signature what this fleet signed is known."""
+        """The keys that verify this fleet's signatures."""
         return (self._command_key.public_key(),)
 
 

@@ -1,9 +1,9 @@
-"""Manufacturers' CAs: what a device was given at its making opens enrolment, and nothing else.
+"""Manufacturers' CAs: a device's certificate from the factory allows enrolment, and nothing else.
 
-A CA is registered by who can sign with it: the operator gets a nonce and shows a certificate that names it, signed by
-the CA. A device whose certificate that CA has signed may then ask for one of ours, for the id that is its common name.
+Registering a CA requires proof of its key: the operator gets a nonce and presents a certificate that names it, signed
+by the CA. A device with a certificate of that CA may then ask for one of ours, for the id that is its common name.
 Depending on the CA's rule it is registered by a template and gets it at once, or is registered and waits for an
-operator. It never goes on with the manufacturer's own: that one cannot be renewed or revoked here.
+operator. It cannot go on with the manufacturer's certificate, which cannot be renewed or revoked here.
 """
 
 import hmac
@@ -25,7 +25,7 @@ from fleetcore.model.credential import Admits, Refusal
 from fleetcore.model.names import check_label
 from fleetcore.model.store import Event
 
-#: Each is tried on a certificate that is not ours.
+#: The most CAs: each is tried on a certificate that is not ours.
 _MAX_CAS = 100
 _LIMIT_BYTES = 16 * 1024
 
@@ -35,9 +35,9 @@ class ManufacturerCa:
     """A registered CA; times are ms since the epoch.
 
     Attributes:
-        nonce: what the proof has to name; empty once the CA is proven.
+        nonce: the nonce that the proof must name; empty once the CA is proven.
         admits: whether its devices wait for an operator or get a certificate at once.
-        device_type, model, tags: what its devices are registered as.
+        device_type, model, tags: the registered data of its devices.
     """
 
     id: str
@@ -61,12 +61,12 @@ class ManufacturerCa:
 
     @property
     def usable(self) -> bool:
-        """Whether it opens enrolment."""
+        """Whether its devices may enrol."""
         return not self.nonce and not self.disabled
 
 
 class Manufacturers:
-    """Registers manufacturers' CAs and knows their devices."""
+    """Registers manufacturers' CAs and recognises their devices."""
 
     def __init__(self, storage: Storage, clock: Clock, verifier: CertificateVerifier) -> None:
         self._clock, self._verifier = clock, verifier
@@ -86,10 +86,10 @@ class Manufacturers:
         actor: str,
         reason: str,
     ) -> ManufacturerCa:
-        """Takes a CA in that has to be proven yet: its ``nonce`` is to be the common name of a certificate it signs.
+        """Adds a CA that has yet to be proven: its ``nonce`` must be the common name of a certificate that it signs.
 
         Raises:
-            Refused: it is no CA's certificate, or one that is too weak or expired.
+            Refused: it is not a CA certificate, or it is too weak or expired.
             Conflict: the name or the CA is registered.
         """
         check_label(name, "CA")
@@ -102,7 +102,7 @@ class Manufacturers:
         now = self._clock.now_ms()
         ends = int(certificate.not_valid_after_utc.timestamp()) * 1000
         if not _is_ca(certificate):
-            raise _invalid("is no CA")
+            raise _invalid("is not a CA")
         if not strong_key(certificate.public_key()):
             raise _invalid("has a key that is too weak")
         if now >= ends:
@@ -130,11 +130,11 @@ class Manufacturers:
             return await self.records.create(record, [event])
         except Conflict as error:
             raise Conflict(
-                f"The CA or the name {name!r} is registered already", remedy="Remove the one that is there", ca=name
+                f"The CA or the name {name!r} is registered already", remedy="Remove the existing one", ca=name
             ) from error
 
     async def prove(self, name: str, proof: str, *, actor: str, reason: str) -> ManufacturerCa:
-        """Believes a CA from now on, as ``proof`` (PEM) names its nonce and is signed by it.
+        """Trusts a CA from now on, because ``proof`` (PEM) names its nonce and is signed by it.
 
         Raises:
             NotFound: there is no such CA.
@@ -150,25 +150,25 @@ class Manufacturers:
                 raise Refused("The proof does not have the nonce as its common name", ca=name)
             try:
                 certificate.verify_directly_issued_by(old.certificate)
-            except Exception as error:  # three families of cryptography's, and all mean the same here
+            except Exception as error:  # three exception families of cryptography, with the same meaning here
                 raise Refused("The proof is not signed by the CA", ca=name) from error
             return evolve(old, nonce=""), [event]
 
         return await self.records.change(name, step)
 
     async def disable(self, name: str, *, actor: str, reason: str) -> ManufacturerCa:
-        """Ends enrolment by the CA's devices at once; enrolled ones stay. Raises NotFound."""
+        """Disables a CA at once; enrolled devices stay. Raises NotFound."""
         event = Event(type="manufacturer.disabled", subject=name, time=self._clock.now_ms(), actor=actor, reason=reason)
         return await self.records.change(
             name, lambda old: None if old.disabled else (evolve(old, disabled=True), [event])
         )
 
     async def usable(self) -> list[ManufacturerCa]:
-        """The CAs that open enrolment now."""
+        """The CAs whose devices may enrol now."""
         return [record for record in await self.records.find() if record.usable]
 
     async def device_of(self, certificate: bytes) -> tuple[ManufacturerCa, Foreign]:
-        """Whose certificate (DER) it is; raises NotAuthorised (``certificate_invalid``) where no CA's."""
+        """The CA of a certificate (DER); raises NotAuthorised (``certificate_invalid``) where there is none."""
         reason = Refusal.UNTRUSTED
         for ca in await self.usable():
             found = self._verifier.check_foreign(certificate, ca.certificate)

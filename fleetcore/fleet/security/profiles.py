@@ -1,8 +1,8 @@
-"""What each of our certificates looks like: one table, from which they are issued and by which they are judged.
+"""Profiles of our certificates: one table, for issuing them and for checking them.
 
-A check against a profile is our own reading of the certificate. It comes beside the chain verification of
+The check against a profile reads the certificate independently of the chain verification of
 :mod:`fleetcore.fleet.security.verify`, which accepts things that a fleet must not: an RSA key of 1024 bits, a leaf
-without an extended key usage, any number of names. Signatures and chains are not looked at here.
+without an extended key usage, any number of names. Signatures and chains are not checked here.
 """
 
 import ipaddress
@@ -36,10 +36,10 @@ class Profile(StrEnum):
 
 @frozen(kw_only=True)
 class Shape:
-    """What a profile fixes.
+    """The content of a profile.
 
     Attributes:
-        lifetime: how long one is issued for by default.
+        lifetime: the default validity.
         usage: the extended key usages, exactly these; empty for CAs.
         path_length: of a CA. The root has none: a length of 1 would forbid cross-signing a successor.
     """
@@ -62,15 +62,15 @@ SHAPES: Mapping[Profile, Shape] = MappingProxyType(
     }
 )
 
-#: What a device's lifetime may be set to.
+#: The range of a device certificate's lifetime.
 DEVICE_LIFETIMES = (timedelta(days=1), timedelta(days=400))
 
-#: What a claim certificate's lifetime may be set to.
+#: The range of a claim certificate's lifetime.
 CLAIM_LIFETIMES = (timedelta(days=1), timedelta(days=366))
 
 _CURVES = frozenset({ec.SECP256R1.name, ec.SECP384R1.name})
 
-#: RSA moduli that old devices may bring: below is weak (NIST SP 800-131A), above is a way to burn our time.
+#: RSA moduli of old devices: smaller ones are weak (NIST SP 800-131A), larger ones cost too much time to verify.
 _RSA_BITS = range(2048, 4097)
 
 _STRONG_SIGNATURES = frozenset(
@@ -87,12 +87,12 @@ _STRONG_SIGNATURES = frozenset(
 
 _DEVICE_URI = re.compile(r"urn:fleetcore:device:([a-z0-9-]{1,32}):(.*)", re.ASCII | re.DOTALL)
 
-#: A device's id cannot hold a colon, so no device can get a certificate whose common name is a service's, and a broker
-#: that takes the common name for the user takes no claim certificate for a device.
+#: A device's id cannot contain a colon, so no device can get a certificate whose common name is a service's, and a
+#: broker that uses the common name as the user does not take a claim certificate for a device.
 SERVICE_NAME = "fleetcore:{name}"
 CLAIM_NAME = "fleetcore:claim:{batch}"
 
-#: How the SAN URI of a claim certificate begins, as it stands in the DER.
+#: The beginning of a claim certificate's SAN URI, in its DER form.
 CLAIM_URN = b"urn:fleetcore:claim:"
 
 
@@ -107,7 +107,7 @@ def claim_uri(fleet: str, batch: str) -> str:
 
 
 def extensions(profile: Profile, names: Sequence[x509.GeneralName] = ()) -> list[tuple[x509.ExtensionType, bool]]:
-    """The extensions of a new certificate with whether each is critical; the key identifiers are its issuer's work."""
+    """The extensions of a new certificate with whether each is critical; the issuer adds the key identifiers."""
     shape = SHAPES[profile]
     found: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=shape.ca, path_length=shape.path_length), True),
@@ -136,7 +136,7 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
 
 def strong_key(key: CertificatePublicKeyTypes) -> bool:
     """Whether a leaf may have this key: P-256, P-384, Ed25519 or RSA of 2048 to 4096 bits."""
-    # By name first: the classes are abstract, and asking them is dear on the way that every handshake takes.
+    # By name first: the classes are abstract, and checks against them are slow in every handshake.
     if getattr(getattr(key, "curve", None), "name", None) in _CURVES:
         return True
     match key:
@@ -163,7 +163,7 @@ def host_name(host: str) -> x509.GeneralName:
 
 
 def names_of(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    """The subject alternative names; empty where there are none. Raises whatever the parser does."""
+    """The subject alternative names; empty where there are none. Raises the parser's errors."""
     try:
         found = certificate.extensions.get_extension_for_oid(x509.SubjectAlternativeName.oid).value
     except x509.ExtensionNotFound:
@@ -178,7 +178,7 @@ def common_name(name: x509.Name) -> str | None:
 
 
 def check_leaf(certificate: x509.Certificate, profile: Profile) -> Refusal | None:
-    """The first thing wrong with the form of a leaf, or None. Raises whatever the parser does."""
+    """The first fault in the form of a leaf, or None. Raises the parser's errors."""
     shape = SHAPES[profile]
     present = {extension.oid: extension for extension in certificate.extensions}
 
@@ -212,10 +212,10 @@ def check_leaf(certificate: x509.Certificate, profile: Profile) -> Refusal | Non
 
 
 def device_of(certificate: x509.Certificate, fleet: str) -> str | Refusal:
-    """The device that the certificate names, or why it names none of this fleet.
+    """The device that the certificate names, or why it does not name one of this fleet.
 
     Exactly one SAN, a URI ``urn:fleetcore:device:<fleet>:<id>``, and the common name equal to the id (wire.md §2).
-    Raises whatever the parser does.
+    Raises the parser's errors.
     """
     names = names_of(certificate)
     if not names:

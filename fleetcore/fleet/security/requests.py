@@ -1,7 +1,7 @@
-"""Certificate requests (PKCS #10, RFC 2986): the public key in one is believed and, after comparison, the name.
+"""Certificate requests (PKCS #10, RFC 2986): only the public key is used and, after comparison, the name.
 
-Nothing that a CSR asks for finds its way into a certificate. Two things are refused rather than ignored, since they are
-mistakes or attacks: to be a CA, and to be another device by a SAN.
+No attribute of a CSR gets into a certificate. Two are refused rather than ignored, since they are mistakes or attacks:
+to be a CA, and to be another device by a SAN.
 """
 
 import binascii
@@ -28,7 +28,7 @@ class CertificateRequest:
     Attributes:
         device: its common name, a device id.
         spki: SHA-256 (hex) of the SubjectPublicKeyInfo.
-        plain: it names nothing beside the device: no further subject attributes, no other alternative name.
+        plain: whether it names only the device: no further subject attributes, no other alternative name.
     """
 
     device: str
@@ -51,8 +51,8 @@ def read_request(content: bytes, fleet: str) -> CertificateRequest:
 
     Raises:
         Refused: ``limit_exceeded`` where it is longer than :data:`LIMIT_BYTES`; ``csr_invalid`` where it cannot be
-            read, its signature is wrong, its key too weak, its common name no device id, or it asks for what no
-            device may be.
+            read, its signature is wrong, its key too weak, its common name not a device id, or it asks to be something
+            that a device may not be.
     """
     if len(content) > LIMIT_BYTES:
         raise Refused(
@@ -75,7 +75,7 @@ def read_request(content: bytes, fleet: str) -> CertificateRequest:
 def _parse(content: bytes) -> x509.CertificateSigningRequest:
     if b"-----BEGIN" in content[:1024]:
         return x509.load_pem_x509_csr(content)
-    if content[:1] != b"\x30":  # no DER SEQUENCE: EST and some HTTP clients send base64 of it (RFC 7030 §4.2)
+    if content[:1] != b"\x30":  # not a DER SEQUENCE: EST and some HTTP clients send base64 of it (RFC 7030 §4.2)
         content = binascii.a2b_base64(content)
     return x509.load_der_x509_csr(content)
 
@@ -89,7 +89,7 @@ def _read(content: bytes, fleet: str) -> CertificateRequest:
         raise _invalid("is not signed by its key")
     device = common_name(csr.subject)
     if device is None or not is_device_id(device):
-        raise _invalid("has no common name that is a device id")
+        raise _invalid("does not have a device id as its common name")
     plain = len(list(csr.subject)) == 1
     for extension in csr.extensions:
         match extension.value:

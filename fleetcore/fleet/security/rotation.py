@@ -1,13 +1,13 @@
-"""How one root follows another, and one issuing CA another, without a device being locked out.
+"""Rotation: replacing a root by a new one, and an issuing CA by another, without locking a device out.
 
 The steps are a table, :data:`STEPS`. ``announce``: there is a second root with an issuing CA, and the first root's key
-has signed the second's too (the cross certificate). Both are trusted, the first goes on signing, and the devices are
-given the new bundle. ``issue``: the second signs; the server's certificate is made anew and sent with the cross
-certificate, so that a device which trusts only the first root verifies it yet. ``retire``: the first root is trusted no
-more. Until then every step can be taken back.
+has signed the second's too (the cross certificate). Both are trusted, the first still signs, and the devices get the
+new bundle. ``issue``: the second signs; the server's certificate is renewed and sent with the cross certificate, so
+that a device which trusts only the first root can still verify it. ``retire``: the first root is no longer trusted.
+Until then every step can be undone.
 
-In which phase a fleet is follows from what it trusts and signs with (:func:`phase_of`), so no crash can leave the two
-apart. What follows from a change, the server's certificate, the devices' bundle, the audit row, is brought in line by
+A fleet's phase follows from what it trusts and signs with (:func:`phase_of`), so no crash can make them disagree.
+Everything that depends on a change, the server's certificate, the devices' bundle, the audit row, is updated by
 :meth:`Rotation.reconcile`, which may be called at any time and again after a crash.
 """
 
@@ -41,17 +41,17 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.credential import Phase
 from fleetcore.model.store import Commit, Event, Put
 
-#: A root's key that was lent is forgotten after so long, seconds: time to type the next command.
+#: How long an unlocked root's key stays in memory, seconds: time to type the next command.
 LENT_S = 600.0
 
-#: An issuing CA is followed by the next at this part of its life: what it signs last must not be cut short.
+#: An issuing CA is replaced at this part of its life, so that its last certificates are not cut short.
 RENEW_ISSUING_AT = 0.5
 
-#: Devices that an answer names.
+#: How many devices an answer lists.
 _SAMPLE = 20
 
 
-#: In which phase a step can be taken, and where it leads.
+#: The phase in which a step is possible, and the phase that it leads to.
 STEPS: Mapping[str, Mapping[Phase, Phase]] = MappingProxyType(
     {
         "begin": {Phase.SETTLED: Phase.ANNOUNCED},
@@ -64,40 +64,40 @@ STEPS: Mapping[str, Mapping[Phase, Phase]] = MappingProxyType(
 
 
 def phase_of(trust: TrustBundle) -> Phase:
-    """The phase that a trust is in."""
+    """The phase of a trust."""
     if len(trust.roots) == 1:
         return Phase.SETTLED
     return Phase.ISSUING if trust.root_of(trust.signer) is trust.roots[-1] else Phase.ANNOUNCED
 
 
 def bundle_digest(trust: TrustBundle) -> str:
-    """SHA-256 (hex) of the bundle: by it a device confirms what it trusts."""
+    """SHA-256 (hex) of the bundle: a device confirms the CAs that it trusts by it."""
     return hashlib.sha256(trust.bundle()).hexdigest()
 
 
 class Delivery(Protocol):
-    """How devices get the bundle, and what is known of them."""
+    """Delivers the bundle to devices, and counts their confirmations."""
 
     async def deliver(self, version: int, sha256: str, ca: str) -> None:
-        """Wants the bundle of every device; again changes nothing."""
+        """Sends the bundle to every device; repeating it changes nothing."""
         ...
 
     def confirmed(self, sha256: str) -> AsyncIterator[str]:
-        """The devices that have said that they trust this bundle."""
+        """The devices that have confirmed this bundle."""
         ...
 
 
 @frozen(kw_only=True)
 class RotationStatus:
-    """How far a rotation is.
+    """The progress of a rotation.
 
     Attributes:
-        bundle: the version of what devices are to trust, ``sha256`` its digest.
-        devices: those with a credential, who are asked to confirm it; ``confirmed`` those that have.
+        bundle: the version of the CAs that devices are to trust, ``sha256`` its digest.
+        devices: those with a credential, which are asked to confirm it; ``confirmed`` those that have.
         waiting: some that have not.
         dependents: devices whose certificates all come from the older root; ``dependents_on_new`` from the newer.
         locked_out: some that ``retire`` would lock out now.
-        claims: batches that go on enrolling, by a claim certificate of the older root.
+        claims: batches that still enrol, by a claim certificate of the older root.
     """
 
     phase: Phase
@@ -119,7 +119,7 @@ class RotationStatus:
 
 @frozen(kw_only=True)
 class StepResult:
-    """A step that was taken, whom it has locked out, and the batches whose claim certificate it has made worthless."""
+    """A completed step, the devices that it locked out, and the batches whose claim certificate it invalidated."""
 
     phase: Phase
     bundle: int
@@ -131,14 +131,15 @@ class Rotation:
     """Takes the steps.
 
     Args:
-        folder: where the CAs lie; None in memory.
-        follow: brings what follows from the CAs in line: the server's certificate, the revocation lists.
-        ended: ``ended(device, certificate)``, for each certificate that a step has made worthless.
-        token_holders: the devices that have a token: they show no certificate, and trust the server by the bundle too.
-        batches: those whose claim certificate still opens something.
+        folder: the folder of the CAs; None in memory.
+        follow: updates what depends on the CAs: the server's certificate, the revocation lists.
+        ended: ``ended(device, certificate)``, for each certificate that a step has invalidated.
+        token_holders: the devices that have a token: they present no certificate, and trust the server by the bundle
+        too.
+        batches: those whose claim certificate is still valid.
 
     Attributes:
-        delivery: None where no device can be told.
+        delivery: None where devices cannot be told.
     """
 
     def __init__(
@@ -164,20 +165,20 @@ class Rotation:
 
     @property
     def phase(self) -> Phase:
-        """Where it stands."""
+        """The present progress."""
         return phase_of(self._authority.trust)
 
     @property
     def unchanged(self) -> asyncio.Lock:
-        """Held, it keeps the CAs and their files as they are: while they are copied, for one."""
+        """While it is held, the CAs and their files do not change: for copying them, for example."""
         return self._lock
 
     # --- the root's key ------------------------------------------------------------------------------------------
 
     def lend(self, key: str, passphrase: str | None = None) -> None:
-        """Lends the key of a trusted root, PEM, for the next step that needs it; it is kept nowhere.
+        """Unlocks a trusted root with its key, PEM, for the next step that needs it; the key is not stored.
 
-        Raises ConfigError for what is not a key, Refused where it is not that of a trusted root.
+        Raises ConfigError where it is not a key, Refused where it is not that of a trusted root.
         """
         read = read_key(key.encode(), passphrase, file="the root's key")
         if all(root.public_key() != read.public_key() for root in self._authority.roots):
@@ -187,7 +188,7 @@ class Rotation:
         self._lent = read, self._clock.monotonic_s()
 
     def _root(self, root: RootCa) -> RootCa:
-        """The root with its key: the folder's, or the one that was lent."""
+        """The root with its key: from the folder, or unlocked."""
         if root.key is not None:
             return root
         if self._lent is not None:
@@ -197,7 +198,7 @@ class Rotation:
         raise Conflict(
             "The root's key is kept offline",
             code="root_offline",
-            remedy="Bring it and name it: --root-key FILE, and --root-passphrase env:NAME or file:PATH",
+            remedy="Give its file: --root-key FILE, and --root-passphrase env:NAME or file:PATH",
         )
 
     async def take_offline(
@@ -206,7 +207,7 @@ class Rotation:
         """Moves a root's key out of the folder: see :meth:`PkiFolder.take_root_offline`.
 
         Args:
-            number: which root's, where the keys of both are here.
+            number: which root's, if the keys of both are here.
 
         Raises NotFound where the folder has no root's key, Refused in memory or where ``number`` is missing.
         """
@@ -217,10 +218,10 @@ class Rotation:
             trust = self._authority.trust
             here = [root for root in trust.roots if root.key is not None and number in (None, root.number)]
             if not here:
-                raise NotFound("The folder holds no such root key: it is offline already")
+                raise NotFound("The folder does not contain such a root key: it is offline already")
             if len(here) > 1:
                 numbers = ", ".join(str(root.number) for root in here)
-                raise Refused(f"The keys of the roots {numbers} are here", remedy="Say which: --number N")
+                raise Refused(f"The keys of the roots {numbers} are here", remedy="Select one: --number N")
             (root,) = here
             await asyncio.to_thread(folder.take_root_offline, root, file, passphrase)
             roots = tuple(evolve(item, key=None) if item is root else item for item in trust.roots)
@@ -247,11 +248,11 @@ class Rotation:
         raise Refused(f"A rotation has no step {step!r}", remedy="Use one of: begin, issue, back, retire")
 
     async def begin(self, *, actor: str, reason: str = "") -> StepResult:
-        """Announces a new root: both are trusted, the old one goes on signing.
+        """Announces a new root: both are trusted, the old one still signs.
 
         Raises:
-            IllegalTransition: a rotation is under way.
-            Conflict: ``root_offline``; the root's key is kept offline and was not lent.
+            IllegalTransition: a rotation is in progress.
+            Conflict: ``root_offline``; the root's key is offline and not unlocked.
         """
         async with self._lock:
             trust = self._allowed("begin")
@@ -273,7 +274,7 @@ class Rotation:
             return await self._change(new, "ca.announced", actor, reason)
 
     async def issue(self, *, actor: str, reason: str = "") -> StepResult:
-        """Has the new root's CA sign from now on. Raises IllegalTransition where none was announced."""
+        """Makes the new root's CA sign from now on. Raises IllegalTransition where none was announced."""
         async with self._lock:
             trust = self._allowed("issue")
             return await self._change(
@@ -281,11 +282,11 @@ class Rotation:
             )
 
     async def back(self, *, force: bool = False, actor: str, reason: str = "") -> StepResult:
-        """Takes the last step back: the old root signs again, or the new one is given up.
+        """Undoes the last step: the old root signs again, or the new one is dropped.
 
         Raises:
-            IllegalTransition: there is nothing to take back.
-            Conflict: ``devices_would_be_locked_out``; giving the new root up would lock devices out. ``force`` does it.
+            IllegalTransition: there is nothing to undo.
+            Conflict: ``devices_would_be_locked_out``; dropping the new root would lock devices out. ``force`` does it.
         """
         async with self._lock:
             trust = self._allowed("back")
@@ -295,22 +296,22 @@ class Rotation:
             return await self._drop(trust, trust.roots[-1], "ca.taken_back", actor, reason, force=force)
 
     async def retire(self, *, threshold: float = 1.0, force: bool = False, actor: str, reason: str = "") -> StepResult:
-        """Ends trust in the old root, for good: its files are removed, its key too where it is here.
+        """Ends trust in the old root, for good: its files are removed, its key too if it is here.
 
         Args:
             threshold: the share of devices that must have confirmed the new bundle.
-            force: whatever devices say; the answer names those that are locked out.
+            force: without the checks; the answer names the devices that are locked out.
 
         Raises:
             IllegalTransition: the new root does not sign yet.
-            Conflict: ``devices_would_be_locked_out``; too few have confirmed, or some have a certificate of the old
-                root alone.
+            Conflict: ``devices_would_be_locked_out``; too few have confirmed, or some have only a certificate of the
+                old root.
         """
         if not 0 <= threshold <= 1:
-            raise Refused("The threshold is a share from 0 to 1")
+            raise Refused("The threshold must be a share from 0 to 1")
         async with self._lock:
             trust = self._allowed("retire")
-            # Where the server could not take its new certificate yet, it still shows one of the root that goes.
+            # If the server could not take its new certificate yet, it still presents one of the root that goes.
             await self._follow()
             status = await self.status()
             if status.share < threshold and not force:
@@ -324,7 +325,7 @@ class Rotation:
             return await self._drop(trust, trust.roots[0], "ca.retired", actor, reason, force=force)
 
     async def renew_issuing(self, *, actor: str, reason: str = "") -> StepResult:
-        """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted.
+        """Makes a new issuing CA under the same root, which signs from now on; the one before stays trusted.
 
         Raises as :meth:`begin`.
         """
@@ -337,12 +338,12 @@ class Rotation:
             return await self._change(new, "ca.issuing_renewed", actor, reason)
 
     async def distrust(self, ca: str, *, force: bool = False, actor: str, reason: str = "") -> StepResult:
-        """Ends trust in an issuing CA whose key is lost: every certificate of it is refused from now on.
+        """Ends trust in an issuing CA whose key is compromised: all its certificates are refused from now on.
 
         Raises:
             NotFound: there is no such CA.
-            Conflict: it signs now or is the last below its root, or ``devices_would_be_locked_out``: devices have a
-                certificate of it alone.
+            Conflict: it signs now or is the last under its root, or ``devices_would_be_locked_out``: devices have
+            certificates only of it.
         """
         async with self._lock:
             trust = self._authority.trust
@@ -353,12 +354,12 @@ class Rotation:
                 raise Conflict(
                     "This CA signs now",
                     code="illegal_transition",
-                    remedy="First let another sign: fleetcore ca renew-issuing, or ca rotate",
+                    remedy="Make another CA sign first: fleetcore ca renew-issuing, or ca rotate",
                 )
             root = trust.root_of(chosen)
             if sum(trust.root_of(item) is root for item in trust.issuing) == 1:
                 raise Conflict(
-                    "This CA is the only one below its root, and a rotation could not be taken back without it",
+                    "This CA is the only one under its root, and without it a rotation could not be undone",
                     code="illegal_transition",
                     remedy="End trust in the root: fleetcore ca rotate retire, or back, with --force",
                 )
@@ -367,7 +368,7 @@ class Rotation:
     async def _drop(
         self, trust: TrustBundle, root: RootCa, what: str, actor: str, reason: str, *, force: bool
     ) -> StepResult:
-        """Ends trust in a root and all below it."""
+        """Ends trust in a root and all its issuing CAs."""
         leaving = [item for item in trust.issuing if trust.root_of(item) is root]
         left = evolve(trust, roots=tuple(item for item in trust.roots if item is not root), cross=())
         return await self._without(leaving, left, what, actor, reason, force=force)
@@ -387,7 +388,7 @@ class Rotation:
         claims = await self._claims_of(ids)
         if claims and not dependents and not force:
             raise Conflict(
-                f"The claim certificates of {len(claims)} batches would be worthless: {', '.join(claims[:_SAMPLE])}",
+                f"The claim certificates of {len(claims)} batches would become invalid: {', '.join(claims[:_SAMPLE])}",
                 code="devices_would_be_locked_out",
                 remedy="Give the factory new ones (fleetcore enrollment claim create) and disable these, or use force",
                 claims=claims[:_SAMPLE],
@@ -396,7 +397,7 @@ class Rotation:
             raise Conflict(
                 f"{len(dependents)} devices have no certificate of another CA and would be locked out",
                 code="devices_would_be_locked_out",
-                remedy="Have them renew (fleetcore ca renew-devices), or use force: they enrol anew then",
+                remedy="Renew them (fleetcore ca renew-devices), or use force: they must then enrol again",
                 devices=sorted(dependents)[:_SAMPLE],
             )
         known = {record.issuer for record in records}
@@ -410,7 +411,7 @@ class Rotation:
     async def _claims_of(self, issuers: Collection[str]) -> list[str]:
         """The open batches whose claim certificate one of these CAs has issued."""
         trust = self._authority.trust
-        # A batch from before the issuer was kept: the first CA of all.
+        # A batch from before the issuer was stored: the first CA of all.
         first = {item.id for item in (*trust.issuing, *trust.former) if item.number == 1}
         return [
             batch.id
@@ -422,7 +423,9 @@ class Rotation:
         phase = self.phase
         if phase not in STEPS[step]:
             able = " or ".join(STEPS[step])
-            raise IllegalTransition(f"The CA is {phase}; {step.replace('_', ' ')} needs it to be {able}", phase=phase)
+            raise IllegalTransition(
+                f"The CA is {phase}; {step.replace('_', ' ')} requires it to be {able}", phase=phase
+            )
         return self._authority.trust
 
     async def _change(self, new: TrustBundle, what: str, actor: str, reason: str) -> StepResult:
@@ -438,7 +441,7 @@ class Rotation:
         return StepResult(phase=phase_of(new), bundle=new.version)
 
     async def reconcile(self) -> None:
-        """Brings what follows from the CAs in line with them: after a crash in between, and again at any time."""
+        """Updates everything that depends on the CAs: after a crash in between, or at any time."""
         async with self._lock:
             await self._settle()
 
@@ -454,7 +457,7 @@ class Rotation:
         await self._tell(change)
 
     async def _tell(self, change: Mapping[str, object]) -> None:
-        """Writes the event of the last change, once: it is known by the change's id."""
+        """Writes the event of the last change, once: the change's id identifies it."""
         if not change:
             return
         record = await self._storage.get("ca_change", "last")
@@ -474,7 +477,7 @@ class Rotation:
     # --- who has followed ----------------------------------------------------------------------------------------
 
     async def status(self) -> RotationStatus:
-        """How far the devices are, counted now."""
+        """The devices' progress, counted now."""
         trust = self._authority.trust
         digest = bundle_digest(trust)
         holders, dependents, on_new = await self._holders(trust)
@@ -496,7 +499,7 @@ class Rotation:
         )
 
     async def _holders(self, trust: TrustBundle) -> tuple[set[str], set[str], set[str]]:
-        """Devices with a living certificate; those with the older root's alone; those with the newer's alone."""
+        """Devices with a valid certificate; those with only the older root's; those with only the newer's."""
         below = {item.id: trust.root_of(item) for item in trust.issuing}
         by_root: dict[int, set[str]] = {root.number: set() for root in trust.roots}
         async for record in self._inventory.all_alive():
@@ -510,7 +513,7 @@ class Rotation:
         return everybody, older - newer, newer - older
 
     async def _dependents(self, leaving: Collection[str]) -> tuple[set[str], list[CertificateRecord]]:
-        """Devices that have certificates of these CAs alone, and all living certificates of the CAs."""
+        """Devices that have certificates only of these CAs, and all valid certificates of the CAs."""
         trust = self._authority.trust
         records: list[CertificateRecord] = []
         others: set[str] = set()

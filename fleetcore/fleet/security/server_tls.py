@@ -1,4 +1,4 @@
-"""The fleet's TLS for listeners and for the consumer behind a broker: what plugins are lent as ``context.tls``."""
+"""The fleet's TLS for listeners and for the consumer behind a broker: plugins get it as ``context.tls``."""
 
 import datetime as dt
 import ssl
@@ -22,28 +22,28 @@ _RENEW_AT = 2 / 3
 
 
 class FleetTls(TlsProvider):
-    """TLS contexts from a PKI folder; the listeners' follow the server's certificate and what is trusted.
+    """TLS contexts from a PKI folder; the listeners' contexts follow the server's certificate and the trusted CAs.
 
-    A CA that is new is believed by open listeners at once. One that is trusted no more stays in their contexts until
-    they are opened anew, as OpenSSL takes nothing out of a store; the handshake of its devices succeeds there, and the
-    fleet's own check after it, on every connection, refuses them.
+    Open listeners trust a new CA at once. A CA that is no longer trusted stays in their contexts until they are opened
+    again, as OpenSSL cannot remove one from a store: the handshake of its devices succeeds, and the fleet's check after
+    it, on every connection, refuses them.
     """
 
     def __init__(self, folder: PkiFolder, clock: Clock) -> None:
         self._folder, self._clock = folder, clock
-        # Weak: a context lives as long as its listener, whose end is not announced.
+        # Weak references: a context lives as long as its listener, whose end is not announced.
         self._contexts: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
-        #: Contexts that could not take the renewed certificate yet, out of file descriptors for one.
+        #: Contexts that could not take the renewed certificate yet, for example without free file descriptors.
         self._behind: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
         self._enrolling: weakref.WeakSet[ssl.SSLContext] = weakref.WeakSet()
         self._admitted: dict[str, None] = {}
-        #: Called with the reason where a handshake ends by a client's certificate.
+        #: Called with the reason where a client's certificate ends a handshake.
         self.refused: Callable[[str], None] = lambda _why: None
         folder.authority.on_change(self._believe)
 
     def server(self, *, client_certificates: bool = True, enrolling: bool = False) -> ssl.SSLContext:
         """A listener's context; raises ConfigError where the server's certificate or key cannot be used."""
-        self._server()  # says which file it is where a part is missing
+        self._server()  # names the file that lacks a part
         certificate, key = self._folder.server
         ca = self._trusted(enrolling=enrolling)
         try:
@@ -76,7 +76,7 @@ class FleetTls(TlsProvider):
         self.refused(why)
 
     def admit(self, cas: Sequence[str]) -> None:
-        """Lets peers of manufacturers' CAs (PEM) through the handshake where devices enrol; it gives no rights."""
+        """Accepts peers of manufacturers' CAs (PEM) in the handshake where devices enrol; it gives no rights."""
         for ca in cas:
             self._admitted[ca] = None
             for context in self._enrolling:
@@ -104,12 +104,12 @@ class FleetTls(TlsProvider):
         return self._server().certificate.not_valid_after_utc
 
     def renew_if_due(self, now_ms: int | None = None) -> bool:
-        """Renews the server's certificate at two thirds of its lifetime and says whether it did.
+        """Renews the server's certificate at two thirds of its lifetime; returns whether it did.
 
-        So it does where another of our CAs signs by now, or other certificates are to be sent with it. Its names and
-        its key stay: a certificate and its key are two files, and no crash may leave one of each pair. Connections
-        that are open go on; new handshakes get the new certificate. Where a listener cannot take it the old one serves
-        on, the error is raised, and the next call tries again.
+        It also renews where another of our CAs signs now, or the chain to send has changed. Its names and its key stay:
+        a certificate and its key are two files, and a crash must not leave a mixed pair. Open connections continue; new
+        handshakes get the new certificate. If a listener cannot take it, it continues with the old one, the error is
+        raised, and the next call tries again.
         """
         self._follow()
         pair, authority = self._server(), self._folder.authority
@@ -122,7 +122,7 @@ class FleetTls(TlsProvider):
         return True
 
     def renew_service_if_due(self, now_ms: int | None = None) -> bool:
-        """The same for the certificate by which fleetcore is a client of a broker, with its own key again."""
+        """The same for the certificate that fleetcore uses as a broker's client, also with the same key."""
         pair, authority = self._folder.service_pair(), self._folder.authority
         place = self._folder.service[0]
         return self._renew(place, pair.certificate, now_ms, lambda: authority.issue_service(CONSUMER, key=pair.key))

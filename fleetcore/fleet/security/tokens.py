@@ -1,7 +1,7 @@
-"""Secrets that are told once: device tokens, for who cannot show a certificate, and enrolment tokens, to get one.
+"""Tokens whose secret is returned once: device tokens, in place of certificates, and enrolment tokens, to get one.
 
-256 random bits each; the store has their SHA-256 alone. That is enough: 256 bits cannot be guessed, and a slow password
-hash on every request would be a way to keep the server busy. The prefix lets secret scanners know them.
+They have 256 random bits each; the store has only their SHA-256. That is enough: 256 bits cannot be guessed, and a slow
+password hash on every request would let requests overload the server. Secret scanners recognise them by the prefix.
 """
 
 import hmac
@@ -27,7 +27,7 @@ _SECRET_BYTES = 32  # 43 characters of base64url
 _DEVICE_TOKEN = re.compile(DEVICE_TOKEN + r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})_([A-Za-z0-9_-]{43})", re.ASCII)
 _ENROLLMENT_TOKEN = re.compile(ENROLLMENT_TOKEN + r"([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 
-#: Device tokens whose record is kept in memory.
+#: How many device tokens have their record cached.
 _REMEMBERED = 100_000
 
 _MAX_TTL_S = 366 * 86_400
@@ -37,7 +37,7 @@ _MAX_NETWORKS = 100
 
 @frozen(kw_only=True)
 class DeviceToken:
-    """A device token as it is stored; ``id`` is ``<device>:<start of the hash>``, times are ms since the epoch."""
+    """A stored device token; ``id`` is ``<device>:<start of the hash>``, times are ms since the epoch."""
 
     id: str
     device: str
@@ -49,13 +49,13 @@ class DeviceToken:
 
 @frozen(kw_only=True)
 class EnrollmentToken:
-    """An enrolment token as it is stored; times are ms since the epoch.
+    """A stored enrolment token; times are ms since the epoch.
 
     Attributes:
         left: how many more devices may enrol with it.
         device: the one device it is for, or None: then it enrols new devices only, of the type ``device_type``.
-        groups: static groups that the new devices are put into.
-        networks: the networks (CIDR) that it is good from; empty: from anywhere.
+        groups: static groups for the new devices.
+        networks: the networks (CIDR) that it is valid from; empty: from anywhere.
     """
 
     id: str
@@ -75,7 +75,7 @@ class EnrollmentToken:
 
 @frozen(kw_only=True)
 class TokenUse:
-    """That a key enrolled with a token: a device whose answer was lost asks again and is not charged again.
+    """A key that enrolled with a token: a device whose answer was lost asks again without using the token twice.
 
     ``id`` is ``<token>:<spki>``.
     """
@@ -96,7 +96,7 @@ class DeviceTokens:
         self._revocations = 0
 
     async def issue(self, device: str, *, ttl_s: float | None, actor: str, reason: str) -> str:
-        """A new token; older ones stay good. It is told here and never again."""
+        """A new token; older ones stay valid. It is returned only here."""
         check_device_id(device)
         secret, now = secrets.token_urlsafe(_SECRET_BYTES), self._clock.now_ms()
         digest = digest_of(secret)
@@ -114,14 +114,14 @@ class DeviceTokens:
         return f"{DEVICE_TOKEN}{device}_{secret}"
 
     async def holders(self) -> AsyncIterator[str]:
-        """The devices that have a token that is good."""
+        """The devices that have a valid token."""
         now = self._clock.now_ms()
         async for record in self.records.iterate():
             if record.expires is None or now < record.expires:
                 yield record.device
 
     async def verify(self, token: str) -> DeviceToken:
-        """A token's record; raises NotAuthenticated, with one and the same message whatever is wrong."""
+        """A token's record; raises NotAuthenticated, with the same message for every fault."""
         match = _DEVICE_TOKEN.fullmatch(token)
         if match is None:
             raise _no_token()
@@ -132,7 +132,7 @@ class DeviceTokens:
         return record
 
     async def need(self, token: str) -> DeviceToken:
-        """The record of the token with this id, while it is good; raises NotAuthenticated."""
+        """The record of the token with this id, while it is valid; raises NotAuthenticated."""
         record = self._known.get(token)
         if record is None:
             if not is_token_id(token):  # of an id of any other form a store may make anything
@@ -149,7 +149,7 @@ class DeviceTokens:
             record = await self.records.get(token)
             if record is None:
                 raise _no_token()
-            if seen == self._revocations:  # else it may be gone since it was read
+            if seen == self._revocations:  # otherwise it may have been removed since it was read
                 return record
 
     async def of(self, device: str) -> list[DeviceToken]:
@@ -157,12 +157,12 @@ class DeviceTokens:
         return await self.records.find(ref=("device", device))
 
     def forget(self, device: str) -> None:
-        """The device's tokens were revoked: none of them is good from now on."""
+        """Drops the device's cached tokens after their revocation."""
         self._revocations += 1
         self._known.forget(lambda token: token.device == device)
 
     async def revoke(self, token_id: str, *, actor: str, reason: str) -> str:
-        """Revokes one token by its id and gives its device; raises NotFound."""
+        """Revokes one token by its id and returns its device; raises NotFound."""
         record = await self.records.need(token_id)
         now = self._clock.now_ms()
         event = Event(
@@ -178,7 +178,7 @@ def _no_token() -> NotAuthenticated:
 
 
 def token_spent() -> NotAuthenticated:
-    """The one refusal of enrolment tokens: unknown, wrong, used, expired and revoked ones look alike from outside."""
+    """The single error for enrolment tokens: unknown, wrong, used, expired and revoked ones look the same outside."""
     return NotAuthenticated("The enrolment token is used, expired or unknown", code="token_spent")
 
 
@@ -187,21 +187,21 @@ def _network(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise Refused(
-            f"{text!r} is not a network", remedy="Write address/bits with no bit set beyond them: 192.0.2.0/24"
+            f"{text!r} is not a network", remedy="Write address/bits without bits set beyond the prefix: 192.0.2.0/24"
         ) from error
 
 
 def check_network(token: EnrollmentToken, source: str) -> None:
-    """Raises NotAuthorised where the token is not good from ``source``, the peer's ``host:port``."""
+    """Raises NotAuthorised where the token is not valid from ``source``, the peer's ``host:port``."""
     if token.networks and not within(host_of(source), [ipaddress.ip_network(network) for network in token.networks]):
         raise NotAuthorised(
-            "The enrolment token is not good from this address",
-            remedy="Enrol from the network that the token was made for, or make one for this network",
+            "The enrolment token is not valid from this address",
+            remedy="Enrol from the network that the token was made for, or make a token for this network",
         )
 
 
 class EnrollmentTokens:
-    """Issues and checks enrolment tokens; they are charged in the commit that issues the certificate."""
+    """Issues and checks enrolment tokens; the commit that issues the certificate counts their use."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._clock = clock
@@ -225,19 +225,19 @@ class EnrollmentTokens:
         actor: str,
         reason: str,
     ) -> str:
-        """A new token; it is told here and never again.
+        """A new token; its secret is returned only here.
 
         Raises:
-            Refused: the uses are not 1 to 1,000,000, the time not up to 366 days, a name or network is impossible, or
-                groups are given for one device.
+            Refused: the uses are not 1 to 1,000,000, the time not up to 366 days, a name or network is invalid, or
+            groups are given for one device.
         """
         if device is not None:
             check_device_id(device)
             if groups:
-                raise Refused("Groups are for new devices", remedy=f"Put {device!r} into its groups itself")
+                raise Refused("Groups are for new devices", remedy=f"Add {device!r} to its groups instead")
         if len(networks) > _MAX_NETWORKS:
             raise Refused(
-                f"A token is good from up to {_MAX_NETWORKS} networks", code="limit_exceeded", limit=_MAX_NETWORKS
+                f"A token is valid from up to {_MAX_NETWORKS} networks", code="limit_exceeded", limit=_MAX_NETWORKS
             )
         check_label(device_type, "type")
         if not 1 <= uses <= _MAX_USES:
@@ -270,7 +270,7 @@ class EnrollmentTokens:
         return f"{ENROLLMENT_TOKEN}{name}_{secret}"
 
     async def check(self, token: str) -> EnrollmentToken:
-        """The record of a token that has not expired; whether uses are left is for the caller, who may be repeating.
+        """The record of a token that has not expired; the caller checks the uses left, since it may be a repetition.
 
         Raises NotAuthenticated (``token_spent``).
         """
@@ -280,7 +280,7 @@ class EnrollmentTokens:
         return record
 
     async def find(self, token: str) -> EnrollmentToken | None:
-        """The record of a token, though it may have ended; None where there is none."""
+        """The record of a token, even if it has ended; None where there is none."""
         match = _ENROLLMENT_TOKEN.fullmatch(token)
         record = await self.records.get(match[1]) if match is not None else None
         if match is None or record is None or not hmac.compare_digest(record.sha256, digest_of(match[2])):
@@ -288,13 +288,13 @@ class EnrollmentTokens:
         return record
 
     async def living_of(self, device: str) -> list[EnrollmentToken]:
-        """The tokens that are for this one device and still open something."""
+        """The valid tokens that are only for this device."""
         now = self._clock.now_ms()
         found = await self.records.find(ref=("device", device))
         return [token for token in found if not token.revoked and now < token.expires]
 
     async def revoke(self, token_id: str, *, actor: str, reason: str) -> EnrollmentToken:
-        """Ends a token by its id; raises NotFound. Devices that enrolled with it keep their certificates."""
+        """Revokes a token by its id; raises NotFound. Devices that enrolled with it keep their certificates."""
         now = self._clock.now_ms()
         event = Event(type="enrollment_token.revoked", subject=token_id, time=now, actor=actor, reason=reason)
         return await self.records.change(

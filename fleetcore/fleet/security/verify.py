@@ -1,11 +1,11 @@
-"""From the certificate of a TLS peer to the device it names, or to the reason why it names none.
+"""Maps the certificate of a TLS peer to the device that it names, or to the reason for refusing it.
 
-TLS has verified a chain when this is asked, but not that the leaf is one of a device, nor which. Everything is judged
-here again on the DER itself. cryptography's ``x509.verification`` stands outside its promise of compatibility, so this
-is the only file that uses it; it knows no revocation, which is ours to add.
+TLS has verified a chain before this, but not that the leaf is a device's, nor which. Everything is checked here again
+on the DER itself. cryptography's ``x509.verification`` is outside its promise of compatibility, so only this file uses
+it; it does not check revocation, which we add.
 
-Beside devices two kinds of certificates lead in, to enrolment alone: a batch's claim certificate, and what a registered
-manufacturer has given a device.
+Besides devices' certificates two kinds allow enrolment only: a batch's claim certificate, and a registered
+manufacturer's device certificate.
 """
 
 import datetime as dt
@@ -39,16 +39,16 @@ T = TypeVar("T")
 
 _CLIENT = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 
-#: Identities kept; 100,000 devices that reconnect at once cost a digest each, and about 60 MB.
+#: How many identities are cached; 100,000 devices that reconnect at once cost a digest each, and about 60 MB.
 REMEMBERED = 100_000
 
-#: Longest certificate looked at. Ours take 0.5 kB, one with RSA-4096 1.5 kB.
+#: The longest certificate that is read. Ours take 0.5 kB, one with RSA-4096 1.5 kB.
 LIMIT_BYTES = 16 * 1024
 
 
 @frozen(kw_only=True)
 class Identity:
-    """What a good certificate says.
+    """The content of a valid certificate.
 
     Attributes:
         issuer: key identifier of the CA that issued it, hex.
@@ -72,19 +72,19 @@ class Identity:
 
 @frozen(kw_only=True)
 class Foreign:
-    """Whom a manufacturer's certificate names, and by which key (SHA-256, hex)."""
+    """The device that a manufacturer's certificate names, and its key (SHA-256, hex)."""
 
     device: str
     spki: str
 
 
 def certificate_key(issuer: str, serial: str) -> str:
-    """The inventory's name of a certificate: serials are unique per issuer only (RFC 5280 §4.1.2.2)."""
+    """The key of a certificate in the inventory: serials are unique per issuer only (RFC 5280 §4.1.2.2)."""
     return f"{issuer}:{serial}"
 
 
 def identity_of(certificate: x509.Certificate, device: str) -> Identity:
-    """The identity that a certificate states; nothing is checked."""
+    """The identity in a certificate, without any check."""
     return Identity(
         device=device,
         issuer=issuer_id(certificate),
@@ -100,10 +100,10 @@ def _ms(time: dt.datetime) -> int:
 
 
 class CertificateVerifier:
-    """Judges certificates for one fleet.
+    """Checks certificates for one fleet.
 
     Args:
-        refused: why a certificate (by its key in the inventory) is refused now although it was issued, or None.
+        refused: returns why an issued certificate (by its key in the inventory) is refused now, or None.
     """
 
     def __init__(self, authority: Authority, clock: Clock, refused: Callable[[str], Refusal | None]) -> None:
@@ -115,18 +115,18 @@ class CertificateVerifier:
         authority.on_change(self._follow)
 
     def _follow(self) -> None:
-        """Judges by what is trusted now; what was judged by another trust is forgotten."""
+        """Checks by the present trust; results under an earlier trust are dropped."""
         self._store = Store(list(self._authority.roots))
         self._intermediates = list(self._authority.intermediates)
         self._known.forget(lambda _identity: True)
 
     def check(self, der: bytes, *, grace_ms: int = 0) -> Identity | Refusal:
-        """Who the certificate names. Never raises, whatever the bytes.
+        """The device that the certificate names. Never raises, for any bytes.
 
-        A good certificate is remembered by its digest; its dates and its revocation are looked at each time.
+        A valid certificate is cached by its digest; its dates and its revocation are checked each time.
 
         Args:
-            grace_ms: how long ago its dates may have run out.
+            grace_ms: how long ago it may have expired.
         """
         digest = hashlib.sha256(der).digest()
         known = self._known.get(digest)
@@ -139,12 +139,12 @@ class CertificateVerifier:
         return _out_of_date(known, self._clock.now_ms(), grace_ms) or self._refused(known.certificate) or known
 
     def owner(self, der: bytes) -> str | None:
-        """The device of a certificate that we have issued, though it may be refused by now; None where unknown."""
+        """The device of a certificate that we have issued, even if it is refused by now; None where unknown."""
         known = self._known.get(hashlib.sha256(der).digest())
         return None if known is None else known.device
 
     def is_own_ca(self, ca: x509.Certificate) -> bool:
-        """Whether its key is one of our CAs', whatever else it says."""
+        """Whether its key belongs to one of our CAs."""
         trust = self._authority.trust
         ours = [root.certificate for root in trust.roots] + [
             item.certificate for item in (*trust.issuing, *trust.former)
@@ -152,11 +152,11 @@ class CertificateVerifier:
         return spki_of(ca.public_key()) in {spki_of(item.public_key()) for item in ours}
 
     def check_claim(self, der: bytes) -> str | Refusal:
-        """The batch that a claim certificate names; whether it may still be used the batch says."""
+        """The batch that a claim certificate names; the batch decides whether it may still be used."""
         return _judged(der, self._claim)
 
     def check_foreign(self, der: bytes, ca: x509.Certificate) -> Foreign | Refusal:
-        """Whom a manufacturer's certificate names, which ``ca`` itself has signed."""
+        """The device that a manufacturer's certificate names, which ``ca`` itself has signed."""
         return _judged(der, lambda certificate: self._foreign(certificate, ca))
 
     def _device(self, certificate: x509.Certificate, grace_ms: int) -> Identity | Refusal:
@@ -168,7 +168,7 @@ class CertificateVerifier:
             return device
         identity = identity_of(certificate, device)
         now = self._clock.now_ms()
-        # Before the chain: the verifier's words for this are for people, and the reason is for machines.
+        # Before the chain: the verifier's text for this is for people, and the reason is for machines.
         late = _out_of_date(identity, now, grace_ms)
         if late is not None:
             return late
@@ -201,7 +201,8 @@ class CertificateVerifier:
             PolicyBuilder()
             .store(Store([ca]))
             .time(_time(now))
-            # A manufacturer's leaf follows its own profile (IEEE 802.1AR): often no SAN, no extended key usage.
+            # A manufacturer's leaf follows its own profile (IEEE 802.1AR): often without a SAN or an extended key
+            # usage.
             .extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ExtensionPolicy.permit_all())
             .build_client_verifier()
         )
@@ -224,7 +225,7 @@ class CertificateVerifier:
 
 
 def _no_client(certificate: x509.Certificate) -> Refusal | None:
-    """A CA, or one that was made for something else than being a client; what it does not say is not a fault."""
+    """Whether it is a CA, or made for another purpose than a client; missing extensions are accepted."""
     for extension in certificate.extensions:
         match extension.value:
             case x509.BasicConstraints(ca=True):
@@ -237,7 +238,7 @@ def _no_client(certificate: x509.Certificate) -> Refusal | None:
 
 
 def refused(why: Refusal, device: str | None = None) -> NotAuthorised | NotAuthenticated:
-    """The error for a certificate that is refused: ``device_revoked`` or ``certificate_invalid``."""
+    """The error for a refused certificate: ``device_revoked`` or ``certificate_invalid``."""
     error = (
         NotAuthorised(f"The certificate is {why}", code="device_revoked", reason=why)
         if why in (Refusal.REVOKED, Refusal.SUPERSEDED, Refusal.NOT_ACTIVATED)

@@ -268,7 +268,7 @@ class BlockingCalls(ABC):
         return self._pages("list_devices", {"type": type, "tag": tag, "where": where}, DeviceResponse)
 
     def query_devices(self, where: Where, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[DeviceResponse]:
-        """Lists the devices that a query selects, in the order of their ids: for a query too long for an address.
+        """Lists the devices that a query selects, by id: for a query that is too long for a URL.
 
         Raises:
             QuerySyntaxError: the query cannot be read.
@@ -292,7 +292,7 @@ class BlockingCalls(ABC):
         return self._value("count_devices", {"where": where}, DeviceCountResponse)
 
     def explain_query(self, device_id: DeviceId, where: Where) -> ExplanationResponse:
-        """Shows whether a query selects a device, which clause decided (→), and what it saw.
+        """Shows whether a query selects a device, which clause decided (→), and the values that each clause saw.
 
         Raises:
             NotFound: there is no such device.
@@ -317,10 +317,10 @@ class BlockingCalls(ABC):
     ) -> DeviceResponse:
         """Registers a device.
 
-        It needs the permission for the whole fleet: a new device is in no scope yet.
+        This needs the permission for the whole fleet: a new device is not in any scope yet.
 
         Raises:
-            Conflict: there is a device of that id.
+            Conflict: a device of that id exists.
             NotFound: the gateway is not registered.
         """
         return self._value(
@@ -342,7 +342,7 @@ class BlockingCalls(ABC):
         )
 
     def get_device(self, device_id: DeviceId) -> DeviceResponse:
-        """Shows a device with what is seen of it.
+        """Shows a device with its connectivity.
 
         Raises:
             NotFound: there is no such device.
@@ -365,9 +365,9 @@ class BlockingCalls(ABC):
         if_version: IfVersion | None = None,
         reason: Reason = "",
     ) -> DeviceResponse:
-        """Changes what is registered of a device; what is not given stays, None clears. ``attributes`` are merged.
+        """Changes a device's registered data; members that are not given stay, None clears. ``attributes`` are merged.
 
-        ``home`` is the mirror to whose hub the device is connected: there it reports, and there it is given commands.
+        ``home`` is the mirror to whose hub the device is connected: it reports there, and gets its commands there.
 
         Raises:
             NotFound: there is no such device, no such gateway, or no such mirror.
@@ -397,12 +397,12 @@ class BlockingCalls(ABC):
     ) -> DeviceResponse:
         """Suspends, quarantines, activates or retires a device.
 
-        A suspended device is refused; the readings of a quarantined one are kept and flagged, and it gets no commands and
-        no firmware. Retiring is for good: the device's credentials are revoked and its sessions end.
+        A suspended device is refused. Readings of a quarantined device are stored and flagged, and it gets no commands and
+        no firmware. Retiring is permanent: the device's credentials are revoked and its sessions end.
 
         Raises:
             NotFound: there is no such device.
-            IllegalTransition: the device cannot go there from where it is.
+            IllegalTransition: the lifecycle has no such transition from its state.
             VersionConflict: the device is not at ``if_version``.
         """
         return self._value(
@@ -412,7 +412,7 @@ class BlockingCalls(ABC):
         )
 
     def retire_device(self, device_id: DeviceId, *, if_version: IfVersion | None = None, reason: Reason = "") -> None:
-        """Retires a device: its credentials end, its data stays.
+        """Retires a device: its credentials are revoked, its data stays.
 
         Raises:
             NotFound: there is no such device.
@@ -432,9 +432,9 @@ class BlockingCalls(ABC):
     def provision_device(
         self, device_id: DeviceId, configuration: Configuration, *, reason: Reason = ""
     ) -> ProvisionedResponse:
-        """Writes the desired configuration and moves a registered device to provisioned; issues nothing.
+        """Writes the desired configuration and moves a registered device to provisioned; issues no credential.
 
-        The same configuration again changes nothing; another one is a new version.
+        The same configuration again changes nothing; another one makes a new version.
 
         Raises:
             NotFound: there is no such device.
@@ -448,7 +448,7 @@ class BlockingCalls(ABC):
     def list_device_history(
         self, device_id: DeviceId, *, limit: Limit = 100, cursor: Cursor | None = None
     ) -> Page[ChangeResponse]:
-        """Lists who changed what of a device, when and why, the oldest first; values are not in it.
+        """Lists who changed what of a device, when and why, the oldest first, without values.
 
         Events that the caller may not see are left out, so a page may be short and have a ``next``.
 
@@ -478,26 +478,26 @@ class BlockingCalls(ABC):
         return self._value("get_location", {"device_id": device_id}, PositionResponse)
 
     def check_import(self, rows: Rows, *, operation: Started | None = None, more: More = False) -> ImportCheckResponse:
-        """Says what an import of rows would do. Nothing is stored.
+        """Shows what an import of rows would do. Nothing is stored.
 
         A large file comes in parts, as for ``import_devices``.
 
         Raises:
-            NotFound: ``operation`` names no check that waits for another part.
+            NotFound: ``operation`` is not a check that waits for another part.
         """
         return self._value("check_import", {"rows": rows, "operation": operation, "more": more}, ImportCheckResponse)
 
     def import_devices(
         self, rows: Rows, *, operation: Started | None = None, more: More = False, reason: Reason = ""
     ) -> OperationResponse:
-        """Registers many devices in the background; the operation tells each row that failed.
+        """Registers many devices in the background; the operation lists each row that failed.
 
         A row has id, type, model, name, tags, capabilities, attributes, location, gateway, key_id. The same rows again
-        change nothing, so an import that broke off is done again. A large file comes in parts: all but the last with
+        change nothing, so an interrupted import can be repeated. A large file comes in parts: all but the last with
         ``more``, all but the first with the ``id`` of the first answer as ``operation``.
 
         Raises:
-            NotFound: there is no such import, or it is another's.
+            NotFound: there is no such import, or it is another principal's.
             Conflict: it takes no more rows.
         """
         return self._value(
@@ -513,7 +513,7 @@ class BlockingCalls(ABC):
         return self._pages("list_device_rows", {}, DeviceRowResponse)
 
     def list_groups(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GroupResponse]:
-        """Lists the groups by name: all, or those that the caller's rights are limited to."""
+        """Lists the groups by name: all, or those in the caller's scope."""
         return self._value("list_groups", {"limit": limit, "cursor": cursor}, Page[GroupResponse])
 
     def iter_groups(self) -> Iterator[GroupResponse]:
@@ -532,7 +532,7 @@ class BlockingCalls(ABC):
         """Makes a group: static, or dynamic with a query; a dynamic group has its devices when this returns.
 
         Raises:
-            Conflict: there is a group of that name.
+            Conflict: a group of that name exists.
             QuerySyntaxError: the query cannot be read.
         """
         return self._value(
@@ -542,7 +542,7 @@ class BlockingCalls(ABC):
         )
 
     def get_group(self, group: GroupName) -> GroupResponse:
-        """Shows a group and how many devices are in it.
+        """Shows a group and the number of its devices.
 
         Raises:
             NotFound: there is no such group.
@@ -559,7 +559,7 @@ class BlockingCalls(ABC):
         if_version: IfVersion | None = None,
         reason: Reason = "",
     ) -> GroupResponse:
-        """Changes the query of a group, the groups it lies in, or its description; what is not given stays.
+        """Changes a group's query, the groups that contain it, or its description; members that are not given stay.
 
         Raises:
             NotFound: there is no such group.
@@ -608,7 +608,7 @@ class BlockingCalls(ABC):
         return self._pages("list_group_members", {"group": group}, MemberResponse)
 
     def add_to_group(self, group: GroupName, devices: DeviceIds, *, reason: Reason = "") -> ChangedResponse:
-        """Puts devices into a static group, all or none; answers how many were not in it.
+        """Adds devices to a static group, all or none; returns how many were not in it.
 
         Raises:
             NotFound: there is no such group, or no such device.
@@ -617,7 +617,7 @@ class BlockingCalls(ABC):
         return self._value("add_to_group", {"group": group, "devices": devices, "reason": reason}, ChangedResponse)
 
     def remove_from_group(self, group: GroupName, device_id: DeviceId, *, reason: Reason = "") -> ChangedResponse:
-        """Takes a device out of a static group; answers 0 where it was not in it.
+        """Removes a device from a static group; returns 0 where it was not in it.
 
         Raises:
             NotFound: there is no such group, or no such device.
@@ -628,7 +628,7 @@ class BlockingCalls(ABC):
         )
 
     def list_device_groups(self, device_id: DeviceId) -> Page[MembershipResponse]:
-        """Lists the groups that a device is in itself, each with since when and why.
+        """Lists the groups that a device is in directly, each with since when and why.
 
         Raises:
             NotFound: there is no such device.
@@ -651,7 +651,7 @@ class BlockingCalls(ABC):
         may_register: MayRegister = False,
         reason: Reason = "",
     ) -> GatewayResponse:
-        """Registers a gateway, or makes a registered device one."""
+        """Registers a gateway, or makes a registered device a gateway."""
         return self._value(
             "register_gateway",
             {"id": id, "capabilities": capabilities, "may_register": may_register, "reason": reason},
@@ -661,7 +661,7 @@ class BlockingCalls(ABC):
     def list_leaves(
         self, gateway_id: GatewayId, *, limit: Limit = 100, cursor: Cursor | None = None
     ) -> Page[DeviceResponse]:
-        """Lists the devices that a gateway speaks for, by id.
+        """Lists the leaves of a gateway, by id.
 
         Raises:
             NotFound: there is no such device.
@@ -679,7 +679,7 @@ class BlockingCalls(ABC):
         return self._pages("list_leaves", {"gateway_id": gateway_id}, DeviceResponse)
 
     def attach_leaf(self, gateway_id: GatewayId, device: DeviceId, *, reason: Reason = "") -> DeviceResponse:
-        """Makes a gateway speak for a registered device; again does nothing more.
+        """Attaches a registered device to a gateway as a leaf. Repeating it changes nothing.
 
         Raises:
             NotFound: there is no such gateway, or no such device.
@@ -689,15 +689,15 @@ class BlockingCalls(ABC):
         )
 
     def detach_leaf(self, gateway_id: GatewayId, device_id: DeviceId, *, reason: Reason = "") -> None:
-        """Ends that a gateway speaks for a device.
+        """Detaches a leaf from its gateway.
 
         Raises:
-            NotFound: there is no such gateway, no such device, or the gateway does not speak for it.
+            NotFound: there is no such gateway, no such device, or it is not a leaf of the gateway.
         """
         self._value("detach_leaf", {"gateway_id": gateway_id, "device_id": device_id, "reason": reason}, type(None))
 
     def get_twin(self, device_id: DeviceId) -> TwinResponse:
-        """Shows the twin of a device: what is desired, what is reported, what differs and since when, and the attributes.
+        """Shows a device's twin: desired and reported state, the differences and since when, and the attributes.
 
         Raises:
             NotFound: there is no such device.
@@ -707,7 +707,7 @@ class BlockingCalls(ABC):
     def set_desired(
         self, device_id: DeviceId, patch: TwinPatch, *, if_version: DesiredVersion | None = None, reason: Reason = ""
     ) -> TwinResponse:
-        """Merges a patch into what is desired of a device; a patch that changes nothing makes no new version.
+        """Merges a patch into a device's desired state; a patch without effect makes no new version.
 
         Raises:
             NotFound: there is no such device.
@@ -723,7 +723,7 @@ class BlockingCalls(ABC):
     def set_attributes(
         self, device_id: DeviceId, patch: TwinPatch, *, if_version: AttributesVersion | None = None, reason: Reason = ""
     ) -> TwinResponse:
-        """Merges a patch into the attributes of a device, which the device does not see.
+        """Merges a patch into a device's attributes, which are not sent to it.
 
         Raises:
             NotFound: there is no such device.
@@ -737,7 +737,7 @@ class BlockingCalls(ABC):
         )
 
     def list_twin_history(self, device_id: DeviceId, *, section: TwinSection = "desired") -> Page[TwinChangeResponse]:
-        """Lists the kept changes of a section, the newest first, each with the patch that takes it back.
+        """Lists the stored changes of a section, the newest first, each with the patch that undoes it.
 
         Raises:
             NotFound: there is no such device.
@@ -793,7 +793,7 @@ class BlockingCalls(ABC):
         Raises:
             NotFound: there is no such group.
             Refused: a group layer without a group, a fleet layer with one, another kind or group than before, a limit of
-                twins, or the key ``fleetcore``.
+            twins, or the key ``fleetcore``.
             VersionConflict: the layer is not at ``if_version``.
         """
         return self._value(
@@ -811,7 +811,7 @@ class BlockingCalls(ABC):
         )
 
     def remove_layer(self, layer: LayerName, *, reason: Reason = "") -> None:
-        """Removes a layer; its devices fall back to what is below it.
+        """Removes a layer; its devices fall back to the layers below it.
 
         Raises:
             NotFound: there is no such layer.
@@ -871,14 +871,14 @@ class BlockingCalls(ABC):
     ) -> CommandResponse:
         """Queues a command to a device; with ``wait_s`` waits that long for its end.
 
-        The answer is the command as it stands then. Waiting ends at once where the caller may not send it any more. The
-        command carries its key, so that it is sent once also where a crash took the answer.
+        The answer is the command in its state by then. Waiting ends at once where the caller may no longer send it. The
+        command stores its key, so that it is sent once even if a crash lost the answer.
 
         Raises:
             NotFound: there is no such device.
             Conflict: the device is retired.
             QuerySyntaxError: the precondition cannot be read.
-            Refused: the arguments exceed a limit, or the key came with another command.
+            Refused: the arguments exceed a limit, or the key was used with another command.
         """
         return self._value(
             "send_command",
@@ -918,9 +918,9 @@ class BlockingCalls(ABC):
         rate_per_s: RatePerS | None = None,
         reason: Reason = "",
     ) -> PlanResponse:
-        """Tells which devices a command would reach: those of a query or of a list on which the caller may send commands.
+        """Shows which devices a command would reach: those selected to which the caller may send commands.
 
-        It takes what ``send_commands`` takes; the rate and the reason change no plan.
+        It takes the parameters of ``send_commands``; the rate and the reason do not change the plan.
 
         Raises:
             NotFound: there is no such device.
@@ -968,7 +968,7 @@ class BlockingCalls(ABC):
         idempotency_key: IdempotencyKey | None = None,
         reason: Reason = "",
     ) -> OperationResponse:
-        """Sends a command to the devices that ``plan_commands`` told, in the background.
+        """Sends a command to the devices of ``plan_commands``, in the background.
 
         Raises:
             NotFound: there is no such device.
@@ -1000,7 +1000,7 @@ class BlockingCalls(ABC):
         )
 
     def get_command(self, command: CommandId) -> CommandResponse:
-        """Shows a command and how far it is.
+        """Shows a command and its state.
 
         Raises:
             NotFound: there is no such command.
@@ -1008,11 +1008,11 @@ class BlockingCalls(ABC):
         return self._value("get_command", {"command": command}, CommandResponse)
 
     def cancel_command(self, command: CommandId, *, reason: Reason = "") -> CommandResponse:
-        """Cancels a command: at once where it was not sent, else by asking the device; again does nothing more.
+        """Cancels a command: at once where it was not sent, else by asking the device. Repeating it changes nothing.
 
         Raises:
             NotFound: there is no such command.
-            Conflict: it has ended otherwise.
+            Conflict: it has another end state.
         """
         return self._value("cancel_command", {"command": command, "reason": reason}, CommandResponse)
 
@@ -1038,7 +1038,7 @@ class BlockingCalls(ABC):
 
         Raises:
             NotFound: there is no such device.
-            Refused: what the data path refuses of a device.
+            Refused: the data path refuses the reading.
         """
         return self._value(
             "collect_telemetry",
@@ -1047,16 +1047,16 @@ class BlockingCalls(ABC):
         )
 
     def import_readings(self, content: Source, *, dry_run: DryRun = False) -> ImportedReadingsResponse:
-        """Stores a part of the readings of many devices; it is committed when this returns. The same again changes nothing.
+        """Stores a part of the readings of many devices; it is committed when this returns. Repeating it changes nothing.
 
         Args:
-            content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is of each reading the place
-                of its series, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At
-                most 100,000 readings and 32 MiB. In a dry run ``before`` says how many of the first stand for those that
-                parts before this one have, at times that this one names again; they are not counted.
+            content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is the index in it for each
+            reading, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At most 100,000
+            readings and 32 MiB. In a dry run, the first ``before`` readings repeat readings of earlier parts whose times
+            occur again in this one; they are not counted.
 
         Raises:
-            Refused: the content is not such columns, or too long. A reading that is not taken is counted in the answer.
+            Refused: the content does not have such columns, or is too long. A refused reading is counted in the answer.
         """
         return self._value("import_readings", {"content": content, "dry_run": dry_run}, ImportedReadingsResponse)
 
@@ -1068,9 +1068,9 @@ class BlockingCalls(ABC):
         limit: Limit = 100,
         cursor: Cursor | None = None,
     ) -> Page[SeriesResponse]:
-        """Lists the series of some devices, all series of each; ``limit`` counts devices.
+        """Lists all series of some devices; ``limit`` counts devices.
 
-        ``kind`` is what the newest reading is; readings of one metric may differ in it.
+        ``kind`` is the kind of the newest reading; readings of one metric may differ in it.
 
         Raises:
             NotFound: there is no such device.
@@ -1083,7 +1083,7 @@ class BlockingCalls(ABC):
     def iter_series(self, device: OfDevice | None = None, *, where: Where | None = None) -> Iterator[SeriesResponse]:
         """Goes through all that ``list_series`` lists, page by page.
 
-        ``kind`` is what the newest reading is; readings of one metric may differ in it.
+        ``kind`` is the kind of the newest reading; readings of one metric may differ in it.
 
         Raises:
             NotFound: there is no such device.
@@ -1101,7 +1101,7 @@ class BlockingCalls(ABC):
     ) -> Page[LatestResponse]:
         """Lists the newest reading, by event time, of each metric of some devices; ``limit`` counts devices.
 
-        Of a long text it has the beginning; `list_readings` has all of it.
+        A long text is cut; `list_readings` returns all of it.
 
         Raises:
             NotFound: there is no such device.
@@ -1118,7 +1118,7 @@ class BlockingCalls(ABC):
     ) -> Iterator[LatestResponse]:
         """Goes through all that ``list_latest_readings`` lists, page by page.
 
-        Of a long text it has the beginning; `list_readings` has all of it.
+        A long text is cut; `list_readings` returns all of it.
 
         Raises:
             NotFound: there is no such device.
@@ -1129,7 +1129,7 @@ class BlockingCalls(ABC):
     def list_device_latest_readings(self, device_id: DeviceId) -> Page[LatestResponse]:
         """Lists the newest reading, by event time, of each metric of a device.
 
-        Of a long text it has the beginning; `list_readings` has all of it.
+        A long text is cut; `list_readings` returns all of it.
 
         Raises:
             NotFound: there is no such device.
@@ -1148,12 +1148,12 @@ class BlockingCalls(ABC):
         limit: Limit = 100,
         cursor: Cursor | None = None,
     ) -> Page[ReadingsResponse]:
-        """Lists the points of a metric with ``start <= time < end``, a series of a device after the other.
+        """Lists the points of a metric with ``start <= time < end``, one device's series after the other.
 
-        A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
+        A page ends after ``points`` points or ``limit`` devices; the next page continues a series that was cut.
 
         Raises:
-            NotFound: there is no such device, or it has sent nothing of the metric.
+            NotFound: there is no such device, or it has sent no reading of the metric.
             QuerySyntaxError: the query cannot be read.
         """
         return self._value(
@@ -1183,10 +1183,10 @@ class BlockingCalls(ABC):
     ) -> Iterator[ReadingsResponse]:
         """Goes through all that ``list_readings`` lists, page by page.
 
-        A page ends after ``points`` points or ``limit`` devices; a series that is cut goes on with the next page.
+        A page ends after ``points`` points or ``limit`` devices; the next page continues a series that was cut.
 
         Raises:
-            NotFound: there is no such device, or it has sent nothing of the metric.
+            NotFound: there is no such device, or it has sent no reading of the metric.
             QuerySyntaxError: the query cannot be read.
         """
         return self._pages(
@@ -1212,15 +1212,15 @@ class BlockingCalls(ABC):
         """Lists count, min, max, mean, sum, first and last of a metric per bucket; empty buckets are left out.
 
         A bucket begins where the clock of ``tz``, counted from 1970-01-01 00:00, is a multiple of ``bucket_s``: one of
-        86,400 s is a day of the calendar, of 23 or 25 hours where the clock is changed; an hour that the clock runs through
-        twice is two buckets. ``start`` of a bucket is in UTC.
+        86,400 s is a calendar day, of 23 or 25 hours at a change of the clock; an hour that the clock runs through twice is
+        two buckets. ``start`` of a bucket is in UTC.
 
-        Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
+        Buckets hold the numbers, with true as 1 and false as 0; ``texts`` counts the text readings, which are in no bucket.
 
-        A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
+        A page ends after ``points`` buckets or ``limit`` devices; the next page continues a series that was cut.
 
         Raises:
-            NotFound: there is no such device, or it has sent nothing of the metric.
+            NotFound: there is no such device, or it has sent no reading of the metric.
             QuerySyntaxError: the query cannot be read.
             Refused: ``tz`` is not a time zone.
         """
@@ -1256,15 +1256,15 @@ class BlockingCalls(ABC):
         """Goes through all that ``list_buckets`` lists, page by page.
 
         A bucket begins where the clock of ``tz``, counted from 1970-01-01 00:00, is a multiple of ``bucket_s``: one of
-        86,400 s is a day of the calendar, of 23 or 25 hours where the clock is changed; an hour that the clock runs through
-        twice is two buckets. ``start`` of a bucket is in UTC.
+        86,400 s is a calendar day, of 23 or 25 hours at a change of the clock; an hour that the clock runs through twice is
+        two buckets. ``start`` of a bucket is in UTC.
 
-        Buckets hold the numbers, and true and false as 1 and 0; ``texts`` counts the readings beside them that are text.
+        Buckets hold the numbers, with true as 1 and false as 0; ``texts`` counts the text readings, which are in no bucket.
 
-        A page ends after ``points`` buckets or ``limit`` devices; a series that is cut goes on with the next page.
+        A page ends after ``points`` buckets or ``limit`` devices; the next page continues a series that was cut.
 
         Raises:
-            NotFound: there is no such device, or it has sent nothing of the metric.
+            NotFound: there is no such device, or it has sent no reading of the metric.
             QuerySyntaxError: the query cannot be read.
             Refused: ``tz`` is not a time zone.
         """
@@ -1291,7 +1291,7 @@ class BlockingCalls(ABC):
         limit: Limit = 100,
         cursor: Cursor | None = None,
     ) -> Page[AnomalyResponse]:
-        """Lists what detectors found, on a device or on all, the oldest reading first.
+        """Lists the anomalies of one device or of all, the oldest reading first.
 
         Raises:
             NotFound: there is no such device.
@@ -1321,7 +1321,7 @@ class BlockingCalls(ABC):
         return self._value("get_anomaly", {"anomaly": anomaly}, AnomalyResponse)
 
     def list_dead_letters(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[DeadLetterResponse]:
-        """Lists the refused messages that are kept, the oldest first."""
+        """Lists the stored refused messages, the oldest first."""
         return self._value("list_dead_letters", {"limit": limit, "cursor": cursor}, Page[DeadLetterResponse])
 
     def iter_dead_letters(self) -> Iterator[DeadLetterResponse]:
@@ -1332,17 +1332,17 @@ class BlockingCalls(ABC):
         """Shows a refused message with its payload.
 
         Raises:
-            NotFound: no such message is kept.
+            NotFound: there is no such message.
         """
         return self._value("get_dead_letter", {"number": number}, DeadLetterResponse)
 
     def replay_dead_letter(self, number: LetterNumber, *, reason: Reason = "") -> ReplayResponse:
-        """Puts a refused message through the data path again, as of when it came.
+        """Sends a refused message through the data path again, with its original time of receipt.
 
-        A message that is refused again is kept as a new one.
+        If it is refused again, it is stored as a new one.
 
         Raises:
-            NotFound: no such message is kept.
+            NotFound: there is no such message.
             Refused: its payload was cut.
         """
         return self._value("replay_dead_letter", {"number": number, "reason": reason}, ReplayResponse)
@@ -1351,7 +1351,7 @@ class BlockingCalls(ABC):
         """Removes a refused message for good.
 
         Raises:
-            NotFound: no such message is kept.
+            NotFound: there is no such message.
         """
         self._value("discard_dead_letter", {"number": number, "reason": reason}, type(None))
 
@@ -1376,7 +1376,7 @@ class BlockingCalls(ABC):
         return self._value("get_device_health", {"device_id": device_id}, HealthResponse)
 
     def diagnose_device(self, device_id: DeviceId) -> DiagnosisResponse:
-        """Shows what bears on a device: what is not as it should be first.
+        """Shows everything that affects a device, problems first.
 
         Raises:
             NotFound: there is no such device.
@@ -1397,16 +1397,16 @@ class BlockingCalls(ABC):
         allow_downgrade: AllowDowngrade = False,
         reason: Reason = "",
     ) -> CampaignResponse:
-        """Starts a campaign: one firmware version for devices; they are asked in the background.
+        """Starts a campaign: one firmware version for some devices, which get their offers in the background.
 
-        A manifest, or that of a release, names digest and size, and is judged for every device first. Without a digest the
-        server fetches the URL once and pins what it gets; until then the campaign stays a draft. Once there is a firmware
+        A manifest, or that of a release, names digest and size, and is checked for every device first. Without a digest the
+        server fetches the URL once and pins the digest; until then the campaign stays a draft. Once there is a firmware
         root, a manifest is required.
 
         Raises:
-            Conflict: there is a campaign of that name, a device is retired, or the manifest does not fit some device.
+            Conflict: a campaign of that name exists, a device is retired, or the manifest does not fit some device.
             NotFound: there is no such device, or no such release.
-            Refused: there is no image: neither a URL, nor a digest, nor a manifest.
+            Refused: the image is missing: neither a URL, nor a digest, nor a manifest.
         """
         return self._value(
             "create_campaign",
@@ -1426,7 +1426,7 @@ class BlockingCalls(ABC):
         )
 
     def list_campaigns(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[CampaignResponse]:
-        """Lists campaigns by name: those all of whose devices the caller may see; a page may be short."""
+        """Lists the campaigns whose devices the caller may all see, by name; a page may be short."""
         return self._value("list_campaigns", {"limit": limit, "cursor": cursor}, Page[CampaignResponse])
 
     def iter_campaigns(self) -> Iterator[CampaignResponse]:
@@ -1434,7 +1434,7 @@ class BlockingCalls(ABC):
         return self._pages("list_campaigns", {}, CampaignResponse)
 
     def get_campaign(self, campaign: CampaignId) -> CampaignResponse:
-        """Shows a campaign, and how many of its devices are in which state.
+        """Shows a campaign, and how many of its devices are in each state.
 
         Raises:
             NotFound: there is no such campaign.
@@ -1444,7 +1444,7 @@ class BlockingCalls(ABC):
     def list_executions(
         self, campaign: CampaignId, *, limit: Limit = 100, cursor: Cursor | None = None
     ) -> Page[ExecutionResponse]:
-        """Lists each device's way through a campaign, by device.
+        """Lists the state of each device in a campaign, by device.
 
         Raises:
             NotFound: there is no such campaign.
@@ -1462,7 +1462,7 @@ class BlockingCalls(ABC):
         return self._pages("list_executions", {"campaign": campaign}, ExecutionResponse)
 
     def abort_campaign(self, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
-        """Cancels what has not begun; devices that are under way go on and are still followed.
+        """Cancels the updates that have not started; devices that have started continue and are still tracked.
 
         Raises:
             NotFound: there is no such campaign.
@@ -1472,15 +1472,15 @@ class BlockingCalls(ABC):
     def upload_artifact(
         self, content: Source, *, sha256: ImageDigest | None = None, size: AnnouncedSize | None = None
     ) -> ArtifactResponse:
-        """Stores an image under its SHA-256; the same again changes nothing, and a part of one is never kept.
+        """Stores an image under its SHA-256; the same image again changes nothing, and a partial one is never stored.
 
-        With a digest or a size other content is refused. The upload ends where the caller loses its right to it.
+        With a digest or a size, other content is refused. The upload ends if the caller loses the permission for it.
 
         Args:
             content: the image.
 
         Raises:
-            Refused: the content is not what was announced, or too long.
+            Refused: the content differs from the given digest or size, or is too long.
         """
         return self._value("upload_artifact", {"content": content, "sha256": sha256, "size": size}, ArtifactResponse)
 
@@ -1495,12 +1495,12 @@ class BlockingCalls(ABC):
     def add_release(
         self, manifest: Manifest, *, allow_downgrade: AllowDowngrade = False, reason: Reason = ""
     ) -> SignedReleaseResponse:
-        """Signs firmware off: verifies its manifest by the firmware root, for every model that it names, and keeps it.
+        """Releases firmware: verifies its manifest by the firmware root, for every model that it names, and stores it.
 
         Raises:
             NotFound: its image was not uploaded.
             Refused: the manifest or its signatures are not valid, or its seq is below the highest of its name.
-            Conflict: that release is there with other content.
+            Conflict: that release exists with other content.
         """
         return self._value(
             "add_release",
@@ -1527,13 +1527,13 @@ class BlockingCalls(ABC):
         return self._value("get_release", {"release": release}, SignedReleaseResponse)
 
     def set_firmware_root(self, envelope: RootEnvelope, *, reason: Reason = "") -> FirmwareRootResponse:
-        """Sets the next version of the firmware root; the first one is believed as it is.
+        """Sets the next version of the firmware root; the first one is trusted without a check.
 
-        A later one is signed by a threshold of the old and of the new root keys. The same again changes nothing.
+        A later one is signed by a threshold of the old and of the new root keys. The same version again changes nothing.
 
         Raises:
-            Conflict: that version is there with other content.
-            Refused: it is not the next version, or not enough have signed it.
+            Conflict: that version exists with other content.
+            Refused: it is not the next version, or has too few signatures.
         """
         return self._value("set_firmware_root", {"envelope": envelope, "reason": reason}, FirmwareRootResponse)
 
@@ -1564,38 +1564,38 @@ class BlockingCalls(ABC):
         return self._pages("list_operations", {"kind": kind}, OperationResponse)
 
     def get_operation(self, operation: OperationId) -> OperationResponse:
-        """Shows an operation: how far it is, and what failed.
+        """Shows an operation: its progress, and its failures.
 
         Raises:
-            NotFound: there is no such operation, or it is another's.
+            NotFound: there is no such operation, or it is another principal's.
         """
         return self._value("get_operation", {"operation": operation}, OperationResponse)
 
     def cancel_operation(self, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
-        """Stops an operation before its next item; what was done stays done.
+        """Stops an operation before its next item; finished items stay done.
 
-        The queued commands of a bulk command are cancelled, and devices that were asked to renew are asked no more. To
-        stop another principal's operation takes the right for the whole fleet.
+        The queued commands of a bulk command are cancelled, and devices that were asked to renew are not asked again.
+        Stopping another principal's operation requires the permission for the whole fleet.
 
         Raises:
-            NotFound: there is no such operation, or it is another's.
+            NotFound: there is no such operation, or it is another principal's.
         """
         return self._value("cancel_operation", {"operation": operation, "reason": reason}, OperationResponse)
 
     def pause_operation(self, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
-        """Has an operation begin nothing more until it is resumed; what is under way comes to its end.
+        """Pauses an operation: it starts no more items until it is resumed; items in progress finish.
 
         Raises:
-            NotFound: there is no such operation, or it is another's.
-            Conflict: it has ended, or is of a kind that is always done to its end.
+            NotFound: there is no such operation, or it is another principal's.
+            Conflict: it has ended, or its kind always runs to the end.
         """
         return self._value("pause_operation", {"operation": operation, "reason": reason}, OperationResponse)
 
     def resume_operation(self, operation: OperationId, *, reason: Reason = "") -> OperationResponse:
-        """Has a paused operation go on.
+        """Resumes a paused operation.
 
         Raises:
-            NotFound: there is no such operation, or it is another's.
+            NotFound: there is no such operation, or it is another principal's.
             Conflict: it has ended.
         """
         return self._value("resume_operation", {"operation": operation, "reason": reason}, OperationResponse)
@@ -1603,13 +1603,13 @@ class BlockingCalls(ABC):
     def watch_events(self, *, after: After | None = None, type: TypePrefixes = ()) -> Iterator[EventResponse]:
         """Follows events as they are committed: those that the caller may see, from now on or after a position.
 
-        The events of a commit come together. Where the caller's rights change while it reads them, it is shown the commit
-        again, by its rights as they are then.
+        The events of a commit come together. If the caller's rights change during a commit, that commit is sent again under
+        the new rights.
 
         Raises:
-            NotFound: the feed after that position is not kept; ``ids["oldest"]`` is the first one that is.
+            NotFound: the feed after that position is trimmed; ``ids["oldest"]`` is the first available position.
             NotAuthenticated: the caller's token has ended.
-            NotAuthorised: the caller may follow events no more.
+            NotAuthorised: the caller may no longer follow events.
         """
         return self._stream("watch_events", {"after": after, "type": type}, EventResponse)
 
@@ -1634,7 +1634,7 @@ class BlockingCalls(ABC):
         networks: Networks = (),
         reason: Reason = "",
     ) -> SecretResponse:
-        """Makes an enrolment token, for one registered device or for new devices. It is shown once.
+        """Makes an enrolment token, for one registered device or for new devices. Its secret is returned once.
 
         A token for new devices needs the permission for the whole fleet.
 
@@ -1685,10 +1685,10 @@ class BlockingCalls(ABC):
         per_minute: ClaimRate = 60,
         reason: Reason = "",
     ) -> ClaimCredentialResponse:
-        """Creates a claim certificate, with which the devices of a batch enrol. Its key is shown once.
+        """Creates a claim certificate, with which the devices of a batch enrol. Its key is returned once.
 
         Raises:
-            Conflict: there is a batch of that name.
+            Conflict: a batch of that name exists.
         """
         return self._value(
             "create_claim",
@@ -1735,10 +1735,10 @@ class BlockingCalls(ABC):
     ) -> ManufacturerResponse:
         """Registers a manufacturer's CA. Its devices may enrol once the CA is proven.
 
-        The proof is a certificate that the CA has signed and whose common name is the ``nonce`` of the answer.
+        The proof is a certificate signed by the CA whose common name is the ``nonce`` of the answer.
 
         Raises:
-            Refused: it is not the certificate of a CA, it is too weak or expired, or the CA is one of the fleet's own.
+            Refused: it is not a CA certificate, it is too weak or expired, or the CA is one of the fleet's own.
             Conflict: the name or the CA is registered.
         """
         return self._value(
@@ -1777,7 +1777,7 @@ class BlockingCalls(ABC):
     def list_enrollments(
         self, state: WantedState | str | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
     ) -> Page[EnrollmentResponse]:
-        """Lists the keys that asked to be devices."""
+        """Lists the keys that asked to enrol."""
         return self._value(
             "list_enrollments", {"state": state, "limit": limit, "cursor": cursor}, Page[EnrollmentResponse]
         )
@@ -1787,7 +1787,7 @@ class BlockingCalls(ABC):
         return self._pages("list_enrollments", {"state": state}, EnrollmentResponse)
 
     def get_enrollment(self, enrollment: EnrollmentId) -> EnrollmentResponse:
-        """Shows a key that asked to be a device.
+        """Shows a key that asked to enrol.
 
         Raises:
             NotFound: there is no such enrolment.
@@ -1799,7 +1799,7 @@ class BlockingCalls(ABC):
     ) -> EnrollmentResponse:
         """Accepts a key: the device gets its certificate when it asks again.
 
-        Compare the fingerprint with the one that the device shows; colons and capitals in it do not matter.
+        Compare the fingerprint with the one on the device; colons and capitals are ignored.
 
         Raises:
             NotFound: there is no such enrolment.
@@ -1853,7 +1853,7 @@ class BlockingCalls(ABC):
         return self._value("get_certificate", {"certificate": certificate}, CertificateResponse)
 
     def revoke_certificate(self, certificate: CertificateId, *, reason: Reason = "") -> ChangedResponse:
-        """Revokes a certificate and ends its sessions; the device's other certificates stay. Answers 0 when repeated.
+        """Revokes a certificate and ends its sessions; the device's other certificates stay. Returns 0 when repeated.
 
         Raises:
             NotFound: there is no such certificate.
@@ -1861,7 +1861,7 @@ class BlockingCalls(ABC):
         return self._value("revoke_certificate", {"certificate": certificate, "reason": reason}, ChangedResponse)
 
     def revoke_device(self, device_id: DeviceId, *, reason: Reason = "") -> ChangedResponse:
-        """Revokes every certificate and token of a device and ends its sessions; answers how many it revoked.
+        """Revokes every certificate and token of a device and ends its sessions; returns how many it revoked.
 
         Raises:
             NotFound: there is no such device.
@@ -1877,7 +1877,7 @@ class BlockingCalls(ABC):
         return self._value("issue_device_token", {"device_id": device_id, "reason": reason}, SecretResponse)
 
     def list_cas(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[CaResponse]:
-        """Lists the CAs: which signs, which are trusted, when each ends and when another should follow it.
+        """Lists the CAs: which one signs, which are trusted, when each expires and when its successor is due.
 
         They are roots, issuing CAs, former ones whose revocation lists are still made, and the cross certificate.
         """
@@ -1891,16 +1891,16 @@ class BlockingCalls(ABC):
         return self._pages("list_cas", {}, CaResponse)
 
     def renew_issuing_ca(self, *, reason: Reason = "") -> StepResponse:
-        """Makes a new issuing CA below the same root, which signs from now on; the one before stays trusted.
+        """Makes a new issuing CA under the same root, which signs from now on; the one before stays trusted.
 
         Raises:
-            IllegalTransition: a rotation is under way.
-            Conflict: ``root_offline``; the root's key is kept offline and is not unlocked.
+            IllegalTransition: a rotation is in progress.
+            Conflict: ``root_offline``; the root's key is offline and not unlocked.
         """
         return self._value("renew_issuing_ca", {"reason": reason}, StepResponse)
 
     def get_ca_incident(self, ca: CaId) -> IncidentResponse:
-        """Names the devices with certificates of an issuing CA; with ``sole_certificate`` they have no other.
+        """Lists the devices with certificates of an issuing CA; ``sole_certificate`` marks those without any other.
 
         Raises:
             NotFound: there is no such issuing CA.
@@ -1908,11 +1908,11 @@ class BlockingCalls(ABC):
         return self._value("get_ca_incident", {"ca": ca}, IncidentResponse)
 
     def distrust_ca(self, ca: CaId, *, force: ForceDistrust = False, reason: Reason = "") -> StepResponse:
-        """Ends trust in an issuing CA whose key is lost: every certificate of it is refused from now on.
+        """Ends trust in an issuing CA whose key is compromised: all its certificates are refused from now on.
 
         Raises:
             NotFound: no such issuing CA is trusted.
-            Conflict: it signs now, it is the only one below its root, or ``devices_would_be_locked_out``.
+            Conflict: it signs now, it is the only one under its root, or ``devices_would_be_locked_out``.
         """
         return self._value("distrust_ca", {"ca": ca, "force": force, "reason": reason}, StepResponse)
 
@@ -1923,22 +1923,21 @@ class BlockingCalls(ABC):
     def rotate_ca(
         self, step: RotationStep, *, threshold: Threshold = 1.0, force: ForceStep = False, reason: Reason = ""
     ) -> StepResponse:
-        """Takes a step from one root to the next; until ``retire``, ``back`` takes the last step back.
+        """Takes a step from one root to the next; until ``retire``, ``back`` undoes the last step.
 
-        ``begin`` announces a new root: both are trusted, devices get the new bundle, the old one goes on signing. ``issue``
-        has the new root's CA sign. ``retire`` ends trust in the old root, for good.
+        ``begin`` announces a new root: both are trusted, devices get the new bundle, the old one still signs. ``issue``
+        makes the new root's CA sign. ``retire`` ends trust in the old root, for good.
 
         Raises:
-            IllegalTransition: the step cannot be taken in this phase.
-            Conflict: ``devices_would_be_locked_out``, or ``root_offline``: the root's key is kept offline and is not
-                unlocked.
+            IllegalTransition: the step is not possible in this phase.
+            Conflict: ``devices_would_be_locked_out``, or ``root_offline``: the root's key is offline and not unlocked.
         """
         return self._value(
             "rotate_ca", {"step": step, "threshold": threshold, "force": force, "reason": reason}, StepResponse
         )
 
     def unlock_root_key(self, key: RootKey, *, passphrase: Passphrase | None = None) -> None:
-        """Gives the key of a root that is kept offline to the next call that needs it, for ten minutes; it is not stored.
+        """Unlocks an offline root's key for the next call that needs it, for ten minutes; it is not stored.
 
         Raises:
             ConfigError: the key cannot be read.
@@ -1956,11 +1955,11 @@ class BlockingCalls(ABC):
     ) -> RootOfflineResponse:
         """Moves a root's key out of the data folder into a new file. Only a rotation and a new issuing CA need it.
 
-        It is encrypted with the passphrase; without one, with that of the folder's own keys where there is one.
+        The file is encrypted with the passphrase, or without one with that of the folder's own keys, if there is one.
 
         Raises:
             NotFound: the folder holds no such key.
-            Refused: the fleet is in memory, or the keys of two roots are in the folder and ``number`` names none.
+            Refused: the fleet is in memory, or the keys of two roots are in the folder and ``number`` selects neither.
         """
         return self._value(
             "take_root_offline",
@@ -1977,9 +1976,9 @@ class BlockingCalls(ABC):
         where: Where | None = None,
         next: NextEndings = 10,
     ) -> ForecastResponse:
-        """Counts the certificates that end in each of the next weeks or months; names the next to end, and late renewers.
+        """Counts the certificates that expire in each coming week or month; lists the next ones, and late renewals.
 
-        It also tells when the CAs and the server's own certificates end.
+        It also shows when the CAs and the server's own certificates expire.
 
         Raises:
             QuerySyntaxError: the query cannot be read.
@@ -1991,11 +1990,11 @@ class BlockingCalls(ABC):
         )
 
     def check_certificate(self, pem: CertificatePem) -> CertificateCheckResponse:
-        """Judges a certificate as if a device had shown it: whether it is valid now, and why it is refused."""
+        """Checks a certificate as if a device had presented it: whether it is valid now, and why it is refused."""
         return self._value("check_certificate", {"pem": pem}, CertificateCheckResponse)
 
     def get_revocation_lists(self) -> RevocationListsResponse:
-        """Gives the revocation lists of every issuing CA that has living certificates, PEM."""
+        """Gives the revocation lists, PEM, of every issuing CA with unexpired certificates."""
         return self._value("get_revocation_lists", {}, RevocationListsResponse)
 
     def plan_renewals(
@@ -2012,10 +2011,9 @@ class BlockingCalls(ABC):
         plan: PlanDigest | None = None,
         reason: Reason = "",
     ) -> RenewalPlanResponse:
-        """Tells which devices a renewal would ask for new certificates, and in which waves.
+        """Shows which devices a renewal would ask for new certificates, and in which waves.
 
-        It takes what ``renew_certificates`` takes; the rate, the time, the failures, the plan and the reason change
-        nothing.
+        It takes the parameters of ``renew_certificates``; rate, time, failures, plan and reason have no effect here.
 
         Raises:
             NotFound: there is no such device.
@@ -2053,9 +2051,9 @@ class BlockingCalls(ABC):
         plan: PlanDigest | None = None,
         reason: Reason = "",
     ) -> OperationResponse:
-        """Asks the devices that ``plan_renewals`` told for new certificates with new keys, in waves, in the background.
+        """Asks the devices of ``plan_renewals`` for new certificates with new keys, in waves, in the background.
 
-        It stops where more than the share ``max_failed`` of the devices in the waves so far has failed.
+        It stops when more than the share ``max_failed`` of the devices in the waves so far has failed.
 
         Raises:
             NotFound: there is no such device.
@@ -2082,7 +2080,7 @@ class BlockingCalls(ABC):
     def reissue_certificate(
         self, device_id: DeviceId, *, timeout_s: TimeoutS = 86400.0, reason: Reason = ""
     ) -> OperationResponse:
-        """Asks a device for a new certificate with a new key; the operation ends when it has come with it.
+        """Asks a device for a new certificate with a new key; the operation ends when the device has connected with it.
 
         Raises:
             NotFound: there is no such device.
@@ -2093,7 +2091,7 @@ class BlockingCalls(ABC):
         )
 
     def list_tokens(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[TokenResponse]:
-        """Lists tokens: whose, until when, last used when; revoked and expired ones too."""
+        """Lists tokens with principal, expiry and last use; revoked and expired ones too."""
         return self._value("list_tokens", {"limit": limit, "cursor": cursor}, Page[TokenResponse])
 
     def iter_tokens(self) -> Iterator[TokenResponse]:
@@ -2110,9 +2108,9 @@ class BlockingCalls(ABC):
         permissions: Permissions = (),
         reason: Reason = "",
     ) -> NewTokenResponse:
-        """Makes a token for a principal, and grants roles to it; the token is shown this once.
+        """Makes a token for a principal, and grants roles to it; the token is returned only this once.
 
-        Its rights are the principal's, limited to ``permissions`` where there are any.
+        Its rights are the principal's, limited to ``permissions`` if given.
 
         Raises:
             QuerySyntaxError: the scope is neither a group nor a query.
@@ -2131,7 +2129,7 @@ class BlockingCalls(ABC):
         )
 
     def get_token(self, token_id: TokenId) -> TokenResponse:
-        """Shows a token by its id, which is not the token itself.
+        """Shows a token by its id, without the token itself.
 
         Raises:
             NotFound: there is no such token.
@@ -2139,7 +2137,7 @@ class BlockingCalls(ABC):
         return self._value("get_token", {"token_id": token_id}, TokenResponse)
 
     def revoke_token(self, token_id: TokenId, *, reason: Reason = "") -> None:
-        """Ends a token at once; ending it again does nothing.
+        """Revokes a token at once. Repeating it changes nothing.
 
         Raises:
             NotFound: there is no such token.
@@ -2149,7 +2147,7 @@ class BlockingCalls(ABC):
     def list_roles(
         self, principal: Principal | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
     ) -> Page[RoleResponse]:
-        """Lists who has which role, within which scope, given by whom; of one principal, or of all."""
+        """Lists grants of roles with scope and grantor, of one principal or of all."""
         return self._value("list_roles", {"principal": principal, "limit": limit, "cursor": cursor}, Page[RoleResponse])
 
     def iter_roles(self, principal: Principal | None = None) -> Iterator[RoleResponse]:
@@ -2159,9 +2157,9 @@ class BlockingCalls(ABC):
     def grant_role(
         self, principal: Principal, role: Role | str, *, scope: RoleScope = "", reason: Reason = ""
     ) -> RoleResponse:
-        """Gives a principal a role; every token of it has the role from the next request on.
+        """Grants a role to a principal; all its tokens have the role from the next request on.
 
-        The same grant again is the one that is there.
+        The same grant again returns the existing one.
 
         Raises:
             QuerySyntaxError: the scope is neither a group nor a query.
@@ -2171,7 +2169,7 @@ class BlockingCalls(ABC):
         )
 
     def revoke_role(self, grant_id: GrantId, *, reason: Reason = "") -> None:
-        """Takes a role back, by the id that ``list_roles`` shows.
+        """Revokes a role, by the grant's id from ``list_roles``.
 
         Raises:
             NotFound: there is no such grant.
@@ -2190,7 +2188,7 @@ class BlockingCalls(ABC):
         limit: Limit = 100,
         cursor: Cursor | None = None,
     ) -> Page[AuditRowResponse]:
-        """Lists rows of the audit log, the newest first; with ``after`` in their order."""
+        """Lists rows of the audit log, the newest first; with ``after`` the oldest first."""
         return self._value(
             "list_audit",
             {
@@ -2224,29 +2222,29 @@ class BlockingCalls(ABC):
         )
 
     def verify_audit(self, checkpoints: Checkpoints | None = None) -> VerdictResponse:
-        """Recomputes every hash and compares with signed checkpoints: those given, else those that the server keeps."""
+        """Recomputes every hash and compares with signed checkpoints: the given ones, or else the server's."""
         return self._value("verify_audit", {"checkpoints": checkpoints}, VerdictResponse)
 
     def get_status(self) -> StatusResponse:
-        """Shows what runs: protocols, queue, where readings went, consumers and where they are, failed tasks, plugins."""
+        """Shows what runs: protocols, queue, counts of readings, consumers and their positions, failed tasks, plugins."""
         return self._value("get_status", {}, StatusResponse)
 
     def list_detectors(self) -> Page[InstanceResponse]:
-        """Lists the configured detectors; fleet.toml says which there are."""
+        """Lists the detectors configured in fleet.toml."""
         return self._value("list_detectors", {}, Page[InstanceResponse])
 
     def list_notifiers(self) -> Page[InstanceResponse]:
-        """Lists the configured notifiers; fleet.toml says which there are."""
+        """Lists the notifiers configured in fleet.toml."""
         return self._value("list_notifiers", {}, Page[InstanceResponse])
 
     def list_plugins(self) -> Page[PluginResponse]:
-        """Lists the plugins that the server has loaded, or tried to; they are installed in a shell, never from here."""
+        """Lists the plugins that the server has loaded, or tried to. Plugins are installed from a shell, not by calls."""
         return self._value("list_plugins", {}, Page[PluginResponse])
 
     def back_up(self, target: BackupFolder) -> BackupResponse:
         """Copies the data folder into a new or empty folder on the server's machine, consistent as of one moment.
 
-        The copy holds the CA's keys: guard it. ``problems`` says what is damaged in what was copied.
+        The copy holds the CA's keys: guard it. ``problems`` lists damage in the copied data.
 
         Raises:
             Conflict: the folder is not empty, or lies in the data folder.
@@ -2255,16 +2253,16 @@ class BlockingCalls(ABC):
         return self._value("back_up", {"target": target}, BackupResponse)
 
     def check_storage(self) -> StorageCheckResponse:
-        """Compares what the stored data says of itself, and tells what is wrong; ``verify_storage`` reads everything.
+        """Checks the stored data for consistency and lists problems; ``verify_storage`` reads everything.
 
-        Counters that differ from what they count are corrected; ``recounted`` names them.
+        Counters that differ from what they count are corrected; ``recounted`` lists them.
         """
         return self._value("check_storage", {}, StorageCheckResponse)
 
     def check_listeners(self) -> ListenersCheckResponse:
-        """Tries every listener for devices as a device that the fleet does not know, and tells what came of it.
+        """Tries every device listener as an unknown device, and returns the results.
 
-        Each attempt is counted, and stands in the audit log, as a refused certificate.
+        Each attempt is counted, and recorded in the audit log, as a refused certificate.
         """
         return self._value("check_listeners", {}, ListenersCheckResponse)
 
@@ -2274,16 +2272,16 @@ class BlockingCalls(ABC):
         Call it again with the answer's ``next`` as ``after``, until that is null.
 
         Raises:
-            Refused: ``after`` names no part.
+            Refused: ``after`` does not name a part.
         """
         return self._value("verify_storage", {"after": after}, StorageVerifyResponse)
 
     def wait_idle(self) -> None:
-        """Returns once every detector and notifier has seen what was accepted so far; remotely, what the client wrote."""
+        """Returns when every detector and notifier has processed all accepted data; for a remote client, its own writes."""
         self._value("wait_idle", {}, type(None))
 
     def get_storage(self) -> StorageResponse:
-        """Shows how much room the store takes by its parts, its limit, and what retention dropped so far."""
+        """Shows how much room the store takes by part, its limit, and what retention dropped so far."""
         return self._value("get_storage", {}, StorageResponse)
 
     def list_due_readings(
@@ -2296,10 +2294,10 @@ class BlockingCalls(ABC):
     ) -> Page[MetricRetentionResponse]:
         """Lists what retention would drop now, metric by metric: a dry run, which drops nothing.
 
-        Without ``days`` by what is configured. Readings that came within the last hour go an hour later.
+        Without ``days`` the configured periods apply. Readings received within the last hour are dropped an hour later.
 
         Raises:
-            Refused: the store does not drop readings by their age.
+            Refused: the store does not drop readings by age.
         """
         return self._value(
             "list_due_readings",
@@ -2312,15 +2310,15 @@ class BlockingCalls(ABC):
     ) -> Iterator[MetricRetentionResponse]:
         """Goes through all that ``list_due_readings`` lists, page by page.
 
-        Without ``days`` by what is configured. Readings that came within the last hour go an hour later.
+        Without ``days`` the configured periods apply. Readings received within the last hour are dropped an hour later.
 
         Raises:
-            Refused: the store does not drop readings by their age.
+            Refused: the store does not drop readings by age.
         """
         return self._pages("list_due_readings", {"days": days, "metric": metric}, MetricRetentionResponse)
 
     def list_left_behind(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[LeftBehindResponse]:
-        """Lists detectors, notifiers and clouds that are not configured any more and still hold the log back."""
+        """Lists detectors, notifiers and clouds that are no longer configured and still hold the log back."""
         return self._value("list_left_behind", {"limit": limit, "cursor": cursor}, Page[LeftBehindResponse])
 
     def iter_left_behind(self) -> Iterator[LeftBehindResponse]:
@@ -2328,7 +2326,7 @@ class BlockingCalls(ABC):
         return self._pages("list_left_behind", {}, LeftBehindResponse)
 
     def drop_left_behind(self, name: LeftBehindName, *, reason: Reason = "") -> None:
-        """Drops the cursor and the state of a piece that is not configured any more, before they go by themselves.
+        """Drops the cursor and the state of a piece that is no longer configured, before this happens automatically.
 
         Raises:
             NotFound: it left nothing behind.
@@ -2337,7 +2335,7 @@ class BlockingCalls(ABC):
         self._value("drop_left_behind", {"name": name, "reason": reason}, type(None))
 
     def list_mirrors(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[MirrorResponse]:
-        """Lists the mirrors and how each stands."""
+        """Lists the mirrors and their states."""
         return self._value("list_mirrors", {"limit": limit, "cursor": cursor}, Page[MirrorResponse])
 
     def iter_mirrors(self) -> Iterator[MirrorResponse]:
@@ -2345,18 +2343,18 @@ class BlockingCalls(ABC):
         return self._pages("list_mirrors", {}, MirrorResponse)
 
     def get_mirror(self, name: MirrorName) -> MirrorResponse:
-        """Shows how a mirror stands."""
+        """Shows the state of a mirror."""
         return self._value("get_mirror", {"name": name}, MirrorResponse)
 
     def pause_mirror(self, name: MirrorName, *, entity: Entity | None = None, reason: Reason = "") -> MirrorResponse:
-        """Has a mirror send no state until it is resumed; what changes meanwhile waits. It holds over a restart.
+        """Pauses a mirror: it sends no state until it is resumed, also across restarts; changes wait meanwhile.
 
-        With ``entity`` that one alone is left as the hub has it.
+        With ``entity``, only that entity is paused and stays as the hub has it.
         """
         return self._value("pause_mirror", {"name": name, "entity": entity, "reason": reason}, MirrorResponse)
 
     def resume_mirror(self, name: MirrorName, *, entity: Entity | None = None, reason: Reason = "") -> MirrorResponse:
-        """Has a mirror go on, at once also after failures and rejected credentials; or with one paused entity.
+        """Resumes a mirror at once, also after failures and rejected credentials; or one paused entity.
 
         Raises:
             NotFound: the entity is not paused.
@@ -2364,11 +2362,11 @@ class BlockingCalls(ABC):
         return self._value("resume_mirror", {"name": name, "entity": entity, "reason": reason}, MirrorResponse)
 
     def resync_mirror(self, name: MirrorName, *, entity: Entity | None = None, reason: Reason = "") -> MirrorResponse:
-        """Has a mirror look at every entity again, and at what it could not send; what the hub has is not sent again.
+        """Makes a mirror check every entity again, including those it could not send; unchanged ones are not sent again.
 
-        A hub that cannot be read is sent everything again.
+        A hub that cannot be read gets everything again.
 
-        With ``entity`` only that one, such as a dead letter.
+        With ``entity`` only that one is checked, such as a dead letter.
 
         Raises:
             NotFound: neither side has the entity.
@@ -2376,9 +2374,9 @@ class BlockingCalls(ABC):
         return self._value("resync_mirror", {"name": name, "entity": entity, "reason": reason}, MirrorResponse)
 
     def apply_mirror(self, name: MirrorName, *, reason: Reason = "") -> OperationResponse:
-        """Reads the hub and brings it in step where it differs; ``list_mirror_drift`` shows that before.
+        """Reads the hub and repairs the differences; ``list_mirror_drift`` shows them first.
 
-        It goes on in the background. What is found is sent by the mirror itself: ``waiting`` tells how much is left.
+        It runs in the background. The mirror itself sends what was found: ``waiting`` is how much is left.
         """
         return self._value("apply_mirror", {"name": name, "reason": reason}, OperationResponse)
 
@@ -2387,10 +2385,10 @@ class BlockingCalls(ABC):
     ) -> MirrorImportableResponses:
         """Shows what an import would do with devices and groups that others have made at the hub; changes nothing.
 
-        Call it again with the answer's ``next`` as ``after``, until that is null. Twins are not read for it.
+        Call it again with the answer's ``next`` as ``after``, until that is null. It does not read twins.
 
         Raises:
-            Refused: nothing can be imported from this hub, or the mirror does not mirror devices.
+            Refused: this hub does not support imports, or the mirror does not mirror devices.
             Unavailable: the hub is not open, or does not answer.
         """
         return self._value(
@@ -2400,23 +2398,23 @@ class BlockingCalls(ABC):
     def import_mirror(
         self, name: MirrorName, *, type: DefaultType = "device", reason: Reason = ""
     ) -> OperationResponse:
-        """Takes over what others have made at a hub: devices, their twins, groups and who is in them.
+        """Imports what others have made at a hub: devices, their twins, groups and their members.
 
-        ``list_mirror_import`` shows it before. It goes on in the background, also after a restart. What the fleet has
-        already is left as it is, and named among the failures.
+        ``list_mirror_import`` shows it first. It runs in the background, also across restarts. What the fleet already has
+        is left unchanged, and listed among the failures.
 
         Raises:
-            Refused: nothing can be imported from this hub, or the mirror does not mirror devices.
+            Refused: this hub does not support imports, or the mirror does not mirror devices.
             Unavailable: the hub is not open.
         """
         return self._value("import_mirror", {"name": name, "type": type, "reason": reason}, OperationResponse)
 
     def allow_mirror_removals(self, name: MirrorName, count: Removals, *, reason: Reason = "") -> MirrorResponse:
-        """Lets a mirror remove more entities from its hub today than ``removals_per_day`` allows."""
+        """Raises today's limit ``removals_per_day`` of a mirror by some entities."""
         return self._value("allow_mirror_removals", {"name": name, "count": count, "reason": reason}, MirrorResponse)
 
     def check_mirror(self, name: MirrorName) -> MirrorCheckResponse:
-        """Tries the credentials, permissions and quotas that a mirror needs at its hub; changes nothing there.
+        """Checks the credentials, permissions and quotas that a mirror needs at its hub; changes nothing there.
 
         Raises:
             Unavailable: the hub is not open, or does not answer.
@@ -2424,7 +2422,7 @@ class BlockingCalls(ABC):
         return self._value("check_mirror", {"name": name}, MirrorCheckResponse)
 
     def get_mirror_policy(self, name: MirrorName) -> MirrorPolicyResponse:
-        """Shows the least rights that a mirror needs at its hub, as it is configured, to be given to its credentials.
+        """Shows the least rights that a mirror's credentials need at its hub, as it is configured.
 
         Raises:
             Unavailable: the backend is not open.
@@ -2436,7 +2434,7 @@ class BlockingCalls(ABC):
     ) -> Page[MirrorChangeResponse]:
         """Shows what a mirror would send of the next entities, and what the hub could not hold of them; sends nothing.
 
-        ``limit`` is how many are looked at; a page has those that would be sent.
+        ``limit`` is how many are examined; a page has those that would be sent.
 
         Raises:
             Unavailable: the hub is not open.
@@ -2446,7 +2444,7 @@ class BlockingCalls(ABC):
     def iter_plan_mirror(self, name: MirrorName) -> Iterator[MirrorChangeResponse]:
         """Goes through all that ``plan_mirror`` lists, page by page.
 
-        ``limit`` is how many are looked at; a page has those that would be sent.
+        ``limit`` is how many are examined; a page has those that would be sent.
 
         Raises:
             Unavailable: the hub is not open.
@@ -2456,23 +2454,23 @@ class BlockingCalls(ABC):
     def list_mirror_drift(
         self, name: MirrorName, *, after: Cursor | None = None, limit: Scan = 100
     ) -> MirrorDriftsResponse:
-        """Reads a part of the hub and tells where it differs from the fleet; what waits to be sent differs too.
+        """Reads a part of the hub and shows where it differs from the fleet, including changes that wait to be sent.
 
-        A hub that cannot be read is not: what it took counts for what it has, and ``against`` says so.
+        For a hub that cannot be read, the fleet is compared with what the hub accepted, and ``against`` says so.
 
         ``limit`` is how many entities are compared. Call it again with the answer's ``next`` as ``after``, until that is
-        null; the last part has what the hub has by this fleet's mark alone.
+        null; the last part has entities that only the hub has, with this fleet's mark.
 
         Raises:
             Unavailable: the hub is not open, or does not answer.
-            CredentialsRejected: the hub does not take the credentials.
+            CredentialsRejected: the hub rejects the credentials.
         """
         return self._value("list_mirror_drift", {"name": name, "after": after, "limit": limit}, MirrorDriftsResponse)
 
     def list_mirror_dead_letters(
         self, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
     ) -> Page[MirrorDeadLetterResponse]:
-        """Lists the entities that the hub refuses, with why."""
+        """Lists the entities that the hub refuses, with the reason."""
         return self._value(
             "list_mirror_dead_letters", {"name": name, "limit": limit, "cursor": cursor}, Page[MirrorDeadLetterResponse]
         )
@@ -2496,7 +2494,7 @@ class BlockingCalls(ABC):
     def list_mirror_paused(
         self, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
     ) -> Page[MirrorPausedResponse]:
-        """Lists the entities that are left as the hub has them until they are resumed."""
+        """Lists the entities that are paused and stay as the hub has them."""
         return self._value(
             "list_mirror_paused", {"name": name, "limit": limit, "cursor": cursor}, Page[MirrorPausedResponse]
         )
@@ -2536,7 +2534,7 @@ class BlockingCalls(ABC):
     def plan_cutover(
         self, to: Side, devices: Devices = (), *, where: Where | None = None, waves: Waves = ("1", "10%")
     ) -> list[CutoverPlanResponse]:
-        """Shows which devices a cut-over would offer to change sides, in which wave, and why it skips others.
+        """Shows which devices a cut-over would offer to move, in which wave, and why it skips others.
 
         Raises:
             NotFound: there is no such mirror.
@@ -2562,12 +2560,12 @@ class BlockingCalls(ABC):
         max_failed: MaxFailed = 0.05,
         reason: Reason = "",
     ) -> OperationResponse:
-        """Has devices go to another side, in waves; each keeps what it has until the new side confirms it.
+        """Moves devices to another side, in waves; each keeps its present side until the new one confirms it.
 
-        ``plan_cutover`` shows before which devices can. A device that does not arrive stays where it is. Where more than
-        the share ``max_failed`` of the devices in the waves so far stay, the open offers are taken back, and it stops.
-        While the operation is paused it makes no offers; cancelling it takes back those that are open. Another cut-over
-        brings devices back.
+        ``plan_cutover`` shows first which devices can move. A device that does not arrive stays where it is. When more than
+        the share ``max_failed`` of the devices in the waves so far has stayed, the operation withdraws the open offers and
+        stops. While it is paused it makes no offers; cancelling it withdraws the open ones. Another cut-over brings devices
+        back.
 
         Raises:
             NotFound: there is no such mirror.
