@@ -21,8 +21,9 @@ LONGEST_SENTENCE = 30
 
 #: What is not written → what to write instead.
 PATTERNS: dict[str, str] = {
-    r"\bis no (?!longer\b|more\b)[a-z]+": 'say what it is, or "is not a …"',
-    r"\b(?:is|are|was|were) (?-i:none)\b": "say what it is",
+    # "There is no such device" and "there is none" are plain English.
+    r"(?<!\bthere )\bis no (?!longer\b|more\b)[a-z]+": 'say what it is, or "is not a …"',
+    r"(?<!\bthere )\b(?:is|are|was|were) (?-i:none)\b": "say what it is",
     r"\bha(?:s|ve) no [^.]{0,60}\bof (?:its|their) own\b": "say what it uses instead",
     r"\bwhoever\b": "name the device, the operator, the program",
     r"\bsomebody\b": "name the device, the operator, the program",

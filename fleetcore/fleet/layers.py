@@ -178,7 +178,7 @@ def _strength(layer: Layer) -> tuple[int, int, str]:
 
 
 def authors(by: Mapping[str, str], before: Section, after: Section, actor: str) -> dict[str, str]:
-    """Who set each leaf: ``actor`` where it is new or has changed."""
+    """The actor of each leaf: ``actor`` where it is new or has changed."""
     old = leaves(before.document)
     new = leaves(after.document)
     return {at: by.get(at, "") if at in old and equal(old[at], value) else actor for at, value in new.items()}

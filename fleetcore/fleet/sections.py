@@ -16,7 +16,7 @@ _NUMBER_BYTES = 32
 
 
 def check_document(document: object, limits: Limits, *, pointer: str = "", depth: int = 1) -> None:
-    """Raises :class:`Refused` where a section, or a patch for one, breaks the limits of twins."""
+    """Raises :class:`Refused` where a section, or a patch of it, breaks the limits of twins."""
     if depth > limits.json_depth:
         raise Refused(f"Nested deeper than {limits.json_depth} at {pointer}", code="limit_exceeded", pointer=pointer)
     if type(document) is dict or isinstance(document, Mapping):

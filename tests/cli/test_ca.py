@@ -76,7 +76,7 @@ def test_a_roots_key_is_not_sent_to_a_remote_server(run, data, tmp_path):
     for said, *words in (
         ("not sent over a network", "ca", "rotate", "begin", "--root-key", data / "pki" / "root.key"),
         ("not sent over a network", "ca", "renew-issuing", "--root-key", data / "pki" / "root.key"),
-        ("belongs to the server's own machine", "ca", "take-offline", tmp_path / "k"),
+        ("is possible only on the server's machine", "ca", "take-offline", tmp_path / "k"),
     ):
         refused = run(*words, *away)
         assert (refused.code, said in refused.err) == (5, True)

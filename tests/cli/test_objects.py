@@ -27,7 +27,7 @@ def test_an_object_is_read(words, text):
 
 
 @pytest.mark.parametrize(
-    ("words", "problem"), [(["{a: 1}"], "no JSON"), (["[1]"], "not a JSON object"), (["a=1", "b"], "not NAME=VALUE")]
+    ("words", "problem"), [(["{a: 1}"], "not JSON"), (["[1]"], "not a JSON object"), (["a=1", "b"], "not NAME=VALUE")]
 )
 def test_what_is_none_is_refused(words, problem):
     with pytest.raises(Refused, match=problem):

@@ -52,7 +52,7 @@ def test_a_twin_is_set_by_version(fleet, say):
 
     assert say("twin", "show", "a")["delta"] == {"interval": 60}
     assert fleet("twin", "set", "a", "{}", "--if-version", "1").code == 4
-    assert "no JSON" in fleet("twin", "set", "a", "{interval: 1}").err
+    assert "not JSON" in fleet("twin", "set", "a", "{interval: 1}").err
 
 
 def test_a_command_is_sent_followed_and_cancelled(fleet, say):

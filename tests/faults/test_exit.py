@@ -237,7 +237,7 @@ async def test_serve_ends_where_a_plugin_starts_a_thread_that_never_ends(serving
 
     log = (server.data / "log").read_text()
     assert code == 1
-    assert "fleetcore: stopping took longer than 2 s and is cut off; still there: " in log
+    assert "fleetcore: stopping took longer than 2 s and is cut off; still running: " in log
     assert "careless (" in log
 
 

@@ -144,7 +144,7 @@ async def test_a_checkpoint_file_that_was_emptied_or_removed_is_missed(tmp_path)
 
     assert not emptied.ok
     assert not removed.ok
-    assert "held a checkpoint of row 1" in removed.why
+    assert "had a checkpoint of row 1" in removed.why
     assert (await verdict(tmp_path, checkpoints=lines.splitlines())).ok
 
 

@@ -79,9 +79,9 @@ async def test_why_names_what_is_not_as_it_should_be(manager, fleet, clock):
 
     assert why["findings"] == [
         "it is offline",
-        "what is desired and what it reports differ",
+        "its desired and reported states differ",
         "it refuses /interval",
-        "it has not taken /interval for 60 min",
+        "it has not applied /interval for 60 min",
         "1 commands wait, the first is reboot (queued)",
     ]
     assert [one["group"] for one in why["groups"]] == ["tagged"]

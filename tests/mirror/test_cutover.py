@@ -157,7 +157,7 @@ async def test_a_device_goes_to_a_hub_and_comes_back(served, hub, certified):
 
     assert {each.device: (each.action, each.reason) for each in plan} == {
         "pump-1": ("offer", ""),
-        "pump-2": ("skip", "There is no such device any more"),
+        "pump-2": ("skip", "The device no longer exists"),
     }
     assert (first.state, there, first.result) == ("succeeded", ("memory", 1, "memory"), {"confirmed": 1})
     assert given == [], "what is for a device at the hub waits"
@@ -191,7 +191,7 @@ async def test_a_device_that_does_not_arrive_stays_and_says_why(served, hub, cer
     assert mover.sides["memory"].came == 3
     assert [(each.state, each.failed) for each in over] == [("partly", 1)] * 2
     assert listed["pump-1"] == ("fell_back", "no answer")
-    assert listed["pump-2"] == ("timed_out", "the device has not come in time")
+    assert listed["pump-2"] == ("timed_out", "the device did not come in time")
     assert (left, homes, mover.side) == ({}, [None, None], "fleet")
 
 

@@ -48,7 +48,14 @@ def test_a_listed_phrase_is_found(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["It is no longer there.", "Ask who changed it.", "One for one device.", "It is None."]
+    "text",
+    [
+        "It is no longer there.",
+        "Ask who changed it.",
+        "One for one device.",
+        "It is None.",
+        "NotFound: there is no such device.",
+    ],
 )
 def test_plain_english_is_left_alone(text: str) -> None:
     assert list(prose.matches(text)) == []

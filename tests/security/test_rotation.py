@@ -634,7 +634,7 @@ async def test_a_claim_certificate_of_the_old_root_is_not_made_worthless_unsaid(
     await fleet.security.create_claim("summer", quota=5)
     assert (await fleet.rotation.status()).claims == ("spring",)
 
-    with pytest.raises(Conflict, match="1 batches would be worthless: spring") as refused:
+    with pytest.raises(Conflict, match="1 batches would become invalid: spring") as refused:
         await fleet.rotation.retire(**WHO)
 
     assert refused.value.code == "devices_would_be_locked_out"

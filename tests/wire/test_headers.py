@@ -12,7 +12,7 @@ def headers(*fields):
 
 @pytest.mark.parametrize("name", sorted(ONCE))
 def test_a_field_that_an_operation_goes_by_stands_once_however_it_is_spelt(name):
-    with pytest.raises(Refused, match=f"{name} stands in the request twice") as caught:
+    with pytest.raises(Refused, match=f"{name} occurs twice in the request") as caught:
         headers((name, "1"), ("x-other", "1"), (name.title(), "1"))
 
     assert caught.value.code == "payload_unreadable"

@@ -26,7 +26,7 @@ class Turns(Generic[T]):
         A caller that is cancelled leaves the queue and has no turn to end.
 
         Returns:
-            What the one before passed with the turn; None where the caller did not wait for one.
+            What the one before passed with the turn; None where the caller did not wait.
         """
         queue = self._queues.get(key)
         if queue is None:

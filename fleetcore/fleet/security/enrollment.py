@@ -1,9 +1,9 @@
 """Enrolment: decides who may have a certificate, by the rights that lead to one, in the order of the checks.
 
 An enrolment token; the peer's TLS certificate, which may be a claim certificate, a manufacturer's, or the device's
-present one (renewal); the key that the device was registered with; an operator's approval of a key that asked (wire.md
-§11). A request that is repeated because its answer was lost gets the same certificate again. Every other request is
-refused with a code and recorded.
+present one (renewal); the key that the device was registered with; an operator's approval of a key (wire.md §11). A
+request that is repeated because its answer was lost gets the same certificate again. Every other request is refused
+with a code and recorded.
 """
 
 import datetime as dt

@@ -66,7 +66,7 @@ async def test_two_credentials_are_refused_before_either_is_looked_at(ask, fleet
     status, _, body = await ask("Authorization: Bearer x", "Authorization: Bearer y", method="GET", authorised=False)
     await fleet.denials.flush()
 
-    assert (status, json.loads(body)["detail"]) == (400, "The header authorization stands in the request twice")
+    assert (status, json.loads(body)["detail"]) == (400, "The header authorization occurs twice in the request")
 
 
 @pytest.mark.parametrize(
