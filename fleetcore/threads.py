@@ -99,9 +99,9 @@ def _end() -> None:
         _tell(begun)
         with _lock:
             running = sorted(_running.items(), key=lambda item: item[1])
-        told = time.monotonic()
+        start = time.monotonic()
         for thread, exit_s in running:
-            thread.join(max(0.0, told + exit_s - time.monotonic()))
+            thread.join(max(0.0, start + exit_s - time.monotonic()))
     except KeyboardInterrupt:
         _say("interrupted while waiting for threads to end")
     with _lock:
@@ -190,7 +190,7 @@ def _flush() -> None:
 
 
 def _forget() -> None:
-    """A fork has none of its parent's threads, so a lock that one of them held is never released here."""
+    """Resets a fork: it has none of its parent's threads, so a lock that one of them held is never released here."""
     global _lock  # noqa: PLW0603 - the one of the parent may be held for ever
     _lock = threading.RLock()
     _running.clear()

@@ -213,7 +213,7 @@ class Caller:
         if self.rights.everywhere(self.permission):
             return answered(await records.page(ref=ref, after=after, limit=limit, newest=newest), show)
         known: dict[str, bool] = {}
-        kept: list[R] = []
+        allowed: list[R] = []
         for _ in range(SCAN // _AT_ONCE):
             found = await records.page(ref=ref, after=after, limit=_AT_ONCE, newest=newest)
             for record in found.items:
@@ -222,13 +222,13 @@ class Caller:
                     known[device] = await self.rights.allows(self.permission, device)
                 if not known[device]:
                     continue
-                if len(kept) == limit:
-                    return Page([show(item) for item in kept], encode(records.place(kept[-1])))
-                kept.append(record)
+                if len(allowed) == limit:
+                    return Page([show(item) for item in allowed], encode(records.place(allowed[-1])))
+                allowed.append(record)
             after = found.after
             if after is None:
                 break
-        return Page([show(item) for item in kept], encode(after))
+        return Page([show(item) for item in allowed], encode(after))
 
     async def rows(self, rows: Sequence[AuditRow]) -> list[AuditRow]:
         """The rows of the audit log about events that the caller may see."""

@@ -128,13 +128,13 @@ async def start_cutover(
         )
         whose = "this fleet" if target is None else "a hub"
         raise Refused(f"No endpoint of {whose} is known", remedy=remedy)
-    told: dict[str, object] = {"endpoints": list(where_to)}
+    offer: dict[str, object] = {"endpoints": list(where_to)}
     if target is None:
-        told["roots"] = caller.fleet.security.ca_pem().decode()
+        offer["roots"] = caller.fleet.security.ca_pem().decode()
     elif roots is not None:
-        told["roots"] = roots
+        offer["roots"] = roots
     operation = await caller.fleet.cutovers.start(
-        await _chosen(caller, devices, where), target, to=told, tries=tries, timeout_s=timeout_s, at_once=at_once,
+        await _chosen(caller, devices, where), target, to=offer, tries=tries, timeout_s=timeout_s, at_once=at_once,
         waves=waves, max_failed=max_failed, actor=caller.actor, reason=reason,
     )  # fmt: skip
     return await operation_response(caller, operation)
@@ -150,10 +150,10 @@ async def list_cutovers(
     """Lists the last cut-over of each device, or those of an operation."""
     ref = None if operation is None else ("operation", operation)
     page = await caller.fleet.cutovers.offers.records.page(ref=ref, after=decode(cursor), limit=limit)
-    return Page([_shown(item) for item in page.items], encode(page.after))
+    return Page([_to_response(item) for item in page.items], encode(page.after))
 
 
-def _shown(cutover: Cutover) -> CutoverResponse:
+def _to_response(cutover: Cutover) -> CutoverResponse:
     return CutoverResponse(
         device=cutover.id,
         epoch=cutover.epoch,

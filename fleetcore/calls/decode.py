@@ -108,8 +108,8 @@ def check_given(kind: str, value: object, name: str, *, repeated: bool, choices:
             check_given(kind, item, f"{name}/{at}", repeated=False, choices=choices)
     elif kind == "time":
         if isinstance(value, bool) or not (isinstance(value, int | str) or _is_whole(value)):
-            said = "a time is an integer of milliseconds or RFC 3339 text"
-            raise Invalid(Fault(f"/{name}", said, code="time_invalid"))
+            reason = "a time is an integer of milliseconds or RFC 3339 text"
+            raise Invalid(Fault(f"/{name}", reason, code="time_invalid"))
     elif kind in _GIVEN:
         expected, kinds = _GIVEN[kind]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

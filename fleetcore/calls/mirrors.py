@@ -64,7 +64,7 @@ def _mirror(caller: Caller, name: str) -> Mirror:
     return found
 
 
-async def _shown(caller: Caller, mirror: Mirror) -> MirrorResponse:
+async def _to_response(caller: Caller, mirror: Mirror) -> MirrorResponse:
     position = await caller.fleet.storage.position()
     overview = await mirror.overview()
     readings = mirror.readings
@@ -110,13 +110,13 @@ async def list_mirrors(caller: Caller, *, limit: Limit = 100, cursor: Cursor | N
     """Lists the mirrors and their states."""
     mirrors = caller.fleet.mirrors
     page = page_of(sorted(mirrors), cursor, limit, lambda name: name, lambda name: name)
-    return Page([await _shown(caller, mirrors[name]) for name in page.items], page.next)
+    return Page([await _to_response(caller, mirrors[name]) for name in page.items], page.next)
 
 
 @call("GET /mirrors/{name}", Permission.SERVER_READ, cli="mirror show NAME")
 async def get_mirror(caller: Caller, name: MirrorName) -> MirrorResponse:
     """Shows the state of a mirror."""
-    return await _shown(caller, _mirror(caller, name))
+    return await _to_response(caller, _mirror(caller, name))
 
 
 @call("POST /mirrors/{name}/pause", Permission.SERVER_WRITE, cli="mirror pause NAME")
@@ -132,7 +132,7 @@ async def pause_mirror(
         await mirror.pause(actor=caller.actor, reason=reason)
     else:
         await mirror.pause_entity(_key(entity), actor=caller.actor, reason=reason)
-    return await _shown(caller, mirror)
+    return await _to_response(caller, mirror)
 
 
 @call("POST /mirrors/{name}/resume", Permission.SERVER_WRITE, cli="mirror resume NAME")
@@ -149,7 +149,7 @@ async def resume_mirror(
         await mirror.resume(actor=caller.actor, reason=reason)
     else:
         await mirror.resume_entity(_key(entity), actor=caller.actor, reason=reason)
-    return await _shown(caller, mirror)
+    return await _to_response(caller, mirror)
 
 
 @call("POST /mirrors/{name}/resync", Permission.SERVER_WRITE, cli="mirror resync NAME")
@@ -170,7 +170,7 @@ async def resync_mirror(
         await mirror.resync(actor=caller.actor, reason=reason)
     else:
         await mirror.look_at(_key(entity), actor=caller.actor, reason=reason)
-    return await _shown(caller, mirror)
+    return await _to_response(caller, mirror)
 
 
 @call(
@@ -245,7 +245,7 @@ async def allow_mirror_removals(
     """Raises today's limit ``removals_per_day`` of a mirror by some entities."""
     mirror = _mirror(caller, name)
     await mirror.allow_removals(count, actor=caller.actor, reason=reason)
-    return await _shown(caller, mirror)
+    return await _to_response(caller, mirror)
 
 
 @call("GET /mirrors/{name}/check", Permission.SERVER_READ, cli="mirror check NAME")
@@ -345,7 +345,9 @@ async def list_mirror_paused(
 ) -> Page[MirrorPausedResponse]:
     """Lists the entities that are paused and stay as the hub has them."""
     found, after = await _mirror(caller, name).lane.kept.page("paused", decode(cursor), limit)
-    return Page([MirrorPausedResponse(entity=str(key), reason=kept.paused or "") for key, kept in found], encode(after))
+    return Page(
+        [MirrorPausedResponse(entity=str(key), reason=record.paused or "") for key, record in found], encode(after)
+    )
 
 
 @call(
@@ -383,10 +385,10 @@ def _command(id: str, device: str, command: str, reason: str) -> MirrorRefusedCo
     return MirrorRefusedCommandResponse(id=id, device=device, command=command, reason=reason)
 
 
-def _newest(refused: Collection[_T], cursor: str | None, limit: int, shown: Callable[[_T], _S]) -> Page[_S]:
+def _newest(refused: Collection[_T], cursor: str | None, limit: int, to_response: Callable[[_T], _S]) -> Page[_S]:
     """A page of refused items, the newest first."""
     numbered = list(enumerate(reversed(list(refused))))
-    return page_of(numbered, cursor, limit, lambda each: f"{each[0]:04d}", lambda each: shown(each[1]))
+    return page_of(numbered, cursor, limit, lambda each: f"{each[0]:04d}", lambda each: to_response(each[1]))
 
 
 def _key(entity: str) -> EntityKey:
@@ -409,13 +411,13 @@ async def _not_whole(
     caller: Caller, name: str, only: str, cursor: str | None, limit: int
 ) -> Page[MirrorDeadLetterResponse]:
     found, after = await _mirror(caller, name).lane.kept.page(only, decode(cursor), limit)
-    return Page([_dead(str(key), kept) for key, kept in found], encode(after))
+    return Page([_dead(str(key), record) for key, record in found], encode(after))
 
 
-def _dead(entity: str, kept: Kept) -> MirrorDeadLetterResponse:
+def _dead(entity: str, record: Kept) -> MirrorDeadLetterResponse:
     return MirrorDeadLetterResponse(
         entity=entity,
-        reason=kept.invalid or "",
-        lost=[_loss(loss) for loss in kept.lost],
-        lost_count=kept.lost_count,
+        reason=record.invalid or "",
+        lost=[_loss(loss) for loss in record.lost],
+        lost_count=record.lost_count,
     )

@@ -109,8 +109,10 @@ async def list_twin_history(
     Raises:
         NotFound: there is no such device.
     """
-    kept = await caller.fleet.twins.history(device_id, section)
-    return Page([to_response(TwinChangeResponse, change, version=int(change.id.rpartition("/")[2])) for change in kept])
+    changes = await caller.fleet.twins.history(device_id, section)
+    return Page(
+        [to_response(TwinChangeResponse, change, version=int(change.id.rpartition("/")[2])) for change in changes]
+    )
 
 
 @call(

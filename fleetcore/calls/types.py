@@ -154,7 +154,7 @@ class Response(msgspec.Struct, frozen=True):
         return iter(self.__struct_fields__)
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{name}</th><td>{_shown(self[name])}</td></tr>" for name in self.keys())
+        rows = "".join(f"<tr><th>{name}</th><td>{_cell(self[name])}</td></tr>" for name in self.keys())
         return f"<table>{rows}</table>"
 
 
@@ -181,7 +181,7 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
         names = next((item.keys() for item in self.items if isinstance(item, Response)), ())
         head = "".join(f"<th>{name}</th>" for name in names)
         rows = "".join(
-            "<tr>" + "".join(f"<td>{_shown(item[name])}</td>" for name in names) + "</tr>"
+            "<tr>" + "".join(f"<td>{_cell(item[name])}</td>" for name in names) + "</tr>"
             for item in self.items
             if isinstance(item, Response)
         )
@@ -189,7 +189,7 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
         return f"<table><tr>{head}</tr>{rows}</table>{more}"
 
 
-def _shown(value: object) -> str:
+def _cell(value: object) -> str:
     return escape(_text(value))
 
 

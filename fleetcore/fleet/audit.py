@@ -202,8 +202,10 @@ class AuditLog:
         ours = checkpoints is None
         head = await self._head()
         if checkpoints is None:
-            kept = self.checkpoints is not None and self.checkpoints.is_file()
-            checkpoints = self.checkpoints.read_bytes().splitlines() if self.checkpoints is not None and kept else ()
+            has_file = self.checkpoints is not None and self.checkpoints.is_file()
+            checkpoints = (
+                self.checkpoints.read_bytes().splitlines() if self.checkpoints is not None and has_file else ()
+            )
         marks: dict[int, str] = {}
         for number, line in enumerate(checkpoints, 1):
             try:
@@ -267,8 +269,8 @@ class AuditLog:
         return min(wanted.symmetric_difference(found), default=found[0] if found else 1)
 
     async def _head(self) -> Head:
-        kept = await self._storage.blob(HEAD)
-        return Head() if kept is None else json.decode(kept, type=Head)
+        saved = await self._storage.blob(HEAD)
+        return Head() if saved is None else json.decode(saved, type=Head)
 
 
 def _wrong(row: AuditRow, record: Record, seq: int, prev: str, mark: str | None) -> str:

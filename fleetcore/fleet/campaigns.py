@@ -88,7 +88,7 @@ class Campaigns:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """Registers the handlers for devices' reports about updates."""
+        """The handlers for devices' reports about updates."""
         return {messages.FIRMWARE_STATUS: lambda request, body: self.status(request.subject, body)}
 
     @property

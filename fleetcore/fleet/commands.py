@@ -176,7 +176,7 @@ class Commands:
         self._reaches, self._hand = reaches, hand
 
     def device_changed(self, device: Device) -> None:
-        """A listener for every change of a device."""
+        """The registry's listener for changes of a device."""
         self._retired.changed(device)
         if self._away.changed(device):
             self._wake(device.id)
@@ -247,8 +247,8 @@ class Commands:
     async def _next_sequence(self, device: str) -> int:
         last = self._sequences.get(device)
         if last is None:
-            kept = await self._storage.floor(SEQUENCE, device)
-            last = self._sequences.get(device, kept)
+            highest = await self._storage.floor(SEQUENCE, device)
+            last = self._sequences.get(device, highest)
         self._sequences[device] = last + 1
         return last + 1
 
@@ -317,7 +317,7 @@ class Commands:
             version=1,
         )
         event = Event(
-            type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data=_told(command)
+            type="command.queued", subject=command.id, time=now, actor=actor, reason=reason, data=_event_data(command)
         )
         # With its sequence, so that earlier commands in its lane have been counted before it.
         self._entering[device, lane] += 1
@@ -496,7 +496,7 @@ class Commands:
                 time=self._clock.now_ms(),
                 actor=actor,
                 reason=reason,
-                data=_told(current),
+                data=_event_data(current),
             )
             current = await self._change(
                 current.device,
@@ -533,7 +533,7 @@ class Commands:
                 time=now,
                 actor=actor,
                 reason=reason or code,
-                data=_told(old),
+                data=_event_data(old),
             )
             return evolve(old, state=state, code=code, finished_at=now, version=old.version + 1), [event]
 
@@ -561,7 +561,7 @@ class Commands:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """Registers the handlers for devices' reports about commands."""
+        """The handlers for devices' reports about commands."""
         return {
             messages.COMMAND_RESULT: lambda request, body: self.result(request.subject, request.target, body),
         }
@@ -737,7 +737,7 @@ class Commands:
                 result_hash=digest if ended else None,
                 version=old.version + 1,
             )
-            event = Event(type=f"command.{new.state}", subject=command, time=now, actor=device, data=_told(new))
+            event = Event(type=f"command.{new.state}", subject=command, time=now, actor=device, data=_event_data(new))
             return new, [event]
 
         try:
@@ -770,7 +770,7 @@ class Commands:
 def _sent(command: Command, now: int, *, version: int) -> tuple[Command, Event]:
     """The command as passed to a transport, and its event; one without an answer has its end state."""
     attempt = command.attempt + 1
-    data = {**_told(command), "attempt": attempt}
+    data = {**_event_data(command), "attempt": attempt}
     event = Event(type="command.sent", subject=command.id, time=now, data=data)
     new = evolve(command, state=CommandState.SENT, attempt=attempt, sent_at=now, version=version)
     if command.respond == "none":
@@ -836,11 +836,11 @@ def _check_args(args: Mapping[str, object]) -> None:
 
 def _cancelled(command: Command, now: int, actor: str, reason: str) -> Event:
     return Event(
-        type="command.cancelled", subject=command.id, time=now, actor=actor, reason=reason, data=_told(command)
+        type="command.cancelled", subject=command.id, time=now, actor=actor, reason=reason, data=_event_data(command)
     )
 
 
-def _told(command: Command) -> dict[str, object]:
+def _event_data(command: Command) -> dict[str, object]:
     """The data of a command's event."""
     return {"device": command.device, "name": command.name}
 
@@ -858,8 +858,8 @@ def _keyed_id(device: str, key: str) -> str:
 
 def _result_hash(body: messages.CommandResult) -> str:
     output = None if body.output is UNSET else body.output
-    kept = {"status": body.status, "output": output, "code": body.code, "reason": body.reason}
-    return hashlib.sha256(dumps(kept)).hexdigest()
+    result = {"status": body.status, "output": output, "code": body.code, "reason": body.reason}
+    return hashlib.sha256(dumps(result)).hexdigest()
 
 
 def _after_the_end(old: Command, state: CommandState, digest: str) -> Outcome:

@@ -177,28 +177,28 @@ class CutoverOffers:
         due = [item for item in open_ if now >= self._looked.get(item.id, 0)]
         if not due:
             return None
-        told, missing = await self._told(due)
+        reports, missing = await self._reports(due)
         for item in due:
-            await self._look(item, {side: word_of(each, item.epoch) for side, each in told[item.id].items()}, offer)
+            await self._look(item, {side: word_of(each, item.epoch) for side, each in reports[item.id].items()}, offer)
             self._looked[item.id] = now + min(_LATEST_MS, max(_SOONEST_MS, (now - item.offered) // _PART))
         return missing
 
-    async def _told(self, open_: Sequence[Cutover]) -> tuple[Mapping[str, Mapping[str | None, Json]], str]:
+    async def _reports(self, open_: Sequence[Cutover]) -> tuple[Mapping[str, Mapping[str | None, Json]], str]:
         """The reports of these devices, by side (None is this fleet); and which hub does not answer."""
         missing = ""
         found: dict[str, dict[str | None, Json]] = {item.id: {} for item in open_}
         for device, twin in (await self._twins.get_many(list(found))).items():
             found[device][None] = twin.reported.document
         for mirror in {side for item in open_ for side in (item.source, item.target) if side is not None}:
-            its = [item.id for item in open_ if mirror in (item.source, item.target)]
+            ids = [item.id for item in open_ if mirror in (item.source, item.target)]
             try:
-                for device, reported in (await self._reported_at(mirror, its)).items():
+                for device, reported in (await self._reported_at(mirror, ids)).items():
                     found[device][mirror] = reported
             except (Unavailable, PluginError) as error:
                 missing = f"{mirror}: {error}"  # the next check is when it answers again
         return found, missing
 
-    async def _look(self, cutover: Cutover, said: Mapping[str | None, Json], offer: Json) -> None:
+    async def _look(self, cutover: Cutover, reports: Mapping[str | None, Json], offer: Json) -> None:
         there = await self._registry.find(cutover.id)
         if there is None or there.lifecycle is Lifecycle.RETIRED:
             await self.end(cutover, CutoverState.CANCELLED, "the device is gone or retired")
@@ -206,22 +206,24 @@ class CutoverOffers:
         if there.home == cutover.target:
             await self._confirm(cutover)  # a server was killed in the middle of it
             return
-        back = next((word for word in said.values() if word.get("state") == CutoverState.FELL_BACK), None)
+        back = next((word for word in reports.values() if word.get("state") == CutoverState.FELL_BACK), None)
         if back is not None:
             await self.end(cutover, CutoverState.FELL_BACK, _reason(back))
-        elif await self._has_arrived(cutover, said):
+        elif await self._has_arrived(cutover, reports):
             await self._confirm(cutover)
         elif self._clock.now_ms() >= cutover.until:
             await self.end(cutover, CutoverState.TIMED_OUT, "the device did not come in time")
         else:
             try:
-                await self._go_on(cutover, there, list(said.values()), offer)
+                await self._go_on(cutover, there, list(reports.values()), offer)
             except Refused as error:  # its twin has no room left for the offer
                 await self.end(cutover, CutoverState.CANCELLED, str(error))
 
-    async def _go_on(self, cutover: Cutover, there: Device, said: Sequence[Json], offer: Json) -> None:
+    async def _go_on(self, cutover: Cutover, there: Device, reports: Sequence[Json], offer: Json) -> None:
         """Lets the key enrol that the device has announced, and makes the offer where there is none yet."""
-        key = next((key for word in said if isinstance(key := word.get("key"), str) and _DIGEST.fullmatch(key)), None)
+        key = next(
+            (key for word in reports if isinstance(key := word.get("key"), str) and _DIGEST.fullmatch(key)), None
+        )
         if cutover.target is None and key is not None and key != cutover.key:
             former = there.key_id if cutover.key is None else cutover.former
             cutover = await self._keep(evolve(cutover, key=key, former=former))
@@ -235,10 +237,10 @@ class CutoverOffers:
         ):
             await self._desire(cutover, {"epoch": cutover.epoch, **offer})
 
-    async def _has_arrived(self, cutover: Cutover, said: Mapping[str | None, Json]) -> bool:
+    async def _has_arrived(self, cutover: Cutover, reports: Mapping[str | None, Json]) -> bool:
         """Whether the device has arrived: it reports so at the hub, or enrolled here by the announced key."""
         if cutover.target is not None:
-            return said.get(cutover.target, {}).get("state") == _ARRIVED
+            return reports.get(cutover.target, {}).get("state") == _ARRIVED
         made = [each.created for each in await self._security.inventory(cutover.id) if each.spki == cutover.key]
         return bool(made) and (self._seen_at(cutover.id) or 0) >= max(cutover.offered, min(made))
 

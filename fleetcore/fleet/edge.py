@@ -44,7 +44,7 @@ class EdgeComputing:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """Registers the handlers for gateways' messages about their leaves."""
+        """The handlers for gateways' messages about their leaves."""
         return {messages.LEAF_REGISTER: self._announced}
 
     async def _announced(self, request: Request, body: messages.LeafBody) -> Reply:

@@ -240,7 +240,7 @@ class DryRun:
         return {str(name): number for name, number in counts.items() if number}
 
     async def add(self, rows: Sequence[object]) -> None:
-        """The next rows of the file."""
+        """Validates the next rows of the file."""
         candidates, failed = _candidates(self._registry, list(enumerate(rows, self.total + 1)))
         self.total += len(rows)
         self._fail(failed)

@@ -59,10 +59,10 @@ class Locations:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """Registers the handlers for devices' reports of their positions."""
-        return {messages.LOCATION: self._told}
+        """The handlers for devices' reports of their positions."""
+        return {messages.LOCATION: self._received}
 
-    async def _told(self, request: Request, body: Many) -> Outcome:
+    async def _received(self, request: Request, body: Many) -> Outcome:
         return await self.update(request.subject, body, body.refused)
 
     async def update(

@@ -275,8 +275,8 @@ class Operations:
         """The items of an operation, as long as it has not ended."""
         items = self._items.get(operation)
         if items is None:
-            kept = await self._storage.blob(blob_of(operation))
-            items = self._items[operation] = json.decode(kept or b"[]")
+            blob = await self._storage.blob(blob_of(operation))
+            items = self._items[operation] = json.decode(blob or b"[]")
         return items
 
     async def tick(self) -> None:
@@ -357,8 +357,8 @@ class Operations:
             ended = moved.state is not OperationState.RUNNING
             data = {"done": moved.done, "failed": moved.failed}
             event = Event(type=f"operation.{moved.state}", subject=old.id, time=now, actor=old.actor, data=data)
-            kept = moved.failures[:MAX_FAILURES]
-            same = evolve(moved, failures=kept, paused=old.paused, version=old.version, updated=now)
+            first = moved.failures[:MAX_FAILURES]
+            same = evolve(moved, failures=first, paused=old.paused, version=old.version, updated=now)
             return same, [event] if ended else []
 
         ended = await self.records.change(moved.id, step)
@@ -407,10 +407,10 @@ class Operations:
                 state = OperationState.PARTLY if failed else OperationState.SUCCEEDED
                 data = {"done": done, "failed": failed}
                 events = [Event(type=f"operation.{state}", subject=old.id, time=now, actor=old.actor, data=data)]
-            kept = (*old.failures, *failures)[:MAX_FAILURES]
+            first = (*old.failures, *failures)[:MAX_FAILURES]
             reasons = Counter(old.reasons) + Counter(failure.code for failure in failures)
             return evolve(
-                old, done=done, failed=failed, failures=kept, reasons=reasons, state=state, updated=now
+                old, done=done, failed=failed, failures=first, reasons=reasons, state=state, updated=now
             ), events
 
         return await self.records.change(operation.id, step)

@@ -260,8 +260,8 @@ class Operators:
     async def _looked_up(self, token: str) -> _Known:
         match = _TOKEN.fullmatch(token)
         record = await self.token_records.get(match[1]) if match else None
-        shown = hashlib.sha256(match[2].encode() if match else b"?").hexdigest()
-        fits = hmac.compare_digest(shown, record.sha256 if record is not None else _NOBODY)
+        digest = hashlib.sha256(match[2].encode() if match else b"?").hexdigest()
+        fits = hmac.compare_digest(digest, record.sha256 if record is not None else _NOBODY)
         if record is None or not fits or record.revoked or record.expires <= self._clock.now_ms():
             raise _unknown()
         grants = await self.grant_records.find(ref=("principal", record.principal))

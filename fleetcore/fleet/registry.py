@@ -349,7 +349,7 @@ class Registry:
             async with self.records.turn(device):
                 return await self.records.compare_and_set(load, step, lambda _old, _new: placing)
 
-        return await self._finishing.run(self._told(changed()))
+        return await self._finishing.run(self._notify(changed()))
 
     async def merge_attributes(
         self,
@@ -384,9 +384,9 @@ class Registry:
             self._check(device, {"attributes": merged})
             return evolve(old, attributes=merged, updated=now), [event]
 
-        return await self._finishing.run(self._told(self.records.change(device, step)))
+        return await self._finishing.run(self._notify(self.records.change(device, step)))
 
-    async def _told(self, change: Coroutine[Any, Any, Device]) -> Device:
+    async def _notify(self, change: Coroutine[Any, Any, Device]) -> Device:
         return self._changed(await change)
 
     async def move(
@@ -401,7 +401,7 @@ class Registry:
         def step(old: Device) -> tuple[Device, Sequence[Event]] | None:
             return self._move(old, to, if_version, actor, reason)
 
-        return await self._finishing.run(self._told(self.records.change(device, step)))
+        return await self._finishing.run(self._notify(self.records.change(device, step)))
 
     def moving(
         self, device: Device, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""
@@ -443,4 +443,4 @@ class Registry:
                 return None  # it was suspended, quarantined or retired meanwhile: that stays
             return self._move(old, Lifecycle.ACTIVE, None, device, "first authenticated message")
 
-        await self._finishing.run(self._told(self.records.change(device, step)))
+        await self._finishing.run(self._notify(self.records.change(device, step)))

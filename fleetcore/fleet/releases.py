@@ -86,9 +86,9 @@ class Releases:
         try:
             return await self.records.create(record, [event])
         except VersionConflict:
-            kept = await self.get(key)
-            if kept.manifest_sha256 == manifest.digest:
-                return kept
+            existing = await self.get(key)
+            if existing.manifest_sha256 == manifest.digest:
+                return existing
             raise Conflict(
                 f"Release {key!r} exists with other content", remedy="Sign it under the next seq", release=key
             ) from None

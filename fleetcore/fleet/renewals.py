@@ -207,8 +207,10 @@ class Renewals:
         found = []
         for device in await self._operations.items(operation):
             twin = await self._twins.get(str(device))
-            wanted, said = (section.document.get(OURS) for section in (twin.own, twin.reported))
-            asked, obeyed = (isinstance(item, Mapping) and item.get("renew") == operation for item in (wanted, said))
+            wanted, reported = (section.document.get(OURS) for section in (twin.own, twin.reported))
+            asked, obeyed = (
+                isinstance(item, Mapping) and item.get("renew") == operation for item in (wanted, reported)
+            )
             if asked and not obeyed:
                 found.append(twin.device)
         return found

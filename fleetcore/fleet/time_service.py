@@ -16,7 +16,7 @@ class TimeService:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """Registers the handler for devices' requests for the time."""
+        """The handlers for devices' requests for the time."""
         return {messages.TIME: self._tell}
 
     async def _tell(self, _request: Request, body: messages.TimeRequest) -> Reply:

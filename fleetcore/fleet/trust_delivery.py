@@ -30,7 +30,7 @@ class TrustDelivery:
     async def confirmed(self, sha256: str) -> AsyncIterator[str]:
         """The devices that have confirmed this bundle."""
         async for twin in self._twins.iterate():
-            said = twin.reported.document.get(OURS)
-            trust = said.get("trust") if isinstance(said, Mapping) else None
+            reported = twin.reported.document.get(OURS)
+            trust = reported.get("trust") if isinstance(reported, Mapping) else None
             if isinstance(trust, Mapping) and trust.get("sha256") == sha256:
                 yield twin.device

@@ -68,9 +68,9 @@ class TrustRoot:
         old = self._current
         given = read_trust(dsse.opened(envelope, TRUST_TYPE))
         if old is not None and given.version <= old.version:
-            kept = self._chain[given.version - 1]
-            if dsse.opened(kept.envelope, TRUST_TYPE) == dsse.opened(envelope, TRUST_TYPE):
-                return kept
+            existing = self._chain[given.version - 1]
+            if dsse.opened(existing.envelope, TRUST_TYPE) == dsse.opened(envelope, TRUST_TYPE):
+                return existing
             raise Conflict(
                 f"Version {given.version} of the trust root exists with other content",
                 remedy=f"Sign version {old.version + 1}",

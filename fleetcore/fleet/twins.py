@@ -59,7 +59,7 @@ class Twins:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """Registers the handlers for devices' messages about their twins."""
+        """The handlers for devices' messages about their twins."""
         return {
             messages.TWIN_REPORT: lambda request, patch: self.report(
                 request.subject, patch, if_version=request.if_version
@@ -164,8 +164,8 @@ class Twins:
 
         def step(old: Twin) -> tuple[Twin, list[Event]] | None:
             _expect(old.desired, if_version)
-            kept = {OURS: old.own.document[OURS]} if OURS in old.own.document and not ours else {}
-            full = diff_patch(old.own.document, {**patch, **kept}) if replace else patch
+            ours_before = {OURS: old.own.document[OURS]} if OURS in old.own.document and not ours else {}
+            full = diff_patch(old.own.document, {**patch, **ours_before}) if replace else patch
             own = self._patched(old.own, full, now)
             if equal(own.document, old.own.document) and old.desired.version:
                 return None
@@ -270,12 +270,12 @@ class Twins:
         twin = await self.get(device)
         document: Json = getattr(twin, section).document
         newest = getattr(twin, section).version
-        kept = await self.history(device, section)
-        for past in kept:
+        changes = await self.history(device, section)
+        for past in changes:
             if past.time <= time:
                 return document
             document = cast("Json", merge_patch(document, past.undo))
-        if newest > len(kept):
+        if newest > len(changes):
             raise NotFound(
                 f"The {section} section of {device!r} at that time is no longer stored",
                 remedy=f"The last {HISTORY} versions are stored",

@@ -53,16 +53,16 @@ class Target:
     @classmethod
     def of(cls, device: str, model: object, firmware: object) -> "Target":
         """From the device's report of its firmware (``reported.firmware``)."""
-        said = firmware if isinstance(firmware, Mapping) else {}
+        reported = firmware if isinstance(firmware, Mapping) else {}
 
         def number(name: str) -> int | None:
-            value = said.get(name)
+            value = reported.get(name)
             return value if type(value) is int else None
 
         return cls(
             device=device,
             model=model if isinstance(model, str) else None,
-            version=version if isinstance(version := said.get("version"), str) else None,
+            version=version if isinstance(version := reported.get("version"), str) else None,
             seq=number("seq"),
             highest_seq=max(
                 (item for item in (number("seq"), number("highest_seq")) if item is not None), default=None

@@ -215,7 +215,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _wind_up() -> None:
-    """The final steps of ``asyncio.run``: dropped objects leave no warnings."""
+    """Ends the loop as ``asyncio.run`` does: dropped objects leave no warnings."""
     tasks = asyncio.all_tasks() - {cast("asyncio.Task[Any]", asyncio.current_task())}
     for task in tasks:
         task.cancel()

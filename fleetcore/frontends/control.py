@@ -245,14 +245,16 @@ class _Frames:
 
 def _refusal(error: Exception) -> dict[str, Any]:
     if isinstance(error, FleetError):
-        said = error
+        failure = error
     elif isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        said = FleetError(f"{error.strerror or error}{where}", code="internal")
+        failure = FleetError(f"{error.strerror or error}{where}", code="internal")
     else:
         _log.error("A call over the control socket failed", exc_info=error)
-        said = FleetError("This is a defect of the server; its log has the details", code="internal")
-    ids = {key: value for key, value in said.ids.items() if isinstance(value, _PLAIN)}
+        failure = FleetError("This is a defect of the server; its log has the details", code="internal")
+    ids = {key: value for key, value in failure.ids.items() if isinstance(value, _PLAIN)}
     # The peer does not know classes of plugins or other modules: send the nearest known base class.
-    kind = next(kind.__name__ for kind in type(said).__mro__ if getattr(errors, kind.__name__, None) is kind)
-    return {"error": {"kind": kind, "code": said.code, "message": said.message, "remedy": said.remedy, "ids": ids}}
+    kind = next(kind.__name__ for kind in type(failure).__mro__ if getattr(errors, kind.__name__, None) is kind)
+    return {
+        "error": {"kind": kind, "code": failure.code, "message": failure.message, "remedy": failure.remedy, "ids": ids}
+    }

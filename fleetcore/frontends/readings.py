@@ -119,7 +119,7 @@ class Parts:
         self.items.append(item)
 
     def _name_again(self, device: str, metric: str, time: int) -> None:
-        """The values of earlier parts at a time, once a part."""
+        """Repeats the values of earlier parts at a time, once a part."""
         there = self._seen.get((device, metric), {}).get(time)
         if there is not None:
             self._named.add((device, metric, time))

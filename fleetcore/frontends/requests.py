@@ -81,7 +81,7 @@ def _is_default(value: object, parameter: ParameterInfo) -> bool:
 
 
 def _is_header(parameter: ParameterInfo, value: object, faults: list[Fault]) -> bool:
-    """Validates a value before it is sent as a header, about which the server could say less than the call."""
+    """Whether a value may be sent as a header, about which the server could say less than the call."""
     if parameter.place not in _READERS:
         return _is_sendable(parameter, value, faults)
     try:
@@ -103,7 +103,7 @@ def _is_finite(parameter: ParameterInfo, value: object, faults: list[Fault]) -> 
 
 
 def _is_sendable(parameter: ParameterInfo, value: object, faults: list[Fault]) -> bool:
-    """Validates a value before it is sent as text, where it might look like another valid value."""
+    """Whether a value may be sent as text, where it might look like another valid value."""
     try:
         decode.check_given(
             parameter.kind, value, parameter.name, repeated=parameter.repeated, choices=parameter.choices

@@ -75,9 +75,9 @@ def _ctrl_c_raises(error: KeyboardInterrupt) -> bool:
 
 def in_a_line(error: BaseException) -> str:
     """A plugin's exception in one line: its type and its message."""
-    said = " ".join(str(error).split())
-    said = said if len(said) <= _MAX_LENGTH else f"{said[:_MAX_LENGTH]}…"
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    text = " ".join(str(error).split())
+    text = text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def as_error(error: BaseException, what: str) -> Exception:

@@ -59,7 +59,7 @@ def of_numbers(batch: TelemetryBatch, catalog: SeriesCatalog) -> tuple[list[Read
 
 
 def of_texts(texts: Sequence[TextReading], catalog: SeriesCatalog) -> list[Reading]:
-    """As :func:`of_batch`, for text readings."""
+    """As :func:`of_numbers`, for text readings."""
     return [
         Reading(at=at, series=catalog.series(text.series), time=text.time, said=text.value)
         for at, text in enumerate(texts)

@@ -284,8 +284,8 @@ def _plan_uniques(
     taken: dict[tuple[str, str], _Name] = {}
     for name, record in new.items():
         for space, value in record.put.unique if record is not None else ():
-            kept = view.value(values.uniques_of(space), value)
-            there = values.to_holder(kept) if kept is not None else name
+            stored = view.value(values.uniques_of(space), value)
+            there = values.to_holder(stored) if stored is not None else name
             owner = taken.setdefault((space, value), name if there in new else there)
             if owner != name:
                 raise unique_conflict(space, value, *owner)
@@ -308,8 +308,8 @@ def _plan_values(change: Commit, view: StoreView) -> Iterable[StoredValue]:
         yield StoredValue(place, name, values.from_number(number) if number else None)
     for (space, name), level in change.floors.items():
         place = values.floors_of(space)
-        kept = view.value(place, name)
-        yield StoredValue(place, name, values.from_number(level if kept is None else max(level, int(kept))))
+        stored = view.value(place, name)
+        yield StoredValue(place, name, values.from_number(level if stored is None else max(level, int(stored))))
     marked = set()
     for mark in change.marks:
         place = values.marks_of(mark.device)

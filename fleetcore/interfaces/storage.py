@@ -133,6 +133,12 @@ class Storage(ABC):
 
     @abstractmethod
     async def get(self, kind: str, key: str) -> Record | None:
+        """One record as of the last commit, or None."""
+
+    @abstractmethod
+    async def page(
+        self, kind: str, index: Index | None, *, after: str | None, limit: int, newest: bool
+    ) -> Sequence[tuple[str, Record]]:
         """Records of a kind in order, at most ``limit``, each with its place, starting after the place ``after``.
 
         The order is that of the keys (by code point); with ``index`` that of the record's ``sort`` in the index, then
@@ -141,21 +147,6 @@ class Storage(ABC):
 
         Args:
             newest: in reverse order, the last first; "after" then means before in order.
-        """
-
-    @abstractmethod
-    async def page(
-        self, kind: str, index: Index | None, *, after: str | None, limit: int, newest: bool
-    ) -> Sequence[tuple[str, Record]]:
-        """Records of a kind in order, at most ``limit``, each with its place, beginning behind the place ``after``.
-
-        The order is that of the keys (by code point); with ``index`` that of the record's ``sort`` in the index, then
-        of the keys, and records that are not in the index are left out:
-        :func:`fleetcore.model.store.index_entries` tells where a record stands. A place is what
-        :func:`fleetcore.model.store.place` gives for both.
-
-        Args:
-            newest: the other way round, the last first; then what is "behind" ``after`` lies before it.
         """
 
     @abstractmethod
@@ -231,9 +222,9 @@ class Storage(ABC):
         for _ in range(_READ_AGAIN):
             if not wanted:
                 break
-            kept = await self.values(named.uniques_of(space), wanted)
+            stored = await self.values(named.uniques_of(space), wanted)
             wanted = []
-            for value, holder in kept.items():
+            for value, holder in stored.items():
                 record = await self.get(*named.to_holder(holder))
                 if record is not None:
                     found[value] = record
@@ -250,24 +241,24 @@ class Storage(ABC):
 
     async def counters(self, space: str) -> Mapping[str, int]:
         """The counters of a space that are not 0, by name; as of the last commit. By :meth:`values`."""
-        kept = await self.values(named.counters_of(space))
-        return {name: named.to_number(value) for name, value in kept.items()}
+        stored = await self.values(named.counters_of(space))
+        return {name: named.to_number(value) for name, value in stored.items()}
 
     async def floor(self, space: str, name: str) -> int:
         """The highest number that a commit set in ``floors``, or 0. It outlives the records that it is about.
 
         By :meth:`values`.
         """
-        kept = (await self.values(named.floors_of(space), [name])).get(name)
-        return 0 if kept is None else named.to_number(kept)
+        stored = (await self.values(named.floors_of(space), [name])).get(name)
+        return 0 if stored is None else named.to_number(stored)
 
     async def marks(self, device: str, ids: Sequence[str]) -> dict[str, MessageMark]:
         """The message ids among ``ids`` that the device has used; at least the last 10,000 of 24 h are known.
 
         By :meth:`values`.
         """
-        kept = await self.values(named.marks_of(device), ids) if ids else {}
-        return {name: named.to_mark(device, name, kept[name]) for name in ids if name in kept}
+        stored = await self.values(named.marks_of(device), ids) if ids else {}
+        return {name: named.to_mark(device, name, stored[name]) for name in ids if name in stored}
 
     # --- series -------------------------------------------------------------------------------------------------
 
@@ -373,8 +364,8 @@ class Storage(ABC):
 
     async def cursor(self, name: str) -> int | None:
         """A stored feed position, or None. By :meth:`values`."""
-        kept = (await self.values(named.CURSORS, [name])).get(name)
-        return None if kept is None else named.to_number(kept)
+        stored = (await self.values(named.CURSORS, [name])).get(name)
+        return None if stored is None else named.to_number(stored)
 
     async def blob(self, name: str) -> bytes | None:
         """A stored binary state, or None. By :meth:`values`."""

@@ -63,15 +63,17 @@ class Cutover:
 def cutover_of(section: object) -> Json:
     """A cut-over's entry in a twin section; empty where there is none."""
     ours = section.get(_OURS) if isinstance(section, Mapping) else None
-    said = ours.get(_CUTOVER) if isinstance(ours, Mapping) else None
-    return said if isinstance(said, Mapping) else {}
+    entry = ours.get(_CUTOVER) if isinstance(ours, Mapping) else None
+    return entry if isinstance(entry, Mapping) else {}
 
 
 def word_of(section: object, epoch: int) -> Json:
     """The entry for the cut-over of one epoch in a twin section; empty where there is none, or one of another epoch."""
-    said = cutover_of(section)
-    told = said.get("epoch")
-    return said if type(told) is int and told == epoch else {}  # true and 1.0 are equal to 1, and are not epochs
+    entry = cutover_of(section)
+    of_epoch = entry.get("epoch")
+    return (
+        entry if type(of_epoch) is int and of_epoch == epoch else {}
+    )  # true and 1.0 are equal to 1, and are not epochs
 
 
 def without_cutover(section: Json) -> Json:

@@ -236,11 +236,11 @@ class Latest:
 
 def booleans(series: Series, value: Float64, quality: UInt8) -> npt.NDArray[np.bool_]:
     """Which points of a series are booleans, as each point was sent."""
-    said: npt.NDArray[np.bool_] = (quality & Quality.BOOLEAN) != 0
+    flags: npt.NDArray[np.bool_] = (quality & Quality.BOOLEAN) != 0
     if series.kind is SeriesKind.BOOLEAN:
         # Earlier releases stored the booleans of such a series as numbers.
-        said |= (value == 0.0) | (value == 1.0)
-    return said
+        flags |= (value == 0.0) | (value == 1.0)
+    return flags
 
 
 def shown(series: Series, value: Float64, quality: UInt8) -> list[float | bool]:

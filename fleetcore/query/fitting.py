@@ -68,13 +68,13 @@ def _compared(text: str, path: Path, operator: str, value: Literal_) -> None:
         raise _unfit(text, path, "is a list", f"Write {root} has {word}")
     if root in _TIMES and not isinstance(value, Instant | Now):
         hint = f"Write {root} {operator} {_as_time(value)}"
-        raise _unfit(text, path, f"is a time, and {_shown(value)} is not", hint)
+        raise _unfit(text, path, f"is a time, and {_as_text(value)} is not", hint)
     if root == "location":
         raise _unfit(text, path, "is a position", "Write it as in location within circle(52.5, 13.4, 5 km)")
     if root in _TEXTS:
         if not isinstance(value, str):
-            plain = value.text if isinstance(value, Version) else _shown(value)
-            raise _unfit(text, path, f"is text, and {_shown(value)} is not", f"Write {root} {operator} '{plain}'")
+            plain = value.text if isinstance(value, Version) else _as_text(value)
+            raise _unfit(text, path, f"is text, and {_as_text(value)} is not", f"Write {root} {operator} '{plain}'")
         choices = _CHOICES.get(root)
         if choices and value not in choices:
             near = difflib.get_close_matches(value.lower(), choices, 1)
@@ -86,7 +86,9 @@ def _held(text: str, path: Path, value: object) -> None:
     if len(path) > 1:
         return
     if path[0] in _LISTS and not isinstance(value, str):
-        raise _unfit(text, path, f"holds texts, and {_shown(value)} is not", f"Write {path[0]} has '{_shown(value)}'")
+        raise _unfit(
+            text, path, f"holds texts, and {_as_text(value)} is not", f"Write {path[0]} has '{_as_text(value)}'"
+        )
     if path[0] in _TEXTS | _TIMES | {"location"}:
         example = f"Write {path[0]} = '…'" if path[0] in _TEXTS else f"Compare {path[0]} with < or >"
         raise _unfit(text, path, "is not a list", example)
@@ -101,7 +103,7 @@ def _liked(text: str, path: Path, pattern: str) -> None:
         raise _unfit(text, path, "is not text", f"Compare {path[0]} with < or >")
 
 
-def _shown(value: object) -> str:
+def _as_text(value: object) -> str:
     match value:
         case bool():
             return str(value).lower()
@@ -133,5 +135,5 @@ def _unfit(text: str, path: Path, why: str, remedy: str) -> QuerySyntaxError:
     name = re.search(rf"\b{path[0].removesuffix('s') if path[0] == 'groups' else path[0]}", blank)
     at = name.start() if name else 0
     line, column = text.count("\n", 0, at) + 1, at - (text.rfind("\n", 0, at) + 1) + 1
-    said = f"Line {line}, column {column}: {'.'.join(path)} {why}"
-    return QuerySyntaxError(said, remedy=remedy, line=line, column=column)
+    message = f"Line {line}, column {column}: {'.'.join(path)} {why}"
+    return QuerySyntaxError(message, remedy=remedy, line=line, column=column)

@@ -76,7 +76,7 @@ def read_assignment(payload: bytes) -> Assignment:
 def open_assignment(envelope: object, server_key: bytes, *, device: str, now: int) -> Assignment:
     """An assignment that the server signed for this device and that is valid now.
 
-    Raises Refused: ``signature_invalid``, ``not_your_device``, ``too_late``, and as :func:`read`.
+    Raises Refused: ``signature_invalid``, ``not_your_device``, ``too_late``, and as :func:`read_assignment`.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 

@@ -126,8 +126,8 @@ class Headers:
 
     def credential(self, scheme: str) -> str | None:
         """The credential in Authorization for ``scheme`` (in lower case, RFC 9110 §11.4), or None."""
-        found, _, shown = self._fields.get("authorization", "").partition(" ")
-        return shown.strip() or None if found.lower() == scheme else None
+        found, _, credential = self._fields.get("authorization", "").partition(" ")
+        return credential.strip() or None if found.lower() == scheme else None
 
     @property
     def idempotency_key(self) -> str | None:

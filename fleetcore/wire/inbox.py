@@ -45,9 +45,9 @@ class Inbox:
                 found.append(Downlink(type=messages.TWIN_DESIRED, subject=self._device, body=desired))
         firmware = body.get("firmware")
         if isinstance(firmware, Mapping):
-            said = json.dumps(firmware, sort_keys=True, default=str)
-            if said != self._offer:
-                self._offer = said
+            content = json.dumps(firmware, sort_keys=True, default=str)
+            if content != self._offer:
+                self._offer = content
                 found.append(Downlink(type=messages.FIRMWARE, subject=self._device, body=firmware))
         return found
 
@@ -73,7 +73,7 @@ class Inbox:
         )
 
     def stir(self) -> None:
-        """A message was answered, so the pending ones have changed: no pause is needed."""
+        """Notes that a message was answered: the pending ones have changed, so no pause is needed."""
         self._stirred.set()
 
     async def rest(self, closing: asyncio.Event, *, idle: bool) -> None:

@@ -139,7 +139,7 @@ def open_manifest(envelope: object, trust: FirmwareRoot, models: Iterable[str] |
     ``models`` are the models to check; None for all that it names. It is decoded only after a trusted key is found.
     Neither its expiry nor that of the trust root is checked.
 
-    Raises Refused: ``signature_invalid``, ``model_mismatch`` for a model that it is not for, and as :func:`read`.
+    Raises Refused: ``signature_invalid``, ``model_mismatch`` for another model, and as :func:`read_manifest`.
     """
     try:
         verified = dsse.verify(envelope, MANIFEST_TYPE, trust.public())

@@ -1,10 +1,10 @@
 """Firmware trust roots, ``fleetcore.trust/1``: the keys that a device trusts, and how versions follow each other.
 
 A trust root names keys and what each may sign: the next trust root (``root``), firmware of any model (``firmware``), or
-firmware of one model (``models``; that model then accepts no other keys). It is sent in a DSSE envelope. A new version
-is trusted when it is the next one and a threshold of the old root keys *and* of its own has signed it, as in TUF (The
-Update Framework, §5.3): the old holders hand over, and the new ones prove that they have their keys. The first version
-is trusted because it came with the device.
+firmware of one model (``models``; that model then accepts no other keys). It is sent in a DSSE envelope. The rule
+for a new version is that of The Update Framework (TUF, §5.3): it must be the next one, signed by a threshold of the old
+root keys *and* of its own, so that the old holders hand over, and the new ones prove that they have their keys. The
+first version is trusted because it came with the device.
 """
 
 import base64

@@ -112,10 +112,10 @@ class Conversation:
             self._news.clear()
             await self._check()
             while self._said:
-                said = self._said.popleft()
+                answer = self._said.popleft()
                 if len(self._said) < _ANSWERS:
                     self._heard.set()
-                yield said
+                yield answer
             for subscription in list(self._subscriptions.values()):
                 frame = await self._of(subscription)
                 if frame is not None:
@@ -170,7 +170,7 @@ class Conversation:
             await end_tasks(comparing)
 
     async def _step(self) -> bool:
-        """Reads on, for all subscriptions at one position, and for each that is behind; whether there was anything."""
+        """Reads on, for all subscriptions at one position, and for each behind; returns whether there was any."""
         if not self._subscriptions:
             self.position = await self._storage.position()
             return False

@@ -123,11 +123,11 @@ class Readings(Subscription):
         return await self._selection.holds(series.device)
 
     def _thin(self) -> None:
-        """The newest of each series stays; with more series than may wait, the latest to arrive stay."""
+        """Keeps the newest of each series; with more series than may wait, the latest to arrive."""
         newest: dict[int, _Reading] = {}
         for reading in self._waiting:
-            kept = newest.get(reading.series.index)
-            if kept is None or reading.time >= kept.time:
+            newer = newest.get(reading.series.index)
+            if newer is None or reading.time >= newer.time:
                 newest.pop(reading.series.index, None)
                 newest[reading.series.index] = reading
         kept_ones = list(newest.values())[-self._limits.waiting :]
@@ -142,16 +142,16 @@ class Readings(Subscription):
             return self.frame("dropped", count=count)
         if not self._waiting:
             return None
-        told = [_shown(self._waiting.popleft()) for _ in range(min(_READINGS, len(self._waiting)))]
+        readings = [_frame(self._waiting.popleft()) for _ in range(min(_READINGS, len(self._waiting)))]
         # If a page of the feed is sent in pieces, only the last piece marks it as complete.
-        return self.frame("readings", readings=told, **({} if self._waiting else {"position": self.position}))
+        return self.frame("readings", readings=readings, **({} if self._waiting else {"position": self.position}))
 
     async def judge_again(self) -> None:
         self._selection.narrow()
         self._waiting = deque([each for each in self._waiting if await self._wants(each.series)])
 
 
-def _shown(reading: _Reading) -> Frame:
+def _frame(reading: _Reading) -> Frame:
     unit = {} if reading.series.unit is None else {"unit": reading.series.unit}
     series = reading.series
     return {"device": series.device, "metric": series.metric, "time": Ms(reading.time), "value": reading.value, **unit}

@@ -75,7 +75,7 @@ class State(Subscription):
         self._changed.update((catalog.series(text.series).device, None) for text in entry.texts)
 
     def present(self, device: str) -> None:
-        """A device's presence has changed."""
+        """Notes that a device's presence has changed."""
         if self._timed and device in self._told:
             self._changed[device] = None
 
@@ -84,8 +84,8 @@ class State(Subscription):
         if not self._timed:
             return
         board = self._caller.fleet.presence
-        for at, (device, told) in enumerate(list(self._told.items())):
-            if board.of(device).connectivity != told:
+        for at, (device, connectivity) in enumerate(list(self._told.items())):
+            if board.of(device).connectivity != connectivity:
                 self._changed[device] = None
             if at % _COMPARED == _COMPARED - 1:
                 await asyncio.sleep(0)
@@ -133,7 +133,7 @@ class State(Subscription):
             if document is not None and matches(self._selection.clause, document):
                 self._told[device] = str(document.get("connectivity", ""))
                 self._unmet.discard(device)
-                frames.append(self.frame("state", device=device, state=self._shown(document)))
+                frames.append(self.frame("state", device=device, state=self._members(document)))
             elif device in self._told or self._resumed:
                 frames.append(self._gone(device))
         return frames
@@ -143,7 +143,7 @@ class State(Subscription):
         self._unmet.discard(device)
         return self.frame("gone", device=device)
 
-    def _shown(self, document: Document) -> Document:
+    def _members(self, document: Document) -> Document:
         return {name: document[name] for name in self._wanted if name in document}
 
     async def judge_again(self) -> None:

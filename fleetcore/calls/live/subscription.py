@@ -61,10 +61,10 @@ class Subscription(ABC):
 
     @abstractmethod
     async def judge_again(self) -> None:
-        """The caller's rights have changed: what waits is sent under the new ones."""
+        """Applies the caller's changed rights to what waits."""
 
     def trimmed(self, position: int) -> None:
-        """The feed up to ``position`` is trimmed; the subscription continues from there."""
+        """Continues from ``position``, because the feed up to it is trimmed."""
         self.position = position
 
     def frame(self, op: str, **members: object) -> Frame:

@@ -96,9 +96,9 @@ class Column:
 
     def table(self, leaf: Leaf, *, positive: bool) -> Bools:
         """For each code whether the clause is true for it, or, not positive, whether it is false."""
-        kept = self._tables.get((leaf, positive))
-        if kept is not None and len(kept) == len(self.values):
-            return kept
+        cached = self._tables.get((leaf, positive))
+        if cached is not None and len(cached) == len(self.values):
+            return cached
         if len(self._tables) >= _TABLES:
             self._tables.clear()
         made = self._tables[leaf, positive] = self._table(leaf, positive=positive)

@@ -59,8 +59,8 @@ class PresenceBoard:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """Registers the handlers for devices' reports about their connection."""
-        return {messages.STATUS: self._told}
+        """The handlers for devices' reports about their connection."""
+        return {messages.STATUS: self._received}
 
     def on_online(self, callback: Callable[[str], None]) -> None:
         """Calls ``callback(device)`` whenever a device reports that it is online."""
@@ -79,7 +79,7 @@ class PresenceBoard:
         for callback in tuple(self._changes):
             callback(device)
 
-    async def _told(self, request: Request, body: messages.Status) -> Outcome:
+    async def _received(self, request: Request, body: messages.Status) -> Outcome:
         outcome, put = self.tell(request.subject, body)
         if put is not None:
             await self._storage.commit(Commit(puts=(put,)))
@@ -109,7 +109,7 @@ class PresenceBoard:
             return Presence()
         latest = self._clock.now_ms() + AHEAD_S * 1000
         if presence.asleep_until is not None and presence.asleep_until > latest:
-            _log.warning("%s said that it sleeps for more than %d days; it is taken as that", device, AHEAD_S // 86_400)
+            _log.warning("%s reported a sleep of more than %d days; it is limited to that", device, AHEAD_S // 86_400)
             self._dirty.add(device)
             return evolve(presence, asleep_until=latest)
         return presence

@@ -217,8 +217,8 @@ class Claims:
     async def usable(self, batch: str, certificate: bytes) -> ClaimBatch:
         """The batch, where its certificate (DER) is still valid; raises NotAuthorised."""
         found = await self.batches.get(batch)
-        shown = hashlib.sha256(certificate).hexdigest()
-        if found is None or found.disabled or not hmac.compare_digest(found.fingerprint, shown):
+        fingerprint = hashlib.sha256(certificate).hexdigest()
+        if found is None or found.disabled or not hmac.compare_digest(found.fingerprint, fingerprint):
             raise _disabled(batch)
         return found
 
@@ -313,14 +313,14 @@ class Claims:
             Unavailable: ``enrollment_pending``; an admission has not decided.
             Conflict: other parameters than before, or the id was registered meanwhile.
         """
-        said = hashlib.sha256(dumps(dict(sorted(parameters.items())))).hexdigest()
+        digest = hashlib.sha256(dumps(dict(sorted(parameters.items())))).hexdigest()
         for _ in range(ATTEMPTS):
             ownership = await self._ownerships.get(_hash(token))
             if ownership is None or ownership.batch != batch.id:
                 raise _spent()
             record = await self._inventory.certificates.need(ownership.certificate)
             if ownership.parameters:
-                if ownership.parameters != said:
+                if ownership.parameters != digest:
                     raise Conflict(
                         "The device has registered with other parameters",
                         remedy="Repeat the first request, or change the device as an operator",
@@ -342,7 +342,7 @@ class Claims:
                 registration,
                 puts=(
                     *(*registration.puts, *spent),
-                    self._ownerships.put(evolve(ownership, parameters=said), expect=ownership.version),
+                    self._ownerships.put(evolve(ownership, parameters=digest), expect=ownership.version),
                 ),
             )
             try:

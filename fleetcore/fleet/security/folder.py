@@ -177,9 +177,9 @@ class PkiFolder:
         old = self.authority.trust
         for path, content in self._files(trust, beside=old):
             files.replace(path, content)
-        kept = _names(trust)
-        gone = [name for name in (*_names(old), *self._gone()) if name not in kept]
-        said = {
+        names = _names(trust)
+        gone = [name for name in (*_names(old), *self._gone()) if name not in names]
+        generations = {
             "version": trust.version,
             "roots": [root.number for root in trust.roots],
             "issuing": [item.number for item in trust.issuing],
@@ -191,7 +191,7 @@ class PkiFolder:
             "change": dict(change),
         }
         _sync_folder(self.path)
-        files.replace(self.path / _GENERATIONS, json.dumps(said, indent=1).encode())
+        files.replace(self.path / _GENERATIONS, json.dumps(generations, indent=1).encode())
         _sync_folder(self.path)
 
     def reconcile(self) -> None:
@@ -291,7 +291,7 @@ def _generations(path: Path) -> dict[str, Any]:
 
 def _trust(path: Path, passphrase: str | None) -> TrustBundle:
     """The CAs in a folder."""
-    said: dict[str, Any] = {
+    generations: dict[str, Any] = {
         "version": 1,
         "roots": [1],
         "issuing": [1],
@@ -300,19 +300,19 @@ def _trust(path: Path, passphrase: str | None) -> TrustBundle:
         "former": [],
         "last": 1,
     }
-    said |= _generations(path)
-    roots = tuple(_root(path, number, passphrase) for number in said["roots"])
+    generations |= _generations(path)
+    roots = tuple(_root(path, number, passphrase) for number in generations["roots"])
     issuing, former = (
-        tuple(_issuing(path, number, passphrase) for number in said[name]) for name in ("issuing", "former")
+        tuple(_issuing(path, number, passphrase) for number in generations[name]) for name in ("issuing", "former")
     )
     trust = TrustBundle(
-        version=said["version"],
+        version=generations["version"],
         roots=roots,
         issuing=issuing,
-        signing=said["signing"],
-        cross=tuple(_certificate(path / _name("cross", number)) for number in said["cross"]),
+        signing=generations["signing"],
+        cross=tuple(_certificate(path / _name("cross", number)) for number in generations["cross"]),
         former=former,
-        last=said["last"],
+        last=generations["last"],
     )
     for item in issuing:
         file = path / _name("issuing", item.number)

@@ -397,7 +397,7 @@ class Inventory:
         extra: Commit | None = None,
     ) -> bool:
         now = self._clock.now_ms()
-        told = [
+        audit_events = [
             Event(
                 type=what if record.state is not CertificateState.ACTIVE else "certificate.activated",
                 subject=record.device,
@@ -410,7 +410,7 @@ class Inventory:
         ]
         puts = (*(self.certificates.put(record, expect=record.version) for record in changed), *with_puts)
         try:
-            own = Commit(puts=puts, deletes=tuple(deletes), events=(*told, *events))
+            own = Commit(puts=puts, deletes=tuple(deletes), events=(*audit_events, *events))
             await self._storage.commit(own if extra is None else own + extra)
         except VersionConflict:
             return False

@@ -169,7 +169,7 @@ class SecurityManager:
         self._callbacks: list[Revoked] = []
         self._listed: list[Listed] = []
         #: The number of notifications so far.
-        self._told = 0
+        self._notifications = 0
         self._disabled: list[Callable[[str], None]] = []
         #: Devices whose revocation is not in a written list yet.
         self._unlisted: set[str] = set()
@@ -281,12 +281,12 @@ class SecurityManager:
         """
         trusts = self.authority.trust.trusts
         while True:
-            told = self._told
+            before = self._notifications
             records = await self._inventory.of(device)
             revoked = any(record.state is CertificateState.REVOKED or not trusts(record.issuer) for record in records)
             if revoked and not any(self._inventory.living(record) for record in records):
                 raise NotAuthorised(f"Device {device!r} is revoked", code="device_revoked", device=device)
-            if told == self._told:  # otherwise it may have been revoked since it was read
+            if before == self._notifications:  # otherwise it may have been revoked since it was read
                 return
 
     def claim_batch(self, der: bytes) -> str | None:
@@ -346,7 +346,7 @@ class SecurityManager:
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """Registers the handlers for devices' requests about certificates."""
+        """The handlers for devices' requests about certificates."""
         return {messages.CERTIFICATE_RENEW: self._renew, messages.CA_GET: self._tell_ca}
 
     async def _renew(self, request: Request, body: messages.RenewBody) -> Reply:
@@ -556,7 +556,7 @@ class SecurityManager:
         return end
 
     def _tell(self, device: str, certificate: str | None, code: str = "device_revoked") -> None:
-        self._told += 1
+        self._notifications += 1
         for callback in self._callbacks:
             callback(device, code, certificate)
         self._unlisted.add(device)
