@@ -26,7 +26,7 @@ POSITION = "Fleetcore-Position"
 #: How often a repeatable request is tried: a read, or a POST with its key.
 ATTEMPTS = 4
 TIMEOUT_S = 30.0
-#: Of a request whose body goes in pieces.
+#: For a request whose body is sent in pieces.
 UPLOAD_TIMEOUT_S = 600.0
 #: The server's longest wait for a command's end; longer waits consist of several.
 WAIT_S = 50.0

@@ -162,7 +162,7 @@ class CutoverOffers:
             return (cutover.ended or 0) + _MOVES_MS
         return max(reported.times[f"/{OURS}/{_KEY}/{member}"] for member in ("epoch", "state"))
 
-    # -- seeing how they stand --------------------------------------------------------------------------------------
+    # -- checking progress ------------------------------------------------------------------------------------------
 
     async def look_at(self, open_: Sequence[Cutover], offer: Json) -> str | None:
         """Checks the cut-overs that are due, and records the ends.

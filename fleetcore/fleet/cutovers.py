@@ -100,7 +100,7 @@ class Cutovers:
         }  # fmt: skip
         return await self._operations.start(KIND, ids, spec=spec, actor=actor, reason=reason)
 
-    # -- what the operation does ------------------------------------------------------------------------------------
+    # -- running the operation --------------------------------------------------------------------------------------
 
     async def _drive(self, operation: Operation, items: Sequence[object]) -> Operation | None:
         devices = cast("Sequence[str]", items)

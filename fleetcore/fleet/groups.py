@@ -90,7 +90,7 @@ class Groups:
         self._of[membership.device].pop(membership.group, None)
         self._in[membership.group].discard(membership.device)
 
-    # -- what there is ----------------------------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------------------------
 
     def get(self, group: str) -> Group:
         """The group; raises NotFound."""

@@ -29,7 +29,7 @@ from fleetcore.model.mirror import (
 from fleetcore.model.twin import Json, diff_patch
 from fleetcore.wire.tls import der_of
 
-#: The stored kind whose records are the entities of each facet; a device without a certificate is one too many of them.
+#: The stored kind whose records are the entities of each facet; for certificates these include devices without any.
 _KINDS: dict[Facet, str] = {
     "group": "group", "registry": "device", "certificate": "device", "twin": "twin", "job": "execution",
 }  # fmt: skip

@@ -238,7 +238,7 @@ class Renewals:
         chosen = [device for device in able if not outdated or not holders[device]]
         return in_waves(chosen), len(wanted) - len(able)
 
-    # --- what the operation does -----------------------------------------------------------------------------------
+    # --- running the operation -------------------------------------------------------------------------------------
 
     async def _drive(self, operation: Operation, items: Sequence[object]) -> Operation | None:
         devices = cast("Sequence[str]", items)

@@ -42,7 +42,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         self._finalizer = weakref.finalize(self, _stop_loop, self._loop, self._thread)
         self._finalizer.atexit = False
 
-    # --- calls by their names, and what is made of several ---------------------------------------------------------
+    # --- calls by name, and combined calls -------------------------------------------------------------------------
 
     def call(self, name: str, /, **given: Any) -> Any:
         """Makes a call by name, including plugins' calls; raises Refused where there is none."""
@@ -122,7 +122,7 @@ class BlockingFleet(BlockingCalls, Generic[F]):
         """
         return self._run(self._fleet.query_telemetry(device_id, metric, start=start, end=end))
 
-    # --- how calls are carried out --------------------------------------------------------------------------------
+    # --- making calls ---------------------------------------------------------------------------------------------
 
     def _value(self, name: str, given: Mapping[str, Any], kind: type[T]) -> T:
         return self._run(self._fleet._value(name, given, kind))

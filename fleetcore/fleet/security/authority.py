@@ -357,7 +357,7 @@ def make_issuing(fleet: str, number: int, root: RootCa, clock: Clock) -> Issuing
         raise FleetError(
             f"The root expired on {above.not_valid_after_utc:%Y-%m-%d}",
             code="not_ready",
-            remedy="Every device has to be given a new root by hand, and to enrol anew",
+            remedy="Install a new root on every device by hand, and enrol it again",
         )
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(f"fleetcore issuing {fleet} {number}")

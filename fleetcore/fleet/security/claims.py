@@ -132,7 +132,7 @@ class Claims:
         self._begun: dict[str, list[float]] = {}
         self._alarmed: dict[str, int] = {}
 
-    # --- what operators do ---------------------------------------------------------------------------------------
+    # --- for operators -------------------------------------------------------------------------------------------
 
     async def create(
         self,
@@ -205,7 +205,7 @@ class Claims:
             batch, lambda old: None if old.disabled else (evolve(old, disabled=True), [event])
         )
 
-    # --- what devices do -----------------------------------------------------------------------------------------
+    # --- for devices ---------------------------------------------------------------------------------------------
 
     async def open(self) -> AsyncIterator[ClaimBatch]:
         """The batches whose certificate is still valid."""

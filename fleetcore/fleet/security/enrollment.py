@@ -149,7 +149,7 @@ class Enrollment:
         self._asked: LruCache[float] = LruCache(_REMEMBERED)
         self._begun_s = clock.monotonic_s()
 
-    # --- what devices ask ----------------------------------------------------------------------------------------
+    # --- for devices ---------------------------------------------------------------------------------------------
 
     async def enroll(self, request: EnrollRequest) -> Reply:
         """Answers 201 with a certificate, or 202 while the key waits for an operator or an admission.
@@ -546,7 +546,7 @@ class Enrollment:
         asked = self._asked.get(record.id.encode())
         return self._begun_s if asked is None else asked
 
-    # --- what operators decide -----------------------------------------------------------------------------------
+    # --- for operators -------------------------------------------------------------------------------------------
 
     async def decide(
         self,

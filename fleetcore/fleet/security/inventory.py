@@ -155,7 +155,7 @@ class Inventory:
                 if record.ended_at is not None:
                     self._ends[record.id] = (record.ended_at, Refusal.SUPERSEDED)
 
-    # --- questions, answered from memory -------------------------------------------------------------------------
+    # --- queries from memory -------------------------------------------------------------------------------------
 
     def refusal(self, certificate: str) -> Refusal | None:
         """Why the certificate is refused now, or None."""
@@ -177,7 +177,7 @@ class Inventory:
         """Whether it came from a renewal and has not connected yet."""
         return certificate in self._unseen
 
-    # --- questions to the store ----------------------------------------------------------------------------------
+    # --- queries to the store ------------------------------------------------------------------------------------
 
     async def of(self, device: str) -> list[CertificateRecord]:
         """Every certificate that a device has had."""

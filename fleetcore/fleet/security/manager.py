@@ -248,7 +248,7 @@ class SecurityManager:
         if self.tls is not None:
             self.tls.admit([item.pem for item in await self.manufacturers.usable()])
 
-    # --- who is it -----------------------------------------------------------------------------------------------
+    # --- identities ----------------------------------------------------------------------------------------------
 
     async def identify(self, der: bytes) -> tuple[str, str]:
         """The device and the certificate of a TLS peer; raises as :meth:`identity`."""
@@ -834,7 +834,7 @@ class SecurityManager:
 
         await self._finishing.run(revoke())
 
-    # --- what is given out ---------------------------------------------------------------------------------------
+    # --- keys and signatures -------------------------------------------------------------------------------------
 
     def ca_pem(self) -> bytes:
         """The CAs that devices trust, PEM."""

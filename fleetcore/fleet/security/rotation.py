@@ -474,7 +474,7 @@ class Rotation:
     def _event(self, what: str, actor: str, reason: str, data: Mapping[str, object]) -> Event:
         return Event(type=what, subject="ca", time=self._clock.now_ms(), actor=actor, reason=reason, data=dict(data))
 
-    # --- who has followed ----------------------------------------------------------------------------------------
+    # --- progress of the devices ---------------------------------------------------------------------------------
 
     async def status(self) -> RotationStatus:
         """The devices' progress, counted now."""
