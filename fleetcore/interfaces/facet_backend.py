@@ -1,4 +1,4 @@
-"""A base for backends that have a part for each facet, whose calls raise :class:`~.call_failed.CallFailed`.
+"""A base for backends that have a part for each facet, and whose calls raise :class:`~.call_failed.CallFailed`.
 
 The parts read and write single entities. The base asks the right part, tries throttled reads again, and turns a failure
 that concerns the whole hub into the error that the engine acts on.
@@ -39,7 +39,7 @@ class ImportPart(Protocol):
         """See :meth:`CloudBackend.unowned`."""
 
     async def read(self, found: Unowned) -> Sequence[MirrorItem]:
-        """See :meth:`CloudBackend.read_unowned`, for one."""
+        """See :meth:`CloudBackend.read_unowned`, for a single find."""
 
     async def members(self, group: EntityKey, after: str | None) -> tuple[Sequence[str], str | None]:
         """See :meth:`CloudBackend.members`. No members: the default."""
