@@ -130,7 +130,7 @@ async def start_cutover(
         raise Refused(f"No endpoint of {whose} is known", remedy=remedy)
     offer: dict[str, object] = {"endpoints": list(where_to)}
     if target is None:
-        offer["roots"] = caller.fleet.security.ca_pem().decode()
+        offer["roots"] = caller.fleet.security.authority.ca_pem().decode()
     elif roots is not None:
         offer["roots"] = roots
     operation = await caller.fleet.cutovers.start(

@@ -360,18 +360,9 @@ class Enrollment:
             except FleetError as error:  # removed just now; the device is enrolled all the same
                 _log.warning("%s enrolled but was not added to group %r: %s", device, group, error)
 
-    def check_groups(self, groups: Sequence[str]) -> None:
-        """Raises NotFound or Refused where new devices cannot be added to one of them."""
-        if not groups:
-            return
-        if self._groups is None:
-            raise Refused("This fleet does not support groups")
-        for group in groups:
-            self._groups.check_static(group)
-
     def _check_token_groups(self, token: EnrollmentToken) -> None:
         try:
-            self.check_groups(token.groups)
+            self._tokens.check_groups(token.groups)
         except FleetError as error:
             raise Conflict(
                 "A group of the enrolment token no longer exists",

@@ -79,12 +79,12 @@ class Manufacturers:
         name: str,
         pem: str,
         *,
-        admits: str,
-        device_type: str,
-        model: str | None,
-        tags: Sequence[str],
-        actor: str,
-        reason: str,
+        admits: str = "waiting",
+        device_type: str = "device",
+        model: str | None = None,
+        tags: Sequence[str] = (),
+        actor: str = "system",
+        reason: str = "",
     ) -> ManufacturerCa:
         """Adds a CA that has yet to be proven: its ``nonce`` must be the common name of a certificate that it signs.
 
