@@ -84,7 +84,7 @@ async def test_a_call_that_asks_for_no_rights_answers_nothing():
         grant = RoleGrant(id="g", principal="p", role=Role.VIEWER)
         caller = Caller(fleet, Rights("p", (grant,), (), fleet.search))
 
-        with pytest.raises(FleetError, match="without asking for rights"):
+        with pytest.raises(FleetError, match="without a check of rights"):
             await invoke(declared(function=silent), caller, {"name": "a"})
 
 

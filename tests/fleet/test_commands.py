@@ -167,7 +167,7 @@ async def test_what_a_bulk_command_cannot_be_is_said_before_anything_is_sent(fle
     bulk = fleet.bulk_commands
     with pytest.raises(Refused, match="cap of 2"):
         await bulk.send("x", where="type = 'sensor'", cap=2)
-    with pytest.raises(Refused, match="either"):
+    with pytest.raises(Refused, match="not both"):
         await bulk.send("x")
     with pytest.raises(Refused, match="no option colour"):
         await bulk.send("x", devices=["d-0"], colour="red")

@@ -217,7 +217,7 @@ async def test_cancelling_asks_nobody_more_and_takes_the_asking_back(manager, fl
 async def test_a_device_without_a_certificate_cannot_be_asked_for_another(manager, fleet):
     await fleet.devices.register("bare", "sensor")
 
-    with pytest.raises(Conflict, match="no living certificate"):
+    with pytest.raises(Conflict, match="no valid certificate"):
         await manager.reissue_certificate("bare")
 
 

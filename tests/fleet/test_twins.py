@@ -153,7 +153,7 @@ async def test_history_is_bounded_and_says_where_it_ends(fleet, device, clock):
 
     assert len(await fleet.twins.history(device, "reported")) == HISTORY
     assert await fleet.twins.as_of(device, began + 10_500, "reported") == {"n": 10}
-    with pytest.raises(NotFound, match="not kept"):
+    with pytest.raises(NotFound, match="no longer stored"):
         await fleet.twins.as_of(device, began, "reported")
 
 

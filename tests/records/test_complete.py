@@ -55,6 +55,14 @@ NOT_TOLD = {"operation list": {"spec", "rate_per_s", "version"}, "root telemetry
 COUNTED_ANEW = ("/parts", "anomalies")
 #: Members that have another name today.
 RENAMED = {"hanging": "dependents", "hanging_on_new": "dependents_on_new"}
+#: Findings are sentences for people, made for each answer; these read differently today.
+REWORDED = {
+    "nothing was ever heard of it": "it was never heard from",
+    "it has not taken ": "it has not applied ",
+    "what is desired and what it reports differ": "its desired and reported states differ",
+    "its readings are not as they should be": "its readings are abnormal",
+    "its certificate ends within two weeks": "its certificate expires within two weeks",
+}
 #: Numbers that may have risen, for the same reason.
 RISING = {"rows", "checkpoints"}
 
@@ -409,8 +417,15 @@ def differences(now, then, path="", *, growing=False):
             now, then = (sorted(items, key=lambda item: item["id"]) for items in (now, then))
         for at, item in enumerate(then):
             yield from differences(now[at], item, f"{path}/{at}")
-    elif now != then:
+    elif now != (reworded(then) if "/findings/" in path else then):
         yield f"{path}: {now!r} was {then!r}"
+
+
+def reworded(finding):
+    """A recorded finding in today's words."""
+    for then, now in REWORDED.items():
+        finding = finding.replace(then, now)
+    return finding
 
 
 async def differing_answers(manager, name):

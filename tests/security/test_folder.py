@@ -89,7 +89,7 @@ def test_the_key_of_another_ca_is_refused(folder, clock, tmp_path):
     other = PkiFolder.create(tmp_path / "other", FLEET, ["localhost"], clock)
     shutil.copy(other.path / "issuing.key", folder.path / "issuing.key")
 
-    with pytest.raises(ConfigError, match=r"not that of issuing\.pem"):
+    with pytest.raises(ConfigError, match=r"does not belong to issuing\.pem"):
         PkiFolder.load(folder.path, FLEET, clock)
 
 
@@ -98,7 +98,7 @@ def test_an_issuing_ca_of_another_root_is_refused(folder, clock, tmp_path):
     for name in ("issuing.key", "issuing.pem"):
         shutil.copy(other.path / name, folder.path / name)
 
-    with pytest.raises(ConfigError, match=r"not below root\.pem"):
+    with pytest.raises(ConfigError, match=r"not under root\.pem"):
         PkiFolder.load(folder.path, FLEET, clock)
 
 
@@ -185,4 +185,4 @@ def test_a_folder_of_another_fleet_is_not_opened(tmp_path, clock):
     with pytest.raises(ConfigError, match="made for another fleet than 'other'") as refused:
         PkiFolder.load(tmp_path / "pki", "other", clock)
 
-    assert "name that it had" in refused.value.remedy
+    assert "Use the old name" in refused.value.remedy
