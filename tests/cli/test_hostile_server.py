@@ -141,10 +141,10 @@ def test_it_may_go_to_this_machine(run, url):
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://fleet.example:8444", "in the clear"),
-        ("http://127.0.0.1.evil.example", "in the clear"),
-        ("http://127.0.0.1@evil.example", "no user and no password"),
-        ("http://me:secret@127.0.0.1:1", "no user and no password"),
+        ("http://fleet.example:8444", "unencrypted"),
+        ("http://127.0.0.1.evil.example", "unencrypted"),
+        ("http://127.0.0.1@evil.example", "must not contain a user or a password"),
+        ("http://me:secret@127.0.0.1:1", "must not contain a user or a password"),
         ("http://[::1", "not an address of a server"),
         ("http://127.0.0.1:99999", "not an address of a server"),
         ("ftp://127.0.0.1", "not an address of a server"),

@@ -196,7 +196,7 @@ def test_a_detector_that_never_ends_is_named_and_left_behind(folder, script, bod
 
     assert (status, out) == (0, "25.5\n")
     assert err.count("\n") == 1
-    assert "the process ends without what did not end" in err
+    assert "the process ends without waiting any longer" in err
     assert "detector/at (" in err
 
 

@@ -168,7 +168,7 @@ def _blocking(url, token):
         ("mm: Millimetres)", "mm)", "mm has no type"),
         ("mm: Millimetres) -> RainResponse", "mm: Millimetres)", "return has no type"),
         ("mm: Millimetres)", "mm: Millimetres, token: str)", "--token is the command line's own"),
-        ("-> AsyncIterator[RainResponse]:", "-> RainResponse:", "it is to yield items and to answer AsyncIterator"),
+        ("-> AsyncIterator[RainResponse]:", "-> RainResponse:", "it must yield items and return AsyncIterator"),
         (
             "async def weather_drops(caller: Caller)",
             "async def weather_drops(caller: Caller, limit: int = 1)",
