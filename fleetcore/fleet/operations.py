@@ -219,7 +219,6 @@ class Operations:
         ended = await self.records.change(operation, step)
         if (hanging := self._working.get(operation)) is not None:
             await end_tasks(hanging)  # its work may be repeated
-            await self._storage.commit(Commit())  # the commits that it passed to the store are done now
         if ended.undo is not None:
             return await self._take_back(operation)
         await self._forget(operation)
@@ -227,6 +226,8 @@ class Operations:
 
     async def _take_back(self, name: str) -> Operation:
         async with self._turns.of(name):
+            # What a turn had given to the store, as it was cancelled, is done now.
+            await self._storage.commit(Commit())
             ended = await self.get(name)
             if ended.undo is None:
                 return ended
