@@ -148,12 +148,12 @@ def test_each_refusal_says_what_is_wrong_and_what_is_right(sent, reading, said):
 @pytest.mark.parametrize(
     ("payload", "said"),
     [
-        (b'{"AM2301": {"Temperature": 21.5}}', "an object is not a value: send what is in it under names of its own"),
+        (b'{"AM2301": {"Temperature": 21.5}}', "an object is not a value: send its members under separate names"),
         (b'{"a": [1]}', "a list is not a value"),
         (b'{"a": null}', "leave the reading out"),
         (b'{"a": 9007199254740993}', "beyond 2^53"),
         (b'{"v": 230.1}', "'v' is reserved"),
-        (b"[5]", "each entry of the list is an object"),
+        (b"[5]", "each entry of the list must be an object"),
     ],
 )
 def test_what_a_format_refuses_has_a_sentence_too(message, devices, payload, said):
