@@ -532,7 +532,7 @@ async def test_a_command_given_at_the_hub_before_the_device_came_home_was_heard_
         queued = [each.name for each in await manager.list_device_commands("pump-1")]
 
     assert queued == ["reboot"]
-    assert "hears it there" in inbox.refused[0][3]
+    assert "receives it there" in inbox.refused[0][3]
 
 
 async def test_a_command_given_at_the_hub_before_the_device_reads_that_it_is_home_is_heard_there(served, hub):
@@ -560,7 +560,7 @@ async def test_a_command_given_at_the_hub_before_the_device_reads_that_it_is_hom
         await until(lambda: inbox.counts["commands"] + inbox.counts["refused"])
 
     assert (side, mover.side) == ("memory", "fleet")
-    assert "hears it there" in inbox.refused[0][3]
+    assert "receives it there" in inbox.refused[0][3]
 
 
 async def _nothing():
@@ -760,7 +760,7 @@ async def test_leaves_move_with_their_gateway(served, hub, certified):
         await until(lambda: inbox.counts["commands"] + inbox.counts["refused"])
 
     assert (away, home) == ("memory", None)
-    assert "hears it there" in inbox.refused[0][3]
+    assert "receives it there" in inbox.refused[0][3]
 
 
 async def test_a_key_that_could_enrol_before_can_again_where_the_device_stays(served, hub):

@@ -142,7 +142,7 @@ async def test_what_the_fleet_does_not_take_is_a_dead_letter_and_the_hubs_is_lef
     (letter,) = await manager.list_mirror_dead_letters("memory")
 
     assert letter.entity == "twin/dev-1"
-    assert letter.reason.startswith("The fleet does not take what the hub has: ")
+    assert letter.reason.startswith("The fleet refuses the hub's state: ")
     assert hub.body(twin("dev-1")) == theirs
     assert "fleetcore" not in await desired(manager)
 

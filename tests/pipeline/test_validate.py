@@ -124,13 +124,13 @@ def test_a_blocked_leaf_refuses_its_readings_and_not_its_neighbours(message, dev
     ("reading", "said"),
     [
         ({"time": NOW // 1000}, "is seconds: send milliseconds"),
-        ({"time": NOW + 3_600_000}, "3600 s ahead of the server's clock, and at most 600 s are taken"),
+        ({"time": NOW + 3_600_000}, "3600 s ahead of the server's clock; at most 600 s are accepted"),
         ({"time": "yesterday"}, "RFC 3339 with an offset"),
-        ({"time": NOW, "age_ms": 5}, "send one of them"),
+        ({"time": NOW, "age_ms": 5}, "send only one of them"),
         ({"age_ms": -1}, "milliseconds from 0 to 366 days, not -1"),
         ({"metric": "a b"}, "1-64 characters of A-Z"),
         ({"metric": "third"}, "at most 2 metrics, and 'third' would be one more"),
-        ({"unit": "V"}, "kept in 'celsius', and 'V' does not convert to it"),
+        ({"unit": "V"}, "stored in 'celsius', and 'V' does not convert to it"),
         ({"metric": "plain", "unit": "V"}, "without a unit"),
     ],
 )
