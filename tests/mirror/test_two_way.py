@@ -194,7 +194,7 @@ async def test_the_hub_is_read_from_time_to_time(served, hub):
 
 
 async def test_a_direction_of_what_is_not_mirrored_is_refused(served):
-    with pytest.raises(ConfigError, match="direction names what is not mirrored") as refused:
+    with pytest.raises(ConfigError, match="direction names a part that is not mirrored") as refused:
         async with served('[clouds.memory]\nmirror = ["registry"]\ndirection = {desired = "both"}'):
             pass
 
