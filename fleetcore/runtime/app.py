@@ -852,7 +852,7 @@ def _at(config: Config, *path: str) -> Iterator[None]:
 def _offered(
     config: Config, host: PluginHost, kind: Kind, instance: Instance, context: Context, more: tuple[object, ...] = ()
 ) -> Offered:
-    """What a section chooses, with the section structured; raises ConfigError, and PluginError as the host does."""
+    """The offer that a section chooses, with its config; raises ConfigError, and PluginError as the host does."""
     path = (kind,) if kind == "storage" else (kind, instance.name)
     provider = host.find(
         kind,

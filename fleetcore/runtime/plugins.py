@@ -330,7 +330,7 @@ class PluginHost:
                 f"{section} has no kind, and no plugin offers {kind} {name!r}{without}",
                 file=file,
                 line=line,
-                remedy=f'Add kind = "{guess}" to the section. There is: {", ".join(there)}'
+                remedy=f'Add kind = "{guess}" to the section. Available: {", ".join(there)}'
                 if guess
                 else f"Add its kind to the section: {kinds}; or install fleetcore-{name}",
             )
