@@ -1,6 +1,6 @@
 """The plugin project that ``fleetcore plugin new`` writes: a detector, its contract test, its packaging.
 
-The same text is kept in examples/plugin_template, made by this code and run by the tests.
+The same text is in examples/plugin_template, written by this code and run by the tests.
 """
 
 from pathlib import Path
@@ -185,7 +185,7 @@ def test_a_jump_is_found_in_its_own_series_only():
 
 
 def write_plugin(name: str, into: Path) -> Path:
-    """Writes the project and returns its folder; raises Refused where it exists."""
+    """Writes the project and returns its folder; raises Refused if it exists."""
     folder = into / f"fleetcore-{name}"
     if folder.exists():
         raise Refused(f"{folder} exists already", remedy="Choose another name or folder")

@@ -432,7 +432,7 @@ def _split(words: str) -> tuple[str, ...]:
 
 
 def secret(reference: str) -> str:
-    """Resolves ``env:NAME`` or ``file:PATH``; raises ConfigError for anything else, and for a file readable by others."""
+    """Resolves ``env:NAME`` or ``file:PATH``; raises ConfigError for anything else, and for one readable by others."""
     kind, _, name = reference.partition(":")
     if kind == "env" and name:
         value = os.environ.get(name)

@@ -192,7 +192,7 @@ async def test_a_key_that_others_can_read_is_refused_with_the_command_that_helps
     assert "chmod" in err
     code, out, _ = await command("doctor", "--data", str(data))
     assert code == 1
-    assert f"others can read {key.relative_to(data)}" in out
+    assert f"other users can read {key.relative_to(data)}" in out
 
 
 async def test_a_sound_file_is_not_complained_about(command, folder):
