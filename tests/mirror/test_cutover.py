@@ -64,7 +64,7 @@ class PlaneSide(Side):
         key = self.keys.setdefault(epoch, make_key()[1])
         await old.tell({"epoch": epoch, "state": "ready", "key": key_digest(key)})
         if (await self.fleet.security.enroll(EnrollRequest(csr=make_csr(self.name, key)))).status != 201:
-            raise Unavailable("not let in yet")
+            raise Unavailable("not admitted yet")
         self.fleet.presence.opened(self.name)
 
 
@@ -201,7 +201,7 @@ async def test_a_hub_that_a_device_cannot_speak_to_is_no_place_to_go(served, hub
         await manager.register_device("pump-1", "pump")
         over = await steps(fleet, await going(manager, "pump-1"), device(fleet, "pump-1"))
 
-    assert (over.reasons, over.failures[0].reason) == ({"fell_back": 1}, "this device cannot speak to memory")
+    assert (over.reasons, over.failures[0].reason) == ({"fell_back": 1}, "this device cannot use memory")
 
 
 async def test_a_cancelled_cut_over_takes_back_its_offers_and_the_keys_that_were_let_in(served, hub):

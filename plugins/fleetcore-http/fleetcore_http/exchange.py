@@ -115,7 +115,7 @@ class Exchange:
         return self.request.rel_url.query
 
     async def note_pending(self, response: web.StreamResponse) -> None:
-        """Names what waits for the subject in ``Fleetcore-Pending``: a sleeping device learns it from any answer."""
+        """Lists the subject's waiting items in ``Fleetcore-Pending``: a sleeping device gets them with any answer."""
         session = self.session
         if session is None or session.ended is not None:
             return
