@@ -1,4 +1,4 @@
-"""The contract of :class:`~fleetcore.interfaces.detector.Detector`: finds what it says, also after a restart."""
+"""The contract of :class:`~fleetcore.interfaces.detector.Detector`: finds the expected readings, also restarted."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""The backend: one facet's module for each item, all of a batch at once, and what failures mean for the whole."""
+"""The backend: one facet's module for each item, all of a batch at once, and the failures of the batch."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
@@ -45,16 +45,16 @@ from fleetcore_aws.readings import Readings
 from fleetcore_aws.registry import Registry, Things
 from fleetcore_aws.twins import Twins
 
-#: What is done before what, within a batch: a thing's groups before it, and it before what needs it.
+#: The order within a batch: a thing's groups before it, and the thing before what needs it.
 _STAGES: Mapping[Facet, int] = {"group": 1, "registry": 2, "certificate": 3, "twin": 3, "job": 3}
 
 
 def _stage(item: MirrorItem) -> int:
-    """AWS removes no thing to which a certificate is attached, so those that go are first of all."""
+    """AWS refuses to remove a thing with attached certificates, so removals of certificates come first."""
     return 0 if item.key.facet == "certificate" and item.body is None else _STAGES[item.key.facet]
 
 
-#: How often an entity is read that AWS throttles.
+#: How often an entity is read again after throttling.
 _READS = 5
 
 
@@ -67,11 +67,11 @@ def _for_all() -> Iterator[None]:
 
 
 class AwsCloud(CloudBackend):
-    """AWS IoT Core for one fleet, which marks with ``mark`` what it makes."""
+    """AWS IoT Core for one fleet, whose entities have the mark ``mark``."""
 
     def __init__(self, config: AwsConfig, fleet: str, mark: str, clients: Clients) -> None:
         self._config, self._fleet, self._mark, self._clients = config, fleet, mark, clients
-        # Without a call; so another account is known as such only where the configuration names it.
+        # Without a call; so another account is only recognised if it is configured.
         where = (config.account, clients.region, config.endpoint or config.data_endpoint, config.thing_prefix)
         self.identity = "/".join(each or "-" for each in where)
         self.limits = CloudLimits(
@@ -98,7 +98,7 @@ class AwsCloud(CloudBackend):
 
     @property
     def pace(self) -> Pace:
-        """How fast each action may be called."""
+        """The rate limits of the actions."""
         return self._clients.pace
 
     @pace.setter
@@ -168,7 +168,7 @@ class AwsCloud(CloudBackend):
         return read
 
     async def _read(self, key: EntityKey) -> MirrorItem | None:
-        """Again where AWS throttles, once the pace lets it: one that is throttled is no reason to fail the others."""
+        """Repeats a throttled read within the rate limit: one throttled read is no reason to fail the others."""
         for _ in range(_READS - 1):
             try:
                 return await self._facet(key.facet).read(key)

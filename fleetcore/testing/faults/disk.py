@@ -62,7 +62,7 @@ def failing_sync(code: int = errno.EIO) -> Iterator[None]:
 
 @contextmanager
 def slow_sync(wait: Callable[[], object]) -> Iterator[None]:
-    """Syncs take as long as ``wait()`` does: a :class:`~fleetcore.testing.faults.stuck.Stuck` until it is released."""
+    """Syncs take as long as ``wait()``, such as until a :class:`~fleetcore.testing.faults.stuck.Stuck` is released."""
 
     def slowly(sync: Callable[[], None]) -> None:
         wait()
