@@ -105,7 +105,7 @@ async def _commands(fleet: Fleet, names: list[str], each: int) -> float:
     ready = asyncio.Barrier(len(names) + 1)
 
     async def device(name: str) -> None:
-        token = await fleet.security.issue_device_token(name)
+        token = await fleet.security.device_tokens.issue(name)
         async with MqttDeviceClient(url, DeviceSecrets(device=name, token=token)) as client:
             await ready.wait()
             done: set[str] = set()

@@ -181,7 +181,7 @@ def _client(fleet: Fleet, kind: str, secrets: DeviceSecrets) -> DeviceClient:
 
 async def _enrolled(fleet: Fleet, device: str, token: str) -> DeviceSecrets:
     pem, key = make_key()
-    secrets = DeviceSecrets(device=device, ca=fleet.security.ca_pem(), key=pem)
+    secrets = DeviceSecrets(device=device, ca=fleet.security.authority.ca_pem(), key=pem)
     async with _client(fleet, "http", secrets) as client:
         reply = await client.enroll(EnrollRequest(csr=make_csr(device, key), token=token))
     body: Any = reply.body
@@ -190,7 +190,7 @@ async def _enrolled(fleet: Fleet, device: str, token: str) -> DeviceSecrets:
 
 
 async def _enrolments(fleet: Fleet, count: int) -> Row:
-    token = await fleet.security.create_enrollment_token(uses=count)
+    token = await fleet.security.enrollment_tokens.create(uses=count)
     turn = asyncio.Semaphore(16)
 
     async def one(number: int) -> None:
@@ -210,7 +210,7 @@ async def _revocations(fleet: Fleet, kind: str, cycles: int) -> list[Row]:
     late: list[float] = []
     for cycle in range(cycles):
         device = f"r-{kind.replace(' ', '-')}-{cycle}"
-        token = await fleet.security.create_enrollment_token()
+        token = await fleet.security.enrollment_tokens.create()
         secrets = await _enrolled(fleet, device, token)
         accepted = [0.0]
         begun = asyncio.Event()

@@ -25,7 +25,7 @@ async def _prepared(fleet: Fleet, devices: list[str]) -> list[list[str]]:
     for at in range(0, len(devices), _TOGETHER):
         some = devices[at : at + _TOGETHER]
         await asyncio.gather(*(fleet.devices.register(device, "bench") for device in some))
-        issued = await asyncio.gather(*(fleet.security.issue_device_token(device) for device in some))
+        issued = await asyncio.gather(*(fleet.security.device_tokens.issue(device) for device in some))
         tokens += [[device, token] for device, token in zip(some, issued, strict=True)]
     return tokens
 

@@ -46,7 +46,7 @@ async def _fleet(task: dict[str, Any]) -> AsyncIterator[Served]:
             if task.get("certificates"):
                 await _issue(fleet, device, Path(task["certificates"]))
             else:
-                tokens.append([device, await fleet.security.issue_device_token(device)])
+                tokens.append([device, await fleet.security.device_tokens.issue(device)])
         if twin := task.get("twin"):
             await fleet.twins.desire(task["devices"][-1], twin)
         count: Count = lambda: fleet.path.accepted  # noqa: E731 - one of two
@@ -87,7 +87,7 @@ async def _issue(fleet: Fleet, device: str, folder: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
     csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    token = await fleet.security.create_enrollment_token(device=device)
+    token = await fleet.security.enrollment_tokens.create(device=device)
     reply = await fleet.security.enroll(
         EnrollRequest(csr=csr.public_bytes(serialization.Encoding.PEM), token=token, source=device)
     )
@@ -97,7 +97,7 @@ async def _issue(fleet: Fleet, device: str, folder: Path) -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     (folder / f"{device}.pem").write_bytes(private + str(reply.body["certificate"]).encode())
-    (folder / "ca.pem").write_bytes(fleet.security.ca_pem())
+    (folder / "ca.pem").write_bytes(fleet.security.authority.ca_pem())
 
 
 @asynccontextmanager

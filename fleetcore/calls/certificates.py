@@ -123,5 +123,5 @@ async def issue_device_token(caller: Caller, device_id: DeviceId, *, reason: Rea
     Raises:
         NotFound: there is no such device.
     """
-    token = await caller.fleet.security.issue_device_token(device_id, actor=caller.actor, reason=reason)
+    token = await caller.fleet.security.device_tokens.issue(device_id, actor=caller.actor, reason=reason)
     return SecretResponse(token=token)

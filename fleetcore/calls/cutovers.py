@@ -128,7 +128,7 @@ async def start_cutover(
         raise Refused(f"No endpoint of {whose} is known", remedy=remedy)
     told: dict[str, object] = {"endpoints": list(where_to)}
     if target is None:
-        told["roots"] = caller.fleet.security.ca_pem().decode()
+        told["roots"] = caller.fleet.security.authority.ca_pem().decode()
     elif roots is not None:
         told["roots"] = roots
     operation = await caller.fleet.cutovers.start(

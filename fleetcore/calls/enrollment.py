@@ -124,7 +124,7 @@ async def create_enrollment_token(
         await caller.device(device)
     else:
         caller.everywhere("create_enrollment_token")
-    token = await caller.fleet.security.create_enrollment_token(
+    token = await caller.fleet.security.enrollment_tokens.create(
         device=device, uses=uses, ttl_s=ttl_s, device_type=device_type, groups=groups, networks=networks,
         actor=caller.actor, reason=reason,
     )  # fmt: skip
@@ -143,7 +143,7 @@ async def revoke_enrollment_token(
     Raises:
         NotFound: there is no such token.
     """
-    return _token(await caller.fleet.security.revoke_enrollment_token(token_id, actor=caller.actor, reason=reason))
+    return _token(await caller.fleet.security.enrollment_tokens.revoke(token_id, actor=caller.actor, reason=reason))
 
 
 @call(
@@ -177,7 +177,7 @@ async def create_claim(
     Raises:
         Conflict: there is a batch of that name.
     """
-    made = await caller.fleet.security.create_claim(
+    made = await caller.fleet.security.claims.create(
         batch, quota=quota, days=days, device_type=device_type, tags=tags, models=models, serials=serials,
         per_minute=per_minute, actor=caller.actor, reason=reason,
     )  # fmt: skip
@@ -226,7 +226,7 @@ async def propose_manufacturer(
         Refused: it is not the certificate of a CA, it is too weak or expired, or the CA is one of the fleet's own.
         Conflict: the name or the CA is registered.
     """
-    made = await caller.fleet.security.propose_manufacturer(
+    made = await caller.fleet.security.manufacturers.propose(
         name, pem, admits=admits, device_type=device_type, model=model, tags=tags, actor=caller.actor, reason=reason
     )
     return _manufacturer(made)
@@ -255,7 +255,7 @@ async def disable_manufacturer(caller: Caller, name: ManufacturerName, *, reason
     Raises:
         NotFound: there is no such CA.
     """
-    return _manufacturer(await caller.fleet.security.disable_manufacturer(name, actor=caller.actor, reason=reason))
+    return _manufacturer(await caller.fleet.security.manufacturers.disable(name, actor=caller.actor, reason=reason))
 
 
 @call(

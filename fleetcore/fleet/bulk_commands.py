@@ -14,7 +14,7 @@ from attrs import frozen
 
 from fleetcore.errors import Conflict, FleetError, Refused
 from fleetcore.fleet.commands import Commands
-from fleetcore.fleet.operations import Operations, check_plan
+from fleetcore.fleet.operations import Kind, Operations, check_plan
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
 from fleetcore.model.command import FINISHED, CommandState
@@ -49,7 +49,7 @@ class BulkCommands:
     def __init__(self, commands: Commands, operations: Operations, registry: Registry, search: Search) -> None:
         self._commands, self._operations = commands, operations
         self._registry, self._search = registry, search
-        operations.handle(KIND, self._send, undo=self._cancel_sent)
+        operations.register(KIND, Kind(handler=self._send, undo=self._cancel_sent))
 
     async def plan(
         self,

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.cutover_offers import HERE, CutoverOffers
-from fleetcore.fleet.operations import Operations
+from fleetcore.fleet.operations import Kind, Operations
 from fleetcore.fleet.waves import in_waves, wave_sizes
 from fleetcore.model.cutover import STAYED, CutoverState
 from fleetcore.model.operation import Failure, Operation, OperationState
@@ -41,7 +41,7 @@ class Cutovers:
         self.offers, self._operations = offers, operations
         #: Which hub does not answer, by operation.
         self._missing: dict[str, str] = {}
-        operations.drive(KIND, self._drive, undo=self._undo, follows=True)
+        operations.register(KIND, Kind(driver=self._drive, undo=self._undo, follows=True))
 
     async def plan(
         self, devices: Iterable[str], target: str | None, *, waves: Sequence[str]

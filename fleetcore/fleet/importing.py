@@ -20,7 +20,7 @@ from fleetcore.errors import Conflict, FleetError, NotFound, Refused
 from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.import_judging import Checked, DryRun, Judged, Numbered, Result, checked, failure_of, judge
 from fleetcore.fleet.import_rows import row_of
-from fleetcore.fleet.operations import MAX_FAILURES, MAX_ITEMS, Operations, blob_of
+from fleetcore.fleet.operations import MAX_FAILURES, MAX_ITEMS, Kind, Operations, blob_of
 from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.registry import Registry
 from fleetcore.interfaces.clock import Clock
@@ -97,7 +97,7 @@ class Importing:
         self._locks = KeyedLocks()
         self._dry_runs: OrderedDict[str, tuple[DryRun, float]] = OrderedDict()
         self._wake = asyncio.Event()
-        operations.work(KIND, self._turn, undo=self._undo)
+        operations.register(KIND, Kind(worker=self._turn, undo=self._undo))
 
     # --- dry runs -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from fleetcore.errors import FleetError, NotFound
 from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.finishing import Finishing
-from fleetcore.fleet.operations import Operations
+from fleetcore.fleet.operations import Kind, Operations
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.model.device import Device, Lifecycle
@@ -37,7 +37,7 @@ class Lifecycles:
         self._commands, self._campaigns = commands, campaigns
         self._finishing = Finishing()
         # Half of it is not a state that a device may be in.
-        operations.handle(KIND, self._leave, stops=False)
+        operations.register(KIND, Kind(handler=self._leave, stops=False, pauses=False))
 
     async def move(
         self, device: str, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from attrs import evolve
+from attrs import evolve, frozen
 from msgspec import json
 
 from fleetcore.errors import Conflict, FleetError, PluginError, Refused, Unavailable, VersionConflict
@@ -60,6 +60,29 @@ _HANGS_S = 1.0
 _SAVED_S = 1.0
 
 
+@frozen(kw_only=True)
+class Kind:
+    """How operations of a kind are worked on: by one of ``handler``, ``driver`` and ``worker``.
+
+    Attributes:
+        handler: does their items, some at a time, at the operation's rate.
+        driver: moves one on that goes by its own clock.
+        worker: works on one that keeps its own items.
+        undo: takes back what a cancelled one has under way.
+        stops: whether one may be cancelled.
+        pauses: whether one may be paused.
+        follows: a paused one gets its turns too: it follows what is under way, and begins nothing more.
+    """
+
+    handler: Handler | None = None
+    driver: Driver | None = None
+    worker: Worker | None = None
+    undo: Undo | None = None
+    stops: bool = True
+    pauses: bool = True
+    follows: bool = False
+
+
 class Operations:
     """Starts, runs and shows operations. :meth:`tick` does the work; the supervisor calls it."""
 
@@ -75,13 +98,7 @@ class Operations:
             ],
             sort=lambda operation: in_time(operation.created),
         )  # fmt: skip
-        self._handlers: dict[str, Handler] = {}
-        self._drivers: dict[str, Driver] = {}
-        self._workers: dict[str, Worker] = {}
-        self._undo: dict[str, Undo] = {}
-        self._unstoppable: set[str] = set()
-        self._unpausable: set[str] = set()
-        self._following: set[str] = set()
+        self._kinds: dict[str, Kind] = {}
         self._items: dict[str, Sequence[object]] = {}
         self._saved: dict[str, tuple[float, float]] = {}
         self._working: dict[str, asyncio.Task[object]] = {}
@@ -90,40 +107,13 @@ class Operations:
         # One turn at a time: a caller that waits for an operation may work on it beside the supervisor.
         self._turns = KeyedLocks()
 
-    def handle(self, kind: str, handler: Handler, *, undo: Undo | None = None, stops: bool = True) -> None:
-        """Says how an item of a kind is done, and what a cancelled operation of the kind takes back.
+    def register(self, name: str, kind: Kind) -> None:
+        """Says how operations of a kind are worked on; comes before the first :meth:`tick`."""
+        self._kinds[name] = kind
 
-        ``stops``: whether one may be cancelled at all.
-        """
-        self._handlers[kind] = handler
-        if not stops:
-            self._unstoppable.add(kind)
-            self._unpausable.add(kind)
-        if undo is not None:
-            self._undo[kind] = undo
-
-    def drive(
-        self, kind: str, driver: Driver, *, undo: Undo | None = None, pauses: bool = True, follows: bool = False
-    ) -> None:
-        """Says how an operation of a kind goes on by itself, and what a cancelled one takes back.
-
-        Args:
-            pauses: whether one may be paused.
-            follows: a paused one gets its turns too: it follows what is under way, and begins nothing more.
-        """
-        self._drivers[kind] = driver
-        if not pauses:
-            self._unpausable.add(kind)
-        if follows:
-            self._following.add(kind)
-        if undo is not None:
-            self._undo[kind] = undo
-
-    def work(self, kind: str, worker: Worker, *, undo: Undo | None = None) -> None:
-        """Says what works on an operation of a kind that keeps its own items, and what a cancelled one takes back."""
-        self._workers[kind] = worker
-        if undo is not None:
-            self._undo[kind] = undo
+    def _kind(self, name: str) -> Kind:
+        """Nothing works on operations whose kind is not registered, such as an import where no mirror is left."""
+        return self._kinds.get(name, Kind())
 
     async def start(
         self,
@@ -221,10 +211,10 @@ class Operations:
                 return None
             if old.state is not OperationState.RUNNING:
                 raise Conflict(f"The operation has ended: {old.state}", code="illegal_transition", operation=operation)
-            if old.kind in self._unstoppable:
+            if not self._kind(old.kind).stops:
                 raise Conflict(f"A {old.kind} cannot be stopped", code="illegal_transition", operation=operation)
             event = Event(type="operation.cancelled", subject=operation, time=now, actor=actor, reason=reason)
-            undo = {"actor": actor, "reason": reason} if old.kind in self._undo else None
+            undo = {"actor": actor, "reason": reason} if self._kind(old.kind).undo is not None else None
             return evolve(old, state=OperationState.CANCELLED, waiting="", undo=undo, updated=now), [event]
 
         ended = await self.records.change(operation, step)
@@ -241,7 +231,9 @@ class Operations:
             ended = await self.get(name)
             if ended.undo is None:
                 return ended
-            undone = await self._undo[ended.kind](ended, ended.undo["actor"], ended.undo["reason"]) or ended
+            take_back = self._kind(ended.kind).undo
+            assert take_back is not None  # else nothing is noted to be taken back
+            undone = await take_back(ended, ended.undo["actor"], ended.undo["reason"]) or ended
             # After it, which may look at the items.
             await self._forget(name)
             return await self.records.change(name, lambda old: (evolve(undone, undo=None, version=old.version), []))
@@ -263,7 +255,7 @@ class Operations:
         def step(old: Operation) -> tuple[Operation, Sequence[Event]] | None:
             if old.state is not OperationState.RUNNING:
                 raise Conflict(f"The operation has ended: {old.state}", code="illegal_transition", operation=operation)
-            if old.kind in self._unpausable:
+            if not self._kind(old.kind).pauses:
                 raise Conflict(f"A {old.kind} cannot be paused", code="illegal_transition", operation=operation)
             if (old.paused is None) is (paused is None):
                 return None
@@ -284,8 +276,7 @@ class Operations:
         """Gives every running operation its turn, and takes back what those have under way that were cancelled."""
         running = await self.records.find(ref=("state", OperationState.RUNNING))
         for operation in [*await self.records.find(ref=_UNDOING), *running]:
-            known = any(operation.kind in kinds for kinds in (self._handlers, self._drivers, self._workers))
-            if known and operation.id not in self._working:
+            if operation.kind in self._kinds and operation.id not in self._working:
                 work = (self.turn if operation.undo is None else self._take_back)(operation.id)
                 self._working[operation.id] = asyncio.create_task(work, name=f"operation {operation.id}")
         if not self._working:
@@ -308,7 +299,7 @@ class Operations:
         """Works until an operation has ended, for callers without a supervisor; its rate holds."""
         while (current := await self.get(operation)).state is OperationState.RUNNING:
             moved = await self.turn(operation)
-            if current.kind in self._drivers or not moved:
+            if self._kind(current.kind).driver is not None or not moved:
                 await self._clock.sleep(_LOOK_S)
             elif current.rate_per_s is not None:
                 await self._clock.sleep(min(1.0, 1 / current.rate_per_s))
@@ -320,17 +311,16 @@ class Operations:
             operation = await self.get(name)
             if operation.state is not OperationState.RUNNING:
                 return True
-            if operation.paused is not None and operation.kind not in self._following:
+            kind = self._kind(operation.kind)
+            if operation.paused is not None and not kind.follows:
                 return False
-            worker = self._workers.get(operation.kind)
-            if worker is not None:
-                return await worker(operation)
+            if kind.worker is not None:
+                return await kind.worker(operation)
             items = await self.items(name)
-            driver = self._drivers.get(operation.kind)
-            if driver is not None:
-                await self._driven(operation, items, driver)
-            else:
-                await self._work(operation, items, self._handlers[operation.kind])
+            if kind.driver is not None:
+                await self._driven(operation, items, kind.driver)
+            elif kind.handler is not None:
+                await self._work(operation, items, kind.handler)
             return True
 
     async def _driven(self, operation: Operation, items: Sequence[object], driver: Driver) -> None:

@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 
 from fleetcore.errors import Conflict, Refused
 from fleetcore.fleet.layers import OURS
-from fleetcore.fleet.operations import Operations, check_plan
+from fleetcore.fleet.operations import Kind, Operations, check_plan
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import SecurityManager
@@ -116,7 +116,7 @@ class Renewals:
         self._registry, self._search, self._clock = registry, search, clock
         self._waves: dict[str, _Wave] = {}
         # Devices that were asked have their time by the clock, which goes on.
-        operations.drive(KIND, self._drive, undo=self._unask, pauses=False)
+        operations.register(KIND, Kind(driver=self._drive, undo=self._unask, pauses=False))
 
     async def plan(
         self,

@@ -16,7 +16,7 @@ async def enroll(fleet, device, token, key=None):
 async def test_the_devices_of_a_token_are_in_its_groups_when_they_are_answered(fleet):
     await fleet.groups.create("lab")
     await fleet.groups.create("new")
-    token = await fleet.security.create_enrollment_token(uses=2, groups=["lab", "new"])
+    token = await fleet.security.enrollment_tokens.create(uses=2, groups=["lab", "new"])
 
     for device in ("a", "b"):
         assert (await enroll(fleet, device, token)).status == 201
@@ -26,7 +26,7 @@ async def test_the_devices_of_a_token_are_in_its_groups_when_they_are_answered(f
 
 async def test_a_device_that_lost_its_answer_and_its_group_with_it_is_put_in_when_it_asks_again(fleet):
     await fleet.groups.create("lab")
-    token = await fleet.security.create_enrollment_token(groups=["lab"])
+    token = await fleet.security.enrollment_tokens.create(groups=["lab"])
     key = make_key()[1]
     await enroll(fleet, "a", token, key)
     await fleet.groups.take_out("lab", ["a"])  # as after a crash between the certificate and the group
@@ -38,7 +38,7 @@ async def test_a_device_that_lost_its_answer_and_its_group_with_it_is_put_in_whe
 
 async def test_but_not_one_that_has_been_at_work_and_was_taken_out_since(fleet):
     await fleet.groups.create("lab")
-    token = await fleet.security.create_enrollment_token(groups=["lab"])
+    token = await fleet.security.enrollment_tokens.create(groups=["lab"])
     key = make_key()[1]
     await enroll(fleet, "a", token, key)
     await fleet.devices.move("a", Lifecycle.ACTIVE)
@@ -51,7 +51,7 @@ async def test_but_not_one_that_has_been_at_work_and_was_taken_out_since(fleet):
 
 async def test_a_token_whose_group_is_gone_lets_nobody_in_and_is_not_charged(fleet):
     await fleet.groups.create("lab")
-    token = await fleet.security.create_enrollment_token(groups=["lab"])
+    token = await fleet.security.enrollment_tokens.create(groups=["lab"])
     await fleet.groups.remove("lab")
 
     with pytest.raises(Conflict) as refused:
@@ -59,7 +59,7 @@ async def test_a_token_whose_group_is_gone_lets_nobody_in_and_is_not_charged(fle
 
     assert "group" in refused.value.message
     assert await fleet.devices.find("a") is None
-    assert (await fleet.security.enrollment_tokens())[0].left == 1
+    assert (await fleet.security.enrollment_tokens.records.find())[0].left == 1
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,6 @@ async def test_a_token_is_not_made_for_a_group_that_nobody_can_be_put_into(fleet
     await fleet.groups.create("asked", query="type = 'sensor'")
 
     with pytest.raises(error):
-        await fleet.security.create_enrollment_token(**options)
+        await fleet.security.enrollment_tokens.create(**options)
 
-    assert await fleet.security.enrollment_tokens() == []
+    assert await fleet.security.enrollment_tokens.records.find() == []

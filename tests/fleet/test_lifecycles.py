@@ -23,7 +23,7 @@ async def commits_of(fleet, after):
 
 
 async def test_retiring_is_one_commit_and_ends_all_that_the_device_has(fleet, device):
-    await fleet.security.issue_device_token(device)
+    await fleet.security.device_tokens.issue(device)
     session = await fleet.plane.authenticate(LocalCredential(device), protocol="test")
     command = await fleet.commands.send(device, "reboot")
     campaign = await fleet.campaigns.create("c", "2.0.0", [device], "https://example.com/fw", sha256="ab" * 32, size=1)
@@ -79,7 +79,7 @@ async def test_retiring_again_changes_nothing(fleet, device):
 
 
 async def test_retiring_at_another_version_is_refused_and_leaves_the_credentials(fleet, device):
-    token = await fleet.security.issue_device_token(device)
+    token = await fleet.security.device_tokens.issue(device)
 
     with pytest.raises(VersionConflict):
         await fleet.lifecycles.move(device, Lifecycle.RETIRED, if_version=7)

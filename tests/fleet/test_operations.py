@@ -5,6 +5,7 @@ import asyncio
 from attrs import evolve
 
 from fleetcore import IoTFleetManager
+from fleetcore.fleet.operations import Kind
 from fleetcore.model.operation import OperationState
 from fleetcore.model.store import Commit, Put
 
@@ -19,8 +20,8 @@ async def test_an_operation_that_hangs_holds_up_no_other_and_can_be_cancelled(fl
         turns.append(operation.id)
         return evolve(operation, state=OperationState.SUCCEEDED) if len(turns) == 3 else None
 
-    fleet.operations.drive("hangs", hangs)
-    fleet.operations.drive("goes on", goes_on)
+    fleet.operations.register("hangs", Kind(driver=hangs))
+    fleet.operations.register("goes on", Kind(driver=goes_on))
     stuck = await fleet.operations.start("hangs", ["x"])
     free = await fleet.operations.start("goes on", ["x"])
     for _ in range(3):
@@ -42,8 +43,8 @@ async def test_what_a_turn_raises_is_told_after_the_others_had_theirs(fleet):
     async def goes_on(operation, _items):
         turns.append(operation.id)
 
-    fleet.operations.drive("fails", fails)
-    fleet.operations.drive("goes on", goes_on)
+    fleet.operations.register("fails", Kind(driver=fails))
+    fleet.operations.register("goes on", Kind(driver=goes_on))
     for kind in ("fails", "goes on"):
         await fleet.operations.start(kind, ["x"])
     raised = ""
@@ -72,7 +73,7 @@ async def test_what_a_turn_gave_to_the_store_as_it_was_cancelled_is_taken_back_t
             seen.append(await notes())
 
         seen, left = [], []
-        fleet.operations.drive("begins more", begins_more, undo=taken_back)
+        fleet.operations.register("begins more", Kind(driver=begins_more, undo=taken_back))
         for _ in range(10):
             begun = await fleet.operations.start("begins more", ["x"])
             ticking = asyncio.create_task(fleet.operations.tick())

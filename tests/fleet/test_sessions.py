@@ -27,7 +27,7 @@ def request(device) -> bytes:
 
 
 async def enrolled(fleet, device="th-1") -> CertificateCredential:
-    token = await fleet.security.create_enrollment_token(
+    token = await fleet.security.enrollment_tokens.create(
         device=None if await fleet.devices.find(device) is None else device
     )
     return shown(await fleet.security.enroll(EnrollRequest(csr=request(device), token=token)))
@@ -87,7 +87,7 @@ async def test_a_broker_vouches_again_for_a_device_that_was_let_in_again_and_for
 @pytest.mark.parametrize("by", ["token", "certificate", "broker"])
 async def test_who_is_revoked_while_a_session_opens_gets_none(fleet, monkeypatch, by):
     certificate = await enrolled(fleet)
-    token = await fleet.security.issue_device_token("th-1")
+    token = await fleet.security.device_tokens.issue("th-1")
     credential = {
         "token": TokenCredential(token),
         "certificate": certificate,
@@ -155,8 +155,8 @@ def by_key(token) -> KeyCredential:
 @pytest.mark.parametrize("shown_as", [by_token, by_key])
 async def test_a_session_ends_with_the_token_that_opened_it(fleet, shown_as):
     await fleet.devices.register("th-1", type="sensor")
-    token = await fleet.security.issue_device_token("th-1", ttl_s=60)
-    for_ever = await fleet.security.issue_device_token("th-1")
+    token = await fleet.security.device_tokens.issue("th-1", ttl_s=60)
+    for_ever = await fleet.security.device_tokens.issue("th-1")
     session, other = [await fleet.plane.authenticate(shown_as(held), protocol="coap") for held in (token, for_ever)]
 
     fleet.clock.jump(60_001)
@@ -169,7 +169,7 @@ async def test_a_session_ends_with_the_token_that_opened_it(fleet, shown_as):
 
 async def test_a_shared_key_is_what_the_device_makes_of_its_token_while_it_is_good(fleet):
     await fleet.devices.register("th-1", type="sensor")
-    held = shared_key("th-1", await fleet.security.issue_device_token("th-1"))
+    held = shared_key("th-1", await fleet.security.device_tokens.issue("th-1"))
     assert await fleet.plane.shared_key(held.token, protocol="coap") == held.key
     session = await fleet.plane.authenticate(KeyCredential(held.token), protocol="coap")
     assert session.identity == "th-1"
@@ -188,7 +188,7 @@ async def test_a_shared_key_is_what_the_device_makes_of_its_token_while_it_is_go
 )
 async def test_an_id_that_no_token_can_have_is_refused_before_the_store_is_asked(fleet, monkeypatch, named):
     asked = []
-    monkeypatch.setattr(fleet.security._device_tokens, "_stored", asked.append)
+    monkeypatch.setattr(fleet.security.device_tokens, "_stored", asked.append)
 
     assert await fleet.plane.shared_key(named, protocol="coap") is None
     assert asked == []
@@ -206,7 +206,7 @@ async def test_a_peer_that_does_not_have_the_key_it_names_is_written_down_once_f
 
 async def test_what_operators_see_of_a_token_says_nothing_of_its_key(fleet):
     await fleet.devices.register("th-1", type="sensor")
-    held = shared_key("th-1", await fleet.security.issue_device_token("th-1"))
+    held = shared_key("th-1", await fleet.security.device_tokens.issue("th-1"))
     assert len(held.key) == 32
     seen = held.token.partition(":")[2]
     assert seen not in held.key.decode()

@@ -126,7 +126,7 @@ async def secrets(served):
     manager, fleet, _ = served
     http = fleet.protocols["http"]
     device = SimulatedDevice(
-        DeviceSecrets(device=GATEWAY, ca=fleet.security.ca_pem()),
+        DeviceSecrets(device=GATEWAY, ca=fleet.security.authority.ca_pem()),
         http.provider.client,
         http.adapter.endpoints[0],
         SystemClock(),

@@ -15,7 +15,7 @@ from .conftest import DAY, HOUR, csr, der, leaf_of, new_key
 
 
 async def batch(manager, name="batch-7", quota=10, **options):
-    made = await manager.create_claim(name, quota=quota, **options)
+    made = await manager.claims.create(name, quota=quota, **options)
     return x509.load_pem_x509_certificate(made.certificate.encode()).public_bytes(Encoding.DER)
 
 
@@ -122,7 +122,7 @@ async def test_what_is_not_registered_in_an_hour_ends_and_gives_its_place_back(m
     await manager.maintain()
 
     assert [one.state for one in await manager.inventory("th-1")] == [CertificateState.REVOKED]
-    assert (await manager.claim_batches())[0].used == 0
+    assert (await manager.claims.batches.find())[0].used == 0
     again = await manager.enroll(begin(claim, key=key, at_once=True))
     assert leaf_of(again) != leaf_of(begun)
     # The one that ended stays refused, also for who reads it all anew.
@@ -234,13 +234,13 @@ async def test_a_claim_of_another_fleet_or_past_its_end_opens_nothing(manager, c
 )
 async def test_a_batch_that_makes_no_sense_is_not_made(manager, wrong):
     with pytest.raises(Refused):
-        await manager.create_claim("batch-7", **{"quota": 1, **wrong})
+        await manager.claims.create("batch-7", **{"quota": 1, **wrong})
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a/b", "x" * 41, "a\n", "+"])
 async def test_a_batch_needs_a_plain_name(manager, name):
     with pytest.raises(Refused):
-        await manager.create_claim(name, quota=1)
+        await manager.claims.create(name, quota=1)
 
 
 async def test_a_batch_is_made_once(manager):
@@ -251,7 +251,7 @@ async def test_a_batch_is_made_once(manager):
 
 
 async def test_no_secret_of_a_batch_is_stored(manager, storage):
-    made = await manager.create_claim("batch-7", quota=1)
+    made = await manager.claims.create("batch-7", quota=1)
     claim = x509.load_pem_x509_certificate(made.certificate.encode()).public_bytes(Encoding.DER)
     begun = await manager.enroll(begin(claim))
 
@@ -264,12 +264,12 @@ async def test_no_secret_of_a_batch_is_stored(manager, storage):
 async def test_those_who_wait_for_their_turn_get_nothing_once_the_batch_is_disabled(manager):
     claim = await batch(manager, quota=100)
     asking = [asyncio.create_task(manager.enroll(begin(claim, f"th-{number}"))) for number in range(20)]
-    while not (await manager.claim_batches())[0].used:
+    while not (await manager.claims.batches.find())[0].used:
         await asyncio.sleep(0)
 
     await manager.disable_claim("batch-7", reason="stolen")
-    used = (await manager.claim_batches())[0].used
+    used = (await manager.claims.batches.find())[0].used
     replies = await asyncio.gather(*asking, return_exceptions=True)
 
-    assert (await manager.claim_batches())[0].used == used
+    assert (await manager.claims.batches.find())[0].used == used
     assert sum(not isinstance(one, Exception) for one in replies) == used < 20

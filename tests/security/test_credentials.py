@@ -27,7 +27,7 @@ class Device:
     async def enrol(self, registry):
         await registry.register("th-1", "sensor")
         record = await self.manager.issue(csr("th-1"))
-        ca = self.manager.ca_pem()
+        ca = self.manager.authority.ca_pem()
         self.secrets = DeviceSecrets(device="th-1", certificate=record.pem.encode(), key=b"old", ca=ca)
         self.care.issued({"renew_after": format_time(record.renew_after)})
         return record
@@ -119,7 +119,7 @@ async def test_what_came_to_nothing_is_done_at_the_next_occasion(device):
 
 async def test_a_bundle_is_taken_whole_or_not_at_all_and_confirmed_once(device):
     await device.manager.rotation.begin(actor="ann")
-    ca = device.manager.ca_pem().decode()
+    ca = device.manager.authority.ca_pem().decode()
     digest = hashlib.sha256(ca.encode()).hexdigest()
     before = device.secrets
     for wrong in (None, {}, {"ca": ca}, {"ca": ca, "sha256": "0" * 64}, {"ca": 1, "sha256": digest}, "text"):

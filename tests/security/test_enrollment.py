@@ -248,7 +248,7 @@ async def test_wrong_tokens_of_an_address_are_slowed_and_a_good_one_still_passes
         with pytest.raises(FleetError) as refused:
             await manager.enroll(wrong)
         codes.append(refused.value.code)
-    token = await manager.create_enrollment_token()
+    token = await manager.enrollment_tokens.create()
 
     good = await manager.enroll(evolve(ask("th-2", token=token), source="192.0.2.7:2"))
     with pytest.raises(NotAuthenticated):
@@ -271,7 +271,7 @@ async def test_what_a_stranger_says_about_itself_is_bounded(manager, registry):
 
 
 async def test_a_token_registers_a_new_device_of_its_type_and_certifies_it(manager, registry):
-    token = await manager.create_enrollment_token(device_type="temperature-sensor")
+    token = await manager.enrollment_tokens.create(device_type="temperature-sensor")
 
     reply = await manager.enroll(ask(token=token))
 
@@ -280,7 +280,7 @@ async def test_a_token_registers_a_new_device_of_its_type_and_certifies_it(manag
 
 
 async def test_one_token_used_64_times_at_once_gives_exactly_one_certificate(manager, storage, registry):
-    token = await manager.create_enrollment_token(uses=1)
+    token = await manager.enrollment_tokens.create(uses=1)
 
     replies = await asyncio.gather(
         *(manager.enroll(ask(f"th-{number}", token=token)) for number in range(64)), return_exceptions=True
@@ -294,7 +294,7 @@ async def test_one_token_used_64_times_at_once_gives_exactly_one_certificate(man
 
 async def test_without_the_lock_the_store_alone_keeps_a_token_from_being_spent_twice(manager, storage):
     # Two servers on one store have no lock in common.
-    token = await manager.create_enrollment_token(uses=1)
+    token = await manager.enrollment_tokens.create(uses=1)
     other = SecurityManager(storage, manager._clock, manager.authority, manager._enrollment._directory)
 
     replies = await asyncio.gather(
@@ -307,7 +307,7 @@ async def test_without_the_lock_the_store_alone_keeps_a_token_from_being_spent_t
 
 
 async def test_a_token_of_many_uses_serves_exactly_that_many(manager, storage):
-    token = await manager.create_enrollment_token(uses=10)
+    token = await manager.enrollment_tokens.create(uses=10)
 
     await asyncio.gather(
         *(manager.enroll(ask(f"th-{number}", token=token)) for number in range(30)), return_exceptions=True
@@ -317,17 +317,17 @@ async def test_a_token_of_many_uses_serves_exactly_that_many(manager, storage):
 
 
 async def test_a_device_whose_answer_was_lost_is_served_again_and_not_charged(manager, storage):
-    token, key = await manager.create_enrollment_token(uses=2), new_key()
+    token, key = await manager.enrollment_tokens.create(uses=2), new_key()
     first = await manager.enroll(ask(key=key, token=token))
 
     again = await manager.enroll(ask(key=key, token=token))
 
     assert leaf_of(again) == leaf_of(first)
-    assert (await manager.enrollment_tokens())[0].left == 1
+    assert (await manager.enrollment_tokens.records.find())[0].left == 1
 
 
 async def test_the_same_request_64_times_at_once_gives_one_certificate_to_all(manager, storage, registry):
-    token, key = await manager.create_enrollment_token(uses=1), new_key()
+    token, key = await manager.enrollment_tokens.create(uses=1), new_key()
 
     replies = await asyncio.gather(*(manager.enroll(ask(key=key, token=token)) for _ in range(64)))
 
@@ -336,13 +336,13 @@ async def test_the_same_request_64_times_at_once_gives_one_certificate_to_all(ma
 
 
 async def test_of_two_tokens_that_want_one_new_id_at_once_one_gets_it(manager, registry, storage):
-    tokens = [await manager.create_enrollment_token(uses=2) for _ in range(8)]
+    tokens = [await manager.enrollment_tokens.create(uses=2) for _ in range(8)]
 
     replies = await asyncio.gather(*(manager.enroll(ask(token=token)) for token in tokens), return_exceptions=True)
 
     assert len(issued(storage)) == 1
     assert sorted(getattr(one, "code", None) or "" for one in replies) == ["", *["already_exists"] * 7]
-    assert sum(token.left for token in await manager.enrollment_tokens()) == 15
+    assert sum(token.left for token in await manager.enrollment_tokens.records.find()) == 15
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ async def test_of_two_tokens_that_want_one_new_id_at_once_one_gets_it(manager, r
     ids=["secret", "id"],
 )
 async def test_a_wrong_token_is_refused(manager, storage, spoil):
-    token = await manager.create_enrollment_token()
+    token = await manager.enrollment_tokens.create()
 
     with pytest.raises(NotAuthenticated) as refused:
         await manager.enroll(ask(token=spoil(token)))
@@ -366,7 +366,7 @@ async def test_what_is_no_token_is_refused(manager, token):
 
 
 async def test_an_expired_token_is_refused_even_for_who_used_it(manager, clock):
-    token, key = await manager.create_enrollment_token(ttl_s=3600), new_key()
+    token, key = await manager.enrollment_tokens.create(ttl_s=3600), new_key()
     await manager.enroll(ask(key=key, token=token))
 
     clock.jump(HOUR)
@@ -376,9 +376,9 @@ async def test_an_expired_token_is_refused_even_for_who_used_it(manager, clock):
 
 
 async def test_a_revoked_token_is_refused(manager):
-    token = await manager.create_enrollment_token()
+    token = await manager.enrollment_tokens.create()
 
-    await manager.revoke_enrollment_token(token.split("_")[2], actor="olga")
+    await manager.enrollment_tokens.revoke(token.split("_")[2], actor="olga")
 
     with pytest.raises(NotAuthenticated):
         await manager.enroll(ask(token=token))
@@ -399,7 +399,7 @@ async def test_a_revoked_token_is_refused(manager):
     ],
 )
 async def test_a_token_for_a_network_is_good_from_there_alone(manager, storage, source, good):
-    token = await manager.create_enrollment_token(networks=["192.0.2.0/24", "2001:db8::/32"])
+    token = await manager.enrollment_tokens.create(networks=["192.0.2.0/24", "2001:db8::/32"])
     request = evolve(ask(token=token), source=source)
 
     if good:
@@ -408,20 +408,20 @@ async def test_a_token_for_a_network_is_good_from_there_alone(manager, storage, 
         with pytest.raises(NotAuthorised) as refused:
             await manager.enroll(request)
         assert (refused.value.code, issued(storage)) == ("not_authorised", [])
-        assert (await manager.enrollment_tokens())[0].left == 1
+        assert (await manager.enrollment_tokens.records.find())[0].left == 1
 
 
 @pytest.mark.parametrize("network", ["", "lab", "192.0.2.1/24", "192.0.2.0/33", "192.0.2.0/24, 10.0.0.0/8"])
 async def test_what_is_no_network_makes_no_token(manager, network):
     with pytest.raises(Refused):
-        await manager.create_enrollment_token(networks=[network])
+        await manager.enrollment_tokens.create(networks=[network])
 
-    assert await manager.enrollment_tokens() == []
+    assert await manager.enrollment_tokens.records.find() == []
 
 
 async def test_a_token_for_one_device_serves_no_other(manager, registry, storage):
     await registry.register("th-1", "sensor")
-    token = await manager.create_enrollment_token(device="th-1")
+    token = await manager.enrollment_tokens.create(device="th-1")
 
     with pytest.raises(NotAuthorised) as refused:
         await manager.enroll(ask("th-2", token=token))
@@ -431,7 +431,7 @@ async def test_a_token_for_one_device_serves_no_other(manager, registry, storage
 
 async def test_a_token_for_new_devices_cannot_take_a_registered_one_over(manager, registry, storage):
     await registry.register("th-1", "sensor")
-    token = await manager.create_enrollment_token(uses=5)
+    token = await manager.enrollment_tokens.create(uses=5)
 
     with pytest.raises(Conflict) as refused:
         await manager.enroll(ask(token=token))
@@ -441,7 +441,7 @@ async def test_a_token_for_new_devices_cannot_take_a_registered_one_over(manager
 
 async def test_an_id_that_differs_in_case_alone_is_refused_and_gets_no_certificate(manager, registry):
     await registry.register("th-1", "sensor")
-    token = await manager.create_enrollment_token()
+    token = await manager.enrollment_tokens.create()
 
     with pytest.raises(Conflict) as refused:
         await manager.enroll(ask("TH-1", token=token))
@@ -453,7 +453,7 @@ async def test_an_id_that_differs_in_case_alone_is_refused_and_gets_no_certifica
 async def test_a_device_out_of_service_gets_no_certificate(manager, registry, storage, state):
     await registry.register("th-1", "sensor")
     await storage.commit(registry.moving(await registry.get("th-1"), state))
-    token = await manager.create_enrollment_token(device="th-1")
+    token = await manager.enrollment_tokens.create(device="th-1")
 
     with pytest.raises(NotAuthorised) as refused:
         await manager.enroll(ask(token=token))
@@ -464,11 +464,11 @@ async def test_a_device_out_of_service_gets_no_certificate(manager, registry, st
 @pytest.mark.parametrize("uses", [0, -1, 10**7])
 async def test_a_token_without_a_sensible_number_of_uses_is_not_made(manager, uses):
     with pytest.raises(Refused):
-        await manager.create_enrollment_token(uses=uses)
+        await manager.enrollment_tokens.create(uses=uses)
 
 
 async def test_the_store_has_no_secret(manager, storage):
-    secrets = [await manager.create_enrollment_token(), await manager.issue_device_token("th-1")]
+    secrets = [await manager.enrollment_tokens.create(), await manager.device_tokens.issue("th-1")]
 
     dump = repr(storage.records) + repr(storage.events)
 
@@ -479,7 +479,7 @@ async def test_the_store_has_no_secret(manager, storage):
 
 
 async def test_a_key_of_another_device_is_refused(manager, storage):
-    token, key = await manager.create_enrollment_token(uses=2), new_key()
+    token, key = await manager.enrollment_tokens.create(uses=2), new_key()
     await manager.enroll(ask("th-1", key=key, token=token))
 
     with pytest.raises(Conflict) as refused:
@@ -489,7 +489,7 @@ async def test_a_key_of_another_device_is_refused(manager, storage):
 
 
 async def test_two_devices_that_race_with_one_key_do_not_both_get_it(manager, storage):
-    tokens, key = [await manager.create_enrollment_token() for _ in range(2)], new_key()
+    tokens, key = [await manager.enrollment_tokens.create() for _ in range(2)], new_key()
 
     replies = await asyncio.gather(
         *(manager.enroll(ask(f"th-{i}", key=key, token=token)) for i, token in enumerate(tokens)),
@@ -505,7 +505,7 @@ async def test_a_revoked_key_is_never_certified_again(manager, registry):
     await registry.register("th-1", "sensor", key_id=spki(key))
     await manager.enroll(ask(key=key))
     await manager.revoke("th-1", reason="stolen")
-    token = await manager.create_enrollment_token(device="th-1")
+    token = await manager.enrollment_tokens.create(device="th-1")
 
     for secret in (None, token):
         with pytest.raises(NotAuthorised) as refused:
@@ -514,18 +514,18 @@ async def test_a_revoked_key_is_never_certified_again(manager, registry):
 
 
 async def test_a_revoked_device_may_come_back_with_a_new_key(manager, registry):
-    token = await manager.create_enrollment_token()
+    token = await manager.enrollment_tokens.create()
     await manager.enroll(ask(token=token))
     await manager.revoke("th-1")
 
-    reply = await manager.enroll(ask(token=await manager.create_enrollment_token(device="th-1")))
+    reply = await manager.enroll(ask(token=await manager.enrollment_tokens.create(device="th-1")))
 
     assert reply.status == 201
 
 
 async def test_a_revocation_ends_the_tokens_that_were_made_for_the_device_alone(manager, registry):
     await registry.register("th-1", "sensor")
-    token = await manager.create_enrollment_token(device="th-1", uses=3)
+    token = await manager.enrollment_tokens.create(device="th-1", uses=3)
     await manager.enroll(ask(token=token))
 
     assert await manager.revoke("th-1", reason="stolen") == 2
@@ -565,7 +565,7 @@ async def test_a_revocation_takes_back_that_a_key_was_accepted(manager, registry
 async def test_who_is_revoked_or_rejected_while_it_enrols_gets_nothing(manager, registry, storage, right, slips_in):
     key = new_key()
     await registry.register("th-1", "sensor", key_id=spki(key) if right == "key_id" else None)
-    token = await manager.create_enrollment_token(device="th-1") if right == "token" else None
+    token = await manager.enrollment_tokens.create(device="th-1") if right == "token" else None
     if right == "approval":
         await manager.enroll(ask(key=key))
         await manager.approve("th-1", spki(key))
@@ -660,11 +660,11 @@ async def test_an_admission_that_does_not_admit_refuses(storage, clock, authorit
     manager = admitting(storage, clock, authority, registry, answers(Admit()), check)
 
     with pytest.raises(NotAuthorised) as refused:
-        await manager.enroll(ask(token=await manager.create_enrollment_token()))
+        await manager.enroll(ask(token=await manager.enrollment_tokens.create()))
 
     # The device hears one answer, whatever the reason is.
     assert (str(refused.value), refused.value.code) == ("The device is not admitted", "not_authorised")
-    assert (issued(storage), (await manager.enrollment_tokens())[0].left) == ([], 1)
+    assert (issued(storage), (await manager.enrollment_tokens.records.find())[0].left) == ([], 1)
     (event,) = [one for one in storage.events if one.type == "enrollment.refused"]
     assert event.data["detail"].startswith("The device is not admitted: ")
     assert why in event.data["detail"]
@@ -679,7 +679,7 @@ async def test_an_admission_sees_the_device_to_be_and_what_it_says(storage, cloc
 
     key = new_key()
     manager = admitting(storage, clock, authority, registry, Check(admits))
-    token = await manager.create_enrollment_token(device_type="sensor")
+    token = await manager.enrollment_tokens.create(device_type="sensor")
 
     await manager.enroll(ask(key=key, token=token, parameters={"serial": "S-1"}))
 
@@ -697,7 +697,7 @@ async def test_a_device_that_has_to_wait_gets_202_and_is_judged_when_it_asks_aga
 
     key = new_key()
     manager = admitting(storage, clock, authority, registry, Check(decide), answers(Wait("so do we", 10)))
-    token = await manager.create_enrollment_token()
+    token = await manager.enrollment_tokens.create()
     asked = ask(key=key, token=token)
 
     first, second = await manager.enroll(asked), await manager.enroll(asked)
@@ -718,7 +718,7 @@ async def test_a_refusal_outweighs_what_another_admission_waits_for(storage, clo
     manager = admitting(storage, clock, authority, registry, answers(Wait("later")), answers(Refuse("never")))
 
     with pytest.raises(NotAuthorised):
-        await manager.enroll(ask(token=await manager.create_enrollment_token()))
+        await manager.enroll(ask(token=await manager.enrollment_tokens.create()))
 
 
 @pytest.mark.parametrize("verdict", [lambda: Refuse(""), lambda: Wait(""), lambda: Wait("a", 0), lambda: Refuse(None)])
@@ -740,7 +740,7 @@ async def _stubborn(_candidate):
 @pytest.mark.parametrize("hangs", [_for_ever, _stubborn])
 async def test_an_admission_that_hangs_refuses_after_five_seconds(storage, clock, authority, registry, hangs):
     manager = admitting(storage, clock, authority, registry, Check(hangs))
-    enrolling = asyncio.create_task(manager.enroll(ask(token=await manager.create_enrollment_token())))
+    enrolling = asyncio.create_task(manager.enroll(ask(token=await manager.enrollment_tokens.create())))
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -754,7 +754,7 @@ async def test_an_admission_that_hangs_refuses_after_five_seconds(storage, clock
 async def test_code_that_blocks_refuses_after_five_seconds_and_blocks_nobody(storage, clock, authority, registry):
     hangs = Stuck()
     manager = admitting(storage, clock, authority, registry, Blocking(hangs))
-    enrolling = asyncio.create_task(manager.enroll(ask(token=await manager.create_enrollment_token())))
+    enrolling = asyncio.create_task(manager.enroll(ask(token=await manager.enrollment_tokens.create())))
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -868,7 +868,7 @@ async def test_a_device_that_is_revoked_while_it_renews_gets_nothing(manager, en
 
 
 async def test_devices_renew_at_two_thirds_of_the_lifetime_but_not_all_at_once(manager, clock):
-    token = await manager.create_enrollment_token(uses=50)
+    token = await manager.enrollment_tokens.create(uses=50)
     for number in range(50):
         await manager.enroll(ask(f"th-{number}", token=token))
 
@@ -916,7 +916,7 @@ async def test_one_address_cannot_keep_the_refusals_of_others_out_of_the_audit_l
 
 
 async def test_a_store_that_fails_gives_no_certificate(manager, storage, registry):
-    token = await manager.create_enrollment_token()
+    token = await manager.enrollment_tokens.create()
 
     async def fail(_change):
         raise StorageError("disk gone")
@@ -932,7 +932,7 @@ async def test_a_store_that_fails_gives_no_certificate(manager, storage, registr
 
 
 async def test_a_caller_that_goes_away_leaves_the_enrolment_whole(manager, registry, storage):
-    token = await manager.create_enrollment_token()
+    token = await manager.enrollment_tokens.create()
     caller = asyncio.create_task(manager.enroll(ask(token=token)))
     while not issued(storage):
         await asyncio.sleep(0)
@@ -944,7 +944,7 @@ async def test_a_caller_that_goes_away_leaves_the_enrolment_whole(manager, regis
 
 
 async def test_a_request_in_der_works_as_well(manager):
-    token = await manager.create_enrollment_token()
+    token = await manager.enrollment_tokens.create()
 
     reply = await manager.enroll(EnrollRequest(csr=csr("th-1", encoding=Encoding.DER), token=token))
 

@@ -186,14 +186,14 @@ async def test_a_certificate_that_has_expired_leaves_the_list(manager, leaf, clo
 
 @pytest.mark.parametrize("device", ["th-1", "a_b_c", "x" * 64, "0._-"])
 async def test_a_device_token_names_its_device(manager, device):
-    token = await manager.issue_device_token(device)
+    token = await manager.device_tokens.issue(device)
 
     assert token.startswith(f"fc_dev_{device}_")
     assert [(await manager.verify_token(token)).device for _ in range(2)] == [device, device]
 
 
 async def test_a_token_of_one_device_cannot_be_made_anothers(manager):
-    token = await manager.issue_device_token("th-1")
+    token = await manager.device_tokens.issue("th-1")
     await manager.verify_token(token)
 
     with pytest.raises(NotAuthenticated):
@@ -202,14 +202,14 @@ async def test_a_token_of_one_device_cannot_be_made_anothers(manager):
 
 @pytest.mark.parametrize("token", ["", "fc_dev_", "fc_dev_th-1_", "fc_dev_th-1_" + "A" * 43, "fc_dev_th-1_" + "é" * 43])
 async def test_a_wrong_device_token_is_refused(manager, token):
-    await manager.issue_device_token("th-1")
+    await manager.device_tokens.issue("th-1")
 
     with pytest.raises(NotAuthenticated):
         await manager.verify_token(token)
 
 
 async def test_a_device_token_expires(manager, clock):
-    token = await manager.issue_device_token("th-1", ttl_s=60)
+    token = await manager.device_tokens.issue("th-1", ttl_s=60)
     await manager.verify_token(token)
 
     clock.jump(60_000)
@@ -219,7 +219,7 @@ async def test_a_device_token_expires(manager, clock):
 
 
 async def test_revoking_a_device_revokes_its_tokens_known_or_not(manager):
-    tokens = [await manager.issue_device_token("th-1") for _ in range(2)]
+    tokens = [await manager.device_tokens.issue("th-1") for _ in range(2)]
     await manager.verify_token(tokens[0])
 
     assert await manager.revoke("th-1") == 2
@@ -230,7 +230,7 @@ async def test_revoking_a_device_revokes_its_tokens_known_or_not(manager):
 
 
 async def test_one_token_can_be_revoked_alone(manager, storage):
-    first, second = [await manager.issue_device_token("th-1") for _ in range(2)]
+    first, second = [await manager.device_tokens.issue("th-1") for _ in range(2)]
     await manager.verify_token(first)
     (name, *_) = [event.data["token"] for event in storage.events]
 

@@ -65,7 +65,7 @@ def maker(clock):
 
 
 async def registered(manager, maker, name="maker", **options):
-    proposed = await manager.propose_manufacturer(name, maker.pem, **options)
+    proposed = await manager.manufacturers.propose(name, maker.pem, **options)
     return await manager.prove_manufacturer(name, maker.proof(proposed.nonce))
 
 
@@ -165,7 +165,7 @@ async def test_a_device_registered_with_the_key_it_was_made_with_gets_its_certif
 async def test_our_own_ca_is_no_manufacturers(manager, authority):
     for own in (*authority.roots, *authority.intermediates):
         with pytest.raises(Refused):
-            await manager.propose_manufacturer("us", own.public_bytes(Encoding.PEM).decode())
+            await manager.manufacturers.propose("us", own.public_bytes(Encoding.PEM).decode())
 
 
 async def test_what_a_maker_gave_a_ca_or_a_server_opens_nothing(manager, registry, maker):
@@ -180,7 +180,7 @@ async def test_what_a_maker_gave_a_ca_or_a_server_opens_nothing(manager, registr
 
 
 async def test_a_ca_that_nobody_has_proven_opens_nothing(manager, registry, maker):
-    await manager.propose_manufacturer("maker", maker.pem, admits="at_once")
+    await manager.manufacturers.propose("maker", maker.pem, admits="at_once")
 
     with pytest.raises(NotAuthorised) as refused:
         await manager.enroll(ask(maker.device("th-1")))
@@ -189,7 +189,7 @@ async def test_a_ca_that_nobody_has_proven_opens_nothing(manager, registry, make
 
 
 async def test_who_cannot_sign_with_the_ca_cannot_prove_it(manager, maker, clock):
-    proposed = await manager.propose_manufacturer("maker", maker.pem)
+    proposed = await manager.manufacturers.propose("maker", maker.pem)
 
     for proof in (Maker(clock).proof(proposed.nonce), maker.proof("another nonce")):
         with pytest.raises(Refused):
@@ -208,7 +208,7 @@ async def test_a_foreign_ca_of_the_same_name_opens_nothing(manager, maker, clock
 async def test_a_disabled_ca_opens_nothing_any_more(manager, maker):
     await registered(manager, maker, admits="at_once")
 
-    await manager.disable_manufacturer("maker", actor="olga", reason="their key leaked")
+    await manager.manufacturers.disable("maker", actor="olga", reason="their key leaked")
 
     with pytest.raises(NotAuthorised):
         await manager.enroll(ask(maker.device("th-1")))
@@ -245,15 +245,15 @@ async def test_what_is_no_ca_is_not_taken_in(manager, maker, clock):
 
     for pem in ("", "no PEM", leaf, old.pem, "x" * 20_000):
         with pytest.raises(Refused):
-            await manager.propose_manufacturer("maker", pem)
+            await manager.manufacturers.propose("maker", pem)
 
 
 async def test_a_ca_is_registered_once(manager, maker):
-    await manager.propose_manufacturer("maker", maker.pem)
+    await manager.manufacturers.propose("maker", maker.pem)
 
     for name in ("maker", "other"):
         with pytest.raises(Conflict):
-            await manager.propose_manufacturer(name, maker.pem)
+            await manager.manufacturers.propose(name, maker.pem)
 
 
 async def test_an_expired_certificate_of_ours_is_renewed_within_the_grace_and_not_after(
@@ -261,7 +261,7 @@ async def test_an_expired_certificate_of_ours_is_renewed_within_the_grace_and_no
 ):
     manager = SecurityManager(storage, clock, authority, registry, grace=dt.timedelta(days=10))
     first = der(
-        leaf_of(await manager.enroll(EnrollRequest(csr=csr("th-1"), token=await manager.create_enrollment_token())))
+        leaf_of(await manager.enroll(EnrollRequest(csr=csr("th-1"), token=await manager.enrollment_tokens.create())))
     )
     clock.jump(95 * DAY)
     with pytest.raises(NotAuthenticated):

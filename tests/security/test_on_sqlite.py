@@ -36,7 +36,7 @@ async def race(manager, asked):
 async def test_one_token_used_64_times_at_once_gives_exactly_one_certificate(tmp_path, clock, authority):
     async with opened(tmp_path, clock) as storage:
         manager = await secured(storage, clock, authority)
-        token = await manager.create_enrollment_token(uses=1)
+        token = await manager.enrollment_tokens.create(uses=1)
 
         given, refused = await race(manager, [EnrollRequest(csr=csr(f"th-{i}"), token=token) for i in range(64)])
 
@@ -47,7 +47,7 @@ async def test_one_token_used_64_times_at_once_gives_exactly_one_certificate(tmp
 async def test_one_request_sent_64_times_at_once_gives_one_certificate_to_all(tmp_path, clock, authority):
     async with opened(tmp_path, clock) as storage:
         manager = await secured(storage, clock, authority)
-        request = EnrollRequest(csr=csr("th-1"), token=await manager.create_enrollment_token())
+        request = EnrollRequest(csr=csr("th-1"), token=await manager.enrollment_tokens.create())
 
         given, refused = await race(manager, [request] * 64)
 
@@ -59,7 +59,7 @@ async def test_two_devices_that_race_with_one_key_do_not_both_get_it(tmp_path, c
     async with opened(tmp_path, clock) as storage:
         manager, key = await secured(storage, clock, authority), new_key()
         asked = [
-            EnrollRequest(csr=csr(f"th-{i}", key), token=await manager.create_enrollment_token()) for i in range(2)
+            EnrollRequest(csr=csr(f"th-{i}", key), token=await manager.enrollment_tokens.create()) for i in range(2)
         ]
 
         given, refused = await race(manager, asked)
@@ -70,7 +70,7 @@ async def test_two_devices_that_race_with_one_key_do_not_both_get_it(tmp_path, c
 async def test_what_was_revoked_stays_so_after_a_restart(tmp_path, clock, authority):
     async with opened(tmp_path, clock) as storage:
         manager = await secured(storage, clock, authority)
-        token = await manager.create_enrollment_token()
+        token = await manager.enrollment_tokens.create()
         leaf = der(leaf_of(await manager.enroll(EnrollRequest(csr=csr("th-1"), token=token))))
         await manager.revoke("th-1", reason="stolen")
 
@@ -84,7 +84,7 @@ async def test_what_was_revoked_stays_so_after_a_restart(tmp_path, clock, author
 async def test_an_overlap_that_is_over_is_found_when_it_is_due(tmp_path, clock, authority):
     async with opened(tmp_path, clock) as storage:
         manager = await secured(storage, clock, authority)
-        token = await manager.create_enrollment_token()
+        token = await manager.enrollment_tokens.create()
         await manager.enroll(EnrollRequest(csr=csr("th-1"), token=token))
         await manager.renew("th-1", csr("th-1"))
         clock.jump(86_400_000)

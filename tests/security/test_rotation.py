@@ -158,7 +158,7 @@ async def test_an_open_listener_believes_the_new_cas_devices_at_once(fleet):
     leaf = await fleet.device("th-1", key)
 
     identity = {"certificate": leaf.public_bytes(Encoding.PEM), "key": _pem(key)}
-    _, far = handshake(listener, client_context(ca=fleet.security.ca_pem(), **identity))
+    _, far = handshake(listener, client_context(ca=fleet.security.authority.ca_pem(), **identity))
 
     assert far.getpeercert(True) == der(leaf)
 
@@ -187,9 +187,9 @@ async def test_a_retired_root_is_refused_at_once_though_an_open_listener_still_l
     assert ended == [("th-1", "device_revoked", record.id)]
     assert fleet.security.is_refused(record.id)
     identity = {"certificate": old.public_bytes(Encoding.PEM), "key": _pem(key)}
-    handshake(listener, client_context(ca=fleet.security.ca_pem(), **identity))
+    handshake(listener, client_context(ca=fleet.security.authority.ca_pem(), **identity))
     with pytest.raises(ssl.SSLError):
-        handshake(fleet.security.tls.server(), client_context(ca=fleet.security.ca_pem(), **identity))
+        handshake(fleet.security.tls.server(), client_context(ca=fleet.security.authority.ca_pem(), **identity))
 
 
 async def test_a_renewal_with_the_same_key_comes_from_the_ca_that_signs_now(fleet):
@@ -279,7 +279,7 @@ async def test_retiring_waits_for_confirmations_and_for_the_last_device_on_the_o
     await fleet.rotation.begin(**WHO)
     await fleet.rotation.issue(**WHO)
     version, digest, ca = told.last
-    assert (version, ca) == (2, fleet.security.ca_pem().decode())
+    assert (version, ca) == (2, fleet.security.authority.ca_pem().decode())
 
     with pytest.raises(Conflict, match="0 of 2 devices have confirmed"):
         await fleet.rotation.retire(threshold=0.5, **WHO)
@@ -451,7 +451,7 @@ async def test_a_lost_issuing_ca_is_distrusted_and_its_devices_named(fleet):
     with pytest.raises(NotFound):
         await fleet.rotation.distrust(lost, **WHO)
     # It comes back with a token, as if it were new.
-    token = await fleet.security.create_enrollment_token(device="old")
+    token = await fleet.security.enrollment_tokens.create(device="old")
     again = leaf_of(await fleet.security.enroll(EnrollRequest(csr=csr("old"), token=token)))
     assert await refusal(fleet, again) is None
 
@@ -626,12 +626,12 @@ def consistent(fleet):
 
 
 async def test_a_claim_certificate_of_the_old_root_is_not_made_worthless_unsaid(fleet):
-    await fleet.security.create_claim("spring", quota=5)
-    await fleet.security.create_claim("spent", quota=5)
+    await fleet.security.claims.create("spring", quota=5)
+    await fleet.security.claims.create("spent", quota=5)
     await fleet.security.disable_claim("spent")
     await fleet.rotation.begin(**WHO)
     await fleet.rotation.issue(**WHO)
-    await fleet.security.create_claim("summer", quota=5)
+    await fleet.security.claims.create("summer", quota=5)
     assert (await fleet.rotation.status()).claims == ("spring",)
 
     with pytest.raises(Conflict, match="1 batches would be worthless: spring") as refused:

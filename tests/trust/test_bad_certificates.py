@@ -53,7 +53,9 @@ def client(served, kind, secrets):
 
 async def says(served, kind, forged):
     """Whether a message by this certificate was accepted, and the code where it was answered."""
-    secrets = Careless(device="th-1", certificate=forged.pem, key=forged.key_pem, ca=served.fleet.security.ca_pem())
+    secrets = Careless(
+        device="th-1", certificate=forged.pem, key=forged.key_pem, ca=served.fleet.security.authority.ca_pem()
+    )
     try:
         async with client(served, kind, secrets) as device:
             reply = await device.send(messages.TELEMETRY, {"power": 1.0})
@@ -128,7 +130,7 @@ def _coap_code(peer):
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 @pytest.mark.parametrize("kind", ["http", "mqtt", "websocket", "coap-tcp"])
 async def test_a_resumed_session_does_not_bring_a_revoked_device_back(served, shell, kind, version):
-    token = await served.security.create_enrollment_token()
+    token = await served.security.enrollment_tokens.create()
     assert await shell.enroll("simpleenroll", await shell.key("th-1"), "-u", f"x:{token}") == 200
     context = ssl.create_default_context(cafile=served.ca)
     context.minimum_version = context.maximum_version = version

@@ -90,7 +90,7 @@ async def device(behind, folder, name):
     """A device of shell programs with a certificate."""
     folder.mkdir()
     shell = Shell(behind, folder)
-    token = await behind.security.create_enrollment_token(device_type="meter")
+    token = await behind.security.enrollment_tokens.create(device_type="meter")
     assert await shell.enroll("simpleenroll", await shell.key(name), "-u", f"x:{token}") == 200
     return shell
 
@@ -179,7 +179,7 @@ async def test_an_access_list_that_is_too_loose_or_too_tight_is_found_by_trying_
 async def test_a_claim_certificate_enrols_nobody_through_the_broker_and_does_at_an_endpoint_beside_it(
     behind, tmp_path, program
 ):
-    made = await behind.security.create_claim("spring", quota=10)
+    made = await behind.security.claims.create("spring", quota=10)
     folder = tmp_path / "factory"
     folder.mkdir()
     (folder / "claim.pem").write_text(made.certificate)

@@ -99,7 +99,7 @@ class Device:
 @pytest.fixture
 def line_of(served, tmp_path, program, version):
     async def make(batch="spring", quota=100, **options):
-        made = await served.security.create_claim(batch, quota=quota, **options)
+        made = await served.security.claims.create(batch, quota=quota, **options)
         folder = tmp_path / batch
         folder.mkdir()
         (folder / "claim.pem").write_text(made.certificate)
@@ -186,7 +186,7 @@ async def test_the_device_client_takes_both_steps_and_a_simulated_device_goes_on
     assert (one.status, "ownership_token" in one.body) == (201, False)
     assert two.error["code"] == "already_exists"
     assert [reply.error["code"] for reply in refused] == ["not_authorised", "not_authorised"]
-    assert ca.body["ca"] == served.security.ca_pem().decode()
+    assert ca.body["ca"] == served.security.authority.ca_pem().decode()
     device = SimulatedDevice(simulated.secrets, simulated.open, served.url("mqtt"), served.fleet.clock)
     await device.enroll(parameters={"serial": "2"})
     await device.connect()

@@ -133,7 +133,7 @@ async def test_a_cut_over_survives_kills_of_server_and_device_at_each_step(tmp_p
         async with IoTFleetManager(folder, create=True) as manager:
             await (await manager.open()).serve()
             await ended(manager, await manager.import_mirror("aws", type="meter"))
-            ca = (await manager.open()).security.ca_pem()
+            ca = (await manager.open()).security.authority.ca_pem()
             coming = await manager.start_cutover("fleet", [NAME], endpoint=here, tries=1000)
         device = Device(hub, ca)
         kills = [await through(folder, device, "fleet", 1)]

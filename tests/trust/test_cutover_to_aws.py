@@ -180,7 +180,7 @@ async def test_a_simulated_device_goes_to_aws_and_comes_back_by_itself(serving, 
     async with serving_aws(HubBack(hub)) as front, serving(AWS.format(endpoint=front.endpoint)) as served:
         manager, http, mqtt = served.manager, served.url("http"), served.url("mqtt")
         await manager.register_device(NAME, "meter")
-        token = await served.security.create_enrollment_token(device=NAME)
+        token = await served.security.enrollment_tokens.create(device=NAME)
         device = SimulatedDevice(
             DeviceSecrets(device=NAME, ca=served.ca.read_bytes()), MqttDeviceClient, mqtt, SystemClock(),
             download=(HttpDeviceClient, http), hubs={"aws": AwsSide(hub, NAME)},

@@ -99,7 +99,7 @@ async def test_a_device_enrols_by_a_token_and_then_speaks_for_itself(served, fac
 
 
 async def test_a_claim_certificate_enrols_by_pkcs10_and_does_nothing_else(served, factory):
-    claim = await served.security.create_claim("spring", quota=2, device_type="meter")
+    claim = await served.security.claims.create("spring", quota=2, device_type="meter")
     shown = (claim.certificate.encode(), claim.key.encode())
     device = factory.device("meter-1")
     begun, answer, _ = await device.ask(served, "enroll", device.der, 286, shown=shown)
@@ -116,7 +116,7 @@ async def test_a_claim_certificate_enrols_by_pkcs10_and_does_nothing_else(served
 
 
 async def test_a_claim_beyond_its_quota_is_refused(served, factory):
-    claim = await served.security.create_claim("spring", quota=1, device_type="meter")
+    claim = await served.security.claims.create("spring", quota=1, device_type="meter")
     shown = (claim.certificate.encode(), claim.key.encode())
     codes = []
     for name in ("meter-1", "meter-2"):

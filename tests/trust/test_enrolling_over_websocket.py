@@ -14,14 +14,14 @@ def newcomer(served):
     """A device that has nothing yet but the CA and, where given, what it shows."""
 
     def make(name, **shown):
-        secrets = DeviceSecrets(device=name, ca=served.security.ca_pem(), **shown)
+        secrets = DeviceSecrets(device=name, ca=served.security.authority.ca_pem(), **shown)
         return SimulatedDevice(secrets, open_client, served.url("websocket"), served.fleet.clock)
 
     return make
 
 
 async def test_a_device_enrols_by_a_token_and_speaks_for_itself_and_the_token_is_spent(served, newcomer):
-    token = await served.security.create_enrollment_token(uses=1)
+    token = await served.security.enrollment_tokens.create(uses=1)
     device, second = newcomer("th-1"), newcomer("th-2")
 
     await device.enroll(token)
@@ -36,7 +36,7 @@ async def test_a_device_enrols_by_a_token_and_speaks_for_itself_and_the_token_is
 
 
 async def test_both_steps_of_a_claim_and_nothing_before_the_second(served, newcomer):
-    claim = await served.security.create_claim("spring", quota=5, models=["m-4"])
+    claim = await served.security.claims.create("spring", quota=5, models=["m-4"])
     shown = {"certificate": claim.certificate.encode(), "key": claim.key.encode()}
     key, private = make_key()
     device = newcomer("meter-1", **shown)
@@ -63,7 +63,7 @@ async def test_both_steps_of_a_claim_and_nothing_before_the_second(served, newco
 
 
 async def test_a_disabled_batch_is_cut_off_and_is_not_let_in_again(served, newcomer):
-    claim = await served.security.create_claim("spring", quota=5)
+    claim = await served.security.claims.create("spring", quota=5)
     device = newcomer("meter-1", certificate=claim.certificate.encode(), key=claim.key.encode())
     async with open_client(device.endpoint, device.secrets) as client:
         await served.security.disable_claim("spring", reason="stolen")
@@ -76,7 +76,7 @@ async def test_a_disabled_batch_is_cut_off_and_is_not_let_in_again(served, newco
 
 async def test_a_certificate_is_renewed_and_the_new_one_lets_in(served, newcomer):
     device = newcomer("th-1")
-    await device.enroll(await served.security.create_enrollment_token())
+    await device.enroll(await served.security.enrollment_tokens.create())
     key, private = make_key()
     async with open_client(device.endpoint, device.secrets) as client:
         renewed = await client.request(messages.CERTIFICATE_RENEW, {"csr": make_csr("th-1", private).decode()})
@@ -88,7 +88,7 @@ async def test_a_certificate_is_renewed_and_the_new_one_lets_in(served, newcomer
         assert client.hello["device"] == "th-1"
 
     assert (renewed.status, other.error is not None) == (201, True)
-    assert ca.body["ca"] == served.security.ca_pem().decode()
+    assert ca.body["ca"] == served.security.authority.ca_pem().decode()
 
 
 async def test_a_gateway_with_the_grant_registers_a_leaf_and_speaks_for_it(served, newcomer):
@@ -96,7 +96,7 @@ async def test_a_gateway_with_the_grant_registers_a_leaf_and_speaks_for_it(serve
         await served.manager.register_gateway(name, may_register=grant)
     one, two = newcomer("gw-1"), newcomer("gw-2")
     for device in (one, two):
-        await device.enroll(await served.security.create_enrollment_token(device=device.device))
+        await device.enroll(await served.security.enrollment_tokens.create(device=device.device))
 
     async with open_client(one.endpoint, one.secrets) as client:
         registered = await client.request(messages.LEAF_REGISTER, {"device": "valve-7", "type": "valve"})

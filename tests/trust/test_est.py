@@ -19,7 +19,7 @@ async def latest(served, device):
 
 @pytest.mark.peer("mosquitto_pub")
 async def test_a_foreign_client_enrols_publishes_is_revoked_and_is_out(served, shell, program):
-    token = await served.security.create_enrollment_token(device_type="meter")
+    token = await served.security.enrollment_tokens.create(device_type="meter")
     csr = await shell.key("meter-1")
     assert await shell.enroll("simpleenroll", csr, "-u", f"meter-1:{token}") == 200
     assert (await program(*shell.publish("meter-1", "-m", '{"power": 21.5}')))[0] == 0
@@ -86,7 +86,7 @@ async def test_the_attributes_of_a_request_are_readable_by_openssl(shell):
 
 
 async def test_a_certificate_is_renewed_by_itself_for_its_own_subject_alone(served, shell):
-    token = await served.security.create_enrollment_token()
+    token = await served.security.enrollment_tokens.create()
     assert await shell.enroll("simpleenroll", await shell.key("meter-1"), "-u", f"x:{token}") == 200
     new, other = await shell.key("meter-1", "new.pem"), await shell.key("meter-2", "other.pem")
 
@@ -122,7 +122,7 @@ async def test_who_shows_no_good_token_is_asked_for_one(served, shell, user):
 
 
 async def test_a_token_is_spent_once(served, shell):
-    token = await served.security.create_enrollment_token()
+    token = await served.security.enrollment_tokens.create()
 
     first = await shell.enroll("simpleenroll", await shell.key("meter-1"), "-u", f"x:{token}")
     second = await shell.enroll("simpleenroll", await shell.key("meter-2", "b.pem"), "-u", f"x:{token}")
@@ -132,14 +132,14 @@ async def test_a_token_is_spent_once(served, shell):
 
 async def test_a_device_that_an_operator_has_to_accept_asks_again(served, shell):
     await served.manager.register_device("meter-1", "meter")
-    token = await served.security.create_enrollment_token(device="meter-1")
+    token = await served.security.enrollment_tokens.create(device="meter-1")
     csr = await shell.key("meter-1")
     assert await shell.enroll("simpleenroll", csr, "-u", f"x:{token}") == 200
 
 
 @pytest.mark.peer("mosquitto_pub")
 async def test_a_claim_certificate_enrols_and_does_nothing_else(served, shell, program):
-    made = await served.security.create_claim("batch-7", quota=1, device_type="meter")
+    made = await served.security.claims.create("batch-7", quota=1, device_type="meter")
     (shell.folder / "cert.pem").write_text(made.certificate)
     (shell.folder / "claim.pem").write_text(made.key)
     claim = ("--cert", shell.folder / "cert.pem", "--key", shell.folder / "claim.pem")
@@ -167,7 +167,7 @@ async def test_what_a_maker_gave_a_device_opens_enrolment(served, shell):
         *("openssl", "req", "-x509", "-new", "-key", folder / "ca.key", "-subj", "/CN=Maker", "-days", "30"),
         *("-addext", "keyUsage=critical,keyCertSign,cRLSign", "-out", folder / "ca.pem"),
     )
-    proposed = await served.security.propose_manufacturer("maker", (folder / "ca.pem").read_text(), admits="at_once")
+    proposed = await served.security.manufacturers.propose("maker", (folder / "ca.pem").read_text(), admits="at_once")
     sign = ("openssl", "x509", "-req", "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-days", "30")
     # Without extensions openssl makes a certificate of X.509 version 1, which nobody verifies any more.
     (folder / "v3").write_text("subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
@@ -196,7 +196,7 @@ async def test_a_certificate_that_ran_out_in_the_warehouse_is_renewed_and_good_f
 ):
     async with serving("\n[ca]\ngrace_expired_days = 30\n", clock=past) as served:
         shell = shell_on(served)
-        token = await served.security.create_enrollment_token()
+        token = await served.security.enrollment_tokens.create()
         base = served.url("http").replace("127.0.0.1", "localhost")
         old = await shell.key("meter-1")
         past.jump(100 * 86_400_000)
@@ -217,7 +217,7 @@ async def test_a_certificate_that_ran_out_in_the_warehouse_is_renewed_and_good_f
 
 
 async def test_a_claim_in_two_steps_by_curl(served, shell, program):
-    made = await served.security.create_claim("batch-7", quota=2, models=["m-4"])
+    made = await served.security.claims.create("batch-7", quota=2, models=["m-4"])
     (shell.folder / "claim.pem").write_text(made.certificate)
     (shell.folder / "claim.key").write_text(made.key)
     await shell.key("meter-1")

@@ -33,7 +33,7 @@ async def test_a_device_enrols_renews_and_is_revoked(serving, tmp_path, monkeypa
 
     async with serving_aws(HubBack(hub)) as front, serving(AWS.format(endpoint=front.endpoint)) as served:
         shell = Shell(served, tmp_path)
-        token = await served.security.create_enrollment_token()
+        token = await served.security.enrollment_tokens.create()
         assert await shell.enroll("simpleenroll", await shell.key("meter-1"), "-u", f"x:{token}") == 200
         await until(lambda: len(opening()) == 1)
         new = await shell.key("meter-1", "new.pem")

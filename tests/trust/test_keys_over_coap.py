@@ -55,7 +55,7 @@ async def served(serving, clock):
 
 @pytest.fixture
 async def device(served):
-    issued = await served.security.issue_device_token("th-1", ttl_s=3600.0)
+    issued = await served.security.device_tokens.issue("th-1", ttl_s=3600.0)
     return Device(served, issued)
 
 

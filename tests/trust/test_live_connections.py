@@ -25,7 +25,10 @@ async def secrets(served, kind):
     await served.manager.register_device("th-1", "meter")
     token = (await served.manager.create_enrollment_token("th-1")).token
     device = SimulatedDevice(
-        DeviceSecrets(device="th-1", ca=served.security.ca_pem()), open_client, served.url("http"), SystemClock()
+        DeviceSecrets(device="th-1", ca=served.security.authority.ca_pem()),
+        open_client,
+        served.url("http"),
+        SystemClock(),
     )
     await device.enroll(token)
     if kind not in BY_TOKEN:

@@ -49,7 +49,7 @@ async def device(served, name, way, *, ca=None):
     await served.manager.register_device(name, "sensor")
     http = served.url("http").replace("127.0.0.1", "localhost")
     simulated = SimulatedDevice(
-        DeviceSecrets(device=name, ca=ca or served.security.ca_pem()),
+        DeviceSecrets(device=name, ca=ca or served.security.authority.ca_pem()),
         WAYS[way],
         served.url(way).replace("127.0.0.1", "localhost"),
         SystemClock(),
@@ -140,7 +140,7 @@ async def _sent(one, count):
 
 
 async def _trusting(served, made):
-    return all(one.secrets.ca == served.security.ca_pem() for one in made)
+    return all(one.secrets.ca == served.security.authority.ca_pem() for one in made)
 
 
 @pytest.mark.peer("openssl")

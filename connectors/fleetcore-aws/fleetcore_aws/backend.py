@@ -1,32 +1,23 @@
 """The backend: one facet's module for each item, all of a batch at once, and the failures of the batch."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from fleetcore.interfaces.call_failed import as_results, for_all
+from fleetcore.interfaces.call_failed import as_results
 from fleetcore.interfaces.cloud import (
     Arrived,
-    CloudBackend,
     CloudLimits,
     CloudUse,
-    Fitted,
     MirrorItem,
     MirrorResult,
     Sent,
-    Unowned,
 )
+from fleetcore.interfaces.facet_backend import FacetBackend
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import (
     FACETS,
-    CertificateBody,
-    EntityKey,
     Facet,
-    GroupBody,
-    JobBody,
-    RegistryBody,
-    TwinBody,
 )
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore_aws.actions import RATES
@@ -35,7 +26,6 @@ from fleetcore_aws.certificates import Certificates
 from fleetcore_aws.checking import Checking
 from fleetcore_aws.clients import Clients
 from fleetcore_aws.config import AwsConfig
-from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.groups import Groups
 from fleetcore_aws.importing import Imports
 from fleetcore_aws.inbound import Inbound
@@ -54,19 +44,7 @@ def _stage(item: MirrorItem) -> int:
     return 0 if item.key.facet == "certificate" and item.body is None else _STAGES[item.key.facet]
 
 
-#: How often an entity is read again after throttling.
-_READS = 5
-
-
-@contextmanager
-def _for_all() -> Iterator[None]:
-    try:
-        yield
-    except CallFailed as failed:
-        raise for_all(failed) from failed
-
-
-class AwsCloud(CloudBackend):
+class AwsCloud(FacetBackend):
     """AWS IoT Core for one fleet, whose entities have the mark ``mark``."""
 
     def __init__(self, config: AwsConfig, fleet: str, mark: str, clients: Clients) -> None:
@@ -90,8 +68,15 @@ class AwsCloud(CloudBackend):
         self._certificates = Certificates(clients, things, brought, prefix, config.certificate_policy)
         self._twins = Twins(clients, things, prefix, config.shadow)
         self._groups = Groups(clients, mark, prefix)
-        self._imports = Imports(clients, mark, prefix, self._groups, config.shadow)
+        self.unowned_part = Imports(clients, mark, prefix, self._groups, config.shadow)
         self._jobs = Jobs(clients, things, prefix)
+        self.facets = {
+            "registry": self._registry,
+            "certificate": self._certificates,
+            "twin": self._twins,
+            "group": self._groups,
+            "job": self._jobs,
+        }
         self._readings = Readings(clients, config, fleet)
         self._inbound = Inbound(clients, config)
         self._checking = Checking(clients, config, mark)
@@ -114,101 +99,13 @@ class AwsCloud(CloudBackend):
     def use(self, use: CloudUse) -> None:
         self._registry.use = self._certificates.use = self._twins.use = use
 
-    def fit(self, item: MirrorItem) -> Fitted:
-        match item.body:
-            case None:
-                return Fitted(item=item)
-            case RegistryBody() as body:
-                return self._registry.fit(item, body)
-            case CertificateBody() as body:
-                return self._certificates.fit(item, body)
-            case TwinBody() as body:
-                return self._twins.fit(item, body)
-            case GroupBody() as body:
-                return self._groups.fit(item, body)
-            case JobBody() as body:
-                return self._jobs.fit(item, body)
-
     async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
         results: dict[int, MirrorResult | BaseException] = {}
         for stage in sorted(set(map(_stage, items))):
             which = [at for at, item in enumerate(items) if _stage(item) == stage]
-            done = await asyncio.gather(*(self._apply(items[at]) for at in which), return_exceptions=True)
+            done = await asyncio.gather(*(self.applied(items[at]) for at in which), return_exceptions=True)
             results |= zip(which, done, strict=True)
         return as_results([results[at] for at in range(len(items))])
-
-    async def _apply(self, item: MirrorItem) -> MirrorResult:
-        body = item.body
-        match item.key.facet:
-            case "registry":
-                assert body is None or isinstance(body, RegistryBody)
-                return await self._registry.apply(item, body)
-            case "certificate":
-                assert body is None or isinstance(body, CertificateBody)
-                return await self._certificates.apply(item, body)
-            case "twin":
-                assert body is None or isinstance(body, TwinBody)
-                return await self._twins.apply(item, body)
-            case "group":
-                assert body is None or isinstance(body, GroupBody)
-                return await self._groups.apply(item, body)
-            case "job":
-                assert body is None or isinstance(body, JobBody)
-                return await self._jobs.apply(item, body)
-
-    async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
-        found = await asyncio.gather(*(self._read(key) for key in keys), return_exceptions=True)
-        read: list[MirrorItem | None] = []
-        for each in found:
-            if isinstance(each, CallFailed):
-                raise for_all(each) from each
-            if isinstance(each, BaseException):
-                raise each
-            read.append(each)
-        return read
-
-    async def _read(self, key: EntityKey) -> MirrorItem | None:
-        """Repeats a throttled read within the rate limit: one throttled read is no reason to fail the others."""
-        for _ in range(_READS - 1):
-            try:
-                return await self._facet(key.facet).read(key)
-            except CallFailed as failed:
-                if failed.kind != "throttled":
-                    raise
-        return await self._facet(key.facet).read(key)
-
-    async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
-        listing = self._facet(facet).entities()
-        while True:
-            try:
-                key = await anext(listing)
-            except StopAsyncIteration:
-                return
-            except CallFailed as failed:
-                raise for_all(failed) from failed
-            yield key
-
-    def _facet(self, facet: Facet) -> Registry | Certificates | Twins | Groups | Jobs:
-        facets: Mapping[Facet, Registry | Certificates | Twins | Groups | Jobs] = {
-            "registry": self._registry,
-            "certificate": self._certificates,
-            "twin": self._twins,
-            "group": self._groups,
-            "job": self._jobs,
-        }
-        return facets[facet]
-
-    async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
-        with _for_all():
-            return await self._imports.unowned(after)
-
-    async def read_unowned(self, found: Sequence[Unowned]) -> Sequence[Sequence[MirrorItem]]:
-        with _for_all():
-            return await asyncio.gather(*(self._imports.read(each) for each in found))
-
-    async def members(self, group: EntityKey, after: str | None) -> tuple[Sequence[str], str | None]:
-        with _for_all():
-            return await self._imports.members(group, after)
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
         return await self._readings.send(batch, catalog)

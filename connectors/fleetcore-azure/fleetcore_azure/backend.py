@@ -1,32 +1,23 @@
 """The backend: registrations in bulk, then one facet's module for each item, and the failures of the batch."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from fleetcore.interfaces.call_failed import CallFailed, as_results, for_all
+from fleetcore.interfaces.call_failed import CallFailed, as_results
 from fleetcore.interfaces.cloud import (
     Arrived,
-    CloudBackend,
     CloudLimits,
     CloudUse,
-    Fitted,
     MirrorItem,
     MirrorResult,
     Sent,
-    Unowned,
 )
+from fleetcore.interfaces.facet_backend import FacetBackend
 from fleetcore.interfaces.pace import Pace
 from fleetcore.interfaces.protocol import Finding
 from fleetcore.model.mirror import (
-    CertificateBody,
-    EntityKey,
     Facet,
-    GroupBody,
-    JobBody,
-    Loss,
     RegistryBody,
-    TwinBody,
 )
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore_azure.actions import rates
@@ -53,15 +44,7 @@ FACETS: frozenset[Facet] = frozenset({"registry", "certificate", "twin", "job"})
 _Done = MirrorResult | BaseException
 
 
-@contextmanager
-def _for_all() -> Iterator[None]:
-    try:
-        yield
-    except CallFailed as failed:
-        raise for_all(failed) from failed
-
-
-class AzureCloud(CloudBackend):
+class AzureCloud(FacetBackend):
     """Azure IoT Hub for one fleet; ``devices`` recognises its entities by the fleet's mark."""
 
     def __init__(
@@ -86,7 +69,13 @@ class AzureCloud(CloudBackend):
         self._certificates = Certificates(devices, identities)
         self._twins = Twins(devices, links)
         self._jobs = Jobs(devices)
-        self._imports = Imports(clients, devices, self._twins, config.device_prefix)
+        self.unowned_part = Imports(clients, devices, self._twins, config.device_prefix)
+        self.facets = {
+            "registry": self._registry,
+            "certificate": self._certificates,
+            "twin": self._twins,
+            "job": self._jobs,
+        }
         self._readings = Readings(clients, devices, fleet)
         self._inbound = Inbound(clients, devices, config)
         self._checking = Checking(clients, config, devices, links)
@@ -109,21 +98,6 @@ class AzureCloud(CloudBackend):
     def use(self, use: CloudUse) -> None:
         self._registry.use = self._twins.use = use
 
-    def fit(self, item: MirrorItem) -> Fitted:
-        match item.body:
-            case None:
-                return Fitted(item=item)
-            case RegistryBody() as body:
-                return self._registry.fit(item, body)
-            case CertificateBody() as body:
-                return self._certificates.fit(item, body)
-            case TwinBody() as body:
-                return self._twins.fit(item, body)
-            case JobBody() as body:
-                return self._jobs.fit(item, body)
-            case GroupBody():
-                return Fitted(item=None, lost=(Loss("", "IoT Hub has no groups: devices carry theirs as tags"),))
-
     # -- states -----------------------------------------------------------------------------------------------------
 
     async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
@@ -140,7 +114,7 @@ class AzureCloud(CloudBackend):
         async def of_device(which: Sequence[int]) -> None:
             for at in which:
                 try:
-                    results[at] = await self._apply(items[at])
+                    results[at] = await self.applied(items[at])
                 except CallFailed as failed:
                     results[at] = failed
 
@@ -184,76 +158,6 @@ class AzureCloud(CloudBackend):
         assert isinstance(item.body, RegistryBody)
         return await self._registry.apply(item, item.body)
 
-    async def _apply(self, item: MirrorItem) -> MirrorResult:
-        body = item.body
-        match item.key.facet:
-            case "certificate":
-                assert body is None or isinstance(body, CertificateBody)
-                return await self._certificates.apply(item, body)
-            case "twin":
-                assert body is None or isinstance(body, TwinBody)
-                return await self._twins.apply(item, body)
-            case "job":
-                assert body is None or isinstance(body, JobBody)
-                return await self._jobs.apply(item, body)
-            case "group" | "registry":
-                return MirrorResult(state="invalid", reason="IoT Hub has no groups")
-
-    async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
-        found = await asyncio.gather(*(self._read(key) for key in keys), return_exceptions=True)
-        read: list[MirrorItem | None] = []
-        for each in found:
-            if isinstance(each, CallFailed):
-                raise for_all(each) from each
-            if isinstance(each, BaseException):
-                raise each
-            read.append(each)
-        return read
-
-    async def _read(self, key: EntityKey) -> MirrorItem | None:
-        """Repeats a throttled read within the rate limit: one throttled read must not fail the others."""
-        facet = self._facet(key.facet)
-        if facet is None:
-            return None
-        for _ in range(_READS - 1):
-            try:
-                return await facet.read(key)
-            except CallFailed as failed:
-                if failed.kind != "throttled" or not failed.paced:
-                    raise
-        return await facet.read(key)
-
-    async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
-        of = self._facet(facet)
-        if of is None:
-            return
-        listing = of.entities()
-        while True:
-            try:
-                key = await anext(listing)
-            except StopAsyncIteration:
-                return
-            except CallFailed as failed:
-                raise for_all(failed) from failed
-            yield key
-
-    def _facet(self, facet: Facet) -> Registry | Certificates | Twins | Jobs | None:
-        facets: Mapping[Facet, Registry | Certificates | Twins | Jobs] = {
-            "registry": self._registry,
-            "certificate": self._certificates,
-            "twin": self._twins,
-            "job": self._jobs,
-        }
-        return facets.get(facet)
-
-    async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
-        with _for_all():
-            return await self._imports.unowned(after)
-
-    async def read_unowned(self, found: Sequence[Unowned]) -> Sequence[Sequence[MirrorItem]]:
-        with _for_all():
-            return await asyncio.gather(*(self._imports.read(each) for each in found))
-
     # -- the rest ---------------------------------------------------------------------------------------------------
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
@@ -274,7 +178,3 @@ class AzureCloud(CloudBackend):
 
 def _is_done(result: _Done) -> bool:
     return isinstance(result, MirrorResult) and result.state == "done"
-
-
-#: How often an entity is read again after throttling.
-_READS = 5

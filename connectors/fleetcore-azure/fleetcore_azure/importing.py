@@ -12,6 +12,7 @@ from attrs import evolve
 
 from fleetcore.interfaces.call_failed import CallFailed
 from fleetcore.interfaces.cloud import MirrorItem, Unowned
+from fleetcore.interfaces.facet_backend import ImportPart
 from fleetcore.model.mirror import EntityKey
 from fleetcore_azure.attributes import gathered
 from fleetcore_azure.clients import Clients
@@ -25,7 +26,7 @@ _IS_EDGE = "capabilities.iotEdge = true"
 _EDGES, _REST = "edges:", "rest:"
 
 
-class Imports:
+class Imports(ImportPart):
     """See the module. Its methods raise HubFailed, and are otherwise those of the interface."""
 
     def __init__(self, clients: Clients, devices: Devices, twins: Twins, prefix: str) -> None:

@@ -137,14 +137,14 @@ class Claims:
         batch: str,
         *,
         quota: int,
-        days: float,
-        device_type: str,
-        tags: Sequence[str],
-        models: Sequence[str],
-        serials: Sequence[str],
-        per_minute: int,
-        actor: str,
-        reason: str,
+        days: float = 90.0,
+        device_type: str = "device",
+        tags: Sequence[str] = (),
+        models: Sequence[str] = (),
+        serials: Sequence[str] = (),
+        per_minute: int = 60,
+        actor: str = "system",
+        reason: str = "",
     ) -> ClaimCredential:
         """A new batch and its claim certificate, whose key is told here and never again.
 

@@ -360,18 +360,9 @@ class Enrollment:
             except FleetError as error:  # removed in this moment; the device is in all the same
                 _log.warning("%s enrolled but was not put into group %r: %s", device, group, error)
 
-    def check_groups(self, groups: Sequence[str]) -> None:
-        """Raises NotFound or Refused where new devices cannot be put into one of them."""
-        if not groups:
-            return
-        if self._groups is None:
-            raise Refused("This fleet keeps no groups")
-        for group in groups:
-            self._groups.check_static(group)
-
     def _check_token_groups(self, token: EnrollmentToken) -> None:
         try:
-            self.check_groups(token.groups)
+            self._tokens.check_groups(token.groups)
         except FleetError as error:
             raise Conflict(
                 "A group of the enrolment token is gone",

@@ -18,7 +18,7 @@ from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.admission import Admissions, Required
 from fleetcore.fleet.security.authority import Authority, IssuingCa
-from fleetcore.fleet.security.claims import ClaimBatch, ClaimCredential, Claims
+from fleetcore.fleet.security.claims import ClaimBatch, Claims
 from fleetcore.fleet.security.enrollment import Enrollment, EnrollmentRecord
 from fleetcore.fleet.security.folder import PkiFolder, has_keys
 from fleetcore.fleet.security.forecast import (
@@ -138,8 +138,8 @@ class SecurityManager:
         self._command_key = command_key or Ed25519PrivateKey.generate()
         self._inventory = Inventory(storage, clock, authority, overlap=overlap)
         self._verifier = CertificateVerifier(authority, clock, self._inventory.refusal)
-        self._device_tokens = DeviceTokens(storage, clock)
-        self._enrollment_tokens = EnrollmentTokens(storage, clock)
+        self.device_tokens = DeviceTokens(storage, clock)
+        self.enrollment_tokens = EnrollmentTokens(storage, clock, groups)
         #: The URLs that new devices are told; set once the protocols listen.
         self.endpoints: Sequence[str] = ()
         issuer = Issuer(
@@ -158,7 +158,7 @@ class SecurityManager:
             clock,
             authority.fleet,
             issuer,
-            self._enrollment_tokens,
+            self.enrollment_tokens,
             self._verifier,
             self.claims,
             self.manufacturers,
@@ -188,7 +188,7 @@ class SecurityManager:
             folder=lambda: self.folder,
             follow=self._follow_cas,
             ended=self._tell,
-            token_holders=self._device_tokens.holders,
+            token_holders=self.device_tokens.holders,
             batches=self.claims.open,
         )
 
@@ -311,11 +311,11 @@ class SecurityManager:
 
     async def verify_token(self, token: str) -> DeviceToken:
         """The record of a device token; raises NotAuthenticated."""
-        return await self._device_tokens.verify(token)
+        return await self.device_tokens.verify(token)
 
     async def token_of(self, token_id: str) -> DeviceToken:
         """The record of a device token by its id, while it is good; raises NotAuthenticated."""
-        return await self._device_tokens.need(token_id)
+        return await self.device_tokens.need(token_id)
 
     async def validate(self, certificate: bytes) -> Report:
         """Judges a certificate, PEM or DER, as if a device had shown it; of a chain, the first.
@@ -353,7 +353,7 @@ class SecurityManager:
         return await self.renew(request.identity, body.csr.encode(), current=request.certificate)
 
     async def _tell_ca(self, _request: Request, _body: object) -> Reply:
-        return Reply(body={"ca": self.ca_pem().decode()})
+        return Reply(body={"ca": self.authority.ca_pem().decode()})
 
     async def renew(self, device: str, csr: bytes, *, current: str | None = None) -> Reply:
         """A new certificate for a device that has one: see :meth:`Enrollment.renew`."""
@@ -386,7 +386,7 @@ class SecurityManager:
     @property
     def enrollment_token_records(self) -> Repository[EnrollmentToken]:
         """The enrolment tokens as records."""
-        return self._enrollment_tokens.records
+        return self.enrollment_tokens.records
 
     async def living(self) -> AsyncIterator[CertificateRecord]:
         """Every certificate that is accepted now: in good state and time, of a CA that is trusted."""
@@ -466,8 +466,8 @@ class SecurityManager:
                 for record in await self._inventory.of(device)
                 if record.state not in (CertificateState.REVOKED, CertificateState.SUPERSEDED)
             ]
-            tokens = await self._device_tokens.of(device)
-            invitations = await self._enrollment_tokens.living_of(device)
+            tokens = await self.device_tokens.of(device)
+            invitations = await self.enrollment_tokens.living_of(device)
             unused = await self._unused_key(device)
             withdrawn = await self._enrollment.withdrawn(device, actor=actor, reason=reason)
             extra = await extra_commit()
@@ -488,7 +488,7 @@ class SecurityManager:
                 with_puts=(
                     *withdrawn,
                     *(
-                        self._enrollment_tokens.records.put(evolve(token, revoked=True), expect=token.version)
+                        self.enrollment_tokens.records.put(evolve(token, revoked=True), expect=token.version)
                         for token in invitations
                     ),
                 ),
@@ -500,7 +500,7 @@ class SecurityManager:
             )
             if revoked is None:
                 continue
-            self._device_tokens.forget(device)
+            self.device_tokens.forget(device)
             self._tell(device, None, code)
             return len(revoked) + len(ended)
         raise Unavailable("Too many changes of the device's credentials at once", retry_after_s=1.0)
@@ -665,44 +665,6 @@ class SecurityManager:
 
     # --- enrolment -----------------------------------------------------------------------------------------------
 
-    async def create_enrollment_token(
-        self,
-        *,
-        device: str | None = None,
-        uses: int = 1,
-        ttl_s: float = 86_400,
-        device_type: str = "device",
-        groups: Sequence[str] = (),
-        networks: Sequence[str] = (),
-        actor: str = "system",
-        reason: str = "",
-    ) -> str:
-        """A secret by which devices enrol; shown once: see :class:`EnrollmentToken`.
-
-        Raises NotFound or Refused where devices cannot be put into one of the groups.
-        """
-        self._enrollment.check_groups(groups)
-        return await self._enrollment_tokens.create(
-            device=device,
-            uses=uses,
-            ttl_s=ttl_s,
-            device_type=device_type,
-            groups=groups,
-            networks=networks,
-            actor=actor,
-            reason=reason,
-        )
-
-    async def enrollment_tokens(self) -> list[EnrollmentToken]:
-        """Every enrolment token, without its secret."""
-        return await self._enrollment_tokens.records.find()
-
-    async def revoke_enrollment_token(
-        self, token_id: str, *, actor: str = "system", reason: str = ""
-    ) -> EnrollmentToken:
-        """Ends an enrolment token; devices that enrolled with it keep their certificates. Raises NotFound."""
-        return await self._enrollment_tokens.revoke(token_id, actor=actor, reason=reason)
-
     async def enrollment(self, name: str) -> EnrollmentRecord | None:
         """An enrolment by its id, ``DEVICE:FINGERPRINT``; None where there is none.
 
@@ -741,38 +703,6 @@ class SecurityManager:
 
     # --- batches and manufacturers -------------------------------------------------------------------------------
 
-    async def create_claim(
-        self,
-        batch: str,
-        *,
-        quota: int,
-        days: float = 90.0,
-        device_type: str = "device",
-        tags: Sequence[str] = (),
-        models: Sequence[str] = (),
-        serials: Sequence[str] = (),
-        per_minute: int = 60,
-        actor: str = "system",
-        reason: str = "",
-    ) -> ClaimCredential:
-        """A claim certificate for a batch of devices, its key shown once: see :meth:`Claims.create`."""
-        return await self.claims.create(
-            batch,
-            quota=quota,
-            days=days,
-            device_type=device_type,
-            tags=tags,
-            models=models,
-            serials=serials,
-            per_minute=per_minute,
-            actor=actor,
-            reason=reason,
-        )
-
-    async def claim_batches(self) -> list[ClaimBatch]:
-        """Every batch, with how many of its devices have enrolled."""
-        return await self.claims.batches.find()
-
     async def disable_claim(self, batch: str, *, actor: str = "system", reason: str = "") -> ClaimBatch:
         """Ends enrolment by a batch's certificate at once; enrolled devices stay. Raises NotFound."""
         return await self._finishing.run(self._disable_claim(batch, actor, reason))
@@ -787,23 +717,6 @@ class SecurityManager:
         """``callback(batch)`` is called after a batch was disabled, to end what is open by its certificate."""
         self._disabled.append(callback)
 
-    async def propose_manufacturer(
-        self,
-        name: str,
-        pem: str,
-        *,
-        admits: str = "waiting",
-        device_type: str = "device",
-        model: str | None = None,
-        tags: Sequence[str] = (),
-        actor: str = "system",
-        reason: str = "",
-    ) -> ManufacturerCa:
-        """Takes a manufacturer's CA in, to be proven yet: see :meth:`Manufacturers.propose`."""
-        return await self.manufacturers.propose(
-            name, pem, admits=admits, device_type=device_type, model=model, tags=tags, actor=actor, reason=reason
-        )
-
     async def prove_manufacturer(
         self, name: str, proof: str, *, actor: str = "system", reason: str = ""
     ) -> ManufacturerCa:
@@ -813,31 +726,17 @@ class SecurityManager:
             self.tls.admit([proven.pem])
         return proven
 
-    async def disable_manufacturer(self, name: str, *, actor: str = "system", reason: str = "") -> ManufacturerCa:
-        """Ends enrolment by a manufacturer's devices at once; enrolled ones stay. Raises NotFound."""
-        return await self.manufacturers.disable(name, actor=actor, reason=reason)
-
     # --- device tokens -------------------------------------------------------------------------------------------
-
-    async def issue_device_token(
-        self, device: str, *, ttl_s: float | None = None, actor: str = "system", reason: str = ""
-    ) -> str:
-        """A bearer token for a device that can show no certificate; shown once. It lasts until it is revoked."""
-        return await self._device_tokens.issue(device, ttl_s=ttl_s, actor=actor, reason=reason)
 
     async def revoke_token(self, token_id: str, *, actor: str = "system", reason: str = "") -> None:
         """Revokes a device token by its id and ends the device's sessions; raises NotFound."""
 
         async def revoke() -> None:
-            self._tell(await self._device_tokens.revoke(token_id, actor=actor, reason=reason), None)
+            self._tell(await self.device_tokens.revoke(token_id, actor=actor, reason=reason), None)
 
         await self._finishing.run(revoke())
 
     # --- what is given out ---------------------------------------------------------------------------------------
-
-    def ca_pem(self) -> bytes:
-        """What devices trust, PEM."""
-        return self.authority.ca_pem()
 
     def command_public_key(self) -> bytes:
         """The key by which devices check signed commands, PEM."""

@@ -79,12 +79,12 @@ class Manufacturers:
         name: str,
         pem: str,
         *,
-        admits: str,
-        device_type: str,
-        model: str | None,
-        tags: Sequence[str],
-        actor: str,
-        reason: str,
+        admits: str = "waiting",
+        device_type: str = "device",
+        model: str | None = None,
+        tags: Sequence[str] = (),
+        actor: str = "system",
+        reason: str = "",
     ) -> ManufacturerCa:
         """Takes a CA in that has to be proven yet: its ``nonce`` is to be the common name of a certificate it signs.
 

@@ -15,6 +15,7 @@ from attrs import evolve, field, frozen
 from fleetcore.errors import NotAuthenticated, NotAuthorised, Refused
 from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.security.issuing import StaticGroups
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.addresses import host_of, within
@@ -95,7 +96,7 @@ class DeviceTokens:
         self._known: LruCache[DeviceToken] = LruCache(_REMEMBERED)
         self._revocations = 0
 
-    async def issue(self, device: str, *, ttl_s: float | None, actor: str, reason: str) -> str:
+    async def issue(self, device: str, *, ttl_s: float | None = None, actor: str = "system", reason: str = "") -> str:
         """A new token; older ones stay good. It is told here and never again."""
         check_device_id(device)
         secret, now = secrets.token_urlsafe(_SECRET_BYTES), self._clock.now_ms()
@@ -201,10 +202,14 @@ def check_network(token: EnrollmentToken, source: str) -> None:
 
 
 class EnrollmentTokens:
-    """Issues and checks enrolment tokens; they are charged in the commit that issues the certificate."""
+    """Issues and checks enrolment tokens; they are charged in the commit that issues the certificate.
 
-    def __init__(self, storage: Storage, clock: Clock) -> None:
-        self._clock = clock
+    Args:
+        groups: what the devices of a token may be put into; None: nothing.
+    """
+
+    def __init__(self, storage: Storage, clock: Clock, groups: StaticGroups | None = None) -> None:
+        self._clock, self._groups = clock, groups
         self.records = Repository(
             storage,
             "enrollment_token",
@@ -213,24 +218,35 @@ class EnrollmentTokens:
         )
         self.used = Repository(storage, "enrollment_use", TokenUse, refs=lambda use: [("device", use.device)])
 
+    def check_groups(self, groups: Sequence[str]) -> None:
+        """Raises NotFound or Refused where new devices cannot be put into one of them."""
+        if not groups:
+            return
+        if self._groups is None:
+            raise Refused("This fleet keeps no groups")
+        for group in groups:
+            self._groups.check_static(group)
+
     async def create(
         self,
         *,
-        device: str | None,
-        uses: int,
-        ttl_s: float,
-        device_type: str,
-        groups: Sequence[str],
-        networks: Sequence[str],
-        actor: str,
-        reason: str,
+        device: str | None = None,
+        uses: int = 1,
+        ttl_s: float = 86_400,
+        device_type: str = "device",
+        groups: Sequence[str] = (),
+        networks: Sequence[str] = (),
+        actor: str = "system",
+        reason: str = "",
     ) -> str:
         """A new token; it is told here and never again.
 
         Raises:
+            NotFound: one of the groups does not exist.
             Refused: the uses are not 1 to 1,000,000, the time not up to 366 days, a name or network is impossible, or
                 groups are given for one device.
         """
+        self.check_groups(groups)
         if device is not None:
             check_device_id(device)
             if groups:
@@ -293,7 +309,7 @@ class EnrollmentTokens:
         found = await self.records.find(ref=("device", device))
         return [token for token in found if not token.revoked and now < token.expires]
 
-    async def revoke(self, token_id: str, *, actor: str, reason: str) -> EnrollmentToken:
+    async def revoke(self, token_id: str, *, actor: str = "system", reason: str = "") -> EnrollmentToken:
         """Ends a token by its id; raises NotFound. Devices that enrolled with it keep their certificates."""
         now = self._clock.now_ms()
         event = Event(type="enrollment_token.revoked", subject=token_id, time=now, actor=actor, reason=reason)

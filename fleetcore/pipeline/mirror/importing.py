@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from fleetcore.errors import FleetError, Refused, StorageError, Unavailable
 from fleetcore.fleet.adopting import Adopting
-from fleetcore.fleet.operations import MAX_FAILURES, Operations
+from fleetcore.fleet.operations import MAX_FAILURES, Kind, Operations
 from fleetcore.fleet.shared_state import shared
 from fleetcore.interfaces.cloud import CloudLimits, MirrorItem, Unowned
 from fleetcore.model.mirror import EntityKey, GroupBody, Kept, RegistryBody, TwinBody
@@ -60,7 +60,7 @@ class CloudImports:
 
     def __init__(self, mirrors: Mapping[str, Importable], adopting: Adopting, operations: Operations) -> None:
         self._mirrors, self._adopting, self._operations = mirrors, adopting, operations
-        operations.drive(KIND, self._drive)
+        operations.register(KIND, Kind(driver=self._drive))
 
     async def start(self, mirror: str, *, type: str, actor: str, reason: str) -> Operation:
         """Starts one; ``type`` is for devices without a type at the hub. Raises Refused if it cannot start."""

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from attrs import evolve
 
-from fleetcore.fleet.operations import Operations
+from fleetcore.fleet.operations import Kind, Operations
 from fleetcore.model.mirror import Kept
 from fleetcore.model.operation import Operation, OperationState
 from fleetcore.model.store import Commit
@@ -39,7 +39,7 @@ class Repair:
 
     def __init__(self, mirrors: Mapping[str, Repaired], operations: Operations) -> None:
         self._mirrors, self._operations = mirrors, operations
-        operations.drive(KIND, self._drive)
+        operations.register(KIND, Kind(driver=self._drive))
 
     async def start(self, mirror: str, *, actor: str, reason: str) -> Operation:
         """Starts one."""
