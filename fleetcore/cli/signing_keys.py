@@ -57,7 +57,7 @@ def open_private(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
 
 
 def open_public(path: Path) -> Ed25519PublicKey:
-    """The public key in a file. Raises Refused if there is none."""
+    """The public key in a file. Raises Refused if it is not one."""
     try:
         key = load_pem_public_key(path.read_bytes())
     except ValueError as error:

@@ -60,7 +60,7 @@ class Budget:
         return tuple(self._shares)
 
     def enter(self, name: str, freed: Callable[[], None] = lambda: None) -> "Share":
-        """Opens a listener's share; ``freed`` is called when there may be room again after there was none."""
+        """Opens a listener's share; ``freed`` is called when there may be room again after it was full."""
         share = Share(self, name, freed)
         self._shares.append(share)
         return share

@@ -269,7 +269,7 @@ class Fleet:
         """Opens a fleet without its network: the store, the capabilities, the data path, the detectors.
 
         Args:
-            create: whether to create a new fleet if there is none: see :func:`~fleetcore.runtime.identity.is_new`.
+            create: whether to create a new fleet if it is missing: see :func:`~fleetcore.runtime.identity.is_new`.
             adoption: which missing parts of a fleet to create.
 
         Raises ConfigError, DataFolderInUse, StorageError; everything opened before the error is closed again.

@@ -286,7 +286,7 @@ class PluginHost:
         }
 
     def plugin_of(self, kind: str, name: str) -> str:
-        """The plugin of an offer; empty if there is none."""
+        """The plugin of an offer; empty if no plugin offers it."""
         return self._offers[kind][name][0] if name in self._offers[kind] else ""
 
     def find(

@@ -47,7 +47,7 @@ class AdmissionContract(Contract):
 
     @pytest.fixture
     def waiting(self) -> Candidate | None:
-        """A candidate that has to wait; None if there are none."""
+        """A candidate that has to wait; None if no candidate waits."""
         return None
 
     async def test_it_admits_and_refuses(self, admission: Admission, admitted: Candidate, refused: Candidate) -> None:
@@ -105,7 +105,7 @@ def _beside(value: object) -> Sequence[object]:
 
 
 async def _decided(admission: Admission, candidate: Candidate) -> Verdict:
-    """The verdict; an assertion that shows the candidate's parameters if there is none in time."""
+    """The verdict; an assertion that shows the candidate's parameters if it is late."""
     said = f"{str(dict(candidate.parameters))[:200]} of {candidate.device.id}"
     began = time.monotonic()
     try:

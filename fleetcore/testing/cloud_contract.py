@@ -160,7 +160,7 @@ class CloudContract(Contract):
 
     @pytest.fixture
     def unfit(self) -> MirrorItem | None:
-        """An item that the hub cannot hold completely; None if there is none."""
+        """An item that the hub cannot hold completely; None if it can hold everything."""
         return None
 
     # -- states -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ OTHERWISE: Mapping[str, Callable[[Any], list[str]]] = {
 
 
 def command_of(call: Any, given: Mapping[str, Any]) -> str:
-    """The command of a call for given parameters; empty if there is none."""
+    """The command of a call for given parameters; empty if no command fits."""
     defaults = {parameter.name: parameter.default for parameter in call.parameters}
     for text, fixed in {call.command: {}, **call.also}.items():
         if text and all(given.get(name, defaults[name]) == value for name, value in fixed.items()):

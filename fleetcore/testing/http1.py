@@ -173,7 +173,7 @@ class Server:
 
 
 async def forwarded(endpoint: str, request: Request) -> Answer:
-    """The answer of another server to a request. Raises OSError if there is none."""
+    """The answer of another server to a request. Raises OSError without an answer."""
     host, _, port = endpoint.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

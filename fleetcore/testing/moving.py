@@ -37,7 +37,7 @@ class Side(ABC):
 
     @abstractmethod
     async def offered(self) -> Json:
-        """``desired.fleetcore.cutover`` on this side; empty if there is none."""
+        """``desired.fleetcore.cutover`` on this side; empty without an offer."""
 
     @abstractmethod
     async def tell(self, said: Json) -> None:

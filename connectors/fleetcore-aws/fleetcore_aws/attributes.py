@@ -128,7 +128,7 @@ def gathered(laid: LaidOut, prefix: str) -> RegistryBody:
 
 
 def fit(body: RegistryBody, fleet: str, prefix: str) -> tuple[RegistryBody | None, list[Loss], LaidOut | None]:
-    """The body as AWS can hold it, the losses, and its layout if there are none.
+    """The body as AWS can hold it, the losses, and its layout if nothing is lost.
 
     No body if it cannot be held at all.
     """

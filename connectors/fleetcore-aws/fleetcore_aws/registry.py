@@ -47,7 +47,7 @@ class Things:
         self._clients, self.fleet, self._prefix = clients, fleet, prefix
 
     async def describe(self, name: str) -> Thing | None:
-        """The thing; None if there is none."""
+        """The thing; None if it is missing."""
         try:
             answer = await self._clients.call(_DESCRIBE, thingName=name)
         except CallFailed as failed:

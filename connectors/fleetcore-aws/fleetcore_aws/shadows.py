@@ -36,7 +36,7 @@ class Shadows:
         self._clients, self._named = clients, named(name)
 
     async def get(self, thing: str) -> Shadow | None:
-        """The shadow; None if there is none, or no such thing."""
+        """The shadow; None if it or the thing does not exist."""
         try:
             answer = await self._clients.call(_GET, thingName=thing, **self._named)
         except CallFailed as failed:

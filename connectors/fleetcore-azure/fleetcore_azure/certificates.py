@@ -1,7 +1,7 @@
 """Certificates as thumbprints of an identity: the hub stores neither certificates nor the fleet's CA.
 
 The hub accepts two, the newest. A device without certificates gets keys, which the hub generates and fleetcore never
-reads: nobody can use them. So a revoked certificate is invalid after the next write, even if a mirror does not remove.
+gives out. So a revoked certificate is invalid after the next write, even if a mirror does not remove.
 """
 
 from collections.abc import AsyncIterator, Sequence

@@ -98,7 +98,7 @@ class Gateways:
         return evolve(body, gateway=None) if could_be else body
 
     def device(self, parent: str) -> str:
-        """The fleet's device for a parent; the parent's own name if there is none."""
+        """The fleet's device for a parent; the parent's own name if the fleet has none."""
         return self._devices.device(parent) or parent
 
 

@@ -88,7 +88,7 @@ class Held:
 
 
 def section(document: Document, name: str) -> Document:
-    """A member that is an object; empty if there is none."""
+    """A member that is an object; empty if it is missing."""
     value = document.get(name)
     return cast("Document", value) if isinstance(value, dict) else {}
 
@@ -171,7 +171,7 @@ class Devices:
         return there or await self.get(name)
 
     async def get(self, name: str) -> Held | None:
-        """The device; None if there is none. Raises HubFailed."""
+        """The device; None if it is missing. Raises HubFailed."""
         try:
             return await self._clients.call("twins/read", lambda service: held(service.devices.get_twin(name)))
         except CallFailed as failed:

@@ -178,7 +178,7 @@ def _id(there: Held, key: str) -> str:
 
 
 def _when(text: object) -> int | None:
-    """A time of the hub, ms since the epoch; None if there is none."""
+    """A time of the hub, ms since the epoch; None if it is missing."""
     try:
         return parse_time(text)
     except Refused:
@@ -197,7 +197,7 @@ def _document(body: bytes) -> object:
 
 
 def _command(id: str, device: str, given: object, called: str, time: int | None) -> CloudCommand | str:
-    """A command, or the reason why there is none."""
+    """A command, or the reason of its refusal."""
     if not isinstance(given, dict):
         return "it is not an object"
     name, args = given.get(called), given.get("args", {})

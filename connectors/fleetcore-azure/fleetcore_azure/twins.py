@@ -247,7 +247,7 @@ class Twins:
         return None
 
     def _known(self, held: Held, there: _There) -> str | None:
-        """The digest that identifies the twin; None if there is none yet.
+        """The digest that identifies the twin; None if it was not written yet.
 
         A desired state that users of the hub set for our device before its twin was first written is read.
         """

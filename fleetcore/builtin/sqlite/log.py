@@ -86,7 +86,7 @@ def unpack(row: bytes) -> Logged:
 
 
 def pack_extras(texts: tuple[TextReading, ...], events: tuple[Event, ...]) -> bytes | None:
-    """Texts and events as JSON, or None where there are none."""
+    """Texts and events as JSON, or None for none."""
     if not texts and not events:
         return None
     return encode(

@@ -76,7 +76,7 @@ def shrink(db: sqlite3.Connection) -> bool:
 
 
 def cut_free(db: sqlite3.Connection) -> bool:
-    """Cuts some free pages off the file; returns False if there are none."""
+    """Cuts some free pages off the file; returns False if all are in use."""
     before = int(db.execute("PRAGMA freelist_count").fetchone()[0])
     # As a script: execute() takes one step of the statement, and each step cuts one page.
     db.executescript(f"PRAGMA incremental_vacuum({_CUT_PAGES})")

@@ -82,7 +82,7 @@ class Watermarks:
                 self._quality[points.series[fresh]] = points.quality[fresh]
 
     def latest(self, series: Int64) -> tuple[Int64, Float64, UInt8]:
-        """Time, value and quality of the newest reading of each, :data:`NEVER` where there is none."""
+        """Time, value and quality of the newest reading of each, :data:`NEVER` for a series without readings."""
         with self._lock:
             known = np.where((series >= 0) & (series < len(self._time)), series, 0)
             return self._time[known], self._value[known], self._quality[known]

@@ -151,7 +151,7 @@ class Looking(Consumer):
                 return
 
     async def step(self) -> bool:
-        """Marks the next page of a snapshot; False if there is none."""
+        """Marks the next page of a snapshot; False if no snapshot is under way."""
         record = await self._storage.get(_KIND, self._lane.name)
         if record is None or record.body["ended"]:
             self.snapshot = None

@@ -58,7 +58,7 @@ class Marks:
         return [_entity(record.body) for record in found.items], found.after
 
     async def oldest_ms(self) -> int | None:
-        """When the longest waiting mark was made, ms since the epoch; None if there is none."""
+        """When the longest waiting mark was made, ms since the epoch; None without marks."""
         found = await self._storage.find(KIND, ref=("mirror", self._mirror), limit=1)
         return int(found.items[0].body["since"]) if found.items else None  # type: ignore[call-overload]  # see adding()
 

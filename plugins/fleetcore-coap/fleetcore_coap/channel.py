@@ -175,7 +175,7 @@ class Channel(asyncio.DatagramProtocol):
             self.correlation.take(opened)
 
     def _opened(self, packet: Packet) -> Packet | None:
-        """The message in a datagram of the server; None if there is none."""
+        """The message in a datagram of the server; None without one."""
         return packet
 
     def _after(self) -> None:

@@ -33,7 +33,7 @@ def offers_key(hello: bytes) -> bool:
 
 
 def identity_in(datagram: bytes) -> bytes | None:
-    """The identity in a datagram's ClientKeyExchange; None if there is none.
+    """The identity in a datagram's ClientKeyExchange; None if it is missing.
 
     One that is split within the identity counts as none: a datagram has room for several.
     """

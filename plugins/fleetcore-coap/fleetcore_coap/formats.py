@@ -24,7 +24,7 @@ _NUMBERS = {name: number for number, name in _TYPES.items()}
 
 
 def media_type(number: int | None) -> str | None:
-    """The media type of a Content-Format, None if there is none; raises Refused for an unsupported one."""
+    """The media type of a Content-Format, None without one; raises Refused for an unsupported one."""
     if number is None:
         return None
     known = _TYPES.get(number)

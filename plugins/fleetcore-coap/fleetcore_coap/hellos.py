@@ -46,7 +46,7 @@ class Hellos:
         return True
 
     def next(self, has_room: Callable[[str], bool], now_s: float) -> tuple[Address, bytes] | None:
-        """Takes the next one of a network that may begin a handshake; None if there is none."""
+        """Takes the next one of a network that may begin a handshake; None if no hello may begin one."""
         for network in list(self._waiting):
             if not has_room(network):
                 continue

@@ -67,7 +67,7 @@ class Exchange:
             self.connection.got_body()
 
     def media_type(self) -> str | None:
-        """The declared media type from :class:`Headers`; None if there is none."""
+        """The declared media type from :class:`Headers`; None if it is missing."""
         return self.headers.media_type
 
     def message_id(self) -> str | None:

@@ -42,7 +42,7 @@ class Route:
 
 @frozen
 class Match:
-    """The target of a request's path. ``methods`` is empty if there is none."""
+    """The target of a request's path. ``methods`` is empty if nothing is served there."""
 
     methods: Mapping[str, Route]
     leaf: str | None = None

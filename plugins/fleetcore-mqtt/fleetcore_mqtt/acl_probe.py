@@ -66,7 +66,7 @@ class _AclProbe:
             client.disconnect()
 
     def finding(self, place: str) -> Finding:
-        """The problem that was found, or that there is none."""
+        """The problem that was found, or the result that all is well."""
         loose = sorted({*self.accepted, *(name for name in self.arrived if name != self.own)})
         if loose:
             detail = f"{place} lets a device use topics that are not its own: {', '.join(loose)}"

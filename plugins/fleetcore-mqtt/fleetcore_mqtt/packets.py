@@ -146,7 +146,7 @@ class Disconnect:
 
 Packet = Connect | PubAck | Subscribe | Unsubscribe | PingReq | Disconnect
 
-#: Topic, packet id (two bytes, None at QoS 0), payload, properties (None if there are none). A plain tuple: one is made
+#: Topic, packet id (two bytes, None at QoS 0), payload, properties (None without any). A plain tuple: one is made
 #: for every message.
 Publish = tuple[bytes, bytes | None, bytes, Properties | None]
 

@@ -73,7 +73,7 @@ class Sessions:
             self.take(device)
 
     def take(self, device: str) -> Kept | None:
-        """Returns the saved session, once; None if there is none."""
+        """Returns the saved session, once; None without one."""
         found = self._kept.pop(device, None)
         if found is not None:
             self._bytes -= found.size

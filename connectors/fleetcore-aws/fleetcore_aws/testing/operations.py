@@ -104,7 +104,7 @@ class Call:
 
 
 def call_of(request: Request) -> Call | None:
-    """The operation of a request; None if there is none."""
+    """The operation of a request; None for an unknown one."""
     target = request.headers.get("x-amz-target", "")
     if target:
         service, _, operation = target.partition(".")

@@ -147,7 +147,7 @@ class Hub:
     # -- identities -------------------------------------------------------------------------------------------------
 
     def device(self, name: str) -> Device:
-        """The device. Raises :class:`RefusedByAzure` if there is none."""
+        """The device. Raises :class:`RefusedByAzure` if it is missing."""
         if name not in self.devices:
             raise missing(name)
         return self.devices[name]

@@ -93,7 +93,7 @@ class Call:
 
 
 def call_of(request: Request) -> Call | None:
-    """The operation of a request; None if there is none."""
+    """The operation of a request; None for an unknown one."""
     for method, pattern, operation in _PATTERNS:
         if method == request.method and (found := pattern.fullmatch(request.path)):
             names = [unquoted(each) for each in found.groups()] + ["", ""]
