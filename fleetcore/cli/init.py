@@ -23,11 +23,11 @@ name = "{name}"
 # The data folder, relative to this file.
 data = "."
 # One-file plugins, relative to this file: plugins = ["./my_detector.py"]
-# By these names and addresses devices reach the server; they stand in its certificate.
+# Names and addresses by which devices reach the server; they are in its certificate.
 hosts = [{hosts}]
 
 {protocols}
-# A detector instance; `kind` defaults to its name. `metrics` narrows what it sees.
+# A detector instance; `kind` defaults to its name. `metrics` restricts its readings.
 [detectors.statistical]
 
 # [detectors.too-hot]
@@ -37,7 +37,7 @@ hosts = [{hosts}]
 
 [notifiers.log]
 
-# Readings are kept for ever, unless this drops those that are older: docs/how-to/keep-readings-for-a-limited-time.md.
+# Without this section readings are kept forever: docs/how-to/keep-readings-for-a-limited-time.md.
 # [retention]
 # default_days = 365
 
@@ -51,7 +51,7 @@ hosts = [{hosts}]
 _LISTEN = {
     "http": '# HTTPS for devices: enrolment, telemetry, commands, firmware.\n[protocols.http]\nlisten = "https://{host}:8443"\n',
     "mqtt": (
-        '# fleetcore is itself the MQTT endpoint. Behind a broker instead: url = "mqtts://broker.example:8883"\n'
+        '# fleetcore is the MQTT endpoint. To use a broker instead: url = "mqtts://broker.example:8883"\n'
         '[protocols.mqtt]\nlisten = "mqtts://{host}:8883"\n'
     ),
     # Commented out: these ports stay closed until an operator opens them.

@@ -62,7 +62,7 @@ class Checking:
         return clock_first(found)
 
     async def _link(self, name: str) -> None:
-        """The door by itself, for MQTT says nothing of a device that is not there; the right by the other one."""
+        """Tests the endpoint alone: MQTT reports nothing for a missing device. Another test covers the permission."""
         assert self._links is not None
         await self._links.reach()
         await self._clients.for_device("links/open", "GET", name, "devicebound")
