@@ -37,4 +37,4 @@ def _page(answer: Any) -> Mapping[str, Any]:
     if isinstance(answer, dict) and isinstance(answer.get("items"), list) and "next" in answer:
         return answer
     message = "The server's answer cannot be read: it is not a page of a list"
-    raise Unavailable(message, remedy="Check that the address is that of a fleetcore server")
+    raise Unavailable(message, remedy="Is it a fleetcore server?")

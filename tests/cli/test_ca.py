@@ -106,7 +106,7 @@ def test_the_forecast_is_a_table_for_people_and_json_for_programs(fleet, enrolle
     table = fleet("ca", "forecast", "--per", "month", "--by", "type")
     found = answer(fleet("ca", "forecast", "--per", "month", "--by", "type", "-o", "json"))
 
-    assert "2 certificates live" in table.out
+    assert "2 certificates are valid" in table.out
     assert "Late, past their renewal time: 0" in table.out
     assert sum(one["count"] for one in found["buckets"]) == 2
     assert [one["by"] for one in found["buckets"] if one["count"]] == [{"sensor": 2}]

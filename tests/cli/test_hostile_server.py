@@ -116,7 +116,7 @@ def test_the_answer_of_another_program_is_told_as_such(ask, words, answer):
 
     assert (done.code, done.out) == (6, ""), done.out
     assert "cannot be read" in done.err
-    assert "address is that of a fleetcore server" in done.err
+    assert "Is it a fleetcore server" in done.err
 
 
 @pytest.mark.parametrize(

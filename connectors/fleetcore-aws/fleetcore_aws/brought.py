@@ -33,7 +33,7 @@ class BroughtCertificates:
         self._shadows, self._mark = Shadows(clients, SHADOW), mark
 
     async def get(self, thing: str) -> Brought | None:
-        """The certificates attached to a thing; None if there is no record."""
+        """The certificates attached to a thing; None without a record."""
         shadow = await self._shadows.get(thing)
         if shadow is None:
             return None
