@@ -193,7 +193,7 @@ class MemoryCloud(CloudBackend):
             plain = _without_forbidden(plain)
         size = len(dumps(plain))
         if size > MAX_BODY_BYTES:
-            why = f"the {item.key.facet} is {size} bytes long, the hub's limit is {MAX_BODY_BYTES}"
+            why = f"the {item.key.facet} is {size} bytes long, the hub holds {MAX_BODY_BYTES}"
             return Fitted(item=None, lost=(Loss("", why),))
         body = from_plain(item.key.facet, plain, BODIES[item.key.facet]) if lost else item.body
         return Fitted(item=evolve(item, body=body), lost=tuple(lost))
