@@ -220,7 +220,6 @@ class Operations:
         ended = await self.records.change(operation, step)
         if (hanging := self._working.get(operation)) is not None:
             await end_tasks(hanging)  # what it does may be done again
-            await self._storage.commit(Commit())  # what it had given to the store before is done now
         if ended.undo is not None:
             return await self._take_back(operation)
         await self._forget(operation)
@@ -228,6 +227,8 @@ class Operations:
 
     async def _take_back(self, name: str) -> Operation:
         async with self._turns.of(name):
+            # What a turn had given to the store, as it was cancelled, is done now.
+            await self._storage.commit(Commit())
             ended = await self.get(name)
             if ended.undo is None:
                 return ended

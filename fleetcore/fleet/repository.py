@@ -4,13 +4,14 @@ A read costs what it answers: pages go by key or by an index entry, and what a c
 records (how many are in which state) is counted by the commits that change them.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
 
-from fleetcore.errors import NotFound, VersionConflict
+from fleetcore.errors import NotFound, Unavailable, VersionConflict
 from fleetcore.fleet.process_state.last_written import LastWritten
 from fleetcore.fleet.process_state.turns import Turns
 from fleetcore.interfaces.storage import Storage
@@ -20,6 +21,8 @@ from fleetcore.query.ast import Clause
 from fleetcore.wire.records import from_plain, to_plain
 
 T = TypeVar("T", bound=attrs.AttrsInstance)
+P = ParamSpec("P")
+R = TypeVar("R")
 Pairs = Iterable[tuple[str, str]]
 
 #: A change is tried this often against concurrent writers before the conflict is the caller's.
@@ -311,6 +314,28 @@ class Repository(Generic[T]):
                 continue
             return _at(new, done.versions[0])
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def retried(what: str) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
+    """Runs a method again where another writer came between its reading and its commit (VersionConflict).
+
+    Args:
+        what: the message of the Unavailable that it raises where that happens 20 times.
+    """
+
+    def decorate(method: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        @functools.wraps(method)
+        async def again(*args: P.args, **kwargs: P.kwargs) -> R:
+            for _ in range(_ATTEMPTS):
+                try:
+                    return await method(*args, **kwargs)
+                except VersionConflict:
+                    continue
+            raise Unavailable(what, retry_after_s=1.0)
+
+        return again
+
+    return decorate
 
 
 def _at(item: T, version: int) -> T:

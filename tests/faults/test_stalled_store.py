@@ -29,8 +29,8 @@ async def stalled(in_process, clock, until):
         under_way = asyncio.create_task(
             server.manager.collect_telemetry("d", "heat", 1, time=1_750_000_000_001), name="under way"
         )
-        commits = server.disk.commits
-        await until(lambda: server.disk.commits > commits)
+        commits = server.disk.reading_commits
+        await until(lambda: server.disk.reading_commits > commits)
         yield server, session
         server.disk.heal()
         await under_way
@@ -113,10 +113,10 @@ async def test_http_answers_503_with_a_time_to_come_again_and_takes_it_then(stal
 
 async def _refill(server, session, until):
     """Has one batch hang in the store, and the queue full behind it."""
-    commits = server.disk.commits
+    commits = server.disk.reading_commits
     first = []
     server.fleet.ingest.deliver(session, _message(0), first.append)
-    await until(lambda: server.disk.commits > commits)
+    await until(lambda: server.disk.reading_commits > commits)
     return [first, *await _fill(server, session)]
 
 
@@ -153,8 +153,8 @@ async def test_a_flood_over_both_protocols_is_held_back_and_then_stored_to_the_l
         async with senders(server) as at_work:
             await until(lambda: all(one.count > 30 for one in at_work))
             server.disk.stall()
-            commits = server.disk.commits
-            await until(lambda: server.disk.commits > commits)
+            commits = server.disk.reading_commits
+            await until(lambda: server.disk.reading_commits > commits)
             counts = [one.count for one in at_work]
             for one in at_work:
                 one.stopping = True
@@ -173,12 +173,12 @@ async def test_a_client_that_gives_up_waiting_takes_nothing_back(in_process, unt
     async with in_process() as server:
         secrets = await server.device("d")
         server.disk.stall()
-        commits = server.disk.commits
+        commits = server.disk.reading_commits
         async with server.client("http", secrets) as device:
             sending = asyncio.create_task(
                 device.send(messages.TELEMETRY, {"time": 1_750_000_000_000, "values": {"heat": 7}})
             )
-            await until(lambda: server.disk.commits > commits)
+            await until(lambda: server.disk.reading_commits > commits)
             await end_tasks(sending)
 
         server.disk.heal()

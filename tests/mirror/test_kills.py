@@ -57,12 +57,12 @@ class Mortal(MemoryCloud):
 async def run(fleet, hub, death, *, deletes=True):
     """A mirror works until it is in step, or killed."""
     parts = (fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
-    entities = Entities(*parts, certificates=fleet.security.letting_in)
+    entities = Entities(*parts, certificates=fleet.security.letting_in, mirror="hub")
     reconciling = Reconciling(
         {"twin": Way(direction="both", wins="cloud")},
         entities.body,
         entities.taker("mirror/hub"),
-        homed=functools.partial(entities.at_hub, "hub"),
+        homed=entities.at_hub,
         report=functools.partial(fleet.twins.take_report, actor="mirror/hub"),
     )
     lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, reconciling=reconciling, deletes=deletes)
@@ -91,7 +91,9 @@ async def run(fleet, hub, death, *, deletes=True):
     ends = [asyncio.create_task(in_step()), asyncio.create_task(death.came.wait())]
     try:
         async with asyncio.timeout(PATIENCE_S):
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((*ends, *tasks), return_when=asyncio.FIRST_COMPLETED)
+        for failed in (task for task in tasks if task.done()):
+            failed.result()
     finally:
         await end_tasks(*tasks, *ends)
         fleet.storage.commit = commit

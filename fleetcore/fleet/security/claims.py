@@ -6,6 +6,7 @@ checks of plugins are asked, and device and certificate are good from one commit
 hour ends, and the batch gets its place back. A step whose answer was lost is repeated and answered as before.
 """
 
+import contextlib
 import datetime as dt
 import hashlib
 import hmac
@@ -18,10 +19,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fleetcore.errors import Conflict, NotAuthenticated, NotAuthorised, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.process_state.locks import KeyedLocks
-from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.repository import Repository, retried
 from fleetcore.fleet.security.admission import Admissions
 from fleetcore.fleet.security.authority import Authority, issuer_id
-from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, Inventory
+from fleetcore.fleet.security.inventory import CertificateRecord, Inventory
 from fleetcore.fleet.security.issuing import Grant, Issuer, taken
 from fleetcore.fleet.security.requests import CertificateRequest
 from fleetcore.interfaces.admission import Candidate
@@ -234,44 +235,40 @@ class Claims:
         async with self._locks.of(batch.id):
             return await self._begin(batch, asked, source)
 
+    @retried("Too many enrolments at once")
     async def _begin(self, batch: ClaimBatch, asked: CertificateRequest, source: str) -> tuple[Reply, str]:
-        for _ in range(ATTEMPTS):
-            again = await self._begun_before(batch, asked)
-            if again is not None:
-                return again
-            batch = await self.batches.need(batch.id)
-            if batch.disabled:
-                raise _disabled(batch.id)
-            if batch.used >= batch.quota:
-                await self._tell_quota(batch)
-                raise Refused(
-                    f"Batch {batch.id!r} has enrolled its {batch.quota} devices",
-                    code="quota_exceeded",
-                    remedy="Make another batch, or find out who used it",
-                    limit=batch.quota,
-                    unit="devices",
-                    scope="batch",
-                )
-            token, until = secrets.token_urlsafe(32), self._clock.now_ms() + OWNERSHIP_S * 1000
-
-            def extra_puts(record: CertificateRecord, held: ClaimBatch = batch, token: str = token) -> Sequence[Put]:
-                return (
-                    self._ownerships.put(_ownership(token, held, record), expect=0),
-                    self.batches.put(evolve(held, used=held.used + 1), expect=held.version),
-                )
-
-            grant = Grant(
-                device=Device(id=asked.device, type=batch.device_type),
-                how=f"claim:{batch.id}",
-                inactive_until=until,
-                extra_puts=extra_puts,
+        again = await self._begun_before(batch, asked)
+        if again is not None:
+            return again
+        batch = await self.batches.need(batch.id)
+        if batch.disabled:
+            raise _disabled(batch.id)
+        if batch.used >= batch.quota:
+            await self._tell_quota(batch)
+            raise Refused(
+                f"Batch {batch.id!r} has enrolled its {batch.quota} devices",
+                code="quota_exceeded",
+                remedy="Make another batch, or find out who used it",
+                limit=batch.quota,
+                unit="devices",
+                scope="batch",
             )
-            try:
-                record = await self._issuer.issue(asked, grant, actor=f"claim:{batch.id}", source=source)
-            except VersionConflict:
-                continue
-            return self._waiting(record, token), token
-        raise Unavailable("Too many enrolments at once", retry_after_s=1.0)
+        token, until = secrets.token_urlsafe(32), self._clock.now_ms() + OWNERSHIP_S * 1000
+
+        def extra_puts(record: CertificateRecord, held: ClaimBatch = batch, token: str = token) -> Sequence[Put]:
+            return (
+                self._ownerships.put(_ownership(token, held, record), expect=0),
+                self.batches.put(evolve(held, used=held.used + 1), expect=held.version),
+            )
+
+        grant = Grant(
+            device=Device(id=asked.device, type=batch.device_type),
+            how=f"claim:{batch.id}",
+            inactive_until=until,
+            extra_puts=extra_puts,
+        )
+        record = await self._issuer.issue(asked, grant, actor=f"claim:{batch.id}", source=source)
+        return self._waiting(record, token), token
 
     async def _begun_before(self, batch: ClaimBatch, asked: CertificateRequest) -> tuple[Reply, str] | None:
         """The same request again, as its answer was lost: the same certificate with a new token for the one before."""
@@ -299,6 +296,7 @@ class Claims:
         more = {"state": record.state.value, "ownership_token": token, "expires_in_s": left_s}
         return self._issuer.answer(record, **more)
 
+    @retried("Too many changes of the certificate at once")
     async def register(self, batch: ClaimBatch, token: str, parameters: Mapping[str, object], source: str) -> Reply:
         """The second step: registers the device and activates its certificate.
 
@@ -312,49 +310,46 @@ class Claims:
             Conflict: other parameters than before, or the id was registered meanwhile.
         """
         said = hashlib.sha256(dumps(dict(sorted(parameters.items())))).hexdigest()
-        for _ in range(ATTEMPTS):
-            ownership = await self._ownerships.get(_hash(token))
-            if ownership is None or ownership.batch != batch.id:
-                raise _spent()
-            record = await self._inventory.certificates.need(ownership.certificate)
-            if ownership.parameters:
-                if ownership.parameters != said:
-                    raise Conflict(
-                        "The device has registered with other parameters",
-                        remedy="Repeat the first request, or change the device as an operator",
-                        device=ownership.device,
-                    )
-                return self._issuer.answer(record)
-            if self._clock.now_ms() >= ownership.expires or record.state is not CertificateState.PENDING_ACTIVATION:
-                raise _spent()
-            device = await self._candidate(batch, ownership.device, parameters)
-            spent = await self._spending(batch, device.id, parameters)
-            actor = f"claim:{batch.id}"
-            await self._admissions.ask(
-                Candidate(
-                    device=device, fingerprint=record.spki, parameters=parameters, source=source, issued_via=actor
+        ownership = await self._ownerships.get(_hash(token))
+        if ownership is None or ownership.batch != batch.id:
+            raise _spent()
+        record = await self._inventory.certificates.need(ownership.certificate)
+        if ownership.parameters:
+            if ownership.parameters != said:
+                raise Conflict(
+                    "The device has registered with other parameters",
+                    remedy="Repeat the first request, or change the device as an operator",
+                    device=ownership.device,
                 )
-            )
-            registration = self._issuer.registration(device, actor=actor, reason=f"from {source}")
-            extra_puts = evolve(
-                registration,
-                puts=(
-                    *(*registration.puts, *spent),
-                    self._ownerships.put(evolve(ownership, parameters=said), expect=ownership.version),
-                ),
-            )
-            try:
-                active = await self._inventory.activate(record, actor=actor, reason=record.how, extra_commit=extra_puts)
-            except Conflict as error:
-                raise taken(device.id) from error
-            if active is not None:
-                self._issuer.directory.registered(device)
-                return self._issuer.answer(active)
+            return self._issuer.answer(record)
+        if self._clock.now_ms() >= ownership.expires or record.state is not CertificateState.PENDING_ACTIVATION:
+            raise _spent()
+        device = await self._candidate(batch, ownership.device, parameters)
+        spent = await self._spending(batch, device.id, parameters)
+        actor = f"claim:{batch.id}"
+        await self._admissions.ask(
+            Candidate(device=device, fingerprint=record.spki, parameters=parameters, source=source, issued_via=actor)
+        )
+        registration = self._issuer.registration(device, actor=actor, reason=f"from {source}")
+        extra_puts = evolve(
+            registration,
+            puts=(
+                *(*registration.puts, *spent),
+                self._ownerships.put(evolve(ownership, parameters=said), expect=ownership.version),
+            ),
+        )
+        try:
+            active = await self._inventory.activate(record, actor=actor, reason=record.how, extra_commit=extra_puts)
+        except VersionConflict:
             if await self._issuer.directory.find(device.id) is not None:
                 now = await self._ownerships.get(ownership.id)
                 if now is None or not now.parameters:
-                    raise taken(device.id)
-        raise Unavailable("Too many changes of the certificate at once", retry_after_s=1.0)
+                    raise taken(device.id) from None
+            raise
+        except Conflict as error:
+            raise taken(device.id) from error
+        self._issuer.directory.registered(device)
+        return self._issuer.answer(active)
 
     async def sweep(self) -> None:
         """Ends what was not registered in time and gives its batch the place back."""
@@ -367,7 +362,8 @@ class Claims:
                 continue
             batch = await self.batches.need(ownership.batch)
             back = self.batches.put(evolve(batch, used=batch.used - 1), expect=batch.version)
-            await self._inventory.discard(record, Commit(puts=(back,), deletes=(gone,)))
+            with contextlib.suppress(VersionConflict):  # the next sweep looks again
+                await self._inventory.discard(record, Commit(puts=(back,), deletes=(gone,)))
 
     async def _candidate(self, batch: ClaimBatch, device: str, parameters: Mapping[str, object]) -> Device:
         for name, allowed in (("model", batch.models), ("serial", batch.serials)):

@@ -27,10 +27,10 @@ from fleetcore.errors import (
 from fleetcore.fleet.buckets import Buckets
 from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.process_state.locks import KeyedLocks
-from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.repository import Repository, retried
 from fleetcore.fleet.security.admission import Admissions
 from fleetcore.fleet.security.claims import Claims
-from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord
+from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.security.issuing import Grant, Issuer, StaticGroups, check_device, taken
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.requests import CertificateRequest, read_request
@@ -220,51 +220,46 @@ class Enrollment:
             raise NotAuthorised("The request names another device", code="not_your_device", device=own.device)
         return await self.renew(own.device, request.csr, current=own.certificate)
 
+    @retried("Too many enrolments at once")
     async def _enroll_manufactured(
         self, asked: CertificateRequest, ca: ManufacturerCa, shown: Foreign, request: EnrollRequest
     ) -> Reply:
         if asked.device != shown.device:
             raise NotAuthorised("The request names another device", code="not_your_device", device=shown.device)
         how = f"manufacturer:{ca.id}"
-        for _ in range(ATTEMPTS):
-            device = await self._directory.find(asked.device)
-            had = await self._inventory.of(asked.device)
-            if device is not None:
-                check_device(device, asked.device)
-                await self._inventory.key_for(device.id, asked.spki)
-                known = await self._inventory.current(device.id, asked.spki)
-                if known is not None:
-                    return self._issuer.answer(known)
-                if any(self._inventory.living(record) for record in had):
-                    raise Conflict(
-                        f"Device {device.id!r} has a certificate of this fleet",
-                        remedy="Renew with that one, or revoke it first",
-                        code="already_exists",
-                        device=device.id,
-                    )
-                wanted = device
-            else:
-                wanted = await self._directory.prepared(asked.device, ca.device_type, model=ca.model, tags=ca.tags)
-            await self._admissions.ask(_candidate(wanted, asked, request, how))
-            if ca.admits is Admits.AT_ONCE and _is_makers(device, had, how, (asked.spki, shown.spki)):
-                # In the commit, so that a revocation meanwhile is heard.
-                grant = Grant(
-                    device=wanted, how=how, register=device is None, extra_puts=partial(self._inventory.unchanged, had)
+        device = await self._directory.find(asked.device)
+        had = await self._inventory.of(asked.device)
+        if device is not None:
+            check_device(device, asked.device)
+            await self._inventory.key_for(device.id, asked.spki)
+            known = await self._inventory.current(device.id, asked.spki)
+            if known is not None:
+                return self._issuer.answer(known)
+            if any(self._inventory.living(record) for record in had):
+                raise Conflict(
+                    f"Device {device.id!r} has a certificate of this fleet",
+                    remedy="Renew with that one, or revoke it first",
+                    code="already_exists",
+                    device=device.id,
                 )
-            else:
-                if device is None:
-                    await self._register_waiting(wanted, how)
-                decided = await self._decide_by_approval(wanted, asked, request)
-                if isinstance(decided, Reply):
-                    return decided
-                grant = evolve(decided, how=how)
-            try:
-                return self._issuer.answer(
-                    await self._issuer.issue(asked, grant, actor=asked.device, source=request.source)
-                )
-            except VersionConflict:
-                continue
-        raise Unavailable("Too many enrolments at once", retry_after_s=1.0)
+            wanted = device
+        else:
+            wanted = await self._directory.prepared(asked.device, ca.device_type, model=ca.model, tags=ca.tags)
+        await self._admissions.ask(_candidate(wanted, asked, request, how))
+        if ca.admits is Admits.AT_ONCE and _is_makers(device, had, how, (asked.spki, shown.spki)):
+            # In the commit, so that a revocation meanwhile is heard.
+            grant = Grant(
+                device=wanted, how=how, register=device is None, extra_puts=partial(self._inventory.unchanged, had)
+            )
+        else:
+            if device is None:
+                await self._register_waiting(wanted, how)
+            decided = await self._decide_by_approval(wanted, asked, request)
+            if isinstance(decided, Reply):
+                return decided
+            grant = evolve(decided, how=how)
+        record = await self._issuer.issue(asked, grant, actor=asked.device, source=request.source)
+        return self._issuer.answer(record)
 
     async def _register_waiting(self, device: Device, how: str) -> None:
         registration = self._issuer.registration(device, actor=how, reason="first contact")
@@ -292,19 +287,17 @@ class Enrollment:
             error = NotAuthorised("The request names another device", code="not_your_device", device=device)
             await self._write_refusal(device, error, device)
             raise error
-        for _ in range(ATTEMPTS):
-            found = check_device(await self._directory.find(device), device)
-            await self._inventory.key_for(device, asked.spki)
-            known = await self._inventory.current(device, asked.spki)
-            if known is not None:
-                return self._issuer.answer(known)
-            replaces = await self._to_renew(device, current)
-            grant = Grant(device=found, how="renewal", replaces=replaces)
-            try:
-                return self._issuer.answer(await self._issuer.issue(asked, grant, actor=device))
-            except VersionConflict:
-                continue
-        raise Unavailable("Too many changes of the device's certificates at once", retry_after_s=1.0)
+        return await self._renew(asked, device, current)
+
+    @retried("Too many changes of the device's certificates at once")
+    async def _renew(self, asked: CertificateRequest, device: str, current: str | None) -> Reply:
+        found = check_device(await self._directory.find(device), device)
+        await self._inventory.key_for(device, asked.spki)
+        known = await self._inventory.current(device, asked.spki)
+        if known is not None:
+            return self._issuer.answer(known)
+        grant = Grant(device=found, how="renewal", replaces=await self._to_renew(device, current))
+        return self._issuer.answer(await self._issuer.issue(asked, grant, actor=device))
 
     async def _to_renew(self, device: str, current: str | None) -> tuple[CertificateRecord, ...]:
         now, grace = self._clock.now_ms(), self._grace_ms
@@ -370,17 +363,12 @@ class Enrollment:
                 remedy="Create the group again, or make another token",
             ) from error
 
+    @retried("Too many enrolments at once")
     async def _grant(self, asked: CertificateRequest, request: EnrollRequest) -> Reply:
-        for _ in range(ATTEMPTS):
-            decided = await self._decide(asked, request)
-            if isinstance(decided, Reply):
-                return decided
-            try:
-                record = await self._issuer.issue(asked, decided, actor=asked.device, source=request.source)
-            except VersionConflict:
-                continue
-            return self._issuer.answer(record)
-        raise Unavailable("Too many enrolments at once", retry_after_s=1.0)
+        decided = await self._decide(asked, request)
+        if isinstance(decided, Reply):
+            return decided
+        return self._issuer.answer(await self._issuer.issue(asked, decided, actor=asked.device, source=request.source))
 
     async def _decide(self, asked: CertificateRequest, request: EnrollRequest) -> Grant | Reply:
         """What the request may have, as of now; nothing is consumed."""
@@ -580,16 +568,12 @@ class Enrollment:
             for item in accepted
         ]
 
+    @retried("Too many changes of the device's certificates at once")
     async def issue(self, csr: bytes, *, actor: str, reason: str) -> CertificateRecord:
         """Issues to a registered device by an operator's right; raises as :meth:`enroll`."""
         asked = read_request(csr, self._fleet)
-        for _ in range(ATTEMPTS):
-            device = check_device(await self._directory.find(asked.device), asked.device)
-            try:
-                return await self._issuer.issue(asked, Grant(device=device, how="operator"), actor=actor, reason=reason)
-            except VersionConflict:
-                continue
-        raise Unavailable("Too many changes of the device's certificates at once", retry_after_s=1.0)
+        device = check_device(await self._directory.find(asked.device), asked.device)
+        return await self._issuer.issue(asked, Grant(device=device, how="operator"), actor=actor, reason=reason)
 
     async def _write_refusal(self, device: str, error: Refused | Conflict, source: str) -> None:
         device = device or str(error.ids.get("device", ""))

@@ -7,6 +7,7 @@ States: ``pending`` (issued by a renewal, has not connected yet; valid) → ``ac
 One that a claim certificate got is ``pending_activation``, and good for nothing, until its device has registered.
 """
 
+import contextlib
 import datetime as dt
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -15,7 +16,7 @@ from attrs import evolve, field, frozen
 from cryptography import x509
 
 from fleetcore.errors import Conflict, NotAuthorised, VersionConflict
-from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.repository import Pairs, Repository, retried
 from fleetcore.fleet.security.authority import Authority, RevokedEntry, pem
 from fleetcore.fleet.security.verify import certificate_key, identity_of
 from fleetcore.interfaces.clock import Clock
@@ -29,9 +30,6 @@ _RENEW_AT, _JITTER = 2 / 3, 0.1
 
 #: Revoked certificates that expired this lately are still loaded: the server's clock may be set back meanwhile.
 _EXPIRED_LATELY_MS = 30 * DAY_MS
-
-#: How often a change is tried against concurrent writers.
-ATTEMPTS = 20
 
 
 _ALIVE = frozenset({CertificateState.PENDING, CertificateState.ACTIVE})
@@ -296,10 +294,10 @@ class Inventory:
 
     async def activate(
         self, record: CertificateRecord, *, actor: str, reason: str, extra_commit: Commit
-    ) -> CertificateRecord | None:
-        """Makes one that waited for its device good, or gives None where something changed meanwhile: read again."""
+    ) -> CertificateRecord:
+        """Makes a certificate valid that waited for its device. Raises VersionConflict where it changed meanwhile."""
         active = evolve(record, state=CertificateState.ACTIVE, ended_at=None)
-        done = await self._change(
+        await self._change(
             [active],
             "certificate.activated",
             actor=actor,
@@ -307,10 +305,10 @@ class Inventory:
             with_puts=extra_commit.puts,
             events=extra_commit.events,
         )
-        return evolve(active, version=record.version + 1) if done else None
+        return evolve(active, version=record.version + 1)
 
-    async def discard(self, record: CertificateRecord, extra_commit: Commit) -> bool:
-        """Ends one that was not activated in time; its key may ask again. False where something changed meanwhile.
+    async def discard(self, record: CertificateRecord, extra_commit: Commit) -> None:
+        """Ends a certificate that was not activated in time; its key may ask again. Raises VersionConflict.
 
         The record stays, revoked: a certificate without a record would be valid once its device exists.
         """
@@ -318,7 +316,7 @@ class Inventory:
         own = key is not None and key.device == record.device and not key.revoked
         deletes = (Delete(kind="device_key", key=record.spki, expect=key.version),) if key is not None and own else ()
         ended = evolve(record, state=CertificateState.REVOKED, ended_at=self._clock.now_ms())
-        return await self._change(
+        await self._change(
             [ended],
             "certificate.revoked",
             actor="system",
@@ -328,21 +326,20 @@ class Inventory:
             events=extra_commit.events,
         )
 
+    @retried("Too many changes of the certificate at once")
     async def seen(self, certificate: str) -> None:
         """A renewed certificate has connected: it is active, and those it replaces are superseded."""
-        for _ in range(ATTEMPTS):
-            new = await self.certificates.need(certificate)
-            if new.state is not CertificateState.PENDING:
-                self._remember(new)
-                return
-            now = self._clock.now_ms()
-            changed = [evolve(new, state=CertificateState.ACTIVE)]
-            for name in new.replaces:
-                old = await self.certificates.need(name)
-                if old.state in _ALIVE:
-                    changed.append(evolve(old, state=CertificateState.SUPERSEDED, ended_at=now))
-            if await self._change(changed, "certificate.superseded", actor=new.device, reason="renewed"):
-                return
+        new = await self.certificates.need(certificate)
+        if new.state is not CertificateState.PENDING:
+            self._remember(new)
+            return
+        now = self._clock.now_ms()
+        changed = [evolve(new, state=CertificateState.ACTIVE)]
+        for name in new.replaces:
+            old = await self.certificates.need(name)
+            if old.state in _ALIVE:
+                changed.append(evolve(old, state=CertificateState.SUPERSEDED, ended_at=now))
+        await self._change(changed, "certificate.superseded", actor=new.device, reason="renewed")
 
     async def revoke(
         self,
@@ -355,8 +352,8 @@ class Inventory:
         deletes: Iterable[Delete] = (),
         events: Iterable[Event] = (),
         extra: Commit | None = None,
-    ) -> list[CertificateRecord] | None:
-        """Revokes certificates and their keys in one commit, or gives None where one changed meanwhile: read again.
+    ) -> list[CertificateRecord]:
+        """Revokes certificates and their keys in one commit. Raises VersionConflict where one changed meanwhile.
 
         ``unused`` are keys that have no certificate yet and shall never get one; ``extra`` is done in the same commit.
         """
@@ -370,7 +367,7 @@ class Inventory:
         for spki in {record.spki for record in changed}:
             key = await self.keys.need(spki)
             keys.append(self.keys.put(evolve(key, revoked=True), expect=key.version))
-        done = await self._change(
+        await self._change(
             changed,
             "certificate.revoked",
             actor=actor,
@@ -380,7 +377,7 @@ class Inventory:
             events=events,
             extra=extra,
         )
-        return changed if done else None
+        return changed
 
     async def _change(
         self,
@@ -393,7 +390,7 @@ class Inventory:
         deletes: Iterable[Delete] = (),
         events: Iterable[Event] = (),
         extra: Commit | None = None,
-    ) -> bool:
+    ) -> None:
         now = self._clock.now_ms()
         told = [
             Event(
@@ -407,20 +404,17 @@ class Inventory:
             for record in changed
         ]
         puts = (*(self.certificates.put(record, expect=record.version) for record in changed), *with_puts)
-        try:
-            own = Commit(puts=puts, deletes=tuple(deletes), events=(*told, *events))
-            await self._storage.commit(own if extra is None else own + extra)
-        except VersionConflict:
-            return False
+        own = Commit(puts=puts, deletes=tuple(deletes), events=(*told, *events))
+        await self._storage.commit(own if extra is None else own + extra)
         for record in changed:
             self._remember(record)
-        return True
 
     async def sweep(self) -> None:
         """Writes down that certificates whose overlap is over are superseded; they are refused before that already."""
         for record in await self.certificates.due(self._clock.now_ms()):
             superseded = evolve(record, state=CertificateState.SUPERSEDED)
-            await self._change([superseded], "certificate.superseded", actor="system", reason="the overlap is over")
+            with contextlib.suppress(VersionConflict):  # the next sweep looks again
+                await self._change([superseded], "certificate.superseded", actor="system", reason="the overlap is over")
 
     async def crl_entries(self, issuer: str) -> list[RevokedEntry]:
         """What the issuer's revocation list has to name: revoked and superseded certificates that have not expired."""

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore import files
-from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
+from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused
 from fleetcore.fleet.finishing import Finishing
-from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.repository import Repository, retried
 from fleetcore.fleet.security.admission import Admissions, Required
 from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, Claims
@@ -30,7 +30,7 @@ from fleetcore.fleet.security.forecast import (
     dependents_on,
     forecast,
 )
-from fleetcore.fleet.security.inventory import ATTEMPTS, CertificateRecord, DeviceKey, Inventory
+from fleetcore.fleet.security.inventory import CertificateRecord, DeviceKey, Inventory
 from fleetcore.fleet.security.issuing import DeviceDirectory, Issuer, StaticGroups
 from fleetcore.fleet.security.manufacturers import ManufacturerCa, Manufacturers
 from fleetcore.fleet.security.profiles import CLAIM_URN, DEVICE_LIFETIMES, SHAPES, Profile
@@ -459,51 +459,48 @@ class SecurityManager:
         assert serial is not None  # one of the two is given
         return await self._finishing.run(self._revoke_certificate(serial, actor, reason))
 
+    @retried("Too many changes of the device's credentials at once")
     async def _revoke_device(self, device: str, actor: str, reason: str, extra_commit: Beside, code: str) -> int:
-        for _ in range(ATTEMPTS):
-            certificates = [
-                record
-                for record in await self._inventory.of(device)
-                if record.state not in (CertificateState.REVOKED, CertificateState.SUPERSEDED)
-            ]
-            tokens = await self.device_tokens.of(device)
-            invitations = await self.enrollment_tokens.living_of(device)
-            unused = await self._unused_key(device)
-            withdrawn = await self._enrollment.withdrawn(device, actor=actor, reason=reason)
-            extra = await extra_commit()
-            if extra == Commit() and not (certificates or tokens or invitations or unused or withdrawn):
-                return 0
-            ended = [
-                *(("token.revoked", {"token": token.id}) for token in tokens),
-                *(("enrollment_token.revoked", {"token": token.id}) for token in invitations),
-                *(("key.revoked", {"fingerprint": key.id}) for key in unused),
-            ]
-            now = self._clock.now_ms()
-            revoked = await self._inventory.revoke(
-                certificates,
-                actor=actor,
-                reason=reason,
-                unused=unused,
-                extra=extra,
-                with_puts=(
-                    *withdrawn,
-                    *(
-                        self.enrollment_tokens.records.put(evolve(token, revoked=True), expect=token.version)
-                        for token in invitations
-                    ),
+        certificates = [
+            record
+            for record in await self._inventory.of(device)
+            if record.state not in (CertificateState.REVOKED, CertificateState.SUPERSEDED)
+        ]
+        tokens = await self.device_tokens.of(device)
+        invitations = await self.enrollment_tokens.living_of(device)
+        unused = await self._unused_key(device)
+        withdrawn = await self._enrollment.withdrawn(device, actor=actor, reason=reason)
+        extra = await extra_commit()
+        if extra == Commit() and not (certificates or tokens or invitations or unused or withdrawn):
+            return 0
+        ended = [
+            *(("token.revoked", {"token": token.id}) for token in tokens),
+            *(("enrollment_token.revoked", {"token": token.id}) for token in invitations),
+            *(("key.revoked", {"fingerprint": key.id}) for key in unused),
+        ]
+        now = self._clock.now_ms()
+        revoked = await self._inventory.revoke(
+            certificates,
+            actor=actor,
+            reason=reason,
+            unused=unused,
+            extra=extra,
+            with_puts=(
+                *withdrawn,
+                *(
+                    self.enrollment_tokens.records.put(evolve(token, revoked=True), expect=token.version)
+                    for token in invitations
                 ),
-                deletes=[Delete(kind="device_token", key=token.id) for token in tokens],
-                events=[
-                    Event(type=what, subject=device, time=now, actor=actor, reason=reason, data=data)
-                    for what, data in ended
-                ],
-            )
-            if revoked is None:
-                continue
-            self.device_tokens.forget(device)
-            self._tell(device, None, code)
-            return len(revoked) + len(ended)
-        raise Unavailable("Too many changes of the device's credentials at once", retry_after_s=1.0)
+            ),
+            deletes=[Delete(kind="device_token", key=token.id) for token in tokens],
+            events=[
+                Event(type=what, subject=device, time=now, actor=actor, reason=reason, data=data)
+                for what, data in ended
+            ],
+        )
+        self.device_tokens.forget(device)
+        self._tell(device, None, code)
+        return len(revoked) + len(ended)
 
     async def _unused_key(self, device: str) -> list[DeviceKey]:
         """The key that the device was registered with, where it has no certificate yet and may still get one."""
@@ -516,16 +513,14 @@ class SecurityManager:
         key = await self._inventory.keys.get(spki) or DeviceKey(id=spki, device=device)
         return [] if key.revoked or key.device != device else [key]
 
+    @retried("Too many changes of the certificate at once")
     async def _revoke_certificate(self, serial: str, actor: str, reason: str) -> int:
-        name = await self._named(serial.lower())
-        for _ in range(ATTEMPTS):
-            record = await self._inventory.certificates.need(name)
-            if record.state is CertificateState.REVOKED:
-                return 0
-            if await self._inventory.revoke([record], actor=actor, reason=reason) is not None:
-                self._tell(record.device, record.id)
-                return 1
-        raise Unavailable("Too many changes of the certificate at once", retry_after_s=1.0)
+        record = await self._inventory.certificates.need(await self._named(serial.lower()))
+        if record.state is CertificateState.REVOKED:
+            return 0
+        await self._inventory.revoke([record], actor=actor, reason=reason)
+        self._tell(record.device, record.id)
+        return 1
 
     async def certificate(self, name: str) -> CertificateRecord | None:
         """A certificate by ``ISSUER:SERIAL``, or by its serial alone, hex; None where the fleet issued none."""
@@ -637,20 +632,16 @@ class SecurityManager:
                 pass
         return await self.export_crl()
 
+    @retried("Too many revocation lists at once")
     async def _crl(self, issuing: IssuingCa) -> bytes:
         issuer = issuing.id
-        for _ in range(ATTEMPTS):
-            record = await self._storage.get(CRL, issuer)
-            last = record.body.get("number") if record is not None else 1
-            assert isinstance(last, int)  # only written here
-            put = Put(kind=CRL, key=issuer, body={"number": last + 1}, expect=record.version if record else 0)
-            try:
-                await self._storage.commit(Commit(puts=(put,)))
-            except VersionConflict:
-                continue
-            entries = await self._inventory.crl_entries(issuer)
-            return await asyncio.to_thread(self.authority.crl, entries, last + 1, issuing)
-        raise Unavailable("Too many revocation lists at once", retry_after_s=1.0)
+        record = await self._storage.get(CRL, issuer)
+        last = record.body.get("number") if record is not None else 1
+        assert isinstance(last, int)  # only written here
+        put = Put(kind=CRL, key=issuer, body={"number": last + 1}, expect=record.version if record else 0)
+        await self._storage.commit(Commit(puts=(put,)))
+        entries = await self._inventory.crl_entries(issuer)
+        return await asyncio.to_thread(self.authority.crl, entries, last + 1, issuing)
 
     async def maintain(self) -> None:
         """Writes down which overlaps and which times to activate are over, and renews the list for brokers.

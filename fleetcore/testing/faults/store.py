@@ -14,7 +14,8 @@ class FaultyStorage:
     """Wraps a storage; ``cast`` to Storage by :func:`faulty`.
 
     Attributes:
-        commits: how many were requested.
+        commits: how many were asked for.
+        reading_commits: how many of them had readings.
     """
 
     def __init__(self, inner: Storage) -> None:
@@ -23,7 +24,7 @@ class FaultyStorage:
         self._left = 0
         self._open = asyncio.Event()
         self._open.set()
-        self.commits = 0
+        self.commits = self.reading_commits = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -48,6 +49,7 @@ class FaultyStorage:
     async def commit(self, change: Commit) -> Committed:
         """As told."""
         self.commits += 1
+        self.reading_commits += change.readings is not None
         await self._open.wait()
         if self._error is not None and self._left > 0:
             self._left -= 1
