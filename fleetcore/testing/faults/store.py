@@ -14,7 +14,7 @@ class FaultyStorage:
     """Wraps a storage; ``cast`` to Storage by :func:`faulty`.
 
     Attributes:
-        commits: how many were asked for.
+        commits: how many were requested.
         reading_commits: how many of them had readings.
     """
 
