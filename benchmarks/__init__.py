@@ -1,1 +1,1 @@
-"""Benchmarks: ratios measured in one run, on the same work, against named alternatives and the machine's own limit."""
+"""Benchmarks: ratios measured in one run, for the same work, against named alternatives and the machine's own limit."""

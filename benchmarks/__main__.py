@@ -53,7 +53,7 @@ def show(rows: list[Row]) -> None:
 
 
 def main() -> None:
-    """Runs what is named, or all; a failed one is named and the others go on."""
+    """Runs the named ones, or all; reports failed ones and continues with the others."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which; all by default")
     parser.add_argument("--quick", action="store_true", help="fewer points and rounds")

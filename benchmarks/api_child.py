@@ -1,6 +1,6 @@
-"""A server of the operators' API in a process of its own, for :mod:`benchmarks.bench_api`; also of earlier packages.
+"""A server of the operators' API in a separate process, for :mod:`benchmarks.bench_api`; also of earlier packages.
 
-It reads a task as a line of JSON, says where it listens, and serves until its input ends.
+It reads a task as a line of JSON, prints its address, and serves until its input ends.
 """
 
 import asyncio

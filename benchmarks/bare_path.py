@@ -1,7 +1,7 @@
-"""The whole data path as one bare script: what the machine allows, with none of the promises.
+"""The whole data path as one bare script: the machine's limit, without any guarantees.
 
-Typed decoding, the least checks, columns, one durable log, one vectorised threshold. No identities, no limits, no
-duplicates, no message ids, no late points, no queries, no recovery.
+Typed decoding, minimal checks, columns, one durable log, one vectorised threshold. No identities, limits, duplicates,
+message ids, late points, queries or recovery.
 """
 
 import os

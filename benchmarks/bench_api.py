@@ -1,7 +1,7 @@
-"""The operators' API under ``wrk``: processor time of the server a request, and requests a second.
+"""The operators' API under ``wrk``: the server's processor time per request, and requests per second.
 
-Reads of one device and of a page of a hundred, and writes of a twin, by 1, 16 and 64 connections at once; the server
-before the table of calls, and ours with either parser, each in turn in every round.
+Reads of one device and of a page of a hundred, and writes of a twin, over 1, 16 and 64 connections; the server before
+the table of calls, and the present one with either parser, each in turn in every round.
 """
 
 import os

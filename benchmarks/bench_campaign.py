@@ -1,7 +1,7 @@
-"""The end of a campaign: processor time a device, as the number of its devices grows.
+"""The end of a campaign: processor time per device, as the number of its devices grows.
 
-Each device reports accepted, downloading, succeeded. The last 400 are measured, since each of their reports asks how
-many are still under way.
+Each device reports accepted, downloading, succeeded. The last 400 are measured, because each of their reports counts
+the devices under way.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""What checksums cost: the store with them, and with their functions replaced by some that compute nothing.
+"""The cost of checksums: the store with them, and with functions that compute nothing instead.
 
-Rows without a checksum are not compared when they are read, so the second side neither computes nor compares.
+Rows without a checksum are not compared when read, so the second side neither computes nor compares.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""CoAP: what a message costs in plain and over DTLS with client certificates, against aiocoap's own resource server.
+"""CoAP: the cost of a message in plain and over DTLS with client certificates, against aiocoap's own resource server.
 
 aiocoap's handlers do nothing; ours over DTLS commits durably, and in plain, which serves no device, answers a small
-request of its own. Processor time is that of the side under test alone, so its ratio is the one of messages
-that a core can do; rates share the machine with the load.
+request. Processor time is that of the measured side alone, so its ratio is the ratio of messages per core; rates share
+the machine with the load.
 """
 
 import itertools

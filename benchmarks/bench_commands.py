@@ -1,7 +1,7 @@
 """Commands over MQTT from queued to succeeded, and a bulk command to connected devices, now and at an earlier commit.
 
-The devices are in a process of their own; the operator is in the server's. A figure is processor time of the server's
-process (user and system, all its threads) until everything has its end and the audit log its rows. The earlier state
+The devices are in a separate process; the operator is in the server's. A figure is the processor time of the server's
+process (user and system, all its threads) until everything has ended and the audit log has its rows. An earlier state
 of the repository (``benchmarks/earlier.py``) does the same work in the same run, in turn.
 """
 

@@ -1,8 +1,8 @@
-"""A herd of devices connects at once over mutual TLS, as after a power cut: how long until each is connected.
+"""A fleet reconnects at once over mutual TLS, as after a power cut: how long until each device is connected.
 
-Compared with the same devices of the same client process that connect one after the other, in the same round and
-under the same load. A device counts as connected with its CONNACK; a device that is cut off tries again at once and is
-counted. The second pair of rows has two busy loops beside it.
+Compared with the same devices of the same client process connecting one after the other, in the same round and under
+the same load. A device counts as connected with its CONNACK; a disconnected one tries again at once and is counted. The
+second pair of rows runs beside two busy loops.
 """
 
 import statistics

@@ -1,8 +1,8 @@
-"""Idle MQTT connections over mutual TLS: what each costs in memory.
+"""Idle MQTT connections over mutual TLS: the memory of each.
 
-A real fleet issues the certificates and holds the sessions; the devices are a process of their own. The figure is the
-growth of the server's resident memory from listening to all connected. What is compared is the size of the read
-buffer that asyncio keeps for every TLS connection: fleetcore sets it to one TLS record, CPython's own is 256 KiB.
+A real fleet issues the certificates and holds the sessions; the devices are in a separate process. The figure is the
+growth of the server's resident memory from listening to all connected. The compared parameter is the size of asyncio's
+read buffer of each TLS connection: fleetcore sets it to one TLS record, CPython's default is 256 KiB.
 """
 
 from attrs import frozen

@@ -1,8 +1,8 @@
-"""HTTP keep-alive posts of telemetry: our device plane to the durable commit, against an aiohttp handler that is empty.
+"""HTTP keep-alive posts of telemetry: our device plane to the durable commit, against an empty aiohttp handler.
 
-Both are plain HTTP on loopback, on the same loop, under the same client: connections that each send their next request
-when the last one is answered, so one commit takes at most as many messages as there are connections. A storm of devices
-connects over mutual TLS.
+Both are plain HTTP on loopback, on the same loop, under the same client: connections that send their next request after
+the last answer, so one commit has at most as many messages as there are connections. Then many devices connect at once
+over mutual TLS.
 """
 
 import tempfile

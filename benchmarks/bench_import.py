@@ -1,7 +1,7 @@
-"""Importing a large fleet: devices a second and peak memory, as the number of devices grows.
+"""Importing a large fleet: devices per second and peak memory, as the number of devices grows.
 
-Each import runs in a process of its own, set up as a server's is; rows come in parts, and the clock stops when every
-device is registered, its event is in the feed and its row in the audit log is sealed.
+Each import runs in a separate process, configured like a server; rows come in parts, and the clock stops when every
+device is registered, its event is in the feed and its audit row is sealed.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""Importing readings: rows a second of ``telemetry import``, its peak memory, and what the same file costs elsewhere.
+"""Importing readings: rows per second of ``telemetry import``, its peak memory, and other importers of the same file.
 
 Against ``sqlite-utils insert`` of the same CSV, and against a bare parse of it (csv, float, fromisoformat) into numpy
 columns with one commit of the store.

@@ -1,7 +1,7 @@
-"""Look-ups and pages of the operators' API as the fleet grows: each costs the page, not the fleet.
+"""Look-ups and pages of the operators' API as the fleet grows: their cost depends on the page, not on the fleet.
 
-The same questions are asked of fleets with 1,000, 20,000 and 500,000 records of each kind, each in a process of its
-own; the ratio is that of the largest to the smallest.
+The same requests go to fleets with 1,000, 20,000 and 500,000 records of each kind, each in a separate process; the
+ratio is that of the largest to the smallest.
 """
 
 from benchmarks.earlier import COMMIT, earlier, measure

@@ -1,7 +1,7 @@
 """Mirroring to clouds: against their bare SDKs, and against their quotas; the same rows for each cloud.
 
-A cloud is its connector's counterpart, in a process of its own, that answers after 40 ms; the SDK is the real one.
-Quotas are raised where nothing else is said, so that the machine is what bounds. What a cloud does not do has no row.
+A cloud is its connector's simulation, in a separate process, that answers after 40 ms; the SDK is the real one. Quotas
+are raised unless stated otherwise, so that the machine is the limit. Features that a cloud lacks have no row.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""MQTT at QoS 1: what a message costs from the socket to its PUBACK, and behind a broker to its acknowledgement.
+"""MQTT at QoS 1: the cost of a message from the socket to its PUBACK, and behind a broker to its acknowledgement.
 
 The endpoint is measured to the durable commit, against itself over a device plane that acknowledges at once, and
 against Mosquitto with a consumer that drops everything. Behind Mosquitto the consumer is compared with a paho client
-that acknowledges and does nothing. The load comes from a process of its own; processor time is that of the side
-under test alone and the steadier figure, rates share the machine with the load.
+that only acknowledges. The load comes from a separate process; processor time is that of the measured side alone and
+the steadier figure, rates share the machine with the load.
 """
 
 import shutil

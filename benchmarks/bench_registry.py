@@ -1,4 +1,4 @@
-"""The registry of a large fleet: how quickly it is filled, what it costs, and a four-clause query.
+"""The registry of a large fleet: how fast it is filled, its cost, and a four-clause query.
 
 The query is compared with the same one written by hand: SQL over typed columns with the best composite index, and numpy
 masks over bare arrays. Both return the ids in order, as ours does.

@@ -1,7 +1,7 @@
-"""Operators' rights: what it costs to know what a token may do, remembered and looked up in the store.
+"""Operators' rights: the cost of a token's rights, cached and looked up in the store.
 
-Both ways are the same call on the same fleet in a data folder; for the second one what is remembered is forgotten
-before each call. The principal has three grants, one of them within a scope.
+Both are the same call on the same fleet in a data folder; for the second one the cache is cleared before each call. The
+principal has three grants, one of them within a scope.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Fleet state: twin updates, now and at an earlier commit, and a command's whole way over MQTT with real clients.
+"""Fleet state: twin updates, now and at an earlier commit, and complete commands over MQTT with real clients.
 
 Twins in process and through the operators' API. An update is one commit with its history; many at once share a sync to
 disk. Commands go to real MQTT 5 clients over the fleet's own endpoint, in one process: the clients' work is in the

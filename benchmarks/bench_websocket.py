@@ -1,9 +1,9 @@
-"""WebSocket: what a message costs from the socket to its reply after the commit; HTTP keep-alive and bare echoes.
+"""WebSocket: the cost of a message from the socket to its reply after the commit; HTTP keep-alive and bare echoes.
 
-Everything is plain on loopback, under connections that each send their next message when the last one is answered, in
-one run and in turn. The echoes say what they hear and keep nothing: that of our own endpoint's WebSocket, of the
-library websockets, and of picows where it is installed. A storm of devices connects over mutual TLS; and a thousand
-devices are timed with and without one beside them that reads a byte a second.
+Everything is plain on loopback, over connections that send their next message after the last answer, in one run and in
+turn. The echoes return every message and store nothing: that of our own endpoint's WebSocket, of the library
+websockets, and of picows if it is installed. Then many devices connect at once over mutual TLS; and a thousand devices
+are timed with and without one beside them that reads a byte a second.
 """
 
 import tempfile

@@ -486,7 +486,7 @@ class _SlowReader(asyncio.Protocol):
         self.transport.pause_reading()
 
     async def read_slowly(self) -> None:
-        """For ever."""
+        """Runs until cancelled."""
         peer = self.transport.get_extra_info("socket")
         while True:
             await asyncio.sleep(1)

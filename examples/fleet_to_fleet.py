@@ -10,8 +10,8 @@ token = "env:HEADQUARTERS_TOKEN"
 ca = "hq-ca.pem"
 metrics = ["temperature"]
 
-There a device carries in its attributes which fleets it came through, the last of which owns it, and what a fleet
-cannot have of a device that is not its own: life cycle, groups, gateway, position, and what the device reports.
+There a device has in its attributes the fleets it came through, the last of which owns it, and what a fleet cannot
+store of another fleet's device: life cycle, groups, gateway, position, and its reports.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
 from fleetcore.model.twin import diff_patch
 from fleetcore.wire.records import from_plain, to_plain
 
-#: The attribute that keeps what is not the other fleet's to say.
+#: The attribute with data that the other fleet cannot store otherwise.
 KEPT = "mirrored"
 _DESCRIBED = ("model", "name", "tags", "capabilities")
 
@@ -59,7 +59,7 @@ class FleetToFleetConfig:
 
 
 class OtherFleet(CloudBackend):
-    """Versions are digests of what is mirrored: the other fleet changes its own part of a device as it likes."""
+    """Versions are digests of the mirrored state: the other fleet may change its own part of a device."""
 
     limits = CloudLimits(
         items=20,
@@ -74,11 +74,11 @@ class OtherFleet(CloudBackend):
         self._other, self._own, self.identity = other, fleet_id, identity
 
     def fit(self, item: MirrorItem) -> Fitted:
-        """A fleet holds what a fleet has."""
+        """A fleet can hold everything of a fleet."""
         return Fitted(item=item)
 
     async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
-        """Each item by itself, all at once."""
+        """Each item separately, all in parallel."""
         return await asyncio.gather(*map(self._apply, items))
 
     async def _apply(self, item: MirrorItem) -> MirrorResult:
@@ -96,7 +96,7 @@ class OtherFleet(CloudBackend):
     async def _written(self, item: MirrorItem) -> MirrorResult:
         device = await self._device(item.key.id)
         if device is not None and not self._is_own(device):
-            return MirrorResult(state="foreign", reason=f"{item.key.id} was not made by this fleet")
+            return MirrorResult(state="foreign", reason=f"this fleet did not create {item.key.id}")
         there = None if device is None else await self._held(item.key, device)
         if there is not None and there.body == item.body:
             return there_is(there)
@@ -106,7 +106,7 @@ class OtherFleet(CloudBackend):
             await self._describe(item, device)
         elif device is None:
             state: Literal["failed", "done"] = "done" if item.body is None else "failed"
-            return MirrorResult(state=state, reason="Its device is not there yet")
+            return MirrorResult(state=state, reason="Its device does not exist yet")
         else:
             await self._want(item, device)
         return MirrorResult(state="done", remote_version=None if item.body is None else _version(item.body))
@@ -142,7 +142,7 @@ class OtherFleet(CloudBackend):
             await self._call("update_device", item.key.id, attributes=patch, if_version=device.version)
 
     async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
-        """Each by itself, all at once."""
+        """Each separately, all in parallel."""
         return await asyncio.gather(*map(self._read, keys))
 
     async def _read(self, key: EntityKey) -> MirrorItem | None:
@@ -164,7 +164,7 @@ class OtherFleet(CloudBackend):
         return MirrorItem(key=key, body=body, remote_version=_version(body))
 
     async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
-        """Of all devices of the other fleet, those that this one made."""
+        """The devices of the other fleet that this one created."""
         cursor: str | None = None
         while True:
             page = await self._call("list_devices", limit=1000, **({} if cursor is None else {"cursor": cursor}))
@@ -176,7 +176,7 @@ class OtherFleet(CloudBackend):
                 return
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
-        """As an import: the same readings again change nothing."""
+        """Like an import: repeating the same readings changes nothing."""
         if not len(batch):
             return Sent(taken=0)
         places = {index: at for at, index in enumerate(dict.fromkeys(batch.series.tolist()))}
@@ -207,12 +207,12 @@ class OtherFleet(CloudBackend):
             if error.code == "overloaded":
                 self.pace.slow_down("call", getattr(error, "retry_after_s", None) or 0.0)
             if isinstance(error, NotAuthenticated | NotAuthorised):
-                raise CredentialsRejected(f"The other fleet does not take the token: {error.message}") from error
+                raise CredentialsRejected(f"The other fleet refuses the token: {error.message}") from error
             raise
 
 
 def there_is(item: MirrorItem) -> MirrorResult:
-    """It is as it should be."""
+    """It already matches."""
     return MirrorResult(state="done", remote_version=item.remote_version)
 
 
@@ -222,7 +222,7 @@ def _version(body: object) -> str:
 
 @asynccontextmanager
 async def open_other_fleet(config: FleetToFleetConfig, context: Context) -> AsyncIterator[OtherFleet]:
-    """The client keeps its connection for as long as the mirror runs."""
+    """The client keeps its connection while the mirror runs."""
     async with AsyncFleetClient(config.url, context.secret(config.token), ca=config.ca) as other:
         yield OtherFleet(other, context.fleet_id, config.url)
 

@@ -1,4 +1,4 @@
-"""An admission in one file: devices enrol whose serial is on a list. Name the file in fleet.toml and require it.
+"""An admission in one file: only devices with a listed serial enrol. Name the file in fleet.toml and require it.
 
 [fleet]
 plugins = ["./one_file_admission.py"]
@@ -20,19 +20,19 @@ from fleetcore.interfaces import Admission, Admit, Candidate, Context, Provider,
 
 @frozen(kw_only=True)
 class SerialsConfig:
-    """``[admission.serials]``. Attributes: file: a serial a line; relative to the data folder."""
+    """``[admission.serials]``. Attributes: file: a serial per line; relative to the data folder."""
 
     file: str = "serials.txt"
 
 
 class Serials(Admission):
-    """Admits the devices that name a serial of the list."""
+    """Admits devices whose serial is in the list."""
 
     def __init__(self, serials: frozenset[str], context: Context) -> None:
         self._serials, self._context = serials, context
 
     async def decide(self, candidate: Candidate) -> Verdict:
-        """Whether the serial is on the list; what is not text is on no list."""
+        """Whether the serial is in the list; anything but text is not."""
         serial = candidate.parameters.get("serial")
         if isinstance(serial, str) and serial in self._serials:
             return Admit()
@@ -42,7 +42,7 @@ class Serials(Admission):
 
 @asynccontextmanager
 async def open_serials(config: SerialsConfig, context: Context) -> AsyncIterator[Serials]:
-    """Reads the list once. Without it the admission does not open, and no device enrols."""
+    """Reads the list once. Without it the admission does not open, and no device can enrol."""
     path = (context.data or Path()) / config.file
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""A connector in one file: mirrors a fleet to any HTTP endpoint that keeps JSON documents by path, with ETags.
+"""A connector in one file: mirrors a fleet to any HTTP endpoint that stores JSON documents by path, with ETags.
 
 [fleet]
 plugins = ["./one_file_cloud.py"]
@@ -7,8 +7,8 @@ plugins = ["./one_file_cloud.py"]
 url = "http://127.0.0.1:8000"
 metrics = ["temperature"]
 
-``PUT``, ``GET`` and ``DELETE`` of ``/twin/pump-1``, each write under ``If-Match`` (409 or 412 where the document is
-another one by now); ``GET /twin?owner=…`` lists the names; ``POST /readings`` answers how many it took, from the first.
+``PUT``, ``GET`` and ``DELETE`` of ``/twin/pump-1``, each write under ``If-Match`` (409 or 412 if the document has
+changed); ``GET /twin?owner=…`` lists the names; ``POST /readings`` answers how many it accepted, from the first.
 """
 
 import asyncio
@@ -44,11 +44,11 @@ class Documents(CloudBackend):
         self.identity, self._http, self._owner = str(http.base_url), http, owner
 
     def fit(self, item: MirrorItem) -> Fitted:
-        """JSON holds everything."""
+        """JSON can hold everything."""
         return Fitted(item=item)
 
     async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
-        """Each item by itself, all at once."""
+        """Each item separately, all in parallel."""
         return await asyncio.gather(*map(self._apply, items))
 
     async def _apply(self, item: MirrorItem) -> MirrorResult:
@@ -59,10 +59,10 @@ class Documents(CloudBackend):
         )
         if answer.status_code == 429:
             return MirrorResult(state="throttled", retry_after_s=float(answer.headers.get("Retry-After", 0)))
-        if answer.status_code in {404, 409, 412}:  # another one is there: it may be ours, and as it should be
+        if answer.status_code in {404, 409, 412}:  # another one exists: it may be ours, and already match
             there = await self._held(item.key)
             if there is not None and there.json()["owner"] != self._owner:
-                return MirrorResult(state="foreign", reason=f"{item.key} was not made by this fleet")
+                return MirrorResult(state="foreign", reason=f"this fleet did not create {item.key}")
             if (None if there is None else there.json()) != body:
                 return MirrorResult(state="conflict")
             return MirrorResult(state="done", remote_version=None if there is None else there.headers["ETag"])
@@ -71,7 +71,7 @@ class Documents(CloudBackend):
         return MirrorResult(state="done", remote_version=answer.headers.get("ETag"))
 
     async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
-        """Each by itself, all at once."""
+        """Each separately, all in parallel."""
         return await asyncio.gather(*map(self._read, keys))
 
     async def _read(self, key: EntityKey) -> MirrorItem | None:
@@ -87,7 +87,7 @@ class Documents(CloudBackend):
             yield EntityKey(facet, name)
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
-        """The endpoint takes the first so many; the rest comes again."""
+        """The endpoint accepts the first ones; the rest is sent again."""
         series = [catalog.series(index) for index in batch.series.tolist()]
         columns = zip(series, batch.time.tolist(), batch.value.tolist(), strict=True)
         rows = [[of.device, of.metric, time, value] for of, time, value in columns]
@@ -107,7 +107,7 @@ class Documents(CloudBackend):
         if answer.status_code == 429:
             self.pace.slow_down(kind, float(answer.headers.get("Retry-After", 0)))
         if answer.status_code in {401, 403}:
-            raise CredentialsRejected("The endpoint does not take the credentials")
+            raise CredentialsRejected("The endpoint refuses the credentials")
         if answer.is_server_error:
             raise Unavailable(f"The endpoint fails: HTTP {answer.status_code}")
         return answer
@@ -119,7 +119,7 @@ def _path(key: EntityKey) -> str:
 
 def _taken(answer: httpx.Response) -> httpx.Response:
     if answer.is_error:
-        raise Unavailable(f"The endpoint turned a call away: HTTP {answer.status_code}")
+        raise Unavailable(f"The endpoint refused a call: HTTP {answer.status_code}")
     return answer
 
 

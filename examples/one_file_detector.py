@@ -28,7 +28,7 @@ class FreezingConfig:
 
 
 class FreezingDetector(Detector):
-    """Keeps nothing, so it needs neither ``snapshot`` nor ``restore``."""
+    """Has no state, so it needs neither ``snapshot`` nor ``restore``."""
 
     def __init__(self, below: float) -> None:
         self._below = below

@@ -6,8 +6,7 @@ plugins = ["./one_file_protocol.py"]
 [protocols.lines]
 listen = "lines://127.0.0.1:7070"
 
-A frame is a line of JSON (see :class:`Frame`) with ``size`` bytes of body behind it. A device's first frame holds its
-token.
+A frame is a line of JSON (see :class:`Frame`) followed by ``size`` bytes of body. A device's first frame has its token.
 """
 
 import asyncio
@@ -41,7 +40,7 @@ from fleetcore.wire.endpoints import is_loopback
 from fleetcore.wire.replies import refusal, rejection, reply_to
 
 HELLO_S = 10.0
-#: Answers and downlinks that a device does not read; beyond it the connection is closed.
+#: Answers and downlinks that a device does not read; beyond this the connection is closed.
 UNREAD_BYTES = 1024 * 1024
 BY_NAME = {row.name: row for row in messages.ALL}
 
@@ -58,7 +57,7 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     Attributes:
         op: the type of the message, ``hello``, or ``reply``, whose body is a :class:`Reply`.
-        n: the number that the device gave to its message; the reply has the same.
+        n: the device's number for its message; the reply has the same.
         subject, target, id: as in :class:`Inbound` and :class:`Downlink`.
     """
 
@@ -71,13 +70,13 @@ class Frame(msgspec.Struct, kw_only=True, omit_defaults=True):
     id: str | None = None
 
     def with_body(self, body: bytes) -> bytes:
-        """The frame as it goes over the wire."""
+        """The bytes of the frame."""
         self.size = len(body)
         return msgspec.json.encode(self) + b"\n" + body
 
 
 async def read_frame(reader: asyncio.StreamReader, limit_bytes: int) -> tuple[Frame, bytes | None]:
-    """The next frame; the body of one that is too long is skipped, and None."""
+    """The next frame; skips a too long body, and returns None for it."""
     frame = msgspec.json.decode(await reader.readuntil(b"\n"), type=Frame)
     if frame.size <= limit_bytes:
         return frame, await reader.readexactly(frame.size)
@@ -87,7 +86,7 @@ async def read_frame(reader: asyncio.StreamReader, limit_bytes: int) -> tuple[Fr
     return frame, None
 
 
-#: What ends a connection: it is lost, or what came is not a frame.
+#: The end of a connection: it is lost, or an invalid frame arrived.
 ENDS = (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, msgspec.DecodeError)
 
 
@@ -104,7 +103,7 @@ class Lines(ProtocolAdapter):
 
     @property
     def endpoints(self) -> Sequence[str]:
-        """The one address."""
+        """The address of the listener."""
         return [self._endpoint]
 
     @property
@@ -133,7 +132,7 @@ class Lines(ProtocolAdapter):
                 except Refused as error:
                     _reply(writer, 0, refusal(rejection(error)))
                     return
-            # The session ends when the device is revoked. Its connection ends then, too.
+            # The session ends when the device is revoked; then its connection ends too.
             session.on_end(lambda _code: writer.close())
             _reply(writer, 0, Reply())
             self._plane.listen(session, lambda downlink: self._push(writer, downlink))
@@ -173,7 +172,7 @@ class Lines(ProtocolAdapter):
         def done(outcome: Outcome) -> None:
             self._answer(writer, frame.n, reply_to(outcome))
 
-        # While the queue is full nothing more is read, and TCP tells the device.
+        # While the queue is full nothing is read, and TCP slows the device down.
         if not self._ingest.deliver(session, message, done):
             await self._ingest.ready()
 
@@ -188,7 +187,7 @@ class Lines(ProtocolAdapter):
         _write(writer, frame.with_body(msgspec.json.encode(downlink.body)))
 
     async def drain(self) -> None:
-        """Takes no connection and no message any more; returns once all that was taken is answered."""
+        """Accepts no further connections and messages; returns once all accepted ones are answered."""
         self._draining = True
         self._server.close()
         while self._unanswered:
@@ -229,7 +228,7 @@ async def open_lines(config: LinesConfig, context: Context, plane: DevicePlane, 
 
 
 class LinesClient(DeviceClient):
-    """The device's side."""
+    """The device side."""
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets) -> None:
         self._url, self._secrets = urlsplit(endpoint), secrets
@@ -300,17 +299,17 @@ class LinesClient(DeviceClient):
         return await self.send(type, b"" if body is None else body, subject=subject)
 
     async def downlinks(self) -> AsyncIterator[Downlink]:
-        """What the server sends."""
+        """Yields the server's messages."""
         while (downlink := await self._downlinks.get()) is not None:
             yield downlink
 
     async def enroll(self, request: EnrollRequest) -> Reply:  # noqa: ARG002 - the interface's parameters
-        """Not by this protocol: its devices have a token."""
+        """Not supported: devices of this protocol have a token."""
         raise Refused("Devices of this protocol have a device token")
 
     def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:  # noqa: ARG002 - the interface's parameters
-        """Not by this protocol: firmware is downloaded over HTTP."""
-        raise Refused("This protocol carries no artifacts")
+        """Not supported: firmware is downloaded over HTTP."""
+        raise Refused("This protocol cannot transfer artifacts")
 
 
 @hookimpl

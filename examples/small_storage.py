@@ -6,7 +6,7 @@ plugins = ["./small_storage.py"]
 [storage]
 kind = "small"
 
-``plan`` says what a commit comes to, and one transaction writes it. What a store may leave out is derived.
+``plan`` computes a commit's changes, and one transaction writes them. Methods that a store may leave out are derived.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from fleetcore.model.values import CURSORS, marks_of
 
 T = TypeVar("T")
 FILE, PIECE = "small.db", 10_000
-#: The index in which every record of a kind stands.
+#: The index with every record of a kind.
 ALL: Index = ("", "all")
 SCHEMA = """
 PRAGMA secure_delete = ON; PRAGMA synchronous = FULL;
@@ -60,7 +60,7 @@ CREATE TABLE IF NOT EXISTS feed(position INTEGER PRIMARY KEY AUTOINCREMENT, plan
 
 
 class SmallStorage(Storage):
-    """See the module. One thing is done after the other, on a thread, each in a transaction."""
+    """See the module. Operations run one after the other, on a thread, each in a transaction."""
 
     def __init__(self, file: Path) -> None:
         file.touch(0o600)
@@ -77,7 +77,7 @@ class SmallStorage(Storage):
             async with self._lock:
                 return await asyncio.to_thread(self._transaction, work, begin)
 
-        # To its end, also where the caller is cancelled.
+        # To its end, even if the caller is cancelled.
         return await asyncio.shield(asyncio.ensure_future(alone()))
 
     def _transaction(self, work: Callable[[], T], begin: str) -> T:
@@ -95,7 +95,7 @@ class SmallStorage(Storage):
             raise StorageError(f"The database refuses: {error}") from error
         return result
 
-    # What `plan` looks at.
+    # The input of `plan`.
 
     def record(self, kind: str, key: str) -> StoredRecord | None:
         rows = self._sql("SELECT version, put FROM records WHERE kind = ? AND key = ?", kind, key)
@@ -252,10 +252,10 @@ class SmallStorage(Storage):
             self._db.backup(copy)
             copy.close()
 
-        # SQLite copies nothing while its own connection writes.
+        # SQLite copies nothing while the same connection writes.
         await self._do(work, begin="BEGIN")
 
-    # Better than what is derived.
+    # Faster than the derived ones.
 
     async def maintain(self, now_ms: int) -> None:
         del now_ms
@@ -283,7 +283,7 @@ class SmallStorage(Storage):
         return evolve(done, more=done.more and not count)
 
     async def close(self) -> None:
-        """Waits for what is under way."""
+        """Waits for the operation under way."""
         async with self._lock:
             self._db.close()
 
@@ -319,4 +319,4 @@ async def open_small(config: SmallConfig, context: Context) -> AsyncIterator[Sma
 @hookimpl
 def fleetcore_storages() -> Iterable[Provider[Storage]]:
     """One kind of store, ``small``."""
-    return [offer_storage("small", SmallConfig, open_small, summary="an SQL database, one thing after the other")]
+    return [offer_storage("small", SmallConfig, open_small, summary="an SQL database, one operation at a time")]

@@ -1,4 +1,4 @@
-"""Says in one line what is missing, before a long installation fails for it."""
+"""Reports an unsupported Python in one line, before a long installation fails."""
 
 import sys
 

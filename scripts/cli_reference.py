@@ -1,4 +1,4 @@
-"""The commands of docs/reference/cli.md, and a page for each noun in the folder beside it, as click knows them."""
+"""Generates docs/reference/cli.md and a page per noun from the commands, as click has them."""
 
 import inspect
 from collections import Counter
@@ -41,7 +41,7 @@ def _leaves(command: click.Command) -> list[click.Command]:
 
 
 def _common(commands: list[click.Command]) -> dict[str, click.Option]:
-    """The options that most commands have, by how they are shown."""
+    """The options that most commands share, by their help."""
     leaves = [leaf for command in commands for leaf in _leaves(command)]
     options = [option for leaf in leaves for option in leaf.params if isinstance(option, click.Option)]
     counts = Counter(map(_option, options))

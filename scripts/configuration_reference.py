@@ -1,4 +1,4 @@
-"""The sections of docs/reference/configuration.md and of the folder beside it: every key of fleet.toml, as tables.
+"""Generates docs/reference/configuration.md and its folder: every key of fleet.toml, as tables.
 
 Type, default and range come from the fields and validators of the config classes, units from the ends of the names, the
 meaning from the docstrings, and the examples from this file.
@@ -22,7 +22,7 @@ from fleetcore.runtime.config import CaSection, Days, FirmwareSection, FleetSect
 from fleetcore.runtime.mirroring import MirrorSection
 from fleetcore.runtime.plugins import PluginHost
 
-#: What a name ends with → its unit; the first that fits counts.
+#: The end of a name → its unit; the first match counts.
 _UNITS = {
     "_per_s": "1/s", "_per_minute": "1/min", "_per_day": "1/day", "_every_s": "s", "_bytes": "bytes", "_ms": "ms",
     "_days": "days", "_hours": "hours", "_s": "s", "_points": "readings",
@@ -30,7 +30,7 @@ _UNITS = {
 _WORDS: dict[object, str] = {
     str: "text", int: "integer", float: "number", bool: "true or false", Days: 'number or `"forever"`',
 }  # fmt: skip
-#: One example a section; a test loads each as a fleet.toml.
+#: One example per section; a test loads each as a fleet.toml.
 _EXAMPLES = {
     "[fleet]": 'name = "lab"\nhosts = ["fleet.example", "192.0.2.7"]\nplugins = ["./one_file_detector.py"]',
     "[ca]": 'passphrase = "env:FLEET_CA_PASSPHRASE"\ndevice_days = 30',
@@ -61,7 +61,7 @@ _EXAMPLES = {
     "[services.api]": 'listen = "https://0.0.0.0:8444"\nrequests_per_minute = 600',
 }  # fmt: skip
 
-#: Which kinds of sections stand on which page beside the core's.
+#: The kinds of sections on each page beside the core's.
 _KINDS: dict[str, tuple[Kind, ...]] = {
     "protocols": ("protocols", "services"),
     "detectors": ("detectors", "notifiers"),
@@ -70,7 +70,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
 
 
 def pages(folder: Path) -> dict[str, str]:
-    """The pages by their names below ``folder``, with the sections as they follow from the code now."""
+    """The pages by their names below ``folder``, with the sections generated from the code."""
     host = PluginHost()
 
     def offered(kind: Kind) -> list[str]:
@@ -120,14 +120,14 @@ def _section(header: str, cls: type, provider: Provider[Any] | None = None) -> s
 
 
 def _taken_apart(text: str) -> tuple[str, dict[str, str]]:
-    """What a class says of itself, and of each of its attributes."""
+    """The docstring of a class, and of each of its attributes."""
     before, _, after = text.partition("Attributes:\n")
     meanings = {}
     for entry in re.split(r"\n(?=    [a-z])", "\n" + after)[1:]:
         names, _, meaning = " ".join(entry.split()).partition(": ")
         for name in names.split(", "):
             meanings[name] = (meaning[:1].upper() + meaning[1:]).replace("``", "`")
-    # The first words only name the section again.
+    # The first words only repeat the section's name.
     about = re.sub(r"^``[^`]*``(?: with ``[^`]*``)?[.:] ?", "", before.strip())
     return (about[:1].upper() + about[1:]).replace("``", "`"), meanings
 
@@ -157,7 +157,7 @@ def _choices(kind: object) -> Iterator[str]:
 
 
 def _range(validator: Any) -> Iterator[str]:
-    """What the validators of attrs let through."""
+    """The range that attrs validators allow."""
     if hasattr(validator, "bound"):
         sign = {">=": "≥", "<=": "≤", ">": ">", "<": "<"}[validator.compare_op]
         bound = validator.bound

@@ -1,10 +1,10 @@
-"""Writes what follows from the table of calls, of the source text of their signatures.
+"""Generates typed methods and the catalogue from the table of calls and the source text of signatures.
 
 fleetcore/frontends/generated/calls_async.py      typed methods that library and remote client inherit
 fleetcore/frontends/generated/calls_blocking.py   the same, blocking
 fleetcore/frontends/generated/catalogue.json      the table as plain data
 
-``python scripts/generate.py`` writes them (``make generate``); with ``--check`` it exits 1 where one is stale.
+``python scripts/generate.py`` writes them (``make generate``); with ``--check`` it exits with 1 if one is stale.
 """
 
 import subprocess
@@ -19,7 +19,7 @@ from fleetcore.frontends.typed_methods import Method, Words, import_lines, impor
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "fleetcore" / "frontends" / "generated"
-#: Why a checker of types does not follow a line of the generated files.
+#: Why a type checker cannot follow a line of the generated files.
 _AT_RUN_TIME = "# type: ignore[valid-type]  # at run time"
 
 
@@ -121,7 +121,7 @@ FILES = {
 
 
 def main() -> None:
-    """Writes or compares."""
+    """Writes or compares them."""
     for name, make in FILES.items():
         place, text = FOLDER / name, make()
         if "--check" not in sys.argv:

@@ -1,4 +1,4 @@
-"""Writes requirements.lock: every third-party package of the workspace, with versions and hashes and without hosts."""
+"""Writes requirements.lock: every third-party package of the workspace, with versions and hashes but without hosts."""
 
 import subprocess
 import sys

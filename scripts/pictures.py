@@ -3,7 +3,7 @@
 packages.svg    the packages in layers, with the imports between them
 data-path.svg   a message's way: the steps that ``pipeline/path.py`` imports, and every consumer of the feed
 
-``python scripts/pictures.py`` writes them (``make generate``); with ``--check`` it exits 1 where one is stale.
+``python scripts/pictures.py`` writes them (``make generate``); with ``--check`` it exits with 1 if one is stale.
 """
 
 import ast
@@ -23,7 +23,7 @@ CORE = ROOT / "fleetcore"
 _TOP_LEVEL = {"hookimpl", "__version__", "PLUGIN_API"} | {
     name for name in fleetcore.__all__ if name.startswith("offer_")
 }
-#: The modules that only start the others; a picture with them has arrows to everything.
+#: The modules that start everything; with them a picture would have arrows to everything.
 _STARTERS = {"__init__", "__main__"}
 _OUTSIDE = "plugins and connectors"
 
@@ -59,7 +59,7 @@ def imports(file: Path) -> set[str]:
 
 
 def graph() -> dict[str, set[str]]:
-    """Each package or module of the core, and all plugins as one, with what of the core it imports."""
+    """Each package or module of the core, and all plugins as one, with their imports from the core."""
     found: dict[str, set[str]] = {}
     for file in CORE.rglob("*.py"):
         place = file.relative_to(CORE).parts[0].removesuffix(".py")
@@ -72,7 +72,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def layers(edges: Mapping[str, set[str]]) -> list[list[str]]:
-    """The nodes in layers: each above all that it imports, as low as that lets it be. Raises CycleError."""
+    """The nodes in layers: each above all its imports, as low as possible. Raises CycleError."""
     depth: dict[str, int] = {}
     for node in TopologicalSorter(edges).static_order():
         depth[node] = 1 + max((depth[target] for target in edges.get(node, ())), default=-1)
@@ -80,7 +80,7 @@ def layers(edges: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def reduced(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """The edges that no longer way through other nodes stands for."""
+    """The edges that are not implied by a longer path."""
 
     def beyond(node: str) -> set[str]:
         return {far for target in edges[node] for far in (target, *beyond(target))}
@@ -89,7 +89,7 @@ def reduced(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
 
 
 def packages() -> str:
-    """The packages, what is imported below what imports it."""
+    """The picture of packages; imports are below their importers."""
     edges = graph()
     rows = layers(edges)[::-1]
     width, step = 860, 74
@@ -97,7 +97,7 @@ def packages() -> str:
     for row, names in enumerate(rows):
         for column, name in enumerate(names):
             size = max(84.0, 7.6 * len(name) + 22)
-            # A layer of one stands left of the middle, where fewer arrows pass.
+            # A single node stands left of the middle, where fewer arrows pass.
             share = 0.38 if len(names) == 1 and row else (column + 1) / (len(names) + 1)
             at[name] = (width * share, 40.0 + row * step, size)
     height = 40 + len(rows) * step
@@ -117,7 +117,7 @@ def packages() -> str:
 
 
 def steps() -> dict[str, str]:
-    """The steps of the data path, as ``path.py`` imports them, with what their modules say first."""
+    """The steps of the data path, as ``path.py`` imports them, with the summaries of their modules."""
     path = CORE / "pipeline" / "path.py"
     there = {
         name.rpartition(".")[2]
@@ -131,7 +131,7 @@ def steps() -> dict[str, str]:
 
 
 def consumers() -> dict[str, str]:
-    """What reads the feed: every class in the pipeline that is a Consumer and has none below it."""
+    """The consumers of the feed: every class in the pipeline that is a Consumer without subclasses there."""
     bases: dict[str, tuple[Path, set[str]]] = {}
     for file in sorted((CORE / "pipeline").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -147,7 +147,7 @@ def consumers() -> dict[str, str]:
 
 
 def _said(file: Path) -> str:
-    """The first sentence of a module's docstring, without its name before it."""
+    """The first sentence of a module's docstring, without the leading name."""
     opening = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n\n")[0]
     sentence = re.split(r"\.(?:\s|$)| \(wire\.md", " ".join(opening.split()))[0]
     said = re.sub(r"^[A-Z][\w -]{0,20}: ", "", sentence)
@@ -155,7 +155,7 @@ def _said(file: Path) -> str:
 
 
 def data_path() -> str:
-    """A message's way, and the consumers of what it left in the feed."""
+    """The picture of a message's way, and the consumers of the feed."""
     found, readers = steps(), consumers()
     width, size, gap = 1280, 180, 32
     at = {
@@ -178,7 +178,7 @@ def data_path() -> str:
 
     def between(name: str, other: str) -> None:
         (x, y), (to_x, to_y) = place(name), place(other)
-        # Far ones turn just before they arrive, near ones halfway.
+        # Far arrows turn just before their end, near ones halfway.
         half = to_x - size / 2 - gap / 2
         arrow((x + size / 2, y), (half, y), (half, to_y), (to_x - size / 2, to_y))
 
@@ -225,7 +225,7 @@ PICTURES = {"packages.svg": packages, "data-path.svg": data_path}
 
 
 def stale() -> Iterable[str]:
-    """The pictures that are not what the code gives."""
+    """The pictures that differ from the code."""
     for name, make in PICTURES.items():
         place = FOLDER / name
         if not place.is_file() or place.read_text(encoding="utf-8") != make():
@@ -233,7 +233,7 @@ def stale() -> Iterable[str]:
 
 
 def main() -> None:
-    """Writes or compares."""
+    """Writes or compares them."""
     for name in list(stale()):
         if "--check" in sys.argv:
             sys.exit(f"docs/explanation/{name} is stale: run `make generate`")

@@ -1,4 +1,4 @@
-"""docs/reference/protocols.md: what a device can do over each protocol, from the table of message types."""
+"""Generates docs/reference/protocols.md: what a device can do over each protocol, from the table of message types."""
 
 from fleetcore.wire import matrix
 from fleetcore.wire.matrix import Cell

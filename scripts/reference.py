@@ -1,6 +1,6 @@
-"""Writes the reference pages that follow from the code: error codes, command line, configuration, events, wire.
+"""Generates the reference pages from the code: error codes, command line, configuration, events, wire.
 
-``python scripts/reference.py`` writes them; a test compares them with what the code would give today.
+``python scripts/reference.py`` writes them; a test compares them with the code.
 """
 
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ def _event(event_type: EventType) -> str:
 
 
 def pages() -> dict[str, str]:
-    """Every page that follows from the code, by its name below docs/reference."""
+    """Every generated page, by its name below docs/reference."""
     return {
         "protocols.md": protocol_matrix.page(),
         "errors.md": errors(),
@@ -99,7 +99,7 @@ def pages() -> dict[str, str]:
 
 
 def stale(made: Mapping[str, str]) -> list[str]:
-    """The pages that are not what the code gives, those that it gives no more among them."""
+    """The pages that differ from the code, including obsolete ones."""
     there = {
         page.relative_to(PAGES).as_posix()
         for name in made

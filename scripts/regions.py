@@ -1,10 +1,10 @@
-"""Pages that are prose with marked regions: what stands between two marks follows from the code."""
+"""Fills marked regions of prose pages with generated text."""
 
 _MARK = "<!-- {name}: written by scripts/reference.py -->"
 
 
 def filled_in(page: str, region: str, text: str) -> str:
-    """The page with ``text`` in its region; a page without that region is a mistake."""
+    """The page with ``text`` in its region; raises for a page without that region."""
     begin, end = _MARK.format(name=region), _MARK.format(name=f"end of {region}")
     before, _, rest = page.partition(begin)
     _, found, after = rest.partition(end)

@@ -1,7 +1,6 @@
-"""Builds a wheel of every package and tests each alone.
+"""Builds a wheel of every package and tests each separately.
 
-Each gets a fresh environment that holds its wheel, the core and what they depend on, and nothing else of this
-repository.
+Each gets a new environment with its wheel, the core and their dependencies, and nothing else of this repository.
 """
 
 import subprocess
@@ -11,18 +10,18 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-#: What the tests of a package need beside the package; versions come from the lock.
+#: Further requirements of a package's tests; versions come from the lock.
 TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-timeout", "hypothesis"]
 
 
 def run(*command: object, cwd: Path = ROOT) -> None:
-    """Runs a command and stops at its failure."""
+    """Runs a command and stops if it fails."""
     print("+", *command, flush=True)
     subprocess.run([str(part) for part in command], cwd=cwd, check=True)
 
 
 def constraints(folder: Path) -> Path:
-    """The lock without hashes, as pip's constraints; markers stay, since a package may have a version per Python."""
+    """The lock without hashes, as pip's constraints; markers stay, because a package may have a version per Python."""
     pins = [line.rstrip(" \\") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line]
     file = folder / "constraints.txt"
     file.write_text("\n".join(pins))

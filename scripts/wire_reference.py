@@ -1,7 +1,6 @@
-"""The parts of docs/reference/wire.md and of the folder beside it that follow from the table of message types.
+"""Generates parts of docs/reference/wire.md and its folder from the table of message types.
 
-The pages are prose with marked regions, the table and the bodies; ``scripts/reference.py`` writes what stands between
-the marks.
+The pages are prose with marked regions, the table and the bodies; ``scripts/reference.py`` fills the regions.
 """
 
 import json
@@ -24,7 +23,7 @@ _WORDS = {
 
 
 def pages(folder: Path) -> dict[str, str]:
-    """The pages by their names below ``folder``, with their regions as they follow from the table now."""
+    """The pages by their names below ``folder``, with generated regions."""
     return {
         name: filled_in((folder / name).read_text(encoding="utf-8"), region, text)
         for name, region, text in (
@@ -37,7 +36,7 @@ def pages(folder: Path) -> dict[str, str]:
 
 
 def table() -> str:
-    """One row a message type, one column a protocol."""
+    """One row per message type, one column per protocol."""
     lines = [
         "| message | MQTT (U: the device publishes, D: it subscribes) | HTTP and CoAP path | answers | WebSocket op |",
         "|---|---|---|---|---|",
@@ -107,7 +106,7 @@ def _members(info: types.Type, before: str = "") -> Iterator[str]:
 
 
 def _taken_apart(info: types.Type) -> tuple[types.Type, str]:
-    """A type beside null and absence, and what is said about it."""
+    """A type without null and absence, and its description."""
     about = ""
     while True:
         if isinstance(info, types.Metadata):

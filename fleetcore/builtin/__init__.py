@@ -1,1 +1,1 @@
-"""The defaults, written as plugins: they see no more of the core than anybody else's do."""
+"""The built-in plugins: codecs, detectors, the store, a notifier and a protocol. They use the public interfaces."""

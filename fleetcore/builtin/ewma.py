@@ -1,12 +1,12 @@
-"""Exponentially weighted mean and variance of many series at once, point by point in effect but not in work.
+"""Exponentially weighted mean and variance of many series at once: the result of a step per point, without the loop.
 
 For each point, in order, with ``w = max(weight, 1 / (n + 1))`` so that the first points weigh alike:
 
     d = x - mean;  mean += w * d;  variance = (1 - w) * (variance + w * d * d);  n += 1
 
-(Finch, Incremental calculation of weighted mean and variance, 2009, §9). Two ways lead to the same numbers within
-1e-9: *rounds* take the k-th points of all series together and suit many short series; a *filter* solves the recurrence
-of one series by cumulative sums and suits a few long ones. Which series go which way follows from counting costs.
+(Finch, Incremental calculation of weighted mean and variance, 2009, §9). Two methods give the same numbers within 1e-9:
+*rounds* take the k-th points of all series together and suit many short series; a *filter* solves the recurrence of one
+series by cumulative sums and suits a few long ones. The cheaper method is chosen by an estimate of costs.
 """
 
 import math
@@ -17,15 +17,15 @@ from attrs import frozen
 from fleetcore.builtin.series_state import Grouped
 from fleetcore.model.telemetry import Float64, Int64
 
-#: What a round and a filtered series cost, in µs as measured on 2 shared cores; only their ratio matters.
+#: The costs of a round and of a filtered series, in µs, measured on 2 shared cores; only their ratio matters.
 _ROUND_COST, _FILTER_COST = 35.0, 150.0
-#: Within a block of the filter old weights may shrink by this factor; more would cost digits of the sums.
+#: Within a block of the filter old weights may shrink by this factor; beyond it the sums lose digits.
 _SHRINK = 1e3
 
 
 @frozen(eq=False)
 class Before:
-    """What was known of its series just before each point, in grouped order."""
+    """The state of its series just before each point, in grouped order."""
 
     count: Int64
     mean: Float64
@@ -42,7 +42,7 @@ class Moments:
 
 
 def advance(state: Moments, groups: Grouped, values: Float64, weight: float) -> Before:
-    """Takes grouped values into the state, which is changed in place; ``values`` are finite and below 1e145."""
+    """Updates the state in place with grouped values; ``values`` are finite and below 1e145."""
     place = np.arange(len(values)) - np.repeat(groups.starts, groups.counts)
     before = Before(
         np.repeat(state.count[groups.ids], groups.counts) + place, np.empty(len(values)), np.empty(len(values))
@@ -59,7 +59,7 @@ def advance(state: Moments, groups: Grouped, values: Float64, weight: float) -> 
 
 
 def _longest_in_rounds(counts: Int64) -> int:
-    """The length up to which series go in rounds: so many rounds, and one filter for each longer series."""
+    """The length up to which series are taken in rounds: so many rounds, and one filter for each longer series."""
     lengths, series = np.unique(counts, return_counts=True)
     longer = len(counts) - np.cumsum(series)
     costs = np.concatenate([[len(counts) * _FILTER_COST], lengths * _ROUND_COST + longer * _FILTER_COST])
@@ -68,7 +68,7 @@ def _longest_in_rounds(counts: Int64) -> int:
 
 
 def _in_rounds(state: Moments, groups: Grouped, short: Int64, values: Float64, weight: float, before: Before) -> None:
-    # Longest first: those that still have a k-th point are a prefix, and slices of it are views.
+    # Longest first: series that have a k-th point are a prefix, and its slices are views.
     by_length = short[np.argsort(-groups.counts[short], kind="stable")]
     ids, starts, counts = groups.ids[by_length], groups.starts[by_length], groups.counts[by_length]
     mean, variance = state.mean[ids], state.variance[ids]
@@ -92,7 +92,8 @@ def _filtered(state: Moments, series: int, points: slice, values: Float64, weigh
     means, variances = before.mean[points], before.variance[points]
     at = 0
     if seen == 0:
-        # The first point has weight 1: nothing is left of before, and the recurrence cannot be divided by that.
+        # The first point has weight 1: nothing of the earlier state is left, and the recurrence cannot be divided by
+        # it.
         means[0], variances[0] = mean, variance
         mean, variance, at = float(x[0]), 0.0, 1
     step = max(1, int(math.log(_SHRINK) / -math.log1p(-weight)))

@@ -23,7 +23,7 @@ class JsonConfig:
 
 
 class JsonCodec(Codec):
-    """Reads the forms of wire.md §3. The commonest one takes a shorter way: ``fleetcore.wire.readings``."""
+    """Reads the forms of wire.md §3. The most common one takes a fast path: ``fleetcore.wire.readings``."""
 
     def __init__(self, depth: int = 10) -> None:
         self._depth = depth

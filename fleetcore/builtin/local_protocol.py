@@ -51,18 +51,18 @@ class LocalAdapter(ProtocolAdapter):
 
     @property
     def plane(self) -> DevicePlane:
-        """What it was lent."""
+        """The plane of the server."""
         return self._plane
 
     async def connect(self, credential: Credential) -> Session:
-        """A device comes in."""
+        """Connects a device."""
         session = await self._plane.authenticate(credential, protocol="local", peer="in process")
         self._sessions.add(session)
         session.on_end(lambda _code: self._sessions.discard(session))
         return session
 
     async def call(self, session: Session, message: Inbound) -> Reply:
-        """A message of a device, answered; it is under way until then, also when its sender gives up."""
+        """Answers a message of a device; the call is under way until then, even if its sender gives up."""
         task = asyncio.ensure_future(self._plane.call(session, message))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -95,17 +95,17 @@ async def open_local(
 
 
 def open_local_client(endpoint: str, secrets: DeviceSecrets) -> "LocalClient":
-    """A device of this process."""
+    """Opens a device of this process."""
     return LocalClient(endpoint, secrets)
 
 
 class LocalClient(DeviceClient):
-    """The device's side: calls the plane directly, with real credentials where the device has some."""
+    """The device's side: calls the plane directly, with the device's real credentials if it has any."""
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets) -> None:
         adapter = _OPEN.get(endpoint)
         if adapter is None:
-            raise Unavailable(f"Nothing is open at {endpoint}", code="not_ready")
+            raise Unavailable(f"There is no local server at {endpoint}", code="not_ready")
         self._adapter, self._plane, self._secrets = adapter, adapter.plane, secrets
         self._session: Session | None = None
         self._downlinks: asyncio.Queue[Downlink | None] = asyncio.Queue()

@@ -35,7 +35,7 @@ class LogNotifier(Notifier):
 
 
 def one_line(text: str) -> str:
-    """``text`` without control and format characters: what a plugin wrote forges no log line and no terminal escape."""
+    """``text`` without control and format characters: a plugin's text cannot forge log lines or terminal escapes."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 

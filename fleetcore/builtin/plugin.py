@@ -1,4 +1,4 @@
-"""What fleetcore brings along, offered by the same hooks as everybody's plugins.
+"""The built-in plugins, offered by the same hooks as every other plugin.
 
 Importing this module imports nothing heavy; a kind's modules are imported when its hook is asked.
 """
@@ -39,7 +39,7 @@ def fleetcore_codecs() -> "Iterable[Provider[Codec]]":
     return [
         offer_codec("json", JsonConfig, open_json, summary="readings as JSON objects"),
         offer_codec("senml", SenmlConfig, open_senml, summary="SenML packs (RFC 8428), JSON and CBOR"),
-        offer_codec("cbor", CborConfig, open_cbor, summary="readings as JSON has them, in CBOR"),
+        offer_codec("cbor", CborConfig, open_cbor, summary="readings as CBOR, in the same forms as JSON"),
     ]
 
 
@@ -70,7 +70,7 @@ def fleetcore_detectors() -> "Iterable[Provider[Detector]]":
     return [
         offer_detector("threshold", ThresholdConfig, open_threshold, summary="readings beyond fixed limits"),
         offer_detector("statistical", StatisticalConfig, open_statistical, summary="readings far from what is normal"),
-        offer_detector("silence", SilenceConfig, open_silence, summary="series from which nothing comes any more"),
+        offer_detector("silence", SilenceConfig, open_silence, summary="series that have stopped sending"),
     ]
 
 

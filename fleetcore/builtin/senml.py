@@ -1,7 +1,7 @@
-"""SenML packs (RFC 8428) to readings: base fields resolved, names split, units mapped; and how a pack is recognised.
+"""SenML packs (RFC 8428) to readings: base fields resolved, names split, units mapped; and how a pack is detected.
 
-Works on plain records with the text labels of the JSON representation; the codec beside it translates CBOR labels.
-What RFC 8428 says of the whole pack (version, must-understand fields) refuses the pack, everything else one record.
+Works on plain records with the text labels of the JSON representation; the codec beside it translates CBOR labels. A
+fault of the whole pack (version, must-understand fields) refuses the pack; every other fault refuses one record.
 """
 
 import math
@@ -14,7 +14,8 @@ from fleetcore.interfaces.codec import Decoded, DecodedReading
 from fleetcore.model.message import Rejected
 from fleetcore.model.units import plain_name
 
-#: Times below are relative to now, others are seconds since the epoch (RFC 8428 §4.5.3); it is 1978 or 8.5 years.
+#: Times below are relative to now, others are seconds since the epoch (RFC 8428 §4.5.3); the limit is in 1978, or 8.5
+#: years.
 _RELATIVE_BELOW_S = 2**28
 _DEFAULT_VERSION = 10  # RFC 8428 §4.1
 #: Version 10 with feature 4, secondary units (RFC 9100, RFC 8798); the unit table has them.
@@ -35,7 +36,7 @@ def looks_like_senml_json(payload: bytes) -> bool:
     """Whether the payload is a JSON array whose first object has ``bn`` or ``n``."""
     if not payload.lstrip(b" \t\r\n").startswith(b"["):
         return False
-    # The labels may be written with escapes; without any they are here or nowhere.
+    # The labels may be written with escapes; without any backslash, a plain search is enough.
     if payload.find(b'"n"') < 0 and payload.find(b'"bn"') < 0 and payload.find(b"\\") < 0:
         return False
     try:
@@ -54,7 +55,7 @@ def looks_like_senml_cbor(payload: bytes) -> bool:
 
 
 def _content_of(item: bytes, major: int) -> bytes:
-    """What follows the head of a non-empty array (0x80) or map (0xA0); empty where it is no such thing."""
+    """What follows the head of a non-empty array (0x80) or map (0xA0); empty for anything else."""
     if not item or item[0] & 0xE0 != major or item[0] == major:
         return b""
     argument = item[0] & 0x1F
@@ -68,15 +69,15 @@ def resolve(pack: object, received_ms: int, fleet: str) -> Decoded | Rejected:
 
     Args:
         pack: records with text labels.
-        received_ms: what times that lie ahead of now are relative to; those before now become ages.
-        fleet: whose device URNs name subjects; those of another fleet are refused as not_your_device.
+        received_ms: the time to which future relative times are added; relative times in the past become ages.
+        fleet: the fleet whose device URNs name subjects; those of another fleet are refused as not_your_device.
     """
     if not isinstance(pack, list) or not pack:
-        return Rejected(code="schema_invalid", reason="a SenML pack is a list of records")
+        return Rejected(code="schema_invalid", reason="a SenML pack must be a list of records")
     resolver = _Resolver(received_ms, f"{_DEVICE}{fleet}:")
     for index, record in enumerate(pack):
         if not isinstance(record, dict):
-            return _pack_fault(index, "", "a SenML record is an object")
+            return _pack_fault(index, "", "a SenML record must be an object")
         fault = resolver.take_base(index, record)
         if fault is not None:
             return fault
@@ -85,7 +86,7 @@ def resolve(pack: object, received_ms: int, fleet: str) -> Decoded | Rejected:
 
 
 def with_text_labels(pack: object) -> object:
-    """A pack as CBOR carries it, with the labels of JSON; anything but a list of maps as it is."""
+    """A CBOR pack with the labels of JSON; anything but a list of maps is returned unchanged."""
     if not isinstance(pack, list):
         return pack
     return [
@@ -106,7 +107,7 @@ def _is_number(value: object) -> bool:
 
 
 class _Resolver:
-    """The base values as they stand after the records so far, and what was made of those."""
+    """The base values after the records so far, and the readings made from them."""
 
     def __init__(self, received_ms: int, own: str) -> None:
         self.readings: list[DecodedReading] = []
@@ -120,20 +121,20 @@ class _Resolver:
         self._version: object = None
 
     def take_base(self, index: int, record: Mapping[object, object]) -> Rejected | None:
-        """Takes the record's base fields; a refusal of the whole pack where they cannot be, or None."""
+        """Takes the record's base fields; returns a refusal of the whole pack if they are invalid, else None."""
         for label, value in record.items():
             if isinstance(label, str) and label.endswith("_") and label not in _FIELDS:
-                return _pack_fault(index, label[:64], f"{label[:64]!r} must be understood and is not")
+                return _pack_fault(index, label[:64], f"{label[:64]!r} must be understood, and is not supported")
             if label not in _BASE:
                 continue
             if label in ("bn", "bu"):
                 if not isinstance(value, str):
                     return _pack_fault(index, str(label), f"{label} is text")
             elif not _is_number(value) or not math.isfinite(value):  # type: ignore[arg-type]  # it is a number
-                return _pack_fault(index, str(label), f"{label} is a finite number")
+                return _pack_fault(index, str(label), f"{label} must be a finite number")
         version = record.get("bver", self._version)
         if index and version != self._version and not (self._version is None and version == _DEFAULT_VERSION):
-            return _pack_fault(index, "bver", "all records of a pack have one version")
+            return _pack_fault(index, "bver", "all records of a pack must have one version")
         if version is not None and version != _WITH_SECONDARY_UNITS and version > _DEFAULT_VERSION:  # type: ignore[operator]  # it is a number
             return _pack_fault(index, "bver", f"SenML version {version} is not supported")
         self._version = version
@@ -144,7 +145,7 @@ class _Resolver:
         return None
 
     def read(self, index: int, record: Mapping[object, object]) -> None:
-        """Adds the record's reading, or why it has none; a record of base fields alone is neither."""
+        """Adds the record's reading or its refusal; a record of base fields alone adds neither."""
         if _BASE.issuperset(record):
             return
         name, unit = record.get("n", ""), record.get("u", self._unit)

@@ -47,6 +47,6 @@ class SenmlCodec(Codec):
 
 @asynccontextmanager
 async def open_senml(config: SenmlConfig, context: Context) -> AsyncIterator[SenmlCodec]:
-    """Opens the codec; names of the fleet's devices are told by the fleet's name."""
+    """Opens the codec; the fleet's name recognises its device URNs."""
     del config
     yield SenmlCodec(context.fleet, context.limits.json_depth)

@@ -1,7 +1,7 @@
-"""What detectors share: points grouped by series, state columns that grow with the series, and their snapshots.
+"""Shared by detectors: points grouped by series, state columns that grow with the series, and snapshots.
 
 State is one array per quantity, indexed by series. A snapshot is a small header and the raw arrays, little-endian, so
-that a later version can read it, and nothing is unpickled.
+that a later version can read it without unpickling.
 """
 
 import struct
@@ -36,7 +36,7 @@ class Grouped:
 
 
 def group(batch: TelemetryBatch) -> Grouped:
-    """Groups a batch that is not empty by series."""
+    """Groups a non-empty batch by series."""
     keys: npt.NDArray[np.integer] = batch.series
     if int(keys.max()) < 1 << 16:
         keys = keys.astype(np.uint16)  # numpy sorts 16 bits by radix, several times faster
@@ -48,7 +48,7 @@ def group(batch: TelemetryBatch) -> Grouped:
 
 
 def grown(column: Column, size: int, fill: float = 0) -> Column:
-    """The column with room for ``size`` series; it doubles, so that growing one by one stays cheap."""
+    """The column with room for ``size`` series; its length doubles, so that growing it step by step stays cheap."""
     if size <= len(column):
         return column
     longer = np.full(max(size, 2 * len(column)), fill, column.dtype)
@@ -57,27 +57,27 @@ def grown(column: Column, size: int, fill: float = 0) -> Column:
 
 
 def pack(version: int, columns: Sequence[Column]) -> bytes:
-    """Equally long columns as bytes."""
+    """Packs columns of equal length into bytes."""
     parts = [_HEADER.pack(_MAGIC, version, len(columns), len(columns[0]))]
     parts.extend(np.ascontiguousarray(column, column.dtype.newbyteorder("<")).tobytes() for column in columns)
     return b"".join(parts)
 
 
 def unpack(state: bytes, versions: Mapping[int, Sequence[type[np.generic]]]) -> tuple[int, list[Column]]:
-    """The version and the columns of :func:`pack`, as arrays of their own.
+    """The version and the columns of :func:`pack`, as new arrays.
 
     Args:
-        state: what was packed.
+        state: the packed bytes.
         versions: for each version that can be read, the types of its columns.
 
-    Raises ``ValueError`` for another version, a truncated state or foreign bytes.
+    Raises ``ValueError`` for an unknown version, a truncated state or foreign bytes.
     """
     if len(state) < _HEADER.size or not state.startswith(_MAGIC):
-        raise ValueError("this is not a detector state")
+        raise ValueError("these bytes are not a detector state")
     _, version, count, size = _HEADER.unpack_from(state)
     types = versions.get(version)
     if types is None or count != len(types):
-        raise ValueError(f"detector state of version {version} cannot be read; known are {sorted(versions)}")
+        raise ValueError(f"detector state of version {version} cannot be read; this release reads {sorted(versions)}")
     if len(state) - _HEADER.size != size * sum(np.dtype(item).itemsize for item in types):
         raise ValueError("the detector state is truncated")
     columns: list[Column] = []

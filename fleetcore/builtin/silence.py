@@ -1,8 +1,8 @@
-"""The ``silence`` detector: series from which nothing was received for a while.
+"""The ``silence`` detector: series that have sent nothing for a while.
 
-A series is silent once ``after_s`` have passed since its last reading was received by the server, whatever time the
-reading carries: a device that sends yesterday's readings is not silent. It is reported once, until it speaks again. A
-series that never spoke is not known here.
+A series is silent once the server has received no reading of it for ``after_s``. The time in a reading does not matter:
+a device that sends yesterday's readings is not silent. Silence is reported once, until the next reading. The detector
+does not know series that never sent anything.
 """
 
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from fleetcore.model.anomaly import Findings, Severity, Silences
 from fleetcore.model.telemetry import Int64, SeriesCatalog, TelemetryBatch
 
 _VERSION = 1
-#: When the last reading was received, -1 for none yet; whether its silence was reported.
+#: When the last reading was received, -1 before the first; whether the silence was reported.
 _COLUMNS = (np.int64, np.bool_)
 _NEVER = -1
 
@@ -30,7 +30,7 @@ class SilenceConfig:
     """``[detectors.NAME]`` with ``kind = "silence"``.
 
     Attributes:
-        after_s: how long nothing may be received from a series, 1 s to a year.
+        after_s: how long a series may send nothing, 1 s to a year.
         severity: info, warning or critical.
     """
 
@@ -39,7 +39,7 @@ class SilenceConfig:
 
 
 class SilenceDetector(Detector):
-    """Keeps when each series was heard last; the score is 1."""
+    """Records when each series last sent a reading; the score is 1."""
 
     def __init__(self, config: SilenceConfig) -> None:
         self._config = config
@@ -83,6 +83,6 @@ class SilenceDetector(Detector):
 
 @asynccontextmanager
 async def open_silence(config: SilenceConfig, context: Context) -> AsyncIterator[SilenceDetector]:
-    """Opens the detector; it holds nothing but its state."""
+    """Opens the detector; it holds only its state."""
     del context
     yield SilenceDetector(config)

@@ -1,9 +1,9 @@
-"""The ``statistical`` detector: readings far from what their own series has been like lately.
+"""The ``statistical`` detector: readings far from the recent values of their own series.
 
-A slow exponentially weighted mean and deviation per series; a reading is found where it is more than ``limit``
-deviations away, after a warm-up, and then the series stays quiet for a while: one disturbance is one finding. Every
-reading moves the mean, found ones too, so that a new level becomes the normal one. Truth values are left alone: a door
-that opens once a day is not an anomaly.
+A slow exponentially weighted mean and deviation per series; after a warm-up, a reading is found if it is more than
+``limit`` deviations away. Then the series stays quiet for a while: one disturbance is one finding. Every reading moves
+the mean, also a found one, so that a new level becomes normal. Booleans are ignored: a door that opens once a day is
+not an anomaly.
 """
 
 from collections.abc import AsyncIterator
@@ -27,9 +27,9 @@ _VERSION = 1
 _COLUMNS = (np.int64, np.float64, np.float64, np.int64)
 #: Larger magnitudes would overflow when squared and summed; no sensor reads them.
 _MAX_SIZE = 1e145
-#: A hair above the limit, so that rounding, which differs with how a stream is cut into batches, decides nothing.
+#: Slightly above the limit, so that rounding, which depends on how a stream is cut into batches, decides nothing.
 _HAIR = 1.0 + 1e-9
-#: Beyond it a score says nothing more, and has no end where a series was constant.
+#: A larger score means nothing more, and would be infinite where a series was constant.
 _MAX_SCORE = 1e6
 _UNKNOWN, _NUMBER, _OTHER = 0, 1, 2
 
@@ -73,7 +73,7 @@ class StatisticalConfig:
 
 
 class StatisticalDetector(Detector):
-    """Finds outliers of a series against itself; the score is 1.0 at the limit and proportional to the distance."""
+    """Compares each series with its own past; the score is 1.0 at the limit and proportional to the distance."""
 
     def __init__(self, config: StatisticalConfig) -> None:
         self._config = config
@@ -82,7 +82,7 @@ class StatisticalDetector(Detector):
         self._mean: Float64 = np.zeros(0)
         self._variance: Float64 = np.zeros(0)
         self._quiet: Int64 = np.zeros(0, np.int64)
-        #: Not part of the state: the catalog knows it again after a restart.
+        #: Not part of the state: the catalog has it again after a restart.
         self._kind: UInt8 = np.zeros(0, np.uint8)
 
     def observe(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Findings:
@@ -102,7 +102,7 @@ class StatisticalDetector(Detector):
         before = advance(Moments(self._count, self._mean, self._variance), groups, values, self._weight)
         config = self._config
         least = np.maximum(config.min_deviation, config.min_relative_deviation * np.abs(before.mean))
-        # A series that was zero all the time allows no distance at all: the smallest float stands for it.
+        # A series that was always zero allows no distance: the smallest float is used instead.
         allowed = config.limit * np.maximum(np.maximum(np.sqrt(before.variance), least), np.finfo(np.float64).tiny)
         with np.errstate(over="ignore"):
             score = np.minimum(np.abs(values - before.mean) / allowed, _MAX_SCORE)
@@ -120,15 +120,15 @@ class StatisticalDetector(Detector):
         )
 
     def _allowed(self, groups: Grouped, count: Int64, far: Int64) -> npt.NDArray[np.bool_]:
-        """Which of the far points are found: of each series the first that it is not quiet at, then the next."""
+        """The far points that are found: of each series the first outside a quiet period, then the next."""
         allowed = np.full(len(far), self._config.refractory == 0)
-        if allowed.all():  # or nothing is far
+        if allowed.all():  # or no point is far
             return allowed
         series = np.repeat(groups.ids, groups.counts)[far]
         ordinal = count[far]
         left = np.flatnonzero(ordinal >= self._quiet[series])
         while len(left):
-            # Grouped order: a series' points stand together, its earliest first.
+            # Grouped order: a series' points are adjacent, the earliest first.
             here = series[left]
             first = left[np.concatenate([[True], here[1:] != here[:-1]])]
             allowed[first] = True
@@ -164,6 +164,6 @@ class StatisticalDetector(Detector):
 
 @asynccontextmanager
 async def open_statistical(config: StatisticalConfig, context: Context) -> AsyncIterator[StatisticalDetector]:
-    """Opens the detector; it holds nothing but its state."""
+    """Opens the detector; it holds only its state."""
     del context
     yield StatisticalDetector(config)

@@ -1,8 +1,8 @@
 """The ``threshold`` detector: readings beyond fixed limits, with hysteresis, repeats and duration.
 
-A series is in an alarm from the reading that proves it (``for_points`` readings in a row beyond a limit, over at least
-``duration_s`` of event time) until one lies inside the limits by ``hysteresis``. Worked out for whole batches: the last
-reading of each kind before every point is a running maximum of positions, so nothing here loops over points.
+An alarm begins with ``for_points`` readings in a row beyond a limit, over at least ``duration_s`` of event time, and
+ends with a reading inside the limits by ``hysteresis``. Whole batches are computed at once: the last reading of each
+kind before every point is a running maximum of positions, so nothing here loops over points.
 """
 
 from collections.abc import AsyncIterator
@@ -34,8 +34,8 @@ class ThresholdConfig:
         below: readings less than this are beyond the limit.
         hysteresis: how far inside the limits a reading must lie to end the alarm.
         for_points: how many readings in a row must be beyond a limit.
-        duration_s: how long, in event time, they must have been so.
-        once: report the reading that begins an alarm only; false: each one beyond a limit while it lasts.
+        duration_s: how long, in event time, they must be beyond it.
+        once: report only the reading that begins an alarm; false: each one beyond a limit during it.
         severity: info, warning or critical.
     """
 
@@ -88,7 +88,7 @@ class ThresholdDetector(Detector):
         touched = (self._run[batch.series] > 0) | self._alarm[batch.series]
         if not (beyond.any() or touched.any()):
             return Findings.none()
-        # Series that are and stay quiet have nothing to be worked out.
+        # Quiet series that stay quiet need no computation.
         busy = np.zeros(len(self._run), np.bool_)
         busy[batch.series[beyond | touched]] = True
         positions = np.flatnonzero(busy[batch.series])
@@ -97,7 +97,7 @@ class ThresholdDetector(Detector):
         return self._findings(batch, found)
 
     def _walk(self, batch: TelemetryBatch, beyond: npt.NDArray[np.bool_]) -> Int64:
-        """Positions of what is found in a batch of busy series, and the state after it."""
+        """Positions of the findings in a batch of busy series, and the state after it."""
         config = self._config
         groups = group(batch)
         order, ids, starts = groups.order, groups.ids, groups.starts
@@ -167,12 +167,12 @@ class ThresholdDetector(Detector):
 
 
 def _latest(mask: npt.NDArray[np.bool_], place: Int64) -> Int64:
-    """For each point the place of the last one up to it where ``mask`` holds, or -1."""
+    """For each point the position of the last one up to it where ``mask`` holds, or -1."""
     return np.maximum.accumulate(np.where(mask, place, -1))
 
 
 @asynccontextmanager
 async def open_threshold(config: ThresholdConfig, context: Context) -> AsyncIterator[ThresholdDetector]:
-    """Opens the detector; it holds nothing but its state."""
+    """Opens the detector; it holds only its state."""
     del context
     yield ThresholdDetector(config)

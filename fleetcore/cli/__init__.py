@@ -14,5 +14,5 @@ def main() -> None:
         from fleetcore.cli.root import run
 
         sys.exit(run())
-    except KeyboardInterrupt:  # while importing: a command's own is met by run()
+    except KeyboardInterrupt:  # while importing: run() handles interrupts of a command
         sys.exit(130)

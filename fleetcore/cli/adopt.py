@@ -1,4 +1,4 @@
-"""``fleetcore adopt``: completes a data folder whose parts name no fleet, or of which a part is lost for good."""
+"""``fleetcore adopt``: completes a data folder of which a part has no fleet id, or is permanently lost."""
 
 import asyncio
 import shlex
@@ -11,14 +11,16 @@ from fleetcore.cli.connect import data_option
 
 @click.command()
 @data_option
-@click.option("--name", help="The fleet's name, where fleet.toml is lost; by default what its certificates say.")
-@click.option("--new-ca", is_flag=True, help="pki/ is lost for good: make another CA. Every device has to enrol again.")
-@click.option("--empty-store", is_flag=True, help="The store is lost for good: begin with no device and no reading.")
+@click.option("--name", help="The fleet's name, if fleet.toml is lost; by default the one in its certificates.")
+@click.option(
+    "--new-ca", is_flag=True, help="pki/ is permanently lost: create a new CA. Every device has to enrol again."
+)
+@click.option("--empty-store", is_flag=True, help="The store is permanently lost: start without devices and readings.")
 def adopt(data: Path, name: str | None, new_ca: bool, empty_store: bool) -> None:
-    """Write the fleet's id into the parts of the data folder that name none, and make what is named as lost.
+    """Write the fleet's id into the parts of the data folder without one, and create the parts named as lost.
 
-    A fleet's id stands in fleet.toml, in the store and in pki/. Restore a lost part from a backup instead where there
-    is one: what this command makes anew is empty.
+    A fleet's id is in fleet.toml, in the store and in pki/. Restore a lost part from a backup if there is one: what
+    this command creates is empty.
     """
     from fleetcore.runtime.adopt import adopt as complete
     from fleetcore.runtime.identity import Adoption

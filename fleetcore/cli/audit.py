@@ -1,4 +1,4 @@
-"""``fleetcore audit``: who did what, and whether the log is as it was written."""
+"""``fleetcore audit``: reads the audit log and verifies that it is unchanged."""
 
 import json
 import time
@@ -14,9 +14,9 @@ from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
 from fleetcore.frontends.catalogue import core
 
-#: As many as a call takes.
+#: The maximum of a call.
 _CHECKPOINTS = 250
-#: How often --follow looks.
+#: How often --follow checks for new rows.
 _LOOK_S = 1.0
 
 
@@ -46,13 +46,15 @@ def _follow(at: Target, given: Mapping[str, Any], rows: list[dict[str, Any]], ou
         rows = items(at, core()["list_audit"], {**given, "after": after})
 
 
-_FOLLOW = click.Option(["--follow"], is_flag=True, help="Go on with what happens, a line each, until interrupted.")
+_FOLLOW = click.Option(["--follow"], is_flag=True, help="Continue with new events, a line each, until interrupted.")
 audit.add_command(command(core()["list_audit"], "audit list", {}, options=[_FOLLOW], finish=_follow))
 
 
 @audit.command()
 @click.option(
-    "--checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Signed checkpoints to believe."
+    "--checkpoint",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The signed checkpoints to verify against.",
 )
 @fleet_option
 @output_option
@@ -60,7 +62,7 @@ def verify(checkpoint: Path | None, at: Target, output: str) -> int:
     """Recompute every hash and compare with the signed checkpoints; exit 1 names the first bad row."""
     given: dict[str, Any] = {}
     if checkpoint is not None:
-        # The chain binds each row to all before it: what the newest say is said of the older rows too.
+        # The chain binds each row to all before it: a checkpoint of the newest rows covers the older ones too.
         given["checkpoints"] = checkpoint.read_text(encoding="utf-8", errors="replace").splitlines()[-_CHECKPOINTS:]
     found = value(at, core()["verify_audit"], given)
     show(found, output, members=core()["verify_audit"].members)

@@ -1,4 +1,4 @@
-"""``fleetcore backup``: a consistent copy of a data folder, also of a running server; is a copy undamaged?"""
+"""``fleetcore backup``: copies a data folder consistently, also of a running server, and verifies a copy."""
 
 import shlex
 from pathlib import Path
@@ -16,7 +16,7 @@ from fleetcore.frontends.catalogue import core
 class _Backup(click.Group):
     """``backup FOLDER`` is short for ``backup make FOLDER``."""
 
-    #: The command that is meant where none is named.
+    #: The command used when none is named.
     default = "make"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -35,19 +35,19 @@ def backup() -> None:
 @data_option
 @output_option
 def make(target: Path, data: Path, output: str) -> int:
-    """Copy the data folder into TARGET, a new or empty folder. It holds the CA's keys: guard it."""
+    """Copy the data folder into TARGET, a new or empty folder. It holds the CA's keys: protect it."""
     answer = value(data, core()["back_up"], {"target": str(target.resolve())})
     if output != "table":
         show(answer, output)
         return int(bool(answer["problems"]))
     if answer["problems"]:
         raise StorageError(
-            f"{target} is written, and what was copied is damaged: {' '.join(answer['problems']).rstrip('.')}",
+            f"{target} is written, but the copied data is damaged: {' '.join(answer['problems']).rstrip('.')}",
             code="data_damaged",
-            remedy="Keep the backups from before; `fleetcore restore` brings one back",
+            remedy="Keep earlier backups; `fleetcore restore` restores one",
         )
     place = shlex.quote(str(target))
-    click.echo(f"Copied {data} to {target}. Back to work with it: fleetcore restore {place} --data NEW-FOLDER")
+    click.echo(f"Copied {data} to {target}. To restore it: fleetcore restore {place} --data NEW-FOLDER")
     return 0
 
 
@@ -64,12 +64,12 @@ def verify(folder: Path, output: str) -> None:
     with bytes_progress("Verifying the backup", size) as read:
         found = read_all(folder, read)
     if found is None:
-        raise manifest.missing(folder, "Take another backup: an earlier release wrote this one")
+        raise manifest.missing(folder, "Make another backup: an earlier release wrote this one")
     answer = {"fleet": found.fleet, "name": found.name, "made": str(Ms(found.made)), "files": len(found.files)}
     if output != "table":
         show({**answer, "bytes": size}, output)
         return
     click.echo(
-        f"{folder} is as it was written: {len(found.files)} files, {size:,} bytes, of fleet {found.name}"
-        f" ({found.fleet[:8]}), made at {answer['made']}."
+        f"{folder} is intact: {len(found.files)} files, {size:,} bytes, of fleet {found.name} ({found.fleet[:8]}), "
+        f"made at {answer['made']}."
     )

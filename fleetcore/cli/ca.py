@@ -1,4 +1,4 @@
-"""``fleetcore ca``: the CAs and what ends when; one root follows another; new certificates for many devices."""
+"""``fleetcore ca``: the CAs, expiry dates, rotation of the root, and new certificates for many devices."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from fleetcore.frontends.catalogue import core
 _PERIODS = ("start", "until", "count", "by")
 _ENDINGS = ("device", "not_after", "renew_after", "certificate")
 _DEPENDENTS = ("device", "certificates", "sole_certificate")
-#: The exit code of a certificate that is refused.
+#: The exit code for a refused certificate.
 _REFUSED = 5
 
 _existing_file = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -25,16 +25,16 @@ _existing_file = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 @click.group()
 def ca() -> None:
-    """See the CAs and what ends when, revoke, and let one root follow another."""
+    """Show the CAs and what expires when, revoke certificates, and rotate the root."""
 
 
 @ca.group()
 def rotate() -> None:
-    """One root follows another: begin, issue, retire; back takes a step back until then."""
+    """Replace the root by a new one: begin, issue, retire; back undoes a step until then."""
 
 
 def _add(group: click.Group, name: str, *options: click.Parameter, text: str = "", **way: Any) -> None:
-    """Adds the command of a call, or another one of its commands by its text."""
+    """Adds the command of a call, also further commands of it under another text."""
     call = core()[name]
     group.add_command(command(call, text or call.command, call.also.get(text, {}), options=options, **way))
 
@@ -43,7 +43,7 @@ def _add(group: click.Group, name: str, *options: click.Parameter, text: str = "
 
 
 def _passphrase(_context: click.Context, _parameter: click.Parameter, reference: str | None) -> str | None:
-    """What a reference stands for."""
+    """The passphrase that a reference names."""
     from fleetcore.runtime.config import secret
 
     return None if reference is None else secret(reference)
@@ -54,23 +54,26 @@ def _root_key() -> tuple[click.Option, click.Option]:
         click.Option(
             ["--root-key"],
             type=_existing_file,
-            help="The root's key, where it is kept offline; it is read, and not kept.",
+            help="The root's key, if it is kept offline; it is read, and not stored.",
         ),
         click.Option(
-            ["--root-passphrase"], metavar="REF", callback=_passphrase, help="Of the root's key: env:NAME or file:PATH."
+            ["--root-passphrase"],
+            metavar="REF",
+            callback=_passphrase,
+            help="The passphrase of the root's key: env:NAME or file:PATH.",
         ),
     )
 
 
 def _with_root(name: str) -> Any:
-    """Makes what asks a call, with the root's key unlocked for it where a file is named."""
+    """Calls with the root's key unlocked, if a file is named."""
 
     def ask(
         at: Target, given: Mapping[str, Any], output: str, *, root_key: Path | None, root_passphrase: str | None
     ) -> None:
         if root_key is not None and isinstance(at, Remote):
             raise Refused(
-                "A root's key is not sent over a network", remedy="Run this on the server's own machine, with --data"
+                "A root's key must not be sent over a network", remedy="Run this on the server's machine, with --data"
             )
 
         async def run() -> dict[str, Any]:
@@ -97,12 +100,12 @@ def _text(file: Path) -> str:
 
 
 def _stepped(_at: Target, _given: Mapping[str, Any], done: dict[str, Any], output: str) -> None:
-    """Shows a step that was taken, and on stderr what it has locked out."""
+    """Shows a completed step, and on stderr the credentials that became invalid."""
     show(done, output)
     for device in done["locked_out"] if output == "table" else ():
         click.echo(f"locked out: {device}", err=True)
     for batch in done["claims"] if output == "table" else ():
-        click.echo(f"worthless: the claim certificate of {batch}", err=True)
+        click.echo(f"now invalid: the claim certificate of {batch}", err=True)
 
 
 _add(rotate, "rotate_ca", *_root_key(), text="ca rotate begin", ask=_with_root("rotate_ca"))
@@ -124,7 +127,7 @@ _add(
         ["--passphrase"],
         metavar="REF",
         callback=_passphrase,
-        help="Encrypt it: env:NAME or file:PATH. Default: [ca] passphrase.",
+        help="Encrypt it with this passphrase: env:NAME or file:PATH. Default: [ca] passphrase.",
     ),
 )
 
@@ -136,14 +139,14 @@ def _forecast(_at: Target, _given: Mapping[str, Any], found: dict[str, Any], out
     if output != "table":
         return found
     show(found["buckets"], output, _PERIODS)
-    click.echo(f"{found['certificates']} certificates live; {found['later']} end later than that")
+    click.echo(f"{found['certificates']} certificates are valid; {found['later']} expire later than that")
     if found["next"]:
         click.echo("\nNext to end:")
         show(found["next"], output, _ENDINGS)
-    click.echo(f"\nLate, past their time to renew: {found['late_count']}")
+    click.echo(f"\nLate, past their renewal time: {found['late_count']}")
     if found["late"]:
         show(found["late"], output, _ENDINGS)
-    click.echo("\nThe CAs and the server's own:")
+    click.echo("\nThe CAs and the server's certificates:")
     show(found["cas"], output, ("kind", "state", "name", "not_after", "due"))
     for name, ends in found["own"].items():
         click.echo(f"{name} {ends}")
@@ -158,7 +161,7 @@ def _pem(_context: click.Context, _parameter: click.Parameter, file: Path) -> st
 
 
 def _checked(_at: Target, _given: Mapping[str, Any], report: dict[str, Any], output: str) -> dict[str, Any]:
-    """The exit code is 5 where the certificate is refused."""
+    """The exit code is 5 if the certificate is refused."""
     if report["valid"]:
         return report
     show(report, output)
@@ -189,7 +192,7 @@ _add(
     ca,
     "get_revocation_lists",
     click.Option(
-        ["--into"], type=click.Path(path_type=Path, dir_okay=False), help="A file to write; default: show it."
+        ["--into"], type=click.Path(path_type=Path, dir_okay=False), help="The file to write; default: print it."
     ),
     finish=_lists,
 )
@@ -197,13 +200,13 @@ _add(
 
 @ca.command()
 @click.argument("certificate", required=False)
-@click.option("--device", help="All credentials of this device, tokens too.")
-@click.option("--reason", default="", help="Why, for the audit log.")
+@click.option("--device", help="All credentials of this device, also tokens.")
+@click.option("--reason", default="", help="The reason, for the audit log.")
 @yes_option
 @fleet_option
 @output_option
 def revoke(certificate: str | None, device: str | None, reason: str, yes: bool, at: Target, output: str) -> None:
-    """Revoke CERTIFICATE, by its id or serial in hex, or with --device all that a device has. Sessions end at once."""
+    """Revoke CERTIFICATE, by its id or serial in hex, or with --device all credentials of a device. Ends sessions."""
     if (certificate is None) == (device is None):
         raise click.UsageError("Name a certificate, or a device with --device")
     called = core()["revoke_certificate" if device is None else "revoke_device"]
@@ -215,7 +218,7 @@ def _incident(_at: Target, _given: Mapping[str, Any], found: dict[str, Any], out
     if output != "table":
         return found
     show(found["dependents"], output, _DEPENDENTS)
-    click.echo(f"{found['devices']} devices, {found['sole_certificate']} of them have no certificate of another CA")
+    click.echo(f"{found['devices']} devices, {found['sole_certificate']} of them without a certificate of another CA")
     return None
 
 
@@ -226,7 +229,7 @@ _add(ca, "get_ca_incident", finish=_incident)
 
 
 def _renew(at: Target, given: Mapping[str, Any], output: str, *, dry_run: bool, detach: bool) -> dict[str, Any] | None:
-    """Plans where no plan was given, begins, and follows the operation to its end; exit 7 where some failed."""
+    """Plans if no plan was given, starts, and follows the operation to its end; exit 7 if some failed."""
     from fleetcore.cli.operation import conclude, follow
     from fleetcore.cli.progress import progress
 
@@ -254,7 +257,7 @@ def _renew(at: Target, given: Mapping[str, Any], output: str, *, dry_run: bool, 
 _add(
     ca,
     "renew_certificates",
-    click.Option(["--dry-run"], is_flag=True, help="Only show the plan: which devices it would ask, in which waves."),
-    click.Option(["--detach"], is_flag=True, help="Show the operation when it has begun; do not follow it."),
+    click.Option(["--dry-run"], is_flag=True, help="Only show the plan: the devices, in waves."),
+    click.Option(["--detach"], is_flag=True, help="Show the started operation; do not follow it."),
     ask=_renew,
 )

@@ -18,14 +18,14 @@ from fleetcore.cli.output import output_option, show
 from fleetcore.frontends.catalogue import core
 from fleetcore.model.firmware import EXECUTION_ENDS, ExecutionState
 
-#: How often it is looked whether something has changed, in seconds.
+#: The interval of polling for changes, in seconds.
 _LOOK_S = 1.0
 _FAILED = EXECUTION_ENDS - {ExecutionState.SUCCEEDED, ExecutionState.CANCELLED, ExecutionState.SKIPPED}
 
 
 @click.group()
 def campaign() -> None:
-    """Bring a firmware version to devices, and follow them."""
+    """Send firmware to devices, and follow them."""
 
 
 _MANIFEST = click.Option(
@@ -42,9 +42,9 @@ campaign.add_command(command(core()["create_campaign"], core()["create_campaign"
 @fleet_option
 @output_option
 def watch(campaign: str, at: Target, output: str) -> int:
-    """Follow CAMPAIGN until it has ended and no device is under way; exit 7 where some devices failed.
+    """Follow CAMPAIGN until it has ended and no device is under way; exit 7 if some devices failed.
 
-    It prints a line whenever something has changed, or a bar where it is seen on a terminal.
+    It prints a line for each change, or a bar on a terminal.
     """
     from fleetcore.cli.progress import progress
 
@@ -65,13 +65,13 @@ def watch(campaign: str, at: Target, output: str) -> int:
                 return await _follow(caller, campaign, advance)
 
     last = asyncio.run(run())
-    if output != "jsonl":  # its last line has it
+    if output != "jsonl":  # the last line of the command shows it
         show(last, output, members=core()["get_campaign"].members)
     return PARTLY if _count(last, _FAILED) else 0
 
 
 def _tell(output: str) -> Callable[[Mapping[str, Any]], None]:
-    """Prints a state as a line, where the output is one of lines."""
+    """Prints a state as a line, if the output is line by line."""
 
     def tell(current: Mapping[str, Any]) -> None:
         match output:
@@ -85,7 +85,7 @@ def _tell(output: str) -> Callable[[Mapping[str, Any]], None]:
 
 
 async def _follow(caller: Caller, name: str, tell: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
-    """Gives the campaign once it has ended; ``tell`` is told of it as it is, and after each change."""
+    """Returns the campaign once it has ended; calls ``tell`` with its first state and after each change."""
     told: tuple[object, ...] = ()
     while True:
         current: dict[str, Any] = await caller.run("get_campaign", {"campaign": name})
@@ -99,5 +99,5 @@ async def _follow(caller: Caller, name: str, tell: Callable[[Mapping[str, Any]],
 
 
 def _count(current: Mapping[str, Any], states: frozenset[ExecutionState]) -> int:
-    """How many devices are in some states."""
+    """The number of devices in some states."""
     return sum(number for state, number in current["counts"].items() if state in states)

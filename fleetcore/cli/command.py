@@ -1,4 +1,4 @@
-"""``fleetcore command``: commands to devices and what became of them."""
+"""``fleetcore command``: commands to devices, and their results."""
 
 import asyncio
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def command() -> None:
 
 
 def _waited(_at: Target, given: Mapping[str, Any], answer: dict[str, Any], output: str) -> dict[str, Any] | None:
-    """With ``--wait`` the exit code is 0 only where the command succeeded, and 7 where it has no end yet."""
+    """With ``--wait`` the exit code is 0 only if the command succeeded, and 7 if it has not ended yet."""
     if not given.get("wait_s") or answer["state"] == _ENDED_WELL:
         return answer
     show(answer, output, members=_send.members)
@@ -32,7 +32,7 @@ def _waited(_at: Target, given: Mapping[str, Any], answer: dict[str, Any], outpu
 
 
 def _bulk(at: Target, given: Mapping[str, Any], output: str, *, dry_run: bool, detach: bool) -> dict[str, Any] | None:
-    """Plans where no plan was given, sends, and follows the operation to its end."""
+    """Plans if no plan was given, sends, and follows the operation to its end."""
 
     async def run() -> dict[str, Any]:
         async with connect(at) as caller:
@@ -64,8 +64,8 @@ command.add_command(
         {},
         options=[
             object_argument("args", required=False),
-            click.Option(["--dry-run"], is_flag=True, help="Only show the plan: which devices it would reach."),
-            click.Option(["--detach"], is_flag=True, help="Show the operation when it has begun; do not follow it."),
+            click.Option(["--dry-run"], is_flag=True, help="Only show the plan: the devices."),
+            click.Option(["--detach"], is_flag=True, help="Show the started operation; do not follow it."),
         ],
         ask=_bulk,
     )

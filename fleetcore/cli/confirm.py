@@ -1,4 +1,4 @@
-"""Asking before what cannot be undone, where a person sits at a terminal."""
+"""Asks before an irreversible action, if a person sits at a terminal."""
 
 import sys
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from fleetcore.cli.exits import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_YES = "Do not ask on a terminal."
+_YES = "Do not ask for confirmation."
 
 
 def yes_parameter() -> click.Option:
-    """``--yes``, of a command that is made by parts."""
+    """``--yes``, for a command assembled from parts."""
     return click.Option(["--yes"], is_flag=True, help=_YES)
 
 
@@ -29,7 +29,7 @@ def asks() -> bool:
 
 
 def confirm(what: str, *, yes: bool) -> None:
-    """Says on a terminal what will happen and asks whether to go on; ends the command with 1 where not."""
+    """Says on a terminal what will happen and asks whether to continue; a "no" ends the command with exit code 1."""
     if yes or not asks():
         return
     click.echo(printable(what), err=True)

@@ -1,4 +1,4 @@
-"""One way to a fleet for every command: the data folder itself, the running server that holds it, or a remote one."""
+"""The connection to a fleet, the same for every command: a data folder, the server that has it open, or a remote."""
 
 import asyncio
 import contextlib
@@ -22,14 +22,14 @@ DEFAULT_DATA = "./fleet-data"
 
 
 class Caller(Protocol):
-    """Calls a fleet, wherever it runs; answers are plain data."""
+    """Calls a fleet anywhere; answers are plain data."""
 
     async def run(self, name: str, given: Mapping[str, Any]) -> Any:
-        """The answer of a call; raises what the call raises."""
+        """The answer of a call; raises the call's errors."""
         ...
 
     def stream(self, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """The items of a call that streams, as plain data."""
+        """The items of a streaming call, as plain data."""
         ...
 
 
@@ -48,11 +48,11 @@ def data_option(command: F) -> F:
 
 @frozen
 class Remote:
-    """A server by its address.
+    """A remote server.
 
     Attributes:
-        token: as it was given: itself, or a reference ``env:NAME`` or ``file:PATH``.
-        plain: whether the token may go over ``http://``, to this machine alone.
+        token: as given: the token, or a reference ``env:NAME`` or ``file:PATH``.
+        plain: whether the token may be sent over ``http://``, only to this machine.
     """
 
     url: str
@@ -67,8 +67,13 @@ Target = Path | Remote
 def fleet_option(command: F) -> F:
     """Adds ``--data``, or ``--server`` with ``--token`` and ``--ca``; the command gets them as ``at``."""
 
-    @click.option("--server", metavar="URL", envvar="FLEETCORE_SERVER", help="A server's operators' API, not a folder.")
-    @click.option("--token", envvar="FLEETCORE_TOKEN", help="For --server: file:PATH, env:NAME, or the token itself.")
+    @click.option(
+        "--server",
+        metavar="URL",
+        envvar="FLEETCORE_SERVER",
+        help="The operators' API of a server, instead of a folder.",
+    )
+    @click.option("--token", envvar="FLEETCORE_TOKEN", help="For --server: file:PATH, env:NAME, or the token.")
     @click.option(
         "--ca",
         type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -79,7 +84,7 @@ def fleet_option(command: F) -> F:
         "--plain-http",
         is_flag=True,
         envvar="FLEETCORE_PLAIN_HTTP",
-        help="For --server http://, of this machine alone: the token goes without encryption.",
+        help="For --server http://, only on this machine: send the token without encryption.",
     )
     @functools.wraps(command)
     def run(
@@ -88,7 +93,7 @@ def fleet_option(command: F) -> F:
         where = click.get_current_context().get_parameter_source
         folder_named = where("data") is click.core.ParameterSource.COMMANDLINE
         if folder_named and where("server") is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError("--data and --server are two places: give one of them")
+            raise click.UsageError("--data and --server name two places: give only one")
         at: Target = data if server is None or folder_named else Remote(server, token, ca, plain_http)
         return command(*args, at=at, **given)
 
@@ -96,10 +101,10 @@ def fleet_option(command: F) -> F:
 
 
 def plugins_of(words: Sequence[str]) -> "PluginHost":
-    """The installed plugins that may add nouns, without those that the fleet of a command line leaves out.
+    """The installed plugins that may add nouns, without those that the fleet of a command line disables.
 
-    It is read before the line's options are, and without what structures a fleet.toml: this answers ``--help``. What is
-    wrong in the file is left to the command itself.
+    It is read before the line's options, and without the full configuration code, because this answers ``--help``. The
+    command itself reports errors in the file.
     """
     import tomllib
 
@@ -122,7 +127,7 @@ def plugins_of(words: Sequence[str]) -> "PluginHost":
 
 
 def host_of(data: Path) -> "PluginHost":
-    """The plugins of a folder, opened without it; the installed ones where there is no fleet.toml."""
+    """The plugins of a folder, without opening it; the installed ones if there is no fleet.toml."""
     from fleetcore.runtime.config import load
     from fleetcore.runtime.plugins import PluginHost
 
@@ -131,7 +136,7 @@ def host_of(data: Path) -> "PluginHost":
 
 
 def target_of(context: click.Context) -> Target:
-    """The place that a command line names, whose parameters are read so far: for completion."""
+    """The place that an incomplete command line names: for completion."""
     words = context.params
     where = context.get_parameter_source
     data, server = words.get("data") or Path(DEFAULT_DATA), words.get("server")
@@ -141,7 +146,7 @@ def target_of(context: click.Context) -> Target:
 
 
 class _Caller:
-    """Calls the library, or the remote client, which has the same calls."""
+    """Calls the library or the remote client, which have the same calls."""
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
@@ -161,9 +166,9 @@ class _Caller:
 
 @asynccontextmanager
 async def connect(at: Target) -> AsyncIterator[Caller]:
-    """Opens the folder, or speaks to the server that has it open, or to the remote one.
+    """Opens the folder, or connects to the server that has it open, or to the remote one.
 
-    Raises Refused where there is no data folder, or no token for a server.
+    Raises Refused if the data folder does not exist, or a server's token is missing.
     """
     if isinstance(at, Remote):
         async with remote_client(at) as client:
@@ -171,7 +176,7 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
         return
     data = at
     if not await asyncio.to_thread(data.is_dir):
-        raise Refused(f"Data folder {data} does not exist", remedy="`fleetcore init` makes one; --data names another")
+        raise Refused(f"Data folder {data} does not exist", remedy="`fleetcore init` creates one; --data names another")
     from fleetcore.runtime import lease
 
     if await asyncio.to_thread(lease.holder, data) is not None:
@@ -191,11 +196,11 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
 
 
 def remote_client(at: Remote) -> Any:
-    """The client of a server; raises Refused without a token, and where it would go without encryption unasked."""
+    """The client of a server; raises Refused without a token, or if it would be sent unencrypted without consent."""
     if at.token is None:
-        raise Refused("A server asks for a token", remedy="`fleetcore token create` there; then --token file:PATH")
+        raise Refused("A server requires a token", remedy="`fleetcore token create` there; then --token file:PATH")
     if at.url.lower().startswith("http://") and not at.plain:
-        remedy = "Use https://; on this machine alone, --plain-http allows it"
+        remedy = "Use https://; on this machine, --plain-http allows it"
         raise Refused(f"{at.url!r} would send the token without encryption", remedy=remedy)
     try:
         from fleetcore.client import AsyncFleetClient

@@ -1,7 +1,7 @@
-"""``fleetcore demo``: a whole fleet at work on this machine, over real protocols, in a temporary folder.
+"""``fleetcore demo``: a complete fleet on this machine, over real protocols, in a temporary folder.
 
-What it prints is counted on both sides, by the devices and by the server; it exits 0 only where the two agree and
-what it set out to do really happened, and 7 where readings of a replayed file are refused.
+Both the devices and the server count what happens. It exits with 0 only if the counts agree and every step had its
+effect, and with 7 if readings of a replayed file are refused.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from fleetcore.cli.numbers import Number
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A CSV of real readings: timestamp, then one column per metric.",
 )
-@click.option("--keep", is_flag=True, help="Stay up afterwards, until interrupted.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the simulated signals and faults.")
+@click.option("--keep", is_flag=True, help="Keep running afterwards, until interrupted.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The seed of the simulated signals and faults.")
 def demo(devices: int, duration: float, replay: Path | None, keep: bool, seed: int) -> int:
-    """Make a fleet, run devices on it over every installed protocol, and show what happened.
+    """Create a fleet, run devices on it over every installed protocol, and show what happened.
 
-    Exit 7 where readings of a replayed file are refused.
+    Exit 7 if readings of a replayed file are refused.
     """
     logging.basicConfig(level=logging.ERROR)
     with _folder(keep) as data:

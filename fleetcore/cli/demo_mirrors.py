@@ -1,4 +1,4 @@
-"""The part of ``fleetcore demo`` that mirrors the fleet: to each installed connector's trial, through an outage."""
+"""The mirror part of ``fleetcore demo``: mirrors the fleet to each connector's trial hub, through an outage."""
 
 import asyncio
 import json
@@ -12,23 +12,23 @@ from fleetcore.interfaces.provider import Provider
 from fleetcore.interfaces.trial import Trial
 from fleetcore.model.parts import parts
 
-#: Every change is to be seen at once.
+#: Every change must be visible at once.
 _SETTINGS = {"metrics": ["*"], "write_every_s": 0}
 _PATIENCE_S = 60.0
 _LOOK_S = 0.05
 
 
 class Told(Protocol):
-    """What keeps account of the demo."""
+    """Keeps the account of the demo."""
 
     def expect(self, holds: bool, text: str) -> None:
-        """Prints what was set out to happen, and whether it did."""
+        """Prints an expectation, and whether it was met."""
         ...
 
 
 @asynccontextmanager
 async def trials_of(offers: Mapping[str, Provider[Any]]) -> AsyncIterator[Mapping[str, Trial]]:
-    """The trials of the connectors that have one, by name."""
+    """The trial hubs of the connectors that have one, by name."""
     async with AsyncExitStack() as stack:
         yield {
             name: await stack.enter_async_context(offer.trial())
@@ -51,7 +51,7 @@ def sections(trials: Mapping[str, Trial]) -> str:
 
 
 async def show_mirrors(account: Told, caller: Caller, trials: Mapping[str, Trial], devices: Sequence[str]) -> None:
-    """Each mirror in step, cut off while every device is changed, and in step again."""
+    """Shows each mirror in step, disconnected while every device is changed, and in step again."""
     for name, trial in trials.items():
         told, differ = await _in_step(caller, name, 2 * len(devices))
         account.expect(not differ, f"mirrored to {name}: {told}")
@@ -63,12 +63,14 @@ async def show_mirrors(account: Told, caller: Caller, trials: Mapping[str, Trial
         finally:
             trial.heal()
         waiting = waited["waiting"]
-        account.expect(waiting == len(devices), f"{name} was cut off: {waiting} changes waited, and the fleet went on")
+        account.expect(
+            waiting == len(devices), f"{name} was disconnected: {waiting} changes waited, and the fleet kept running"
+        )
         begun = time.monotonic()
-        await caller.run("resume_mirror", {"name": name, "reason": "the demo healed it"})
+        await caller.run("resume_mirror", {"name": name, "reason": "the demo restored it"})
         told, differ = await _in_step(caller, name, 2 * len(devices))
         took = time.monotonic() - begun
-        account.expect(not differ, f"{name} has caught up after {took:.1f} s: {told}")
+        account.expect(not differ, f"{name} caught up after {took:.1f} s: {told}")
 
 
 def _is_cut(shown: Mapping[str, Any], changes: int) -> bool:
@@ -81,9 +83,9 @@ def _counted(compared: int, differ: int, against: str) -> str:
 
 
 async def _in_step(caller: Caller, name: str, held: int) -> tuple[str, int]:
-    """Once nothing waits: what was compared, in words, and how many entities differ.
+    """Waits until no mark is left; returns the comparison as text, and how many entities differ.
 
-    Devices go on reporting, so what differs at first is looked at again.
+    Devices keep reporting, so entities that differ at first are compared again.
     """
     until = time.monotonic() + _PATIENCE_S
     while True:

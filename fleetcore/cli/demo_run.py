@@ -1,4 +1,4 @@
-"""What ``fleetcore demo`` does: a server with every installed protocol, devices over each, and an honest account."""
+"""The demo: a server with every installed protocol, devices over each, and an account of the results."""
 
 import asyncio
 import json
@@ -68,7 +68,7 @@ async def server(data: Path, trials: Mapping[str, Trial] = {}) -> AsyncIterator[
         names = ", ".join(f"{name} ({', '.join(urls)})" for name, urls in endpoints.items())
         click.echo(f"server   {names}")
         if set(chosen) == {"local"}:
-            click.echo("         no network protocol is installed, so the devices run in process")
+            click.echo("         no network protocol is installed, so the devices run in this process")
         status = await caller.run("get_status", {})
         yield caller, ways_in(status["protocols"], offers)
 
@@ -82,10 +82,10 @@ def _section(provider: Provider[Any]) -> str:
 
 
 class Account:
-    """What was set out and what happened; every line that does not hold makes the demo fail.
+    """The account of the demo: every line that does not hold makes it fail.
 
     Attributes:
-        refused: readings that the server refused; with any, it was done in part.
+        refused: refused readings; with any, the demo was done in part.
     """
 
     def __init__(self) -> None:
@@ -93,36 +93,36 @@ class Account:
         self.refused = 0
 
     def expect(self, holds: bool, text: str) -> None:
-        """Prints a line with its mark: a tick says that what the user wanted has happened."""
+        """Prints a line with its mark: a tick means that the expected effect happened."""
         click.echo(f"{'✓' if holds else '✗'} {text}")
         if not holds:
             self.failed.append(text)
 
     def check(self, holds: bool, text: str) -> None:
-        """Prints a line of bookkeeping: a cross where it does not add up, and no tick where it does."""
+        """Prints a bookkeeping line: with a cross if the counts differ, and no tick if they agree."""
         if holds:
             click.echo(f"  {text}")
         else:
             self.expect(False, text)
 
     def taken(self, tally: Mapping[str, int]) -> None:
-        """Prints where readings went, with a tick where none was refused."""
+        """Prints the outcome of readings, with a tick if none was refused."""
         self.refused += tally["refused"]
         click.echo(
             f"{'✗' if tally['refused'] else '✓'} {tally['stored']} of {tally['sent']} readings stored, "
-            f"{tally['duplicates']} were there already, {tally['conflicts']} conflict, {tally['refused']} refused"
+            f"{tally['duplicates']} were duplicates, {tally['conflicts']} conflict, {tally['refused']} refused"
         )
 
     def close(self) -> int:
         """The exit code."""
         if self.failed:
-            click.echo(f"{len(self.failed)} of these did not happen as it should", err=True)
+            click.echo(f"{len(self.failed)} of these did not happen as expected", err=True)
             return 1
         return exit_code(self.refused)
 
 
 def _behaviours(count: int, steps: int, seed: int) -> list[Behaviour]:
-    # Seeded, so that a demo can be repeated; nothing secret comes from it.
+    # Seeded, so that a demo can be repeated; no secret depends on it.
     chance = random.Random(seed)  # noqa: S311
     troubled = set(chance.sample(range(count), max(1, count // 4)))
     failing = set(chance.sample(range(count), max(1, count // 6)))
@@ -162,7 +162,7 @@ async def run_demo(data: Path, devices: int, duration: float, seed: int, *, keep
                 click.echo(_NEXT)
             else:
                 place = shlex.quote(str(data))
-                click.echo(f"\nstaying up on {data}; try: fleetcore device list --data {place}   (Ctrl-C ends it)")
+                click.echo(f"\nrunning on {data}; try: fleetcore device list --data {place}   (Ctrl-C ends it)")
                 await until_interrupted()
         finally:
             await fleet.close()
@@ -170,7 +170,7 @@ async def run_demo(data: Path, devices: int, duration: float, seed: int, *, keep
 
 
 async def until_interrupted() -> None:
-    """Stays up until Ctrl-C."""
+    """Runs until Ctrl-C."""
     try:
         await asyncio.Event().wait()
     except asyncio.CancelledError:
@@ -213,7 +213,8 @@ async def _anomalies(account: Account, caller: Caller, fleet: SimulatedFleet) ->
     others = len(hit - injected)
     account.expect(
         injected <= hit and others <= len(fleet.devices) // 6,
-        f"{len(injected)} devices with an injected fault, {len(injected & hit)} found, {others} found without one",
+        f"{len(injected)} devices with an injected fault, {len(injected & hit)} detected, {others} detected without "
+        "one",
     )
     for item in found[:3]:
         click.echo(f"    {item['time']} {item['device']} {item['metric']}: {item['explanation']}")
@@ -249,7 +250,7 @@ async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
     running = sum(device.firmware == "2.0.0" for device in fleet.devices)
     account.expect(
         second["state"] == "succeeded" and failed == fails and running == len(good),
-        f"firmware 2.0.0 on the other {len(rest)}: {second['reason']}; {len(failed)} failed as they were made to",
+        f"firmware 2.0.0 on the other {len(rest)}: {second['reason']}; {len(failed)} failed as intended",
     )
 
 
@@ -266,7 +267,7 @@ async def _commands(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
 
 
 async def _leaves(account: Account, caller: Caller, fleet: SimulatedFleet, ways: Sequence[Way]) -> None:
-    """Behind one device of each protocol that pushes what is for leaves: it becomes a gateway, and registers one."""
+    """Makes one device of each protocol that pushes to leaves a gateway, and registers one leaf behind it."""
     able = [number for number, way in enumerate(ways) if way.kind in PUSHES_TO_LEAVES]
     for number in able:
         await fleet.add_leaves(number, [f"demo-leaf-{ways[number].name}"])

@@ -1,4 +1,4 @@
-"""Commands made from the catalogue of calls: what a call takes becomes arguments and options, its answer is shown."""
+"""Commands made from the catalogue of calls: parameters become arguments and options, and the answer is printed."""
 
 import asyncio
 import contextlib
@@ -17,16 +17,16 @@ from fleetcore.cli.output import output_option, show, show_line
 from fleetcore.errors import Refused
 from fleetcore.frontends.catalogue import CallInfo, ParameterInfo
 
-#: In a command's text: the rest of its parameters may be given so.
+#: In a command's text: the place of the remaining parameters.
 _PAIRS = "NAME=VALUE"
 #: In the text of a confirmation: a parameter.
 _NAMED = re.compile(r"\{(\w+)\}")
-#: Names that every command has already: a parameter of that name has another one inside.
+#: Option names of every command: a parameter with such a name is renamed internally.
 _TAKEN = frozenset({"at", "ca", "data", "help", "output", "pairs", "plain_http", "server", "token", "yes"})
 
 
 def add_commands(group: click.Group, noun: str, calls: Sequence[CallInfo]) -> None:
-    """Adds the commands of some calls to their noun; a command that is there already stays."""
+    """Adds the commands of some calls to their noun; an existing command stays."""
     for call, text, fixed in _commands(noun, calls):
         words = [word for word in text.split()[1:] if not word.isupper()]
         place = group
@@ -41,7 +41,7 @@ def add_commands(group: click.Group, noun: str, calls: Sequence[CallInfo]) -> No
 
 
 def _commands(noun: str, calls: Sequence[CallInfo]) -> Iterator[tuple[CallInfo, str, Mapping[str, Any]]]:
-    """Each command of some calls, with what it gives itself."""
+    """Each command of some calls, with the parameters that it fixes."""
     for call in calls:
         for text, fixed in {call.command: {}, **call.also}.items():
             if text.split()[:1] == [noun]:
@@ -58,13 +58,13 @@ def command(
     finish: Callable[..., Any] | None = None,
     members: Mapping[str, str] | None = None,
 ) -> click.Command:
-    """The command ``text`` of a call, which gives ``fixed`` and takes the rest.
+    """The command ``text`` of a call, with the parameters ``fixed`` and options for the rest.
 
-    ``options`` are the command's own. One with the name of a parameter of the call takes its place; it gives text.
-    ``finish(at, given, answer, output, NAME=…)`` gets what was given and answered and the values of the others, and
-    returns what is shown; None where it has shown it itself. ``ask(at, given, output, NAME=…)`` takes the place of the
-    call and of ``finish``, and returns the same. ``members`` says of what kind the members of that are, where they are
-    not those of the call's answer.
+    ``options`` are additional. One with the name of a parameter of the call replaces it; its value is text.
+    ``finish(at, given, answer, output, NAME=…)`` gets the parameters, the answer and the values of the other options,
+    and returns what to print; None if it has printed it. ``ask(at, given, output, NAME=…)`` replaces the call and
+    ``finish``, and returns the same. ``members`` gives the kinds of the result's members, if they are not those of the
+    call's answer.
     """
     name = [word for word in text.split() if not word.isupper()][-1]
     arguments = [word.lower() for word in text.split() if word.isupper() and word != _PAIRS]
@@ -78,7 +78,7 @@ def command(
     for parameter in call.parameters:
         if parameter.name not in arguments and parameter.name not in paged and parameter.name not in fixed:
             parameters += [instead[parameter.name]] if parameter.name in instead else _options(parameter)
-    most_help = {"page": "How many at most; all by default.", "stream": "How many at most; without end by default."}
+    most_help = {"page": "The maximum number; all by default.", "stream": "The maximum number; unlimited by default."}
     if ("limit" in taken and paged) or call.answer == "stream":
         parameters.append(click.Option(["--limit"], type=click.IntRange(1), help=most_help[call.answer]))
 
@@ -111,7 +111,7 @@ def command(
             return
         show(answer, output, call.columns, call.members if members is None else members)
 
-    # -5 is a number and no option.
+    # -5 is a number, not an option.
     numeric = any(taken[argument].kind in ("integer", "number", "scalar") for argument in arguments)
     settings = {"ignore_unknown_options": numeric}
     made = click.command(name, help=call.help, deprecated=call.deprecated or False, context_settings=settings)(run)
@@ -130,7 +130,7 @@ def value(at: Target, call: CallInfo, given: Mapping[str, Any]) -> Any:
 
 
 def confirmed(at: Target, call: CallInfo, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Asks on a terminal before a call that cannot be undone; gives what was given, with whole ids where it asked."""
+    """Asks on a terminal before an irreversible call; returns the parameters, with complete ids if it asked."""
     if not asks() or any(given.get(name) != wanted for name, wanted in call.confirm_when.items()):
         return given
 
@@ -145,12 +145,12 @@ def confirmed(at: Target, call: CallInfo, given: Mapping[str, Any]) -> Mapping[s
 
 
 def confirmation(call: CallInfo, given: Mapping[str, Any]) -> str:
-    """What a call that cannot be undone will do."""
+    """The effect of an irreversible call."""
     return _NAMED.sub(lambda found: str(given.get(found[1], found[0])), call.confirm)
 
 
 def follow(at: Target, call: CallInfo, given: Mapping[str, Any], output: str, most: int | None = None) -> None:
-    """Shows each item of a call that streams as it comes, a line each: the first ``most``, or until an interrupt."""
+    """Prints each item of a streaming call as it arrives, a line each: the first ``most``, or until interrupted."""
 
     async def run() -> None:
         left = most
@@ -179,7 +179,7 @@ def _inside(name: str) -> str:
 
 
 def _given(call: CallInfo, words: Mapping[str, Any]) -> dict[str, Any]:
-    """What was typed, as the call takes it; raises Refused as every front end does."""
+    """The typed parameters, as the call takes them; raises Refused as every front end does."""
     from fleetcore.calls.decode import read_text, refusal
     from fleetcore.wire.decode import Fault, Invalid
 
@@ -213,7 +213,7 @@ def pair(text: str) -> tuple[str, Any]:
 
     name, sign, value = text.partition("=")
     if not sign or not name:
-        raise Refused(f"{text!r} is not NAME=VALUE", remedy="Write it as in floor=3")
+        raise Refused(f"{text!r} is not NAME=VALUE", remedy="Write it as floor=3")
     try:
         return name, strict_json.loads(value.encode())
     except strict_json.StrictJsonError:
@@ -252,7 +252,7 @@ def _options(parameter: ParameterInfo) -> list[click.Option]:
 
 
 class _Choice(click.ParamType[str]):
-    """One of few values: shown and completed here, judged by the call as on every front end."""
+    """One of few values: shown and completed here, checked by the call as on every front end."""
 
     name = "choice"
 

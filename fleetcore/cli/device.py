@@ -48,14 +48,14 @@ device.add_command(command(core()["explain_query"], core()["explain_query"].comm
 
 @device.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Only say what it would do.")
+@click.option("--dry-run", is_flag=True, help="Only show what it would do.")
 @click.option("--reason", default="")
 @fleet_option
 @output_option
 def import_(file: Path, dry_run: bool, reason: str, at: Target, output: str) -> int:
-    """Register the devices of FILE: CSV with a header, or JSONL. Each line that fails is named; exit 7 where one does.
+    """Register the devices of FILE: CSV with a header, or JSONL. Each failed line is named; exit 7 if there is one.
 
-    Importing the same file again changes nothing, so an import that broke off is simply done again.
+    Importing the same file again changes nothing, so an interrupted import can be repeated.
     """
     import asyncio
 
@@ -74,7 +74,7 @@ def import_(file: Path, dry_run: bool, reason: str, at: Target, output: str) -> 
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @fleet_option
 def export(file: Path, at: Target) -> None:
-    """Write all devices to FILE, by its name as CSV or JSONL; `import` reads it."""
+    """Write all devices to FILE, as CSV or JSONL by its name; `import` reads it."""
     import asyncio
 
     from fleetcore.cli.rows import Writer

@@ -1,4 +1,4 @@
-"""``fleetcore doctor``: looks for what is wrong with a data folder and says what to do."""
+"""``fleetcore doctor``: checks a data folder, reports problems and their remedies."""
 
 import asyncio
 import contextlib
@@ -25,25 +25,25 @@ from fleetcore.errors import FleetError, NotFound, PluginError
 if TYPE_CHECKING:
     from fleetcore.runtime.config import Config
 
-#: Of a store's limit: beyond it readings are refused soon, or are already.
+#: A fraction of a store's limit: beyond it readings are refused, or soon will be.
 _NEARLY = 0.7
 _WEEK_S = 7 * 86_400
-#: Several people have to sign the next trust root.
+#: The next trust root needs the signatures of several people.
 _MONTH_S = 30 * 86_400
-#: What to do about a certificate that is near its end, by the file it is in.
+#: The remedy for a certificate close to its expiry, by its file.
 _RENEWED = {
     "server.pem": "`fleetcore serve` renews it",
-    "service.pem": "`fleetcore serve` renews it, and uses it towards the broker from its next start",
+    "service.pem": "`fleetcore serve` renews it; the next start uses it for the broker",
 }
-#: Devices that a finding names.
+#: The most devices that a finding lists.
 _NAMED = 3
-#: A disk with less free than both of these has not much time left: a seal or a backup may fill it.
+#: A disk with less free than both of these may soon be filled by a seal or a backup.
 _LITTLE_FREE, _LITTLE_FREE_BYTES = 0.05, 1 << 30
-#: What to do about a part that is not ready, by its name.
+#: The remedy for a part that is not ready, by its name.
 _NOT_READY = {"storage": "If it is full, raise [storage] limit_bytes; else restart the server, whose log has the error"}
-#: Of a mirror: counts of entities that its hub does not hold as they are.
-_NOT_WHOLE = {"invalid": "are refused", "lost": "are held in part", "paused": "are paused"}
-_OF_A_CA = "It is a CA's: `fleetcore ca renew-issuing` or `fleetcore ca rotate` makes the next"
+#: For a mirror: counts of entities that its hub does not hold as they are.
+_NOT_WHOLE = {"invalid": "are refused", "lost": "are sent in part", "paused": "are paused"}
+_OF_A_CA = "It belongs to a CA: `fleetcore ca renew-issuing` or `fleetcore ca rotate` creates the next"
 
 
 #: Keys, the database with its log beside it, and the configuration.
@@ -52,10 +52,10 @@ _SECRET = re.compile(r"\.(key|db|sqlite)(-wal|-shm|-journal)?$|\.toml$")
 
 @click.command()
 @data_option
-@click.option("--deep", is_flag=True, help="Read all that is stored, however much it is.")
+@click.option("--deep", is_flag=True, help="Read all stored data, however much it is.")
 @output_option
 def doctor(data: Path, deep: bool, output: str) -> int:
-    """Check configuration, files, certificates, storage, plugins and what runs. Exit 1 where something is wrong."""
+    """Check configuration, files, certificates, storage, plugins and running parts. Exit 1 if something is wrong."""
     findings = list(asyncio.run(_examine(data, deep=deep)))
     if output != "table":
         show(findings, output)
@@ -89,7 +89,7 @@ async def _examine(data: Path, *, deep: bool) -> list[dict[str, str]]:
                 [item["id"] for item in (await caller.run("list_devices", lost))["items"]],
             )
             found += (await caller.run("check_listeners", {}))["findings"]
-            with contextlib.suppress(NotFound):  # there is none
+            with contextlib.suppress(NotFound):  # it does not exist
                 found.append(_firmware_root(await caller.run("get_firmware_root", {})))
             found += _cas(await caller.run("forecast_certificates", {"periods": 1, "next": 3}))
     except FleetError as error:
@@ -98,13 +98,13 @@ async def _examine(data: Path, *, deep: bool) -> list[dict[str, str]]:
 
 
 def _stored(problems: list[str], unread: int) -> dict[str, str]:
-    """The stored data, as it was read."""
+    """The stored data, after it was read."""
     if problems:
         return _finding("problem", "stored data", " ".join(problems), "fleetcore restore from a backup")
     if unread:
-        detail = f"nothing wrong was met; {unread / 1e9:.1f} GB were not read"
+        detail = f"no problem was found; {unread / 1e9:.1f} GB were not read"
         return _finding("ok", "stored data", detail, "`fleetcore doctor --deep` reads everything")
-    return _finding("ok", "stored data", "all of it is as it was written")
+    return _finding("ok", "stored data", "all of it is intact")
 
 
 def _files(data: Path) -> Iterator[dict[str, str]]:
@@ -114,7 +114,9 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
     if not file.is_file():
         there = any((data / part).exists() for part in ("pki", "fleet.db"))
         place = shlex.quote(str(data))
-        remedy = "Restore it from a backup, or `fleetcore adopt` writes another" if there else f"fleetcore init {place}"
+        remedy = (
+            "Restore it from a backup, or `fleetcore adopt` creates another" if there else f"fleetcore init {place}"
+        )
         yield _finding("problem", "data folder", f"{data} has no fleet.toml", remedy)
         return
     try:
@@ -131,12 +133,12 @@ def _files(data: Path) -> Iterator[dict[str, str]]:
 
 
 def _permissions(data: Path) -> Iterator[dict[str, str]]:
-    """What others can read that has secrets, and whatever they can change: a folder's files can be exchanged."""
+    """Secrets that other users can read, and anything that they can change: also folders, with replaceable files."""
     readable, writable = [], []
     for path in (data, *sorted(data.rglob("*"))):
         try:
             mode = path.lstat().st_mode
-        except FileNotFoundError:  # a server replaces files and removes what is due
+        except FileNotFoundError:  # a server replaces files and removes expired ones
             continue
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             continue
@@ -147,36 +149,36 @@ def _permissions(data: Path) -> Iterator[dict[str, str]]:
             readable.append(name)
     remedy = f"chmod -R go= {shlex.quote(str(data))}"
     if readable:
-        yield _finding("problem", "permissions", f"others can read {', '.join(readable)}", remedy)
+        yield _finding("problem", "permissions", f"other users can read {', '.join(readable)}", remedy)
     if writable:
-        yield _finding("problem", "permissions", f"others can change {', '.join(writable)}", remedy)
+        yield _finding("problem", "permissions", f"other users can change {', '.join(writable)}", remedy)
     if not (readable or writable):
-        yield _finding("ok", "permissions", "keys and data are the owner's alone")
+        yield _finding("ok", "permissions", "keys and data belong to the owner alone")
 
 
 def _disk(data: Path) -> dict[str, str]:
-    """Whether the disk of the data folder takes anything, and how much is left."""
+    """Whether the disk of the data folder accepts writes, and how much is free."""
     refused = files.trouble(data)
     if refused is not None:
         why = {errno.ENOSPC: "full", errno.EROFS: "read-only"}.get(refused.errno or 0, "")
-        detail = f"it takes nothing: {refused.strerror or refused}"
-        detail = f"it is {why}: reads are answered, nothing is stored" if why else detail
+        detail = f"it accepts no writes: {refused.strerror or refused}"
+        detail = f"it is {why}: reads are answered, writes are refused" if why else detail
         return _finding("problem", "disk", detail, files.remedy_of(refused))
     room = shutil.disk_usage(data)
     detail = f"{room.free / 1e9:.1f} GB of {room.total / 1e9:.1f} GB are free"
     if room.free < _LITTLE_FREE_BYTES and room.free < room.total * _LITTLE_FREE:
-        return _finding("warning", "disk", detail, "Free space before it is full, or shorten what is kept")
+        return _finding("warning", "disk", detail, "Free space before it is full, or shorten [retention]")
     return _finding("ok", "disk", detail)
 
 
 def _check_sections(config: "Config") -> None:
-    """The sections of protocols, which nothing but ``serve`` opens; raises ConfigError."""
+    """The sections of protocols, which only ``serve`` opens; raises ConfigError."""
     from fleetcore.runtime.plugins import PluginHost
 
     host = PluginHost.of(config)
     for protocol in config.protocols:
         place = ("protocols", protocol.name)
-        with contextlib.suppress(PluginError):  # a plugin that failed to load is a finding of its own
+        with contextlib.suppress(PluginError):  # a plugin that failed to load is a separate finding
             provider = host.find("protocols", protocol.kind, file=config.file, line=config.line_of(*place))
             config.structure(provider.config_class, protocol.table, *place)
 
@@ -206,7 +208,7 @@ def _certificates(pki: Path) -> Iterator[dict[str, str]]:
 
 
 def _firmware_root(held: dict[str, Any]) -> dict[str, str]:
-    """The firmware trust root: without the next version in time, updates stand still."""
+    """The firmware trust root: without the next version in time, updates stop."""
     from fleetcore.wire.times import parse_time
 
     left_s = parse_time(held["expires"]) / 1000 - time.time()
@@ -217,7 +219,7 @@ def _firmware_root(held: dict[str, Any]) -> dict[str, str]:
 
 
 def _cas(forecast: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """The CAs that are due to be followed by others, and devices that are late to renew."""
+    """The CAs that should be replaced, and devices that are late to renew."""
     from fleetcore.wire.times import format_time
 
     now = format_time(time.time_ns() // 1_000_000)
@@ -225,16 +227,18 @@ def _cas(forecast: dict[str, Any]) -> Iterator[dict[str, str]]:
     (signing,) = (item for item in forecast["cas"] if item["state"] == "signs")
     for item, remedy in ((signing, "fleetcore ca renew-issuing"), (roots[-1], "fleetcore ca rotate begin")):
         if item["due"] <= now:
-            yield _finding("warning", f"CA {item['name']}", f"another ought to follow it since {item['due']}", remedy)
+            yield _finding("warning", f"CA {item['name']}", f"it should have been replaced since {item['due']}", remedy)
         else:
-            yield _finding("ok", f"CA {item['name']}", f"another is due on {item['due']}")
+            yield _finding("ok", f"CA {item['name']}", f"it must be replaced by {item['due']}")
     if len(roots) > 1:
         names = " and ".join(root["name"] for root in roots)
         yield _finding("ok", "CA rotation", f"under way: {names} are trusted; see `fleetcore ca rotate status`")
     if forecast["late_count"]:
         names = ", ".join(item["device"] for item in forecast["late"])
-        detail = f"{forecast['late_count']} devices are past their time to renew: {names}"
-        yield _finding("warning", "renewal", detail, "`fleetcore ca forecast` names them; are they offline?")
+        detail = f"{forecast['late_count']} devices are past their renewal time: {names}"
+        yield _finding(
+            "warning", "renewal", detail, "`fleetcore ca forecast` lists them; check whether they are offline"
+        )
 
 
 def _plugins(status: dict[str, Any]) -> Iterator[dict[str, str]]:
@@ -252,19 +256,19 @@ def _plugins(status: dict[str, Any]) -> Iterator[dict[str, str]]:
             kind, _, name = offer.partition(".")
             used = {admission["kind"].rpartition(":")[2] for admission in status["admissions"].values()}
             if kind == "admission" and name not in used:
-                remedy = f"[admission.{name}] in fleet.toml requires it; without it devices enrol unchecked by it"
+                remedy = f"[admission.{name}] in fleet.toml enables it; without it devices enrol unchecked"
                 yield _finding("warning", what, f"its admission {name!r} is installed and not in use", remedy)
     for name, item in status["admissions"].items():
         if item["state"] == "failing":
-            detail = f"it is not open, so no device enrols: {item['error']}"
+            detail = f"it is not open, so no device can enrol: {item['error']}"
             yield _finding("problem", f"admission {name}", detail, "Correct its plugin or its section of fleet.toml")
         else:
-            yield _finding("ok", f"admission {name}", f"{item['state']}; it is asked for every enrolment")
+            yield _finding("ok", f"admission {name}", f"{item['state']}; it is called for every enrolment")
     for piece, names in status["counts"].items():
         detail = ", ".join(f"{name} {count}" for name, count in names.items())
         if "_other" in names:
             yield _finding(
-                "warning", f"counts of {piece}", detail, "_other counts names that are too many, or not valid"
+                "warning", f"counts of {piece}", detail, "_other counts names beyond the limit, and invalid ones"
             )
         else:
             yield _finding("ok", f"counts of {piece}", detail)
@@ -277,49 +281,49 @@ def _without_a_mirror(mirrors: Iterable[str]) -> str:
 
 
 def _homes(count: int, named: list[str]) -> Iterator[dict[str, str]]:
-    """Devices that are connected to a hub that the fleet has lost: their commands wait for nothing."""
+    """Devices connected to a hub whose mirror is gone: their commands would wait forever."""
     if count:
         more = " …" if count > len(named) else ""
         detail = f"The mirror of their hub is not configured: {', '.join(named)}{more} ({count:,} in all)"
         remedy = (
-            "Restore its section of fleet.toml; of a device that is connected here: fleetcore device set ID --no-home"
+            "Restore its section of fleet.toml; for a device that is connected here: fleetcore device set ID --no-home"
         )
         yield _finding("warning", "home", detail, remedy)
 
 
 def _mirrors(mirrors: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """What hubs have of the fleet; whether a mirror fails is said by its consumer."""
+    """The fleet's entities at hubs; whether a mirror fails is reported by its consumer."""
     for name, item in mirrors.items():
-        detail = f"{item['state']}: {item['held']:,} entities are in the hub, {item['waiting']:,} wait"
+        detail = f"{item['state']}: {item['held']:,} entities are at the hub, {item['waiting']:,} wait"
         if item["waiting"]:
             detail += f" since {item['lag_s']:,.0f} s"
         wrong = [f"{item[what]:,} {said}" for what, said in _NOT_WHOLE.items() if item[what]]
         if item["invalid"]:
-            remedy = f"`fleetcore mirror dead-letters {name}` names them and says why"
+            remedy = f"`fleetcore mirror dead-letters {name}` lists them with reasons"
             yield _finding("warning", f"mirror {name}", f"{detail}; {', '.join(wrong)}", remedy)
         elif item["removals_wait"]:
-            detail += f"; {item['removals_wait']:,} are gone from the fleet and stay in the hub until tomorrow"
-            remedy = f"`fleetcore mirror plan {name}` names them, `fleetcore mirror allow-removals {name}` lets more go"
+            detail += f"; {item['removals_wait']:,} were deleted from the fleet and stay at the hub until tomorrow"
+            remedy = f"`fleetcore mirror plan {name}` lists them, `fleetcore mirror allow-removals {name}` allows more"
             yield _finding("warning", f"mirror {name}", detail, remedy)
         elif item["state"] == "paused":
-            yield _finding("warning", f"mirror {name}", detail, f"`fleetcore mirror resume {name}` has it go on")
+            yield _finding("warning", f"mirror {name}", detail, f"`fleetcore mirror resume {name}` continues it")
         else:
             yield _finding("ok", f"mirror {name}", "; ".join([detail, *wrong]))
 
 
 def _room(room: dict[str, Any], retention: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """How much room the store takes, and what retention gave back."""
+    """The store's size, and what retention deleted."""
     if room:
         total, limit = room["total_bytes"], room["limit_bytes"]
         taken = f"{total / 1e6:,.1f} MB" + (f" of {limit / 1e6:,.1f} MB" if limit else "")
-        # Free pages are used before anything grows.
+        # Free pages are used before the file grows.
         if limit and total - room["free_bytes"] > _NEARLY * limit:
-            remedy = "Let [retention] drop more, or raise limit_bytes of [storage]: at its end readings are refused"
-            yield _finding("warning", "room", f"the store takes {taken}", remedy)
+            remedy = "Let [retention] drop more, or raise limit_bytes of [storage]: at the limit readings are refused"
+            yield _finding("warning", "room", f"the store uses {taken}", remedy)
         else:
-            yield _finding("ok", "room", f"the store takes {taken}, {room['free_bytes'] / 1e6:,.1f} MB of it free")
+            yield _finding("ok", "room", f"the store uses {taken}, {room['free_bytes'] / 1e6:,.1f} MB of it free")
     if retention["on"] or retention["readings"] or retention["texts"]:
-        gone = f"{retention['readings'] + retention['texts']:,} readings were too old and are gone"
+        gone = f"{retention['readings'] + retention['texts']:,} readings were too old and were deleted"
         last = f"; the last pass was at {retention['last']}" if retention["last"] else ""
         yield _finding("ok", "retention", f"{gone}{last}" if retention["on"] else f"off; {gone}")
 
@@ -331,30 +335,32 @@ def _inside(status: dict[str, Any], *, disk_refuses: bool = False) -> Iterator[d
     else:
         yield _finding("ok", "storage", "sound")
     for sentence in status.get("recounted", ()):
-        yield _finding("warning", "counters", f"{sentence}: it is set right", "Please report it, with the server's log")
+        yield _finding("warning", "counters", f"{sentence}: it is corrected", "Please report it, with the server's log")
     yield from _plugins(status)
     for name, item in status["consumers"].items():
         if item["state"] in ("failing", "stopped"):
             remedy = item["remedy"]
             if "storage" in status["not_ready"]:
-                remedy = "It goes on by itself once the store works"
+                remedy = "It continues once the store works"
             yield _finding("problem", name, f"{item['state']} ({item['failures']} times): {item['error']}", remedy)
         elif item["lost"]:
-            yield _finding("warning", name, f"{item['lost']} commits were trimmed before it saw them", "It is too slow")
+            yield _finding(
+                "warning", name, f"{item['lost']} commits were trimmed before it read them", "It is too slow"
+            )
         else:
             yield _finding("ok", name, item["state"])
     yield from _mirrors(status["mirrors"])
     yield from _room(status["room"], status["retention"])
     for name, goes in status["left_behind"].items():
         detail = f"the cursor of {name}, which is not configured, holds the log back until {goes[:10]}"
-        remedy = f"Put its section back, and it goes on where it was; or `fleetcore storage drop {name}`; or nothing"
+        remedy = f"Restore its section, and it continues; or `fleetcore storage drop {name}`; or do nothing"
         yield _finding("warning", "cursor", detail, remedy)
     told = {*status["consumers"], *(f"protocol {name}" for name in status["protocols"])}
     for name, why in status["not_ready"].items():
         if name not in told:
-            remedy = _NOT_READY.get(name, "It goes on trying; see the log")
+            remedy = _NOT_READY.get(name, "It is retried; see the log")
             if name == "storage" and disk_refuses:
-                remedy = "It goes on by itself once the disk takes something again: see disk"
+                remedy = "It continues once the disk accepts writes again: see disk"
             yield _finding("problem", name, f"not ready: {why}", remedy)
     for name, item in status["tasks"].items():
         if name in status["not_ready"]:
@@ -362,7 +368,7 @@ def _inside(status: dict[str, Any], *, disk_refuses: bool = False) -> Iterator[d
         yield _finding("warning", f"task {name}", f"failed {item['failures']} times: {item['error']}", "See the log")
     for name, item in status["protocols"].items():
         if item["trouble"]:
-            yield _finding("problem", f"protocol {name}", item["trouble"], "It goes on trying; see the log")
+            yield _finding("problem", f"protocol {name}", item["trouble"], "It is retried; see the log")
             continue
         yield _finding("ok", f"protocol {name}", f"{', '.join(item['endpoints'])}, {item['connections']} connections")
         yield from item["findings"]

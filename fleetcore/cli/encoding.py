@@ -1,7 +1,7 @@
-"""Output into an encoding that lacks some of our characters: a stand-in instead of an error.
+"""Output in an encoding that lacks some characters: replaces them instead of failing.
 
-For people a known sign gets a plain one and any other character a question mark. What programs read is never altered:
-JSON escapes, and CSV has the escapes of Python.
+For people a known sign becomes a plain one and any other character a question mark. Output for programs stays exact:
+JSON escapes, and CSV uses Python's escapes.
 """
 
 import codecs
@@ -18,7 +18,7 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 
 
 def tolerate() -> None:
-    """Lets standard output and error take every character; in UTF-8 nothing changes."""
+    """Lets standard output and error accept every character; in UTF-8 nothing changes."""
     codecs.register_error("fleetcore", _stand_in)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not _takes_all(stream) and hasattr(stream, "reconfigure"):
@@ -26,12 +26,12 @@ def tolerate() -> None:
 
 
 def takes_all() -> bool:
-    """Whether standard output takes every character."""
+    """Whether standard output can encode every character."""
     return sys.stdout is None or _takes_all(sys.stdout)
 
 
 def escaped(text: str) -> str:
-    """Text in which what standard output cannot take is escaped as Python does."""
+    """Text in which characters that standard output cannot encode are escaped as in Python."""
     if takes_all():
         return text
     name = sys.stdout.encoding

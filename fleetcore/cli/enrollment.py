@@ -1,4 +1,4 @@
-"""``fleetcore enrollment``: the ways by which devices come in, and the keys that wait for an operator."""
+"""``fleetcore enrollment``: the ways by which devices enrol, and the keys that wait for an operator."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _FOR_THE_FACTORY = {"claim.pem": "certificate", "claim.key": "key", "ca.pem": "c
 
 @click.group()
 def enrollment() -> None:
-    """Let devices in: by keys, tokens, claim certificates and manufacturers' CAs."""
+    """Let devices enrol: by keys, tokens, claim certificates and manufacturers' CAs."""
 
 
 @enrollment.group()
@@ -31,12 +31,12 @@ def token() -> None:
 
 @enrollment.group()
 def claim() -> None:
-    """Claim certificates: one for a batch in the factory, valid for enrolling alone."""
+    """Claim certificates: one per production batch, valid only for enrolling."""
 
 
 @enrollment.group()
 def manufacturer() -> None:
-    """Manufacturers' CAs, whose devices may enrol by the certificate they were made with."""
+    """Manufacturers' CAs, whose devices may enrol with their factory certificate."""
 
 
 def _add(group: click.Group, name: str, *options: click.Parameter, finish: Any = None) -> None:
@@ -48,7 +48,7 @@ def _add(group: click.Group, name: str, *options: click.Parameter, finish: Any =
 
 
 def _key(_context: click.Context, _parameter: click.Parameter, words: Sequence[str]) -> str:
-    """DEVICE:FINGERPRINT, of one word or of two."""
+    """DEVICE:FINGERPRINT, as one word or two."""
     if len(words) > 2:
         raise click.UsageError("Give DEVICE and FINGERPRINT, or DEVICE:FINGERPRINT")
     return ":".join(words)
@@ -75,7 +75,7 @@ _HOURS = click.Option(
     default=24.0,
     show_default=True,
     callback=_in_seconds,
-    help="How long it lasts.",
+    help="Its validity.",
 )
 _add(token, "create_enrollment_token", _HOURS)
 
@@ -92,7 +92,7 @@ def _lines(_context: click.Context, _parameter: click.Parameter, file: Path | No
 def _without_files(_context: click.Context, _parameter: click.Parameter, folder: Path) -> Path:
     for name in _FOR_THE_FACTORY:
         if (folder / name).exists():
-            raise Conflict(f"{folder / name} exists", remedy="Name another folder: a key is not overwritten")
+            raise Conflict(f"{folder / name} exists", remedy="Name another folder: existing keys are not overwritten")
     return folder
 
 
@@ -112,7 +112,7 @@ _SERIALS = click.Option(
     ["--serials"],
     type=_EXISTING,
     callback=_lines,
-    help="A file with the serials that its devices may name, one a line. By default any.",
+    help="A file with the serials that its devices may use, one per line. By default any.",
 )
 _INTO = click.Option(
     ["--into"],

@@ -36,5 +36,5 @@ def report(error: FleetError) -> None:
 
 
 def printable(text: str) -> str:
-    """Without control characters: a device's name must not control a terminal."""
+    """Text without control characters: a device's name must not control a terminal."""
     return "".join(c if c.isprintable() else "�" for c in text)

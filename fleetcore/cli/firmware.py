@@ -1,7 +1,7 @@
 """``fleetcore firmware``: keys, trust roots and manifests away from the server; images and releases on it.
 
-``keygen``, ``trust init``, ``trust sign``, ``trust show``, ``sign`` and ``verify`` need no fleet and no network: they
-belong on the machine that holds the private keys. The other commands send public things to the fleet.
+``keygen``, ``trust init``, ``trust sign``, ``trust show``, ``sign`` and ``verify`` need no fleet and no network: run
+them on the machine that holds the private keys. The other commands send public data to the fleet.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ firmware.add_command(trust)
 @passphrase_option
 @output_option
 def keygen(name: Path, passphrase: str | None, output: str) -> None:
-    """Make a signing key: NAME.key, for its owner alone, and NAME.pub, for trust roots."""
+    """Make a signing key: NAME.key, readable only by its owner, and NAME.pub, for trust roots."""
     from fleetcore.cli.signing_keys import make
     from fleetcore.wire.dsse import key_id
 
@@ -54,21 +54,21 @@ def keygen(name: Path, passphrase: str | None, output: str) -> None:
 @click.argument("image", type=_THERE)
 @click.option("--key", "key_files", type=_THERE, multiple=True, required=True, help="A private key; repeatable.")
 @passphrase_option
-@click.option("--add", is_flag=True, help="IMAGE is a manifest already: only add a signature to it.")
-@click.option("--name", help="What it is firmware of; seq counts within it.")
-@click.option("--version", "label", help="The version for people.")
+@click.option("--add", is_flag=True, help="IMAGE is already a manifest: only add a signature to it.")
+@click.option("--name", help="The product of this firmware; seq counts within it.")
+@click.option("--version", "label", help="The version, for people.")
 @click.option("--seq", type=click.IntRange(1), help="Its place in the order; devices never go back.")
 @click.option(
-    "--min-seq", type=click.IntRange(0), default=0, help="Once it is healthy, nothing below is started again."
+    "--min-seq", type=click.IntRange(0), default=0, help="Once it is healthy, nothing below this seq is started again."
 )
-@click.option("--model", "models", multiple=True, help="A hardware model that it is for; repeatable.")
-@click.option("--requires", type=click.IntRange(1), help="The seq that has to run already.")
+@click.option("--model", "models", multiple=True, help="A hardware model that it supports; repeatable.")
+@click.option("--requires", type=click.IntRange(1), help="The seq that must already be running.")
 @click.option(
-    "--days", type=Number(0, min_open=True), default=90.0, show_default=True, help="How long it may be begun."
+    "--days", type=Number(0, min_open=True), default=90.0, show_default=True, help="How long it may be started."
 )
 @click.option("--chunk", type=click.IntRange(1024), help="Also sign digests of pieces of this length, in bytes.")
-@click.option("--delta-from", type=_THERE, help="The image that this one is a patch for.")
-@click.option("--out", type=_FILE, help="Where to write the manifest.  [default: IMAGE.manifest.json]")
+@click.option("--delta-from", type=_THERE, help="The image to which this one is a patch.")
+@click.option("--out", type=_FILE, help="The manifest to write.  [default: IMAGE.manifest.json]")
 @output_option
 def sign(
     image: Path,
@@ -79,7 +79,7 @@ def sign(
     output: str,
     **given: Any,
 ) -> None:
-    """Sign IMAGE: write a manifest that says what it is and for which hardware. Needs no fleet and no network."""
+    """Sign IMAGE: write a manifest with its product, version and hardware. Needs no fleet and no network."""
     from fleetcore.cli.signing_keys import open_private
     from fleetcore.wire import dsse
     from fleetcore.wire.manifest import MANIFEST_TYPE, read_manifest, write_manifest
@@ -97,7 +97,7 @@ def sign(
             options = ", ".join({"label": "--version", "models": "--model"}.get(item, f"--{item}") for item in missing)
             raise click.UsageError(f"A manifest needs {options}")
         payload = write_manifest(_manifest_of(image, given))
-        read_manifest(payload)  # what cannot be read must not be signed
+        read_manifest(payload)  # an unreadable manifest must not be signed
         envelope = dsse.sign(payload, MANIFEST_TYPE, keys)
         target = out or image.with_name(image.name + ".manifest.json")
     envelopes.write(target, envelope, new=not add)
@@ -129,7 +129,7 @@ def _manifest_of(image: Path, given: Mapping[str, Any]) -> Any:
 def _digest(
     file: Path, chunk: int | None = None, step: Callable[[int], None] | None = None
 ) -> tuple[str, int, list[str]]:
-    """SHA-256, size, and the digests of pieces where they are wanted."""
+    """SHA-256, size, and the digests of pieces if requested."""
     whole, size, found = hashlib.sha256(), 0, []
     with file.open("rb") as source:
         while piece := source.read(chunk or 1 << 20):
@@ -165,12 +165,14 @@ def _manifest_sheet(envelope: object) -> dict[str, Any]:
 
 @firmware.command()
 @click.argument("manifest", type=_THERE)
-@click.option("--trust", "trust_file", type=_THERE, required=True, help="The trust root to believe.")
+@click.option("--trust", "trust_file", type=_THERE, required=True, help="The trust root to verify against.")
 @click.option("--image", type=_THERE, help="Also compare the image.")
-@click.option("--model", "models", multiple=True, help="For this model alone; repeatable. Without, for all it names.")
+@click.option(
+    "--model", "models", multiple=True, help="Only for this model; repeatable. Without it, for all models it names."
+)
 @output_option
 def verify(manifest: Path, trust_file: Path, image: Path | None, models: tuple[str, ...], output: str) -> None:
-    """Judge MANIFEST as a device does: signatures, models, time, the image's size and digest. Exit 5 if refused."""
+    """Check MANIFEST as a device does: signatures, models, time, the image's size and digest. Exit 5 if refused."""
     from fleetcore.wire.manifest import check_image, check_time, open_manifest
     from fleetcore.wire.trust import first_trust
 
@@ -190,12 +192,12 @@ def verify(manifest: Path, trust_file: Path, image: Path | None, models: tuple[s
 
 @firmware.command()
 @click.argument("file", type=_THERE)
-@click.option("--sha256", help="What its SHA-256 must be; without it, the file's is computed first.")
-@click.option("--size", type=click.INT, help="How many bytes it must have; without it, those of the file.")
+@click.option("--sha256", help="The expected SHA-256; without it, the file's is computed first.")
+@click.option("--size", type=click.INT, help="The expected size in bytes; without it, the file's size.")
 @fleet_option
 @output_option
 def upload(file: Path, sha256: str | None, size: int | None, at: Target, output: str) -> None:
-    """Put an image on the fleet, under its SHA-256. The same again changes nothing; a part of it is never kept."""
+    """Put an image on the fleet, under its SHA-256. Repeating it changes nothing; a partial upload is discarded."""
     from fleetcore.cli.progress import bytes_progress
     from fleetcore.wire.pieces import async_pieces
 
@@ -215,7 +217,7 @@ def upload(file: Path, sha256: str | None, size: int | None, at: Target, output:
 
 @firmware.group()
 def release() -> None:
-    """Sign firmware off, and see what was."""
+    """Release firmware, and list releases."""
 
 
 def _short(_at: Target, _given: Mapping[str, Any], answer: dict[str, Any], output: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``fleetcore health``: how well the fleet, a group or a device is, and why."""
+"""``fleetcore health``: the health of the fleet, a group or a device, and its reasons."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,14 +13,14 @@ from fleetcore.frontends.catalogue import core
 
 @click.group()
 def health() -> None:
-    """See how well the fleet, a group or a device is, and why."""
+    """Show the health of the fleet, a group or a device, and its reasons."""
 
 
 def _findings(_at: Target, _given: Mapping[str, Any], answer: dict[str, Any], output: str) -> dict[str, Any] | None:
     if output != "table":
         return answer
     click.echo(f"{answer['device']}: {answer['health']['score']:g} of 100")
-    for sentence in answer["findings"] or ["all is as it should be"]:
+    for sentence in answer["findings"] or ["everything is healthy"]:
         click.echo(f"  {printable(sentence)}")
     click.echo(f"  (-o json shows all: {', '.join(name for name in answer if answer[name])})")
     return None

@@ -1,4 +1,4 @@
-"""Ids as people type them: the beginning of a long one, and what can be completed."""
+"""Ids as people type them: the beginning of a long one, and completion."""
 
 import asyncio
 import contextlib
@@ -17,23 +17,23 @@ from fleetcore.frontends.catalogue import CallInfo, ParameterInfo, core
 
 T = TypeVar("T")
 
-#: How much of an id has to be typed.
+#: The minimum number of typed characters of an id.
 LEAST_TYPED = 4
-#: Beyond so many items a beginning is not looked for: it could not be told whether it is that of one alone.
+#: In longer lists a beginning is not searched: its uniqueness could not be checked.
 _MAX_ITEMS = 20_000
-#: How many items are read for a completion, and how long it may take.
+#: How many items completion reads, and how long it may take.
 _COMPLETED = 100
 _COMPLETED_S = 3.0
-#: What every shell takes as one word.
+#: Characters that every shell accepts within a word.
 _PLAIN = re.compile(r"[A-Za-z0-9._:/@-]+", re.ASCII)
 
 
 async def with_whole_ids(
     caller: Caller, call: CallInfo, given: Mapping[str, Any], ask: Callable[[Mapping[str, Any]], Awaitable[T]]
 ) -> T:
-    """What ``ask`` answers; where what was given is not found, it is asked again with the ids that begin so.
+    """The answer of ``ask``; if a given id is not found, ``ask`` is repeated with the complete id that begins so.
 
-    Raises Refused where several ids begin so, and what ``ask`` raises.
+    Raises Refused if several ids begin so, and the errors of ``ask``.
     """
     try:
         return await ask(given)
@@ -45,7 +45,7 @@ async def with_whole_ids(
 
 
 async def whole_ids(caller: Caller, call: CallInfo, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was given, with the whole id where it has the beginning of one; raises Refused where several begin so."""
+    """The parameters, with complete ids for unique beginnings; raises Refused if several begin so."""
     found = dict(given)
     for parameter in call.parameters:
         typed = given.get(parameter.name)
@@ -71,7 +71,7 @@ def _whole(parameter: ParameterInfo, typed: str, ids: Sequence[str]) -> str:
 
 
 async def _listed(caller: Caller, parameter: ParameterInfo) -> Sequence[str]:
-    """The ids that a parameter may name; none where they cannot be listed, or are too many."""
+    """The ids that a parameter may name; none if they cannot be listed, or are too many."""
     try:
         items = await first_items(caller, parameter.names, _MAX_ITEMS + 1)
     except FleetError:
@@ -80,7 +80,7 @@ async def _listed(caller: Caller, parameter: ParameterInfo) -> Sequence[str]:
 
 
 async def first_items(caller: Caller, name: str, most: int) -> list[Mapping[str, Any]]:
-    """The first items of a list, a plugin's too."""
+    """The first items of a list, also a plugin's."""
     listing = core().get(name)
     if listing is not None:
         return await items_of(caller, listing, {}, most)
@@ -89,12 +89,12 @@ async def first_items(caller: Caller, name: str, most: int) -> list[Mapping[str,
 
 
 def _tail(whole: str) -> str:
-    """Of ``ISSUER:SERIAL`` the serial, by which it is known too."""
+    """The serial in ``ISSUER:SERIAL``, which also identifies it."""
     return whole.rpartition(":")[2]
 
 
 class Named(click.ParamType[str]):
-    """The name of an item of a list, from which the shell completes it."""
+    """The name of a list item, which the shell completes."""
 
     name = "text"
 
@@ -102,7 +102,7 @@ class Named(click.ParamType[str]):
         self._parameter = parameter
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The names that begin so, of the first items of the list; none where they cannot be read."""
+        """The names that begin so, of the first items of the list; none if they cannot be read."""
         del param
         with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(Exception):
             found = asyncio.run(self._found(target_of(ctx)))

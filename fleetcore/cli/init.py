@@ -1,4 +1,4 @@
-"""``fleetcore init``: a data folder with a commented fleet.toml, the CA, the server's certificate and the keys."""
+"""``fleetcore init``: creates a data folder with a commented fleet.toml, the CA, the server's certificate and keys."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,11 @@ name = "{name}"
 # The data folder, relative to this file.
 data = "."
 # One-file plugins, relative to this file: plugins = ["./my_detector.py"]
-# By these names and addresses devices reach the server; they stand in its certificate.
+# Names and addresses by which devices reach the server; they are in its certificate.
 hosts = [{hosts}]
 
 {protocols}
-# A detector instance; `kind` defaults to its name. `metrics` narrows what it sees.
+# A detector instance; `kind` defaults to its name. `metrics` restricts its readings.
 [detectors.statistical]
 
 # [detectors.too-hot]
@@ -37,7 +37,7 @@ hosts = [{hosts}]
 
 [notifiers.log]
 
-# Readings are kept for ever, unless this drops those that are older: docs/how-to/keep-readings-for-a-limited-time.md.
+# Without this section readings are kept forever: docs/how-to/keep-readings-for-a-limited-time.md.
 # [retention]
 # default_days = 365
 
@@ -51,10 +51,10 @@ hosts = [{hosts}]
 _LISTEN = {
     "http": '# HTTPS for devices: enrolment, telemetry, commands, firmware.\n[protocols.http]\nlisten = "https://{host}:8443"\n',
     "mqtt": (
-        '# fleetcore is itself the MQTT endpoint. Behind a broker instead: url = "mqtts://broker.example:8883"\n'
+        '# fleetcore is the MQTT endpoint. To use a broker instead: url = "mqtts://broker.example:8883"\n'
         '[protocols.mqtt]\nlisten = "mqtts://{host}:8883"\n'
     ),
-    # Comments: these ports stay closed until an operator opens them.
+    # Commented out: these ports stay closed until an operator opens them.
     "websocket": (
         "# Telemetry, commands and desired state on one connection, also for browsers.\n"
         '# [protocols.websocket]\n# listen = "wss://{host}:8445"\n'
@@ -77,7 +77,7 @@ def _check_address(listen: str) -> None:
 @click.option("--host", "hosts", multiple=True, help="A name or address by which devices reach the server; repeatable.")
 @click.option("--listen", default="0.0.0.0", show_default=True, help="The address to listen on.")  # noqa: S104 - devices come from outside; every listener demands TLS
 def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
-    """Make FOLDER (default ./fleet-data) a data folder. A fleet.toml that is there is used; nothing is overwritten."""
+    """Make FOLDER (default ./fleet-data) a data folder. An existing fleet.toml is used; nothing is overwritten."""
     from fleetcore.frontends.library import IoTFleetManager
     from fleetcore.runtime.config import load
     from fleetcore.runtime.plugins import PluginHost
@@ -86,14 +86,14 @@ def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
     _check_address(listen)
     file = folder / "fleet.toml"
     if any((folder / part).exists() for part in ("pki", "fleet.db")) or (file.exists() and load(file).fleet.id):
-        raise Conflict(f"{folder} is a data folder already", remedy="Name another folder, or remove this one yourself")
+        raise Conflict(f"{folder} is already a data folder", remedy="Name another folder, or remove this one yourself")
     installed = PluginHost().offers("protocols")
     at = f"[{listen}]" if ":" in listen else listen
     protocols = "\n".join(text.format(host=at) for kind, text in _LISTEN.items() if kind in installed)
     names = dict.fromkeys((*hosts, "localhost", "127.0.0.1", "::1"))
     text = _TOML.format(
         name=name,
-        # A JSON text is a TOML text: whatever stands in a name stays within its quotes.
+        # A JSON text is a TOML text: any characters of a name stay within its quotes.
         hosts=", ".join(json.dumps(name) for name in names),
         protocols=protocols or "# No network protocol is installed: pip install fleetcore-http fleetcore-mqtt\n",
     )
@@ -108,13 +108,13 @@ def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
             file.touch(0o600)
             file.write_text(text, encoding="utf-8")
         asyncio.run(make())
-    click.echo(f"Made {folder}: fleet.toml, the CA and the keys under pki/ (back them up: nothing can replace them).")
+    click.echo(f"Created {folder}: fleet.toml, the CA and the keys under pki/ (back them up: they cannot be replaced).")
     click.echo(f"Next: fleetcore serve --data {shlex.quote(str(folder))}")
 
 
 @contextlib.contextmanager
 def _all_or_nothing(folder: Path) -> Iterator[None]:
-    """Makes the folder; what is half made by an error is taken away, or it would be in the way of the next try."""
+    """Creates the folder; on an error everything created is deleted, or it would block the next try."""
     mine = not folder.exists()
     files.make_private(folder)
     there = set(folder.iterdir())

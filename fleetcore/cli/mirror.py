@@ -1,4 +1,4 @@
-"""``fleetcore mirror``: what cloud hubs have of the fleet."""
+"""``fleetcore mirror``: the fleet at cloud hubs."""
 
 import asyncio
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def mirror() -> None:
 
 
 def _drift(at: Target, given: Mapping[str, Any], output: str) -> Any:
-    """All parts, as a list; on a terminal with how many entities were compared."""
+    """All parts, as a list; on a terminal with the number of compared entities."""
 
     async def run() -> tuple[list[dict[str, Any]], int, str]:
         found, compared, against = [], 0, "hub"
@@ -48,7 +48,7 @@ def _drift(at: Target, given: Mapping[str, Any], output: str) -> Any:
         return found
     if found:
         show(found, output, ("entity", "state"))
-    with_what = " with what was sent, for this hub cannot be read" if against == "sent" else ""
+    with_what = " with what was sent, because this hub cannot be read" if against == "sent" else ""
     differ = "differs" if len(found) < 2 else "differ"
     click.echo(f"{compared:,} entities compared{with_what}, {len(found) or 'none'} {differ}")
     return None
@@ -120,7 +120,7 @@ def _checked(_at: Target, _given: Mapping[str, Any], answer: dict[str, Any], out
         remedy = f"  ({finding['remedy']})" if finding["remedy"] else ""
         click.echo(printable(f"{finding['state']:<8} {finding['what']}: {finding['detail']}{remedy}"))
     if not answer["findings"]:
-        click.echo("This connector tries nothing.")
+        click.echo("This connector has nothing to try.")
     if any(finding["state"] == "problem" for finding in answer["findings"]):
         raise SystemExit(PARTLY)
     return None
@@ -132,13 +132,13 @@ def _policy(_at: Target, given: Mapping[str, Any], answer: dict[str, Any], outpu
         return policy
     if form not in policy:
         there = ", ".join(sorted(policy)) or "none"
-        raise click.UsageError(f"{given['name']} has no policy as {form!r}; there is: {there}")
+        raise click.UsageError(f"{given['name']} has no policy as {form!r}; available: {there}")
     click.echo(policy[form].rstrip())
     return None
 
 
 _WAIT = click.Option(["--wait/--no-wait"], default=True, help="Follow it to its end; the default.")
-_FORM = click.Option(["--form"], default="json", show_default=True, help="json, terraform …, as the connector has it.")
+_FORM = click.Option(["--form"], default="json", show_default=True, help="json, terraform …, as the connector offers.")
 for _name, _way in (
     ("list_mirror_drift", {"ask": _drift}),
     ("apply_mirror", {"ask": _apply, "options": [_WAIT]}),

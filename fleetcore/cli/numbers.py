@@ -7,10 +7,10 @@ import click
 
 
 class Number(click.FloatRange):
-    """A range of numbers that leaves out nan and infinity, which every comparison would let through."""
+    """A range of numbers without nan and infinity, which every comparison would accept."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """As click does; fails for what is not finite."""
+        """As in click; fails for a number that is not finite."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)

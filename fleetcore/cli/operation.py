@@ -1,4 +1,4 @@
-"""``fleetcore operation``: long work, how far it is, and stopping it."""
+"""``fleetcore operation``: long operations, their progress, and stopping them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from fleetcore.cli.connect import Caller
 from fleetcore.cli.exits import PARTLY, printable
 from fleetcore.cli.output import show
 
-#: How often a waiting command looks.
+#: The polling interval of a waiting command.
 _LOOK_S = 0.2
 
 
 @click.group()
 def operation() -> None:
-    """Follow and stop long work."""
+    """Follow and stop long operations."""
 
 
 async def follow(caller: Caller, started: dict[str, Any], step: Callable[[int], None], seen: int = 0) -> dict[str, Any]:
-    """Waits until an operation has ended; ``step`` is told how many items are done beyond those seen."""
+    """Waits until an operation has ended; ``step`` is called with how many more items are done."""
     import asyncio
 
     current = started
@@ -33,7 +33,7 @@ async def follow(caller: Caller, started: dict[str, Any], step: Callable[[int], 
 
 
 def conclude(ended: dict[str, Any], output: str, lines: Sequence[int] | None = None) -> int:
-    """Shows how an operation ended, each failure on stderr, by its line where known; the exit code."""
+    """Prints the end of an operation, each failure on stderr, by its line if known; returns the exit code."""
     for failure in ended.get("failures", ()):
         place = f"line {lines[failure['item'] - 1]}" if lines else f"item {failure['item']}"
         click.echo(printable(f"{place}: {failure['about'] or ''}: {failure['reason']} [{failure['code']}]"), err=True)

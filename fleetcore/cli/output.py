@@ -1,4 +1,4 @@
-"""How results are shown: a table for people, json, jsonl and csv for programs."""
+"""Output formats: a table for people, json, jsonl and csv for programs."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ def output_option(command: F) -> F:
 def show(result: Any, output: str, columns: Sequence[str] = (), members: Mapping[str, str] = {}) -> None:
     """Prints one mapping or a list of mappings.
 
-    ``columns`` chooses and orders a table's; ``members`` says of what kind each is, as the catalogue does.
+    ``columns`` selects and orders the columns of a table; ``members`` gives the kind of each, as in the catalogue.
     """
     if result is None and output != "json":  # a call without an answer
         if output == "table":
@@ -77,13 +77,13 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _harmless(value: object) -> str:
-    # A spreadsheet runs a cell that starts so as a formula; a quote makes it text (OWASP, CSV injection).
+    # A spreadsheet runs a cell that starts with these as a formula; a quote makes it text (OWASP, CSV injection).
     text = _cell(value)
     return f"'{text}" if isinstance(value, str) and text[:1] in "=+-@\t\r" and text else text
 
 
 def _people(result: Any, columns: Sequence[str], members: Mapping[str, str]) -> None:
-    """On a terminal as wide as it is, in colours and from now; into a file or a pipe whole, as it was stored."""
+    """On a terminal in its width, with colours and relative times; in a file or a pipe complete, as stored."""
     from rich.console import Console
 
     from fleetcore.cli import tables

@@ -1,4 +1,4 @@
-"""``fleetcore plugin``: what is installed, and a start for one of your own."""
+"""``fleetcore plugin``: lists plugins, and starts a new one."""
 
 import asyncio
 import shlex
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def plugin() -> None:
-    """List plugins, or start one of your own."""
+    """List plugins, or start a new one."""
 
 
 @plugin.command("list")
@@ -26,10 +26,10 @@ def plugin() -> None:
 @fleet_option
 @output_option
 def list_(files: tuple[Path, ...], at: Target, output: str) -> int:
-    """List the plugins of a fleet with what they offer, and what failed. Exit 7 where one failed.
+    """List the plugins of a fleet with what they offer, and failures. Exit 7 if one failed.
 
-    A running server is asked for those that it has loaded. Without a data folder, those that are installed are listed;
-    with --file, these files beside them.
+    A running server lists the plugins that it has loaded. Without a data folder, the installed ones are listed; with
+    --file, these files too.
     """
     from fleetcore.cli.exits import PARTLY
 
@@ -66,13 +66,13 @@ def _surveyed(host: "PluginHost") -> list[dict[str, Any]]:
     from fleetcore.calls.fleet_table import of_fleet
     from fleetcore.cli.root import NOUNS
 
-    of_fleet(host)  # notes the calls that each adds, and the plugin of which a call cannot be added
+    of_fleet(host)  # notes the calls that each adds, and a plugin whose call cannot be added
     host.survey(NOUNS)
     return [asdict(item) for item in host.plugins.values()]
 
 
 async def _of(at: Target) -> list[dict[str, Any]]:
-    """Those of a running server, a remote one's too, or of a folder that no server holds."""
+    """The plugins of a running server, also a remote one, or of a folder without a server."""
     if isinstance(at, Remote):
         async with connect(at) as caller:
             return await _asked(caller)
@@ -92,7 +92,9 @@ async def _asked(caller: Caller) -> list[dict[str, Any]]:
 
 @plugin.command()
 @click.argument("name")
-@click.option("--into", type=click.Path(path_type=Path, file_okay=False), default=".", help="The folder it is made in.")
+@click.option(
+    "--into", type=click.Path(path_type=Path, file_okay=False), default=".", help="The folder in which it is created."
+)
 def new(name: str, into: Path) -> None:
     """Write a complete plugin project fleetcore-NAME with a detector and passing tests."""
     from fleetcore.cli.template import write_plugin

@@ -1,4 +1,4 @@
-"""Nouns that a fleet's plugins add by their calls: asked of the target where a command names an unknown noun."""
+"""Nouns that a fleet's plugins add by their calls: read from the target if a command names an unknown noun."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from fleetcore.cli.exits import printable
 from fleetcore.errors import FleetError, NotFound, Unavailable
 from fleetcore.frontends.catalogue import ANSWERS, KINDS, CallInfo, Catalogue, core, read
 
-#: What a target may call its commands; another one is not shown.
+#: The allowed names of a target's commands; others are not shown.
 _COMMAND = re.compile(r"[a-z][a-z0-9-]*( [a-z][a-z0-9-]*)+( [A-Z][A-Z_]*)*", re.ASCII)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 
@@ -26,9 +26,9 @@ def _place(at: Target) -> Target:
 
 
 def noun(words: Sequence[str]) -> click.Group | None:
-    """The noun with which a command line begins, as the target's plugins have it; None where none has it.
+    """The noun at the start of a command line, from the target's plugins; None if none has it.
 
-    Raises what keeps the target from being asked.
+    Raises the errors of asking the target.
     """
     at: Target = _place.main(list(words[1:]), prog_name="fleetcore", standalone_mode=False)
     calls = [_safe(call) for call in asyncio.run(_catalogue(at)).nouns().get(words[0], ()) if _is_fit(call)]
@@ -51,12 +51,12 @@ async def _catalogue(at: Target) -> Catalogue:
         try:
             return read(await ControlClient(at).catalogue())
         except Unavailable:
-            pass  # what a server that was killed left behind
+            pass  # left behind by a server that was killed
     return await asyncio.to_thread(_of_folder, at)
 
 
 def _of_folder(data: Path) -> Catalogue:
-    """The calls of a fleet without a server: those of the installed plugins, and of those that its fleet.toml names."""
+    """The calls of a fleet without a server: those of the installed plugins, and of those in its fleet.toml."""
     from fleetcore.calls.fleet_table import of_fleet
     from fleetcore.cli.connect import host_of
     from fleetcore.frontends.describe import describe
@@ -65,7 +65,7 @@ def _of_folder(data: Path) -> Catalogue:
 
 
 def _is_fit(call: CallInfo) -> bool:
-    """Whether commands can be made of a call: its words are words, and what it takes clashes with nothing."""
+    """Whether a call can become commands: its words are valid, and its parameters clash with nothing."""
     from fleetcore.calls.types import OPTIONS
 
     names = [parameter.name for parameter in call.parameters]
@@ -85,7 +85,7 @@ def _is_fit(call: CallInfo) -> bool:
 
 
 def _safe(call: CallInfo) -> CallInfo:
-    """A call whose texts drive no terminal."""
+    """A call whose texts contain no terminal control characters."""
     import msgspec
 
     texts: dict[str, Any] = {"help": "\n".join(printable(line) for line in call.help.splitlines())}
@@ -104,5 +104,5 @@ def _safe(call: CallInfo) -> CallInfo:
 
 
 def reason(error: FleetError) -> str:
-    """Why the target could not be asked, for the error about a command that is not known."""
+    """Why the target could not be asked, for the error about an unknown command."""
     return f" Its fleet's plugins could not be asked: {printable(error.message)}."

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """Yields a function to call after each of ``total`` steps (None: unknown), or with how many were made."""
+    """Yields a function to call after each of ``total`` steps (None: unknown), or with the number of steps."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

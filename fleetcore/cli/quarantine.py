@@ -1,4 +1,4 @@
-"""``fleetcore quarantine``: refused messages, tried again or discarded, some of them or all."""
+"""``fleetcore quarantine``: refused messages; replays or discards some or all of them."""
 
 import asyncio
 from typing import Any
@@ -14,14 +14,14 @@ from fleetcore.errors import FleetError
 from fleetcore.frontends.catalogue import core
 
 _numbers = click.argument("numbers", nargs=-1, type=click.IntRange(0))
-_all = click.option("--all", "every", is_flag=True, help="All that are kept.")
+_all = click.option("--all", "every", is_flag=True, help="All kept messages.")
 _KINDS = core()["replay_dead_letter"].members
-_why = click.option("--reason", default="", help="Why: written into the audit log.")
+_why = click.option("--reason", default="", help="The reason, for the audit log.")
 
 
 @click.group()
 def quarantine() -> None:
-    """Refused messages that are kept: see why, try them again, or discard them."""
+    """Kept refused messages: show why, replay them, or discard them."""
 
 
 @quarantine.command()
@@ -31,7 +31,7 @@ def quarantine() -> None:
 @fleet_option
 @output_option
 def replay(numbers: tuple[int, ...], every: bool, reason: str, at: Target, output: str) -> int:
-    """Put the messages NUMBERS through the data path again, as of when they came. Exit 7 where one was refused."""
+    """Put the messages NUMBERS through the data path again, with their time of receipt. Exit 7 if one was refused."""
     rows = _each(at, "replay_dead_letter", numbers, every, reason)
     show(rows if every or len(rows) > 1 else rows[0], output, ("number", "accepted", "code", "reason"), _KINDS)
     return 0 if all(row["accepted"] for row in rows) else PARTLY
@@ -45,19 +45,19 @@ def replay(numbers: tuple[int, ...], every: bool, reason: str, at: Target, outpu
 @fleet_option
 @output_option
 def discard(numbers: tuple[int, ...], every: bool, reason: str, yes: bool, at: Target, output: str) -> int:
-    """Remove the messages NUMBERS for good. Exit 7 where one could not be removed."""
+    """Delete the messages NUMBERS. Exit 7 if one could not be deleted."""
     named = "all refused messages" if every else f"the refused messages {', '.join(map(str, numbers))}"
     if every or numbers:
-        confirm(f"Removes {named} for good.", yes=yes)
+        confirm(f"Deletes {named} for good.", yes=yes)
     rows = _each(at, "discard_dead_letter", numbers, every, reason)
     show(rows if every or len(rows) > 1 else None, output, ("number", "accepted", "code", "reason"), _KINDS)
     return 0 if all(row["accepted"] for row in rows) else PARTLY
 
 
 def _each(at: Target, name: str, numbers: tuple[int, ...], every: bool, reason: str) -> list[dict[str, Any]]:
-    """What came of each; of all messages, what cannot be done with one is said beside the others."""
+    """The outcome of each; with --all, failures are listed beside the others."""
     if bool(numbers) == every:
-        raise click.UsageError("Name the messages by their numbers, or all by --all.")
+        raise click.UsageError("Name the messages by their numbers, or use --all.")
     if every:
         numbers = tuple(letter["number"] for letter in items(at, core()["list_dead_letters"], {}))
 

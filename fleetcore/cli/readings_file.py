@@ -1,7 +1,7 @@
-"""Files of readings: how one is laid out, guessed from its beginning, and its readings line by line.
+"""Files of readings: guesses the layout from the beginning of a file, and reads the readings line by line.
 
 CSV and JSONL, wide (a column for each metric) or long (metric and value), and Parquet through pyarrow. Every guess is a
-member of :class:`Layout`, is shown before anything is sent, and gives way to an option.
+member of :class:`Layout`, is shown before anything is sent, and can be overridden by an option.
 """
 
 import csv
@@ -20,7 +20,7 @@ from fleetcore.cli.lines import lines_of
 from fleetcore.errors import Refused
 from fleetcore.wire.zones import zone_of
 
-#: Rows that guesses look at.
+#: Rows that guesses use.
 _SAMPLE = 200
 _DEVICE = ("device", "device_id", "deviceid", "sensor", "sensor_id", "entity_id", "id")
 _TIME = ("time", "timestamp", "ts", "datetime", "date_time", "date", "zeit", "_time", "last_changed")
@@ -36,13 +36,13 @@ _DATE = re.compile(
 )
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 _PER_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
-#: From this magnitude on an epoch is of the unit: seconds until the year 5138, and so on (wire.md §3).
+#: From this magnitude an epoch is in this unit: seconds until the year 5138, and so on (wire.md §3).
 _MAGNITUDES = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (float("inf"), "ns"))
 
 
 @frozen(kw_only=True)
 class Layout:
-    """How a file is laid out; None where it is to be guessed, or is not there."""
+    """The layout of a file; None for a member that is to be guessed or does not exist."""
 
     form: str | None = None
     delimiter: str | None = None
@@ -66,23 +66,23 @@ class Layout:
             parts += [f"delimiter {self.delimiter!r}", f"decimal {self.decimal!r}"]
         parts.append(f"device {self.device!r}" if self.device_column is None else f"device in {self.device_column!r}")
         when = f"epoch {self.time_unit}" if self.time_unit else f"dates {self.date_order or 'ISO 8601'}"
-        parts.append(f"time in {self.time_column!r} ({when}, zone {self.zone} where none is written)")
+        parts.append(f"time in {self.time_column!r} ({when}, zone {self.zone} if none is given)")
         if self.value_column:
             parts.append(f"metric in {self.metric_column!r}, value in {self.value_column!r}")
         else:
-            parts.append(f"a metric each: {', '.join(self.metrics)}")
+            parts.append(f"one metric each: {', '.join(self.metrics)}")
         return "; ".join(parts)
 
     @property
     def metrics(self) -> list[str]:
-        """The columns that are metrics, of a wide file."""
+        """The metric columns of a wide file."""
         others = {self.device_column, self.time_column, self.unit_column}
         return [name for name in self.columns if name not in others]
 
 
 @frozen
 class Found:
-    """One reading, or why a cell is none: then ``code`` is set, and ``value`` says what stood there."""
+    """One reading, or the reason why a cell is not one: then ``code`` is set, and ``value`` is the cell's text."""
 
     line: int
     device: str
@@ -94,14 +94,14 @@ class Found:
 
 
 def guess(file: Path, given: Layout) -> Layout:
-    """The layout with every guess made; raises Refused where one cannot be."""
+    """The layout with every guess made; raises Refused if a guess is impossible."""
     form = given.form or {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}.get(file.suffix.lower(), "csv")
     layout = evolve(given, form=form)
     if form == "csv":
         layout = evolve(layout, delimiter=layout.delimiter or _delimiter(file))
     sample = [row for _, row in islice(_rows(file, layout), _SAMPLE) if row is not None]
     if not sample:
-        raise Refused(f"{file} holds no row", remedy="The first line names the columns, rows follow")
+        raise Refused(f"{file} has no rows", remedy="The first line must name the columns, rows follow")
     columns = list(dict.fromkeys(name for row in sample for name in row))
     layout = evolve(
         layout,
@@ -118,7 +118,7 @@ def guess(file: Path, given: Layout) -> Layout:
     if layout.device_column is None and layout.device is None:
         raise Refused(
             f"No column of {file.name} looks like the device",
-            remedy=f"--device-column names it, one of {', '.join(columns)}; --device ID is for all rows",
+            remedy=f"Name it with --device-column, one of {', '.join(columns)}; or use --device ID for all rows",
         )
     if layout.time_column is None:
         raise Refused(f"No column of {file.name} looks like the time", remedy=f"--time-column: {', '.join(columns)}")
@@ -129,7 +129,7 @@ def guess(file: Path, given: Layout) -> Layout:
 
 
 def count_lines(file: Path, layout: Layout) -> int:
-    """How many lines there are, or rows of a Parquet file; for a picture of the progress."""
+    """The number of lines, or rows of a Parquet file; for the progress bar."""
     if layout.form == "parquet":
         with _parquet_file(file) as opened:
             return int(opened.metadata.num_rows)
@@ -138,7 +138,7 @@ def count_lines(file: Path, layout: Layout) -> int:
 
 
 def readings(file: Path, layout: Layout) -> Iterator[Found]:
-    """The readings of a file, in its order; empty and NA cells are none."""
+    """The readings of a file, in order; empty and NA cells are skipped."""
     read_time = _time_reader(layout)
     read_value = partial(_value, decimal=layout.decimal or ".", na=frozenset(text.lower() for text in layout.na))
     device_column, time_column, unit_column = layout.device_column, layout.time_column, layout.unit_column
@@ -171,7 +171,7 @@ def readings(file: Path, layout: Layout) -> Iterator[Found]:
 
 
 def _rows(file: Path, layout: Layout) -> Iterator[tuple[int, Mapping[Any, Any] | None]]:
-    """The rows that hold something, with their lines; None for a line that is not a JSON object."""
+    """The non-empty rows with their lines; None for a line that is not a JSON object."""
     if layout.form == "parquet":
         yield from _parquet(file)
         return
@@ -185,7 +185,7 @@ def _rows(file: Path, layout: Layout) -> Iterator[tuple[int, Mapping[Any, Any] |
             reader = csv.reader(lines_of(opened, file), delimiter=layout.delimiter or ",")
             header = [name.strip() for name in next(reader, [])]
             if len(set(header)) != len(header):
-                raise Refused(f"{file}:1: two columns have one name")
+                raise Refused(f"{file}:1: two columns have the same name")
             for cells in reader:
                 if cells:
                     yield reader.line_num, dict(zip(header, cells, strict=False))
@@ -196,11 +196,11 @@ def _rows(file: Path, layout: Layout) -> Iterator[tuple[int, Mapping[Any, Any] |
 
 
 def _object(line: str) -> Mapping[str, Any] | None:
-    """A line of JSONL; None for one that is not an object. NaN, which Python and others write, is a missing value."""
+    """A line of JSONL; None if it is not an object. NaN, which Python and others write, is a missing value."""
     try:
         row = json.loads(line)
         if "\\u" in line:
-            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is not text
+            json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate is not valid text
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
@@ -228,14 +228,14 @@ def _delimiter(file: Path) -> str:
         lines = [line for line in islice(lines_of(opened, file), 20) if line.strip()]
     if not lines:
         return ","
-    # The header decides: cells of data may hold decimal commas.
+    # The header decides: cells may contain decimal commas.
     return max(",;\t|", key=lambda sign: (lines[0].count(sign) > 0, lines[0].count(sign)))
 
 
 def _column(columns: Sequence[str], given: str | None, known: Sequence[str]) -> str | None:
     if given is not None:
         if given not in columns:
-            raise Refused(f"Column {given!r} does not exist", remedy=f"There are {', '.join(columns)}")
+            raise Refused(f"Column {given!r} does not exist", remedy=f"The columns are {', '.join(columns)}")
         return given
     lower = {name.lower(): name for name in reversed(columns)}
     return next((lower[name] for name in known if name in lower), None)
@@ -257,7 +257,7 @@ def _time_layout(layout: Layout, cells: Sequence[Any]) -> Layout:
         return layout
     numbers = [text for text in texts if _NUMBER.fullmatch(text)]
     dated = sum(text[4:5] == "-" or _DATE.fullmatch(text) is not None for text in texts)
-    if numbers and len(numbers) >= dated:  # what is neither is refused, one by one
+    if numbers and len(numbers) >= dated:  # others are refused one by one
         largest = max(abs(float(text)) for text in numbers)
         return evolve(layout, time_unit=next(unit for least, unit in _MAGNITUDES if largest < least))
     if layout.date_order or all(len(text) >= 5 and text[4] == "-" for text in texts):
@@ -272,13 +272,13 @@ def _time_layout(layout: Layout, cells: Sequence[Any]) -> Layout:
     if any(int(match[3]) > 12 for match in dates):
         return evolve(layout, date_order="mdy")
     raise Refused(
-        f"{texts[0]!r} is the day or the month first: no date in the beginning of the file tells",
-        remedy="--date-order dmy or --date-order mdy",
+        f"{texts[0]!r} may begin with the day or the month: no date in the first rows decides",
+        remedy="Use --date-order dmy or --date-order mdy",
     )
 
 
 def _time_reader(layout: Layout) -> Callable[[Any], int]:
-    """A function from a cell to ms; it raises ValueError where the cell is not a time."""
+    """A function from a cell to ms; it raises ValueError if the cell is not a time."""
     zone = zone_of(layout.zone or "UTC")
     per_ms = _PER_MS[layout.time_unit] if layout.time_unit else 1.0
     order = layout.date_order
@@ -325,7 +325,7 @@ def _date(text: str, order: str) -> datetime:
 
 
 def _value(cell: Any, *, decimal: str, na: frozenset[str]) -> Any:
-    """The value of a cell; None where there is none."""
+    """The value of a cell; None for an empty one."""
     if not isinstance(cell, str):
         return None if cell is None or (isinstance(cell, float) and cell != cell) else cell  # noqa: PLR0124  # NaN
     text = cell.strip()

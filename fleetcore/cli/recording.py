@@ -1,6 +1,6 @@
 """A recording: a CSV with a time in its first column and a metric in each further one.
 
-It is read once to see that all of it can be read, and then again row by row, so that a long one is never in memory.
+It is read once to check it completely, and then again row by row, so that a long one is never in memory.
 """
 
 import csv
@@ -17,7 +17,7 @@ from fleetcore.cli.lines import lines_of
 from fleetcore.errors import Refused
 from fleetcore.model.names import MAX_METRIC_LENGTH, METRIC_ALPHABET
 
-_CELLS = "Times are ISO 8601 or ms since the epoch, values numbers"
+_CELLS = "Write times as ISO 8601 or ms since the epoch, values as numbers"
 _MAX_DATE_LENGTH = 8  # digits: ISO 8601 also writes 20260131
 _UNNAMEABLE = re.compile(rf"[^{METRIC_ALPHABET}]+", re.ASCII)
 
@@ -27,11 +27,11 @@ Row = tuple[int, Mapping[str, float]]
 
 @frozen(kw_only=True)
 class Recording:
-    """A file that was read through.
+    """A file that was checked completely.
 
     Attributes:
-        name: what messages call it.
-        metrics: in the order of the columns; what a metric may not be called by is an underscore.
+        name: the file's name in messages.
+        metrics: in column order; characters that metrics may not contain are underscores.
         count: rows with a reading.
     """
 
@@ -42,21 +42,21 @@ class Recording:
 
     @classmethod
     def read(cls, file: Path, name: Path | None = None) -> "Recording":
-        """Reads the file through; raises Refused with the line of what cannot be read, and where no reading is."""
+        """Checks the file; raises Refused with the line that cannot be read, or if it has no reading."""
         name = name or file
         metrics: list[str] = []
         count = sum(1 for _ in _rows(file, name, metrics))
         if not count:
-            raise Refused(f"{name} holds no reading", remedy=_CELLS)
+            raise Refused(f"{name} has no reading", remedy=_CELLS)
         return cls(file=file, name=name, metrics=metrics, count=count)
 
     def rows(self) -> Iterator[Row]:
-        """The rows; empty and non-finite cells are left out. Raises as :meth:`read`, where the file was changed."""
+        """The rows; empty and non-finite cells are left out. Raises as :meth:`read` if the file has changed."""
         return _rows(self.file, self.name, [])
 
 
 def _rows(file: Path, name: Path, metrics: list[str]) -> Iterator[Row]:
-    """The rows of a file; ``metrics`` is filled with the columns' names."""
+    """The rows of a file; fills ``metrics`` with the columns' names."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             yield from _parsed(stream, name, metrics)
@@ -75,14 +75,14 @@ def _parsed(stream: TextIO, file: Path, metrics: list[str]) -> Iterator[Row]:
     ]
     twice = next((name for name in metrics if metrics.count(name) > 1), None)
     if twice is not None:
-        raise Refused(f"{file}:1: two columns are both called {twice}", remedy="Give each metric a name of its own")
+        raise Refused(f"{file}:1: two columns are both called {twice}", remedy="Give each metric a separate name")
     for number, cells in enumerate(reader, 2):
         if not cells:
             continue
         if len(cells) > len(header):
             raise Refused(
                 f"{file}:{number}: {len(cells)} cells under {len(header)} headings",
-                remedy="Give every column a heading; quote a cell that holds a comma",
+                remedy="Give every column a heading; quote a cell that contains a comma",
             )
         try:
             when = _time_ms(cells[0].strip())
@@ -98,7 +98,7 @@ def _parsed(stream: TextIO, file: Path, metrics: list[str]) -> Iterator[Row]:
 
 
 def _time_ms(text: str) -> int:
-    """A time as recorders write it: ms since the epoch, or ISO 8601, in UTC where no offset is given."""
+    """A time as recorders write it: ms since the epoch, or ISO 8601, in UTC if no offset is given."""
     if text.isdecimal() and len(text) > _MAX_DATE_LENGTH:
         return int(text)
     when = datetime.fromisoformat(text)

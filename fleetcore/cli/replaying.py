@@ -1,6 +1,6 @@
-"""``fleetcore demo --replay``: recorded rows sent as a device, many rows a message, and what became of them.
+"""``fleetcore demo --replay``: sends recorded rows as a device, many rows a message, and reports the outcome.
 
-A tick stands for readings that are stored, never for refusals that were counted right. Sending stops where it stands.
+A tick means that readings are stored, never that refusals were counted correctly. An interrupt stops the sending.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from fleetcore.cli.telemetry import sparkline
 from fleetcore.frontends.catalogue import core
 from fleetcore.testing.simulator import Behaviour, SimulatedDevice
 
-#: Values of one message: with the longest names of metrics some 90 kB, of 256 KiB that a message may have.
+#: Values of one message: with the longest metric names some 90 kB of the 256 KiB that a message may have.
 _BATCH_VALUES = 1000
-#: Messages that wait for their acknowledgement at once.
+#: Messages waiting for their acknowledgement at once.
 _IN_FLIGHT = 8
 _HINTS = {
-    "time_unit": "times are ISO 8601 or ms since the epoch, of 1973 to 2096; `fleetcore telemetry import` takes s, too",
+    "time_unit": "times must be ISO 8601 or ms since 1970, 1973 to 2096; `fleetcore telemetry import` also accepts s",
     "time_in_future": "times without an offset are UTC: write the offset",
 }
 _ANOMALIES_SHOWN = 10
@@ -52,7 +52,7 @@ async def replay_file(data: Path, file: Path, *, keep: bool) -> int:
             await _replayed(account, caller, device, recording.metrics)
             click.echo(f"  {device.sent} readings over {ways[-1].name} in {seconds:.1f} s")
             if keep:
-                click.echo(f"\nstaying up on {data}   (Ctrl-C ends it)")
+                click.echo(f"\nrunning on {data}   (Ctrl-C ends it)")
                 await until_interrupted()
         finally:
             await fleet.close()
@@ -60,7 +60,7 @@ async def replay_file(data: Path, file: Path, *, keep: bool) -> int:
 
 
 def _recording(data: Path, file: Path) -> Recording:
-    """The recording in a file. A pipe gives its bytes once, so they are kept in the demo's folder until its end."""
+    """The recording in a file. A pipe can be read only once, so its bytes are saved in the demo's folder."""
     if file.is_file():
         return Recording.read(file)
     kept = data / "recording.csv"
@@ -70,7 +70,7 @@ def _recording(data: Path, file: Path) -> Recording:
 
 
 async def send_rows(device: SimulatedDevice, rows: Iterable[Row], step: Callable[[int], None]) -> None:
-    """Sends rows of (ms, values) in their order; ``step`` is called with how many rows a message has carried."""
+    """Sends rows of (ms, values) in order; calls ``step`` with the number of rows in each message."""
     batches = batched(rows)
 
     async def send() -> None:
@@ -85,7 +85,7 @@ async def send_rows(device: SimulatedDevice, rows: Iterable[Row], step: Callable
 
 
 def batched(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
-    """Rows in batches of at most so many values, or one row each where a row has more."""
+    """Rows in batches of at most this many values; a larger row is a batch by itself."""
     batch: list[Row] = []
     count = 0
     for row in rows:
@@ -108,7 +108,7 @@ async def _replayed(account: Account, caller: Caller, device: SimulatedDevice, m
         "sent = stored + duplicates + conflicts + refused: "
         f"{device.sent} = {tally['stored']} + {tally['duplicates']} + {tally['conflicts']} + {tally['refused']}",
     )
-    # MQTT acknowledges a message as a whole where some of its readings are refused, so then it may be more.
+    # MQTT acknowledges a message as a whole even if some readings are refused, so then it may be more.
     kept = device.sent - tally["refused"]
     account.check(
         kept <= device.acknowledged <= (device.sent if tally["refused"] else kept),

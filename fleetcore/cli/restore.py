@@ -14,12 +14,12 @@ from fleetcore.errors import StorageError
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path, file_okay=False, exists=True))
-@click.option("--unverified", is_flag=True, help="Take a backup without a manifest, of an earlier release.")
+@click.option("--unverified", is_flag=True, help="Accept a backup without a manifest, of an earlier release.")
 @data_option
 def restore(source: Path, data: Path, unverified: bool) -> None:
-    """Make the data folder (--data, new or empty) from the backup SOURCE, and check it.
+    """Create the data folder (--data, new or empty) from the backup SOURCE, and check it.
 
-    Every file is compared with the backup's manifest first. Where something is wrong, no folder is left behind.
+    Every file is first compared with the backup's manifest. If something is wrong, no folder is left behind.
     """
     from fleetcore.runtime import manifest
     from fleetcore.runtime.backup import remove

@@ -1,4 +1,4 @@
-"""The root command: finds a noun's file when it is asked for, so that no command pays for another's imports."""
+"""The root command: imports a noun's file only when the noun is used, so that other commands start fast."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,38 +13,38 @@ from fleetcore.cli.encoding import tolerate
 from fleetcore.cli.exits import exit_code, printable, report
 from fleetcore.errors import FleetError, PluginError
 
-#: Noun or verb → the file it stands in, and what ``--help`` says of it without opening the file.
+#: Noun or verb → its file, and its line in ``--help``, which opens no file.
 NOUNS = {
-    "init": "Make a data folder: fleet.toml, the CA, the keys.",
+    "init": "Create a data folder: fleet.toml, the CA, the keys.",
     "serve": "Run the server: protocols, data path, detectors.",
-    "demo": "Make a fleet, run devices on it over every protocol, and show what happened.",
+    "demo": "Create a fleet, run devices on it over every protocol, and show what happened.",
     "simulate": "Run simulated devices against a server.",
-    "doctor": "Look for what is wrong and say what to do.",
+    "doctor": "Check a data folder, and report problems and remedies.",
     "backup": "Copy a data folder, also of a running server, or verify a copy.",
-    "adopt": "Complete a data folder of which parts name no fleet, or are lost.",
-    "restore": "Make a data folder from a backup.",
+    "adopt": "Complete a data folder of which a part has no fleet id, or is lost.",
+    "restore": "Create a data folder from a backup.",
     "device": "Register, show and change devices.",
-    "group": "Make groups, static or by a query, and see who is in them.",
-    "edge": "Gateways, and the devices that they speak for.",
-    "location": "See where devices are.",
-    "twin": "Show and change what is wanted of a device.",
+    "group": "Make groups, static or by a query, and list their members.",
+    "edge": "Gateways, and the devices behind them.",
+    "location": "Show where devices are.",
+    "twin": "Show and change the desired state of a device.",
     "command": "Send commands to devices and follow them.",
     "firmware": "Sign firmware, and put it on the fleet.",
-    "campaign": "Bring a firmware version to devices, and follow them.",
-    "health": "See how well the fleet, a group or a device is, and why.",
-    "operation": "Follow and stop long work.",
-    "telemetry": "Look at readings and anomalies, and put readings in.",
-    "quarantine": "Refused messages that are kept: see why, try them again, or discard them.",
-    "event": "Follow what happens in the fleet.",
-    "enrollment": "Let devices in: keys, tokens, claim certificates, manufacturers' CAs.",
+    "campaign": "Send firmware to devices, and follow them.",
+    "health": "Show the health of the fleet, a group or a device, and its reasons.",
+    "operation": "Follow and stop long operations.",
+    "telemetry": "Show readings and anomalies, and import readings.",
+    "quarantine": "Kept refused messages: show why, replay them, or discard them.",
+    "event": "Follow the events of the fleet.",
+    "enrollment": "Let devices enrol: keys, tokens, claim certificates, manufacturers' CAs.",
     "certificate": "List, show and revoke the certificates of devices.",
-    "ca": "The CAs: what ends when, revoking, rotation, new certificates for many devices.",
+    "ca": "The CAs: expiry, revocation, rotation, new certificates for many devices.",
     "token": "Make, list and revoke tokens of the operators' API.",
     "audit": "Read and verify the audit log.",
-    "mirror": "See what cloud hubs have of the fleet, and pause, resume or repair what is sent to them.",
-    "cutover": "Have devices leave this fleet's endpoints for a cloud hub's, or the other way round.",
-    "storage": "See how much room the store takes, what is too old to keep, and what removed pieces left.",
-    "plugin": "List plugins, or start one of your own.",
+    "mirror": "Show the fleet at cloud hubs, and pause, resume or repair mirrors.",
+    "cutover": "Move devices from this fleet's endpoints to a cloud hub's, or back.",
+    "storage": "Show the store's size, readings past their period, and what removed plugins left.",
+    "plugin": "List plugins, or start a new one.",
 }
 
 
@@ -58,7 +58,7 @@ class Root(click.Group):
         return [*NOUNS, *sorted(self._added())]
 
     def _added(self) -> dict[str, click.Command]:
-        """The nouns of the installed plugins, without those that the fleet leaves out."""
+        """The nouns of the installed plugins, without those that the fleet disables."""
         from fleetcore.cli.connect import plugins_of
 
         return {noun: _guarded(noun, item) for noun, item in plugins_of(self._words).commands(NOUNS).items()}
@@ -66,7 +66,7 @@ class Root(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """As click does; the words are kept, since the fleet that they name decides which plugins there are."""
+        """As in click; the words are kept, because the fleet that they name decides which plugins exist."""
         self._words = tuple(args)
         return super().make_context(info_name, args, parent, **extra)
 
@@ -94,7 +94,7 @@ class Root(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does; a noun that is not known may be one of the fleet's plugins, else the nearest is named."""
+        """As in click; an unknown noun may belong to one of the fleet's plugins, else the nearest one is named."""
         import difflib
 
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
@@ -114,7 +114,7 @@ class Root(click.Group):
 
 
 def _guarded(noun: str, command: click.Command) -> click.Command:
-    """A plugin's command, which fails in one line; ``sys.exit`` in it gives the exit code."""
+    """A plugin's command, whose errors become one line; ``sys.exit`` in it gives the exit code."""
     invoke = command.invoke
 
     def guarded(ctx: click.Context) -> Any:
@@ -123,7 +123,7 @@ def _guarded(noun: str, command: click.Command) -> click.Command:
         try:
             return invoke(ctx)
         except (FleetError, click.ClickException, click.exceptions.Exit, click.exceptions.Abort, OSError):
-            raise  # run() has a line for each
+            raise  # run() prints a line for each
         except Exception as error:
             raise PluginError(f"The command `fleetcore {noun}` of a plugin raised {in_a_line(error)}") from error
 
@@ -153,7 +153,7 @@ def root() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; our errors become one line on stderr and an exit code of docs/reference/cli.md."""
+    """Runs a command line; a FleetError becomes one line on stderr and an exit code of docs/reference/cli.md."""
     tolerate()
     try:
         result = root.main(arguments, prog_name="fleetcore", standalone_mode=False)

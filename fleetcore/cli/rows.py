@@ -1,4 +1,4 @@
-"""Files of rows, one a device: CSV with a header or JSONL, in and out, line by line."""
+"""Files of rows, one per device: CSV with a header or JSONL, read and written line by line."""
 
 import csv
 import io
@@ -13,19 +13,19 @@ from fleetcore.cli.lines import lines_of
 from fleetcore.errors import Refused
 from fleetcore.wire import strict_json
 
-#: Members of a row that are not plain text: in CSV, JSON within a cell; lists may also be words with ``;`` between.
+#: Members of a row that are not plain text: in CSV, JSON within a cell; lists may also be words separated by ``;``.
 _LISTS = frozenset({"tags", "capabilities"})
 _OBJECTS = frozenset({"attributes", "location"})
 
 
-#: Objects in a row nest as deep as sections of twins, within the row and its member.
+#: Objects in a row may nest as deeply as sections of twins, within the row and its member.
 _DEPTH = 12
 _FORMULA = tuple("=+-@\t\r")
 
 
 @frozen
 class Line:
-    """A row and the line that it stands in; ``wrong`` says why a line is none."""
+    """A row and its line number; ``wrong`` says why a line is not a row."""
 
     number: int
     row: Any = None
@@ -33,15 +33,15 @@ class Line:
 
 
 def count(path: Path) -> int:
-    """How many lines hold something, rows or not.
+    """The number of non-empty lines, rows or not.
 
-    Raises Refused, with file and line, where the file is neither CSV nor JSONL or breaks off within a cell.
+    Raises Refused, with file and line, if the file is neither CSV nor JSONL or ends within a cell.
     """
     return sum(1 for _ in _lines(path, parsed=False))
 
 
 def read(path: Path) -> Iterator[Line]:
-    """The lines that hold something, one after the other; raises as :func:`count` does."""
+    """The non-empty lines, one after the other; raises like :func:`count`."""
     return _lines(path, parsed=True)
 
 
@@ -72,7 +72,7 @@ def _csv(path: Path, file: TextIO, *, parsed: bool) -> Iterator[Line]:
     reader = csv.DictReader(lines_of(file, path), strict=True)
     try:
         if "id" not in (reader.fieldnames or ()):
-            raise Refused(f"{path}:1: the header has no column id", remedy="The first line names the columns")
+            raise Refused(f"{path}:1: the header has no column id", remedy="The first line must name the columns")
         for row in reader:
             if not parsed:
                 yield Line(reader.line_num)
@@ -92,17 +92,17 @@ def _cell(name: str, text: str) -> object:
             return strict_json.loads(text.encode(), depth=_DEPTH)
         except strict_json.StrictJsonError:
             return text  # the row is refused with its line
-    # What an export made harmless for spreadsheets is itself again.
+    # Undoes what an export added for spreadsheets.
     return text[1:] if text[:1] == "'" and _runs(text) else text
 
 
 def _runs(text: str) -> bool:
-    """Whether a spreadsheet would run a cell as a formula, if it were not for the quotes before it."""
+    """Whether a spreadsheet would run a cell as a formula, without the quotes before it."""
     return text.lstrip("'").startswith(_FORMULA)
 
 
 class Writer:
-    """Writes rows as they come."""
+    """Writes rows one by one."""
 
     def __init__(self, file: TextIO, members: Iterable[str], *, as_csv: bool) -> None:
         self._file = file
@@ -119,7 +119,7 @@ class Writer:
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _line(self, cells: Iterable[str]) -> None:
-        # Only what stands in the writer's line end is quoted, so both characters are in it.
+        # The csv module quotes only characters of the line end, so both are in it.
         line = io.StringIO(newline="")
         csv.writer(line, lineterminator="\r\n").writerow(cells)
         self._file.write(line.getvalue().removesuffix("\r\n") + "\n")
@@ -129,6 +129,6 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        # A quote makes it text (OWASP, CSV injection); one that stood there already gets another, to be told apart.
+        # A quote makes it text (OWASP, CSV injection); an existing one is doubled, so that both can be told apart.
         return f"'{value}" if _runs(value) else value
     return json.dumps(value, ensure_ascii=False)

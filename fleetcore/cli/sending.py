@@ -1,4 +1,4 @@
-"""A file of rows on its way to a fleet: read and sent in parts, so that a large one is never in memory as a whole."""
+"""Sends a file of rows to a fleet in parts, so that a large one is never completely in memory."""
 
 import contextlib
 from array import array
@@ -14,16 +14,16 @@ from fleetcore.cli.operation import follow
 from fleetcore.cli.progress import progress
 from fleetcore.cli.rows import count, read
 
-#: Rows that are sent at once.
+#: Rows sent at once.
 _ROWS = 5_000
-#: How many lines that are not rows are named; an operation names as many of the rows that fail.
+#: How many lines that are not rows are listed; an operation lists as many failed rows.
 _MAX_NAMED = 1000
 _UNREADABLE = "payload_unreadable"
 
 
 @define
 class _Lines:
-    """The lines of the rows sent so far, by their numbers, and the lines that are not rows."""
+    """The line numbers of the rows sent so far, and the lines that are not rows."""
 
     rows: "array[int]" = field(factory=lambda: array("L"))
     wrong: list[tuple[int, str]] = field(factory=list)
@@ -59,7 +59,7 @@ async def send_rows(caller: Caller, file: Path, *, dry_run: bool, reason: str) -
     numbers = lines.rows
     failures = list(ended["failures"])
     for number, why in lines.wrong:
-        # Lines that are not rows are failures like the others; they are counted behind the rows.
+        # Lines that are not rows are failures like others; they are numbered after the rows.
         numbers.append(number)
         failures.append({"item": len(numbers), "about": "", "code": _UNREADABLE, "reason": why})
     reasons = Counter(ended["reasons"])
@@ -96,7 +96,7 @@ async def _send(
     except BaseException:
         if answer["id"] is not None and not dry_run:
             with contextlib.suppress(Exception):
-                given = {"operation": answer["id"], "reason": "its rows did not come to an end"}
+                given = {"operation": answer["id"], "reason": "its rows did not end"}
                 await caller.run("cancel_operation", given)
         raise
     if dry_run or answer["id"] is None:

@@ -1,4 +1,4 @@
-"""``fleetcore serve``: the server, until it is asked to stop."""
+"""``fleetcore serve``: runs the server until it is asked to stop."""
 
 import asyncio
 import contextlib
@@ -25,9 +25,9 @@ _log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from fleetcore.runtime.app import Fleet
 
-#: From the request to stop to the end of the process, whatever hangs: below the 30 s of most supervisors.
+#: From the request to stop to the end of the process, even if something hangs: below the 30 s of most supervisors.
 STOP_S = 25.0
-#: How often is looked whether everything is open, and the store at work.
+#: How often to check whether everything is open, and the store works.
 _LOOK_S = 0.25
 
 
@@ -35,7 +35,7 @@ _LOOK_S = 0.25
 @data_option
 @click.option("--verbose", is_flag=True, help="Log more.")
 def serve(data: Path, verbose: bool) -> None:
-    """Run the server on a data folder. SIGTERM drains and stops, in 25 s at most; a second one at once (exit 1)."""
+    """Run the server on a data folder. SIGTERM drains and stops, in 25 s at most; a second one stops it (exit 1)."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -46,11 +46,11 @@ def serve(data: Path, verbose: bool) -> None:
             try:
                 runner.run(_ended(serving))
             except (SystemExit, KeyboardInterrupt) as error:
-                # asyncio stops its loop for an exit() in a task or callback, of a plugin's own for example. The loop
-                # is whole, and the task that has failed by it is told.
+                # asyncio stops its loop for an exit() in a task or callback, for example a plugin's. The loop is
+                # intact, and the failed task has the exception.
                 if serving.done():
                     raise
-                _log.error("%s left a task, as of a plugin; the server goes on", in_a_line(error))
+                _log.error("%s left a task, perhaps a plugin's; the server goes on", in_a_line(error))
             else:
                 return
 
@@ -84,7 +84,7 @@ async def _serve(data: Path) -> None:
 
 
 async def _watch(fleet: "Fleet") -> None:
-    """Says ``ready`` once each configured listener is open; raises StorageError where the store has ended."""
+    """Prints ``ready`` once each configured listener is open; raises StorageError if the store has ended."""
     told: dict[str, str] = {}
     ready = False
     while True:
@@ -102,9 +102,9 @@ async def _watch(fleet: "Fleet") -> None:
 
 @asynccontextmanager
 async def running(data: Path, *, create: bool = False) -> AsyncIterator[dict[str, list[str]]]:
-    """A server in this process: yields its endpoints by protocol, stops and drains at the end.
+    """A server in this process: yields its endpoints by protocol; stops and drains at the end.
 
-    ``create`` makes the fleet where there is only a fleet.toml.
+    ``create`` creates the fleet if there is only a fleet.toml.
     """
     async with _open(data, create=create) as (_, endpoints):
         yield endpoints
@@ -137,13 +137,13 @@ def _stop_asked() -> asyncio.Event:
         nonlocal stopping
         del number, frame
         if stopping:
-            os._exit(1)  # asked twice: the operator does not wait for the drain, which has then failed
+            os._exit(1)  # asked twice: the operator does not wait for the drain, which then counts as failed
         stopping = True
         deadline.begin()
-        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(asked.set)
 
-    # The interpreter's handlers and not the loop's, which does not come to its own where a plugin holds it.
+    # The interpreter's handlers, not the loop's, which do not run while a plugin blocks it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     return asked

@@ -1,4 +1,4 @@
-"""Signing keys as files: made, kept from others, opened. Only the shell of who signs ever holds a private one."""
+"""Signing keys as files: creates, protects and opens them. Private keys never leave the machine of the signer."""
 
 import os
 import shlex
@@ -20,7 +20,7 @@ from fleetcore.errors import Conflict, Refused
 
 
 def make(private: Path, public: Path, passphrase: str | None) -> Ed25519PublicKey:
-    """A new key: the private half 0600, encrypted where there is a passphrase. Raises Conflict where one is there."""
+    """A new key: the private half 0600, encrypted if there is a passphrase. Raises Conflict if the file exists."""
     for item in (private, public):
         if item.exists():
             raise Conflict(f"{item} exists already", remedy="Name another file: a lost signing key cannot be replaced")
@@ -39,9 +39,9 @@ def make(private: Path, public: Path, passphrase: str | None) -> Ed25519PublicKe
 
 
 def open_private(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
-    """The key of a file that only its owner may read. Raises Refused for any other, and for a wrong passphrase."""
+    """The key in a file that only its owner can read. Raises Refused for any other, and for a wrong passphrase."""
     if path.stat().st_mode & 0o077:
-        raise Refused(f"The key {path} can be read by others", remedy=f"chmod 600 {shlex.quote(str(path))}")
+        raise Refused(f"Other users can read the key {path}", remedy=f"chmod 600 {shlex.quote(str(path))}")
     try:
         key = load_pem_private_key(path.read_bytes(), None if passphrase is None else passphrase.encode())
     except TypeError as error:
@@ -52,16 +52,16 @@ def open_private(path: Path, passphrase: str | None) -> Ed25519PrivateKey:
     except ValueError as error:
         raise Refused(f"{path} is not a private key in PEM, or the passphrase is wrong") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise Refused(f"{path} is no Ed25519 key", remedy="Make one: fleetcore firmware keygen")
+        raise Refused(f"{path} is not an Ed25519 key", remedy="Make one: fleetcore firmware keygen")
     return key
 
 
 def open_public(path: Path) -> Ed25519PublicKey:
-    """The public key of a file. Raises Refused for what is none."""
+    """The public key in a file. Raises Refused if it is not one."""
     try:
         key = load_pem_public_key(path.read_bytes())
     except ValueError as error:
-        raise Refused(f"{path} is not a public key in PEM", remedy="Give the .pub that keygen wrote") from error
+        raise Refused(f"{path} is not a public key in PEM", remedy="Give the .pub file that keygen wrote") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise Refused(f"{path} is no Ed25519 key", remedy="Make one: fleetcore firmware keygen")
+        raise Refused(f"{path} is not an Ed25519 key", remedy="Make one: fleetcore firmware keygen")
     return key

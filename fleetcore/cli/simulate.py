@@ -1,4 +1,4 @@
-"""``fleetcore simulate``: simulated devices against the running server of a data folder."""
+"""``fleetcore simulate``: runs simulated devices against the running server of a data folder."""
 
 import asyncio
 import time
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds between readings of a device.",
 )
-@click.option("--prefix", default="sim", show_default=True, help="Devices are called PREFIX-0001 …")
+@click.option("--prefix", default="sim", show_default=True, help="Device ids are PREFIX-0001 …")
 @click.option(
     "--leaves",
     type=click.IntRange(0, 1_000),
     default=0,
     show_default=True,
-    help="Behind each device, as a gateway.",
+    help="Leaves behind each device, which becomes a gateway.",
 )
 @click.option("--model", help="Their hardware model.")
 @click.option(
     "--trust",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The trust.json that they left the factory with: they take signed firmware alone.",
+    help="The trust.json of their factory: they accept only signed firmware.",
 )
 @data_option
 @output_option
@@ -53,7 +53,7 @@ def simulate(
     data: Path,
     output: str,
 ) -> int:
-    """Register, enrol and connect simulated devices, let them send readings, and count what was acknowledged."""
+    """Register, enrol and connect simulated devices, send readings, and count the acknowledged ones."""
     from fleetcore.testing.simulator import Behaviour
 
     behaviour = Behaviour(model=model)

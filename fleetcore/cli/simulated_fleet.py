@@ -1,4 +1,4 @@
-"""Simulated devices against a running server: registered by the operator's way, enrolled and connected by their own."""
+"""Simulated devices against a running server: registered with operator calls, enrolled and connected as devices."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from fleetcore.wire.replies import error_of
 
 #: Enrolments and connections under way at once: TLS handshakes are work for both ends.
 _AT_ONCE = 8
-#: Protocols whose clients the server tells what is for leaves; over the others a gateway asks for each.
+#: Protocols whose server pushes items to leaves; over the others a gateway polls for each.
 PUSHES_TO_LEAVES = frozenset({"mqtt", "websocket"})
 #: Protocols over which a device can enrol and download.
 _ABLE = frozenset({"http", "local"})
@@ -30,7 +30,7 @@ _ABLE = frozenset({"http", "local"})
 
 @frozen(kw_only=True)
 class Way:
-    """One open protocol and its device side."""
+    """One open protocol and its client."""
 
     name: str
     kind: str
@@ -39,7 +39,7 @@ class Way:
 
 
 def ways_in(protocols: dict[str, Any], offers: dict[str, Provider[Any]]) -> list[Way]:
-    """The protocols of a server (``status``) that this machine has clients for; raises Unavailable or Refused."""
+    """The protocols of a server (``status``) for which this machine has clients; raises Unavailable or Refused."""
     found = []
     for name, item in protocols.items():
         provider = offers.get(item.get("kind", name))
@@ -47,39 +47,39 @@ def ways_in(protocols: dict[str, Any], offers: dict[str, Provider[Any]]) -> list
             endpoint = reachable(item["endpoints"][0], "localhost")
             found.append(Way(name=name, kind=provider.name, endpoint=endpoint, client=provider.client))
     if not protocols:
-        raise Unavailable("No server runs on this data folder", remedy="Start it: fleetcore serve --data FOLDER")
+        raise Unavailable("No server is running on this data folder", remedy="Start it: fleetcore serve --data FOLDER")
     if not found:
         raise Refused(
-            "The server has no protocol open that a simulated device could speak",
+            "The server has no open protocol for simulated devices",
             remedy="Add [protocols.http] to fleet.toml and install fleetcore-http",
         )
     return found
 
 
 class SimulatedFleet:
-    """Makes devices, spreads them over the ways in, and ends them; ``gateways`` over those that a gateway can speak."""
+    """Creates devices, spreads them over the protocols, and ends them; ``gateways`` only where supported."""
 
     def __init__(self, caller: Caller, ways: Sequence[Way], pki: Path, *, gateways: bool = False) -> None:
         self._caller = caller
         self._ways = [way for way in ways if way.kind in PUSHES_TO_LEAVES] if gateways else ways
         if not self._ways:
             raise Refused(
-                "The server has no protocol open that a simulated gateway could speak",
+                "The server has no open protocol for simulated gateways",
                 remedy="Add [protocols.mqtt] or [protocols.websocket] to fleet.toml",
             )
-        # What a factory would put into a device: whom it trusts, and whose commands it obeys.
+        # The factory settings of a device: the trust root and the operator's key for commands.
         self._ca = (pki / "ca.pem").read_bytes()
         key = load_pem_public_key((pki / "command.pub").read_bytes())
         self._command_key = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        # Enrolment and downloads need a protocol that can do them: HTTP where there is one, in process otherwise.
+        # Enrolment and downloads need a protocol that supports them: HTTP if there is one, otherwise this process.
         able = [way for way in ways if way.kind in _ABLE]
         self._able = able[0] if able else None
         self.devices: list[SimulatedDevice] = []
         self.leaves: list[SimulatedDevice] = []
 
     def way_of(self, number: int) -> Way:
-        """Over which protocol the device with this number speaks."""
+        """The protocol of the device with this number."""
         return self._ways[number % len(self._ways)]
 
     async def add(
@@ -92,9 +92,9 @@ class SimulatedFleet:
         properties: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> SimulatedDevice:
-        """Registers, enrols and connects one device; one that was simulated before is enrolled anew.
+        """Registers, enrols and connects one device; one of an earlier simulation is enrolled again.
 
-        Raises Conflict where a device with this id was not made by a simulation.
+        Raises Conflict if a device with this id was not created by a simulation.
         """
         way = way or self.way_of(len(self.devices))
         download = (self._able.client, self._able.endpoint) if self._able and way.kind not in _ABLE else None
@@ -125,19 +125,19 @@ class SimulatedFleet:
         return simulated
 
     async def _take_again(self, device: str, kind: str) -> None:
-        """Lets a device of an earlier simulation in again, whose key went with that process."""
+        """Lets a device of an earlier simulation enrol again, whose key ended with that process."""
         there = await self._caller.run("get_device", {"device_id": device})
         if there["type"] != kind or there["id"] != device:
             raise Conflict(
-                f"Device {there['id']!r} exists and was not made by a simulation",
-                remedy="Name others by --prefix",
+                f"Device {there['id']!r} exists and was not created by a simulation",
+                remedy="Choose other names with --prefix",
                 device=device,
             )
 
     async def add_all(
         self, names: Sequence[str], kind: str, behaviours: Sequence[Behaviour], step: Callable[[], None]
     ) -> None:
-        """Adds many, a few at a time; ``step`` is called after each. The first error ends it."""
+        """Adds several, a few at a time; calls ``step`` after each. The first error ends it."""
 
         async def one(name: str, behaviour: Behaviour, way: Way) -> None:
             await self.add(name, kind, behaviour, way=way, properties={"tags": ["simulated", way.name]})
@@ -153,11 +153,11 @@ class SimulatedFleet:
     async def add_leaves(self, number: int, names: Sequence[str]) -> list[SimulatedDevice]:
         """Makes the device with this number a gateway, and registers and connects leaves behind it.
 
-        Raises Refused where its protocol is none of :data:`PUSHES_TO_LEAVES`.
+        Raises Refused if its protocol is not in :data:`PUSHES_TO_LEAVES`.
         """
         gateway, way = self.devices[number], self.way_of(number)
         if way.kind not in PUSHES_TO_LEAVES:
-            raise Refused(f"A simulated gateway cannot speak {way.name}", code="operation_unknown")
+            raise Refused(f"A simulated gateway cannot use {way.name}", code="operation_unknown")
         await self._caller.run("register_gateway", {"id": gateway.device, "may_register": True})
         made = []
         for name in names:

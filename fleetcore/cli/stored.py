@@ -1,4 +1,4 @@
-"""The values of a metric as a program shows them in a picture: 8 bytes a reading, whatever the number of pages."""
+"""The values of a metric for a picture: 8 bytes per reading, whatever the number of pages."""
 
 from array import array
 
@@ -11,13 +11,13 @@ _POINTS = 10_000
 
 
 async def stored_values(caller: Caller, device: str, metric: str) -> "array[float]":
-    """The numbers of a metric in the order of their times; none where nothing of it was stored."""
+    """The numbers of a metric in time order; empty if nothing of it was stored."""
     found = array("d")
     asked = {"device": device, "metric": metric, "points": _POINTS}
     try:
         async for page in pages_of(caller, core()["list_readings"], asked):
             for series in page:
                 found.extend(value for _, value in series["points"])
-    except NotFound:  # every reading of it was refused, or its cells are empty
+    except NotFound:  # all its readings were refused, or its cells are empty
         return found
     return found

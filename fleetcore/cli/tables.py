@@ -1,4 +1,4 @@
-"""Tables and sheets for people: what a member of an answer is, as the catalogue has it, decides how it is shown."""
+"""Tables and sheets for people: the catalogue's kind of each member decides its format."""
 
 import math
 import re
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _GAP = "  "
 #: A time as every answer writes it.
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-#: Kinds that may be cut, and how narrow they get before a column goes.
+#: Kinds that may be cut, and the minimum width before a column is dropped.
 _ELASTIC = frozenset({"text", "list", "object", "value"})
 _NARROW = 12
 _NUMBERS = frozenset({"integer", "count", "bytes", "number"})
-#: How much of an id is shown at least.
+#: The minimum length of a shown id.
 MIN_ID_LENGTH = 8
-#: Below it a sheet shows an object on one line.
+#: Below this width a sheet shows an object on one line.
 _ONE_LINE = 60
 
 _GOOD, _WAITING, _BAD, _GONE = "green", "yellow", "red", "dim"
@@ -44,7 +44,7 @@ _STYLES = {
 }  # fmt: skip
 _TRUE_IS_BAD = frozenset({"disabled", "revoked"})
 _TRUE_IS_GOOD = frozenset({"accepted", "ok", "valid"})
-#: Seconds from which on a unit is used, and how many it has.
+#: The seconds from which a unit is used, and the seconds in it.
 _UNITS = ((86_400 * 730, 86_400 * 365, "y"), (86_400 * 60, 86_400 * 30, "mo"), (172_800, 86_400, "d"),
           (7_200, 3_600, "h"), (60, 60, "min"), (0, 1, "s"))  # fmt: skip
 
@@ -58,7 +58,7 @@ class _Column:
 
     @property
     def width(self) -> int:
-        """What it takes to show all of it."""
+        """The full width of its content."""
         return max(cell_len(text) for text in (self.head, *self.cells))
 
     @property
@@ -68,7 +68,7 @@ class _Column:
 
     @property
     def narrow(self) -> int:
-        """What it takes at least."""
+        """The minimum width."""
         if self.kind not in _ELASTIC:
             return self.width
         return min(self.width, max(cell_len(self.head), _NARROW))
@@ -82,9 +82,9 @@ def table(
     now_ms: int,
     width: int | None = None,
 ) -> "list[Text]":
-    """The lines of a table, at most ``width`` wide; without a width everything is whole, and times are as stored.
+    """The lines of a table, at most ``width`` wide; without a width everything is complete, and times are as stored.
 
-    Columns that do not fit go from the right, and the last line says which; the first always stays.
+    Columns that do not fit are dropped from the right, and the last line names them; the first always stays.
     """
     from rich.text import Text
 
@@ -110,13 +110,13 @@ def table(
 
 
 def sheet(result: Mapping[str, Any], members: Mapping[str, str], *, now_ms: int | None = None) -> list[str]:
-    """The lines for one record; ``now_ms`` adds to each time how far from now it is."""
+    """The lines for one record; ``now_ms`` adds to each time its distance from now."""
     width = max((cell_len(printable(name)) for name in result), default=0)
     lines: list[str] = []
     for member, value in result.items():
         name = printable(member)
         parts = _whole(value, _kind(member, [value], members), now_ms)
-        if isinstance(value, str) and "\n" in value:  # PEM: whole, and by itself, as it is copied
+        if isinstance(value, str) and "\n" in value:  # PEM: complete, and on separate lines, for copying
             lines += [name, *parts]
         else:
             lines += [f"{set_cell_size(name if not at else '', width)}  {part}" for at, part in enumerate(parts)]
@@ -124,13 +124,13 @@ def sheet(result: Mapping[str, Any], members: Mapping[str, str], *, now_ms: int 
 
 
 def line(item: Mapping[str, Any], columns: Sequence[str]) -> str:
-    """One item of a stream, whole."""
+    """One item of a stream, complete."""
     cells = (cell(item.get(name), kind_of(item.get(name))) for name in columns or item)
     return _GAP.join(text for text in cells if text)
 
 
 def short_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Each id with the beginning that tells it from the others; of ``ISSUER:SERIAL`` that of the serial."""
+    """Each id with the shortest unique beginning; for ``ISSUER:SERIAL`` that of the serial."""
     tails = {whole: whole.rpartition(":")[2] for whole in ids}
     ordered = sorted(tails.values())
     needed: dict[str, int] = {}
@@ -144,7 +144,7 @@ def short_ids(ids: Iterable[str]) -> dict[str, str]:
 
 
 def kind_of(value: object) -> str:
-    """The kind of a member that no catalogue describes."""
+    """The kind of a member that the catalogue does not describe."""
     match value:
         case bool():
             return "boolean"
@@ -165,7 +165,7 @@ def kind_of(value: object) -> str:
 
 
 def cell(value: Any, kind: str, now_ms: int | None = None) -> str:
-    """A value on one line; ``now_ms``: short for people, else whole."""
+    """A value on one line; ``now_ms``: short for people, else complete."""
     match value:
         case None:
             return ""
@@ -183,10 +183,10 @@ def cell(value: Any, kind: str, now_ms: int | None = None) -> str:
 
 
 def relative(text: str, now_ms: int) -> str:
-    """A time as it is from now: ``3 min ago``, ``in 2 d``."""
+    """A time relative to now: ``3 min ago``, ``in 2 d``."""
     try:
         apart = (parse_time(text) - now_ms) / 1000
-    except Refused:  # beyond the times that devices may name
+    except Refused:  # beyond the times that devices may send
         return printable(text)
     seconds = abs(apart)
     if seconds < 1:
@@ -196,7 +196,7 @@ def relative(text: str, now_ms: int) -> str:
 
 
 def _kind(name: str, values: Sequence[object], members: Mapping[str, str]) -> str:
-    """As the catalogue has it; text of which it says nothing is a word, unless it describes no member at all."""
+    """The catalogue's kind; undescribed text is a word, unless no member is described."""
     if name in members:
         return members[name]
     kind = next((kind_of(value) for value in values if value is not None), WORD)
@@ -222,7 +222,7 @@ def _style(name: str, kind: str, value: object) -> str:
 
 
 def _fitting(columns: Sequence[_Column], width: int) -> Sequence[_Column]:
-    """The first columns, as many as fit at their narrowest."""
+    """The first columns, as many as fit at their minimum width."""
     used = 0
     for at, column in enumerate(columns):
         used += column.narrow + (len(_GAP) if at else 0)
@@ -232,7 +232,7 @@ def _fitting(columns: Sequence[_Column], width: int) -> Sequence[_Column]:
 
 
 def _widths(columns: Sequence[_Column], width: int) -> list[int]:
-    """The room of each column; what is left goes to those that want more, the narrowest first."""
+    """The width of each column; the rest goes to those that need more, the narrowest first."""
     widths = [column.narrow for column in columns]
     spare = width - sum(widths) - len(_GAP) * (len(columns) - 1)
     wanting = sorted((column.width - column.narrow, at) for at, column in enumerate(columns))
@@ -244,13 +244,13 @@ def _widths(columns: Sequence[_Column], width: int) -> list[int]:
 
 
 def _placed(text: str, kind: str, width: int) -> str:
-    """A cell in its column: numbers to the right."""
+    """A cell in its column: numbers are right-aligned."""
     room = " " * (width - cell_len(text))
     return room + text if kind in _NUMBERS else text + room
 
 
 def _cut(text: str, width: int, value: object) -> str:
-    """As much of a cell as fits; of a list whole items, and how many more there are."""
+    """As much of a cell as fits; of a list complete items, and how many more there are."""
     if isinstance(value, list | tuple):
         items = list(_items(value))
         for count in range(len(items) - 1, 0, -1):
@@ -266,11 +266,11 @@ def _items(values: Iterable[object]) -> Iterable[str]:
 
 
 def _leaves(value: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str]]:
-    """What an object has, as NAME=VALUE words; a name within another object follows a dot."""
+    """The members of an object as NAME=VALUE words; nested names are joined by dots."""
     for name, inner in value.items():
         if isinstance(inner, dict) and inner:
             yield from _leaves(inner, f"{before}{printable(name)}.")
-        elif isinstance(inner, bool):  # as it is typed in NAME=VALUE
+        elif isinstance(inner, bool):  # as typed in NAME=VALUE
             yield f"{before}{printable(name)}", str(inner).lower()
         else:
             text = "none" if inner is None else ",".join(_items(inner)) if isinstance(inner, list) else cell(inner, "")
@@ -278,7 +278,7 @@ def _leaves(value: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, s
 
 
 def _number(value: float, kind: str) -> str:
-    """With six significant digits; whole numbers stay whole."""
+    """With six significant digits; integers stay exact."""
     if kind == "count":
         return f"{value:,}"
     if kind == "bytes":
@@ -317,5 +317,5 @@ def _whole(value: Any, kind: str, now_ms: int | None) -> list[str]:
 
 
 def _common(item: str, other: str) -> int:
-    """How many characters two texts have in common from the beginning."""
+    """The length of the common beginning of two texts."""
     return next((at for at, (a, b) in enumerate(zip(item, other, strict=False)) if a != b), min(len(item), len(other)))

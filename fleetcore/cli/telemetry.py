@@ -1,4 +1,4 @@
-"""``fleetcore telemetry``: readings as they were stored, with a picture of them."""
+"""``fleetcore telemetry``: stored readings, with a picture."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -18,11 +18,11 @@ _SHOWN = 50
 
 @click.group()
 def telemetry() -> None:
-    """Look at readings and anomalies, and put readings in."""
+    """Show readings and anomalies, and import readings."""
 
 
 def _pictured(_at: Target, given: Mapping[str, Any], series: list[dict[str, Any]], output: str) -> Any:
-    """A row a point; as a table, the last points and a picture of all."""
+    """A row per point; as a table, the last points and a picture of all."""
     points = [point for series_ in series for point in series_["points"]]
     rows = [{"time": time, given["metric"]: value} for time, value in points]
     if output != "table":
@@ -48,7 +48,7 @@ telemetry.add_command(import_)
 
 
 def sparkline(values: Sequence[float], width: int = 72) -> str:
-    """A one-line picture: of each of ``width`` stretches the value that lies furthest from the mean of all."""
+    """A one-line picture: for each of ``width`` stretches the value furthest from the overall mean."""
     if not values:
         return "nothing stored"
     width = min(width, len(values))

@@ -1,7 +1,7 @@
-"""``fleetcore telemetry import``: readings of a file on their way to a fleet, part after part.
+"""``fleetcore telemetry import``: sends the readings of a file to a fleet, part by part.
 
-A reading is known by device, metric and time, so an import that was ended, by Ctrl-C or by the machine, is simply
-started again: what is there is counted as a duplicate.
+Device, metric and time identify a reading, so an interrupted import is simply started again: stored readings are
+counted as duplicates.
 """
 
 import asyncio
@@ -20,34 +20,34 @@ from fleetcore.errors import CODES
 
 _HINTS = {
     "device_unknown": "register them: `fleetcore device import`, or `fleetcore device register ID`",
-    "time_unit": "--time-unit names the unit of epochs",
+    "time_unit": "--time-unit sets the unit of epochs",
     "time_invalid": "--date-order, --time-unit or --time-column",
-    "time_in_future": "--zone names the time zone of the file",
+    "time_in_future": "--zone sets the time zone of the file",
     "unit_mismatch": "--unit METRIC=UNIT, or leave the unit out",
-    "payload_unreadable": "a line of JSONL is one JSON object",
-    "number_not_finite": "leave such a cell empty, or name it by --na",
+    "payload_unreadable": "a line of JSONL must be one JSON object",
+    "number_not_finite": "leave such a cell empty, or name it with --na",
 }
-#: Refused readings that are named line by line.
+#: Refused readings that are listed with their lines.
 _NAMED = 10
 
 
 @click.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Only say how the file is read and what would be taken.")
+@click.option("--dry-run", is_flag=True, help="Only show how the file is read and what would be stored.")
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl", "parquet"]), help="By its name, if not given.")
 @click.option("--device", help="The device of all rows.")
-@click.option("--device-column", help="The column that names the device.")
-@click.option("--time-column", help="The column of the time.")
-@click.option("--metric-column", help="Of a long file, the column that names the metric.")
-@click.option("--value-column", help="Of a long file, the column of the value.")
-@click.option("--unit-column", help="The column of the unit.")
-@click.option("--unit", "units", multiple=True, metavar="METRIC=UNIT", help="The unit of a metric; again for others.")
+@click.option("--device-column", help="The column with the device.")
+@click.option("--time-column", help="The column with the time.")
+@click.option("--metric-column", help="In a long file, the column with the metric.")
+@click.option("--value-column", help="In a long file, the column with the value.")
+@click.option("--unit-column", help="The column with the unit.")
+@click.option("--unit", "units", multiple=True, metavar="METRIC=UNIT", help="The unit of a metric; repeatable.")
 @click.option("--delimiter", help="Between cells; \\t is a tab.")
 @click.option("--decimal", type=click.Choice([".", ","]), help="Of numbers.")
 @click.option("--date-order", type=click.Choice(["ymd", "dmy", "mdy"]), help="Of dates.")
-@click.option("--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), help="Of times that are numbers.")
-@click.option("--zone", help="The time zone of times without one, as Europe/Berlin; UTC if not given.")
-@click.option("--na", multiple=True, help="A cell that stands for no value; again for others.")
+@click.option("--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), help="For times that are numbers.")
+@click.option("--zone", help="The time zone of times without one, such as Europe/Berlin; UTC if not given.")
+@click.option("--na", multiple=True, help="A cell that means no value; repeatable.")
 @fleet_option
 @output_option
 def import_(
@@ -55,8 +55,8 @@ def import_(
 ) -> int:
     """Store the readings of FILE: CSV, JSONL or Parquet, a column for each metric or one of metrics and one of values.
 
-    How the file is read is guessed and shown. Devices have to be registered. The same file again changes nothing.
-    Exit 7 where readings are refused.
+    The layout of the file is guessed and shown. Devices must be registered. Importing the same file again changes
+    nothing. Exit 7 if readings are refused.
     """
     if given["delimiter"] == "\\t":
         given["delimiter"] = "\t"
@@ -136,12 +136,12 @@ def _conclude(ended: dict[str, Any], output: str, *, dry_run: bool) -> int:
         show(ended, output)
     elif dry_run:
         click.echo(
-            f"{ended['stored']} of {ended['count']} readings would be stored, {ended['duplicates']} are there already, "
+            f"{ended['stored']} of {ended['count']} readings would be stored, {ended['duplicates']} are duplicates, "
             f"{ended['conflicts']} conflict, {ended['refused']} would be refused"
         )
     else:
         click.echo(
-            f"{ended['stored']} of {ended['count']} readings stored, {ended['duplicates']} were there already, "
+            f"{ended['stored']} of {ended['count']} readings stored, {ended['duplicates']} were duplicates, "
             f"{ended['conflicts']} conflict, {ended['refused']} refused"
         )
     for line in by_reason(ended["reasons"], _HINTS):

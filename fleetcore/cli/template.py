@@ -13,7 +13,7 @@ from fleetcore.errors import Refused
 
 
 def write_plugin(name: str, into: Path) -> Path:
-    """Writes the project and returns its folder; raises Refused where it exists."""
+    """Writes the project and returns its folder; raises Refused if it exists."""
     folder = into / f"fleetcore-{name}"
     if folder.exists():
         raise Refused(f"{folder} exists already", remedy="Choose another name or folder")

@@ -1,6 +1,6 @@
-"""``fleetcore firmware trust``: trust roots, made and signed away from the server, and given to the fleet.
+"""``fleetcore firmware trust``: creates and signs trust roots away from the server, and gives them to the fleet.
 
-Several people sign one file, each on their own machine; it goes from hand to hand.
+Several people sign one file, each on their own machine, and pass it on.
 """
 
 import asyncio
@@ -23,18 +23,20 @@ from fleetcore.model.days import DAY_MS
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
-passphrase_option = click.option("--passphrase", metavar="REF", help="Of the key: env:NAME or file:PATH, never itself.")
+passphrase_option = click.option(
+    "--passphrase", metavar="REF", help="The passphrase of the key: env:NAME or file:PATH, never the passphrase itself."
+)
 
 
 def passphrase_of(reference: str | None) -> str | None:
-    """What the reference stands for; raises ConfigError."""
+    """The passphrase that a reference names; raises ConfigError."""
     from fleetcore.runtime.config import secret
 
     return None if reference is None else secret(reference)
 
 
 def now_ms() -> int:
-    """The time of the machine that signs."""
+    """The time of the signing machine."""
     return int(time.time() * 1000)
 
 
@@ -55,14 +57,16 @@ def _models(pairs: tuple[str, ...]) -> dict[str, list[Path]]:
 
 @trust.command()
 @click.argument("file", type=_FILE, default="trust.json")
-@click.option("--root", "root", type=_THERE, multiple=True, help="A public key that signs trust roots; repeatable.")
-@click.option("--threshold", type=click.IntRange(1), help="How many of them have to.  [default: 1]")
-@click.option("--firmware", "makers", type=_THERE, multiple=True, help="A public key that signs firmware; repeatable.")
-@click.option("--firmware-threshold", type=click.IntRange(1), help="How many of them have to.  [default: 1]")
-@click.option("--model", "models", multiple=True, metavar="MODEL=FILE", help="A key for one model alone; repeatable.")
-@click.option("--model-threshold", type=click.IntRange(1), help="How many of a model's keys have to.  [default: 1]")
-@click.option("--days", type=Number(0, min_open=True), default=365.0, show_default=True, help="How long it holds.")
-@click.option("--after", type=_THERE, help="The version before: this is the next one, and keeps what is not given.")
+@click.option("--root", "root", type=_THERE, multiple=True, help="A public key that may sign trust roots; repeatable.")
+@click.option("--threshold", type=click.IntRange(1), help="How many of them must sign.  [default: 1]")
+@click.option(
+    "--firmware", "makers", type=_THERE, multiple=True, help="A public key that may sign firmware; repeatable."
+)
+@click.option("--firmware-threshold", type=click.IntRange(1), help="How many of them must sign.  [default: 1]")
+@click.option("--model", "models", multiple=True, metavar="MODEL=FILE", help="A key for one model only; repeatable.")
+@click.option("--model-threshold", type=click.IntRange(1), help="How many of a model's keys must sign.  [default: 1]")
+@click.option("--days", type=Number(0, min_open=True), default=365.0, show_default=True, help="Its validity.")
+@click.option("--after", type=_THERE, help="The previous version: this is the next one, and keeps what is not given.")
 @output_option
 def init(
     file: Path,
@@ -76,7 +80,7 @@ def init(
     after: Path | None,
     output: str,
 ) -> None:
-    """Write FILE, an unsigned trust root; `trust sign` signs it. Nothing that exists is overwritten."""
+    """Write FILE, an unsigned trust root; `trust sign` signs it. Existing files are not overwritten."""
     import base64
 
     from fleetcore.cli import envelopes
@@ -113,7 +117,7 @@ def init(
     used = made.root.keys.union(*(item.keys for item in (made.firmware, *made.models.values()) if item is not None))
     made = evolve(made, keys={name: raw for name, raw in keys.items() if name in used})
     payload = write_trust(made)
-    read_trust(payload)  # what cannot be read must not be written
+    read_trust(payload)  # an unreadable root must not be written
     envelope = {"payload": base64.b64encode(payload).decode(), "payloadType": TRUST_TYPE, "signatures": []}
     envelopes.write(file, envelope, new=True)
     show(_trust_sheet(file, envelope, after), output)
@@ -125,7 +129,7 @@ def init(
 @passphrase_option
 @output_option
 def sign_trust(file: Path, key_file: Path, passphrase: str | None, output: str) -> None:
-    """Add a signature to FILE, a trust root. Each signer does so with their own key."""
+    """Add a signature to FILE, a trust root. Each signer uses their own key."""
     from fleetcore.cli import envelopes
     from fleetcore.cli.signing_keys import open_private
     from fleetcore.wire import dsse
@@ -140,11 +144,11 @@ def sign_trust(file: Path, key_file: Path, passphrase: str | None, output: str) 
 
 @trust.command("show")
 @click.argument("file", type=_THERE, required=False)
-@click.option("--after", type=_THERE, help="The version before FILE: say whether FILE may follow it.")
+@click.option("--after", type=_THERE, help="The previous version: check whether FILE may follow it.")
 @fleet_option
 @output_option
 def show_trust(file: Path | None, after: Path | None, at: Target, output: str) -> None:
-    """Show a trust root, FILE or the one that the fleet holds: what it says, who has signed, how many are missing."""
+    """Show a trust root, FILE or the fleet's: its content, who has signed, and how many signatures are missing."""
     if file is not None:
         from fleetcore.cli import envelopes
 
@@ -155,7 +159,7 @@ def show_trust(file: Path | None, after: Path | None, at: Target, output: str) -
 
 
 def _trust_sheet(file: Path | None, envelope: Mapping[str, Any], after: Path | None) -> dict[str, Any]:
-    """What a trust root says, and who has signed it."""
+    """The content of a trust root, and who has signed it."""
     from fleetcore.cli import envelopes
     from fleetcore.errors import FleetError
     from fleetcore.wire import dsse
@@ -193,11 +197,11 @@ def _trust_sheet(file: Path | None, envelope: Mapping[str, Any], after: Path | N
 
 @trust.command("set")
 @click.argument("files", type=_THERE, nargs=-1, required=True, metavar="FILE…")
-@click.option("--reason", default="", help="Why, for the audit log.")
+@click.option("--reason", default="", help="The reason, for the audit log.")
 @fleet_option
 @output_option
 def set_(files: tuple[Path, ...], reason: str, at: Target, output: str) -> None:
-    """Give the fleet the next versions of its trust root, in their order. The first one is believed as it is."""
+    """Give the fleet the next versions of its trust root, in order. The first one is trusted without a check."""
     from fleetcore.cli import envelopes
 
     found = [envelopes.read(file) for file in files]

@@ -1,4 +1,4 @@
-"""``fleetcore twin``: what is wanted of a device, and what it reports."""
+"""``fleetcore twin``: the desired state of a device, and its reports."""
 
 import json
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from fleetcore.wire import strict_json
 
 @click.group()
 def twin() -> None:
-    """Show and change what is wanted of a device."""
+    """Show and change the desired state of a device."""
 
 
 @twin.group()
 def layer() -> None:
-    """What is desired of many devices: of the fleet, a group, or by a policy."""
+    """The desired state of many devices: of the fleet, a group, or by a policy."""
 
 
 def as_object(_context: click.Context, parameter: click.Parameter, words: Sequence[str]) -> str | None:
-    """A JSON object, of what was typed: the object itself, or NAME=VALUE words. Raises Refused."""
+    """A JSON object from typed text: the object itself, or NAME=VALUE words. Raises Refused."""
     if not words:
         return None
     if "=" in words[0] and not words[0].startswith("{"):

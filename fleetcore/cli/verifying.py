@@ -1,4 +1,4 @@
-"""Reading all that a fleet stores, with a progress bar: for ``doctor --deep`` and ``restore``."""
+"""Reads everything that a fleet stores, with a progress bar: for ``doctor --deep`` and ``restore``."""
 
 import contextlib
 from typing import Any
@@ -7,14 +7,14 @@ from fleetcore.cli.connect import Caller
 from fleetcore.cli.progress import bytes_progress
 from fleetcore.model.parts import parts
 
-#: A store up to this size is read whole by every ``doctor``: it takes a second or two.
+#: Every ``doctor`` reads a store up to this size completely: it takes a second or two.
 SMALL_BYTES = 64 * 1024**2
-#: Problems beyond this are counted, not kept.
+#: Problems beyond this are only counted.
 _NAMED = 100
 
 
 async def verified_store(caller: Caller, *, deep: bool = True) -> tuple[list[str], int]:
-    """What is wrong with the stored data, and how many bytes were left unread: those of a large store if not ``deep``.
+    """The faults of the stored data, and how many bytes were not read: those of a large store if not ``deep``.
 
     An interrupt stops it at once; it changes nothing.
     """

@@ -1,4 +1,4 @@
-"""Settings that work and are weaker than they need to be: what ``doctor`` warns of."""
+"""Settings that work but are weaker than necessary: ``doctor`` warns of them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,22 +11,22 @@ from attrs import frozen
 if TYPE_CHECKING:
     from fleetcore.runtime.config import Config
 
-#: A stolen key is good until its certificate ends or is revoked.
+#: A stolen key is valid until its certificate expires or is revoked.
 _LONG_DAYS = 200
-#: A network of trusted proxies beyond it is not a handful of machines.
+#: A larger network is more than a handful of trusted proxies.
 _MAX_PROXIES = 256
 
 
 @frozen
 class Weakness:
-    """What is weak, and what to do."""
+    """A weak setting, and its remedy."""
 
     detail: str
     remedy: str
 
 
 def weaknesses(config: "Config", pki: Path) -> Iterator[Weakness]:
-    """All that are there."""
+    """All weak settings of a configuration."""
     for kind, instances in (("protocols", config.protocols), ("services", config.services)):
         for instance in instances:
             place = f"[{kind}.{instance.name}]"
@@ -34,7 +34,7 @@ def weaknesses(config: "Config", pki: Path) -> Iterator[Weakness]:
                 address = str(instance.table.get(key, ""))
                 if address.startswith(("http://", "mqtt://")):
                     yield Weakness(
-                        f"{place} {key} = {address!r} is in clear text: every process on this machine can read along",
+                        f"{place} {key} = {address!r} is in clear text: every process on this machine can read it",
                         f"Use {address.split(':', maxsplit=1)[0]}s://",
                     )
             proxies = instance.table.get("trusted_proxies", ())
@@ -42,18 +42,18 @@ def weaknesses(config: "Config", pki: Path) -> Iterator[Weakness]:
                 with contextlib.suppress(ValueError):
                     if ip_network(str(proxy)).num_addresses > _MAX_PROXIES:
                         yield Weakness(
-                            f"{place} believes the Client-Cert header of every machine in {proxy}",
-                            "Name the proxies themselves: any of these machines can be any device",
+                            f"{place} trusts the Client-Cert header of every machine in {proxy}",
+                            "Name the proxies themselves: any of these machines can act as any device",
                         )
     if config.ca.device_days > _LONG_DAYS:
         yield Weakness(
-            f"[ca] device_days = {config.ca.device_days}: a stolen key is good for long", "Devices renew by themselves"
+            f"[ca] device_days = {config.ca.device_days}: a stolen key is valid for long", "Devices renew by themselves"
         )
     if config.firmware.allow_unsigned:
         yield Weakness("[firmware] allow_unsigned = true: the server alone decides what devices run", "Sign releases")
     root = pki / "root.key"
     if root.is_file() and b"ENCRYPTED" not in root.read_bytes():
         yield Weakness(
-            "the root's key lies unencrypted beside the server, which does not need it",
-            "fleetcore ca take-offline FILE; or make a folder with [ca] passphrase",
+            "the root's key is unencrypted beside the server, which does not need it",
+            "fleetcore ca take-offline FILE; or create a folder with [ca] passphrase",
         )

@@ -1,1 +1,1 @@
-"""Listening: one way in for every listener, with its deadlines, its caps and its share of the process's descriptors."""
+"""Accepting connections, the same for every listener: deadlines, limits, and a share of the process's descriptors."""

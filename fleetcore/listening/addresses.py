@@ -1,10 +1,10 @@
-"""What counts as one address: an IPv4 address, or the /64 that an IPv6 customer has whole."""
+"""What counts as one address: an IPv4 address, or an IPv6 /64, which one customer usually has whole."""
 
 from ipaddress import IPv6Address, ip_address
 
 
 def network(address: str) -> str:
-    """The key of an address; text that is none stays as it is."""
+    """The network that an address belongs to, as a key; text that is not an address is returned unchanged."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

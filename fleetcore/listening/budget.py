@@ -1,7 +1,7 @@
-"""The budget of a process: which listener may have another connection, and which address another one of it.
+"""The budget of a process: whether a listener may have another connection, and an address another one of it.
 
-Each listener is sure of a part of the descriptors; the rest is for those that need it. So no number of connections to
-one of them shuts the others, and the reserve keeps the control socket and the store working when all are full.
+Each listener is guaranteed a part of the descriptors and shares the rest. So connections to one listener cannot shut
+out the others, and the reserve keeps the control socket and the store working when all are full.
 """
 
 import logging
@@ -14,12 +14,12 @@ from fleetcore.listening.limits import ListenerLimits
 
 _log = logging.getLogger(__name__)
 
-#: A bound that goes on being reached is written into the log this often.
+#: How often a limit that is reached again and again is logged.
 _SAY_EVERY_S = 60.0
 _RESERVE_PART, _RESERVE_LEAST, _RESERVE_MOST = 8, 64, 1024
 #: The part of the budget that is divided among the listeners beforehand.
 _SURE = 0.5
-#: The part of what a listener may have that one address may take of it.
+#: The part of a listener's connections that one address may have.
 _ADDRESS_PART = 0.75
 
 
@@ -30,8 +30,8 @@ class Budget:
         descriptors: how many descriptors the process may have open.
 
     Attributes:
-        reached: how often each bound was reached, by listener and bound.
-        handshakes_under_way: by listener, as far as they say so.
+        reached: how often each limit was reached, by listener and limit.
+        handshakes_under_way: by listener, where the listener reports them.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Budget:
         return tuple(self._shares)
 
     def enter(self, name: str, freed: Callable[[], None] = lambda: None) -> "Share":
-        """A listener opens; ``freed`` is called when there may be room again after there was none."""
+        """Opens a listener's share; ``freed`` is called when there may be room again after it was full."""
         share = Share(self, name, freed)
         self._shares.append(share)
         return share
 
     def leave(self, share: "Share") -> None:
-        """It has closed."""
+        """Closes a listener's share."""
         self._shares.remove(share)
 
     def has_room(self, share: "Share") -> bool:
@@ -78,40 +78,40 @@ class Budget:
         return beyond < whole - sure * len(self._shares)
 
     def most_of_one(self) -> int:
-        """What a listener may have while the others have no more than they are sure of."""
+        """What a listener may have while the others stay within their guaranteed parts."""
         whole, sure = self._divided()
         return whole - sure * (len(self._shares) - 1)
 
     def per_address(self, places: int) -> int:
-        """What one address may have of so many places of a listener."""
+        """How many of a listener's connections one address may have."""
         return self.limits.per_address or max(1, int(places * _ADDRESS_PART))
 
     def _divided(self) -> tuple[int, int]:
-        """All connections, and how many of them each listener is sure of."""
+        """All connections, and how many of them each listener is guaranteed."""
         whole = self.connections
         return whole, int(whole * _SURE) // len(self._shares)
 
     def freed(self) -> None:
-        """A connection ended."""
+        """Reports that a connection ended."""
         for share in self._shares:
             if share.wanting:
                 share.wanting = False
                 share.freed()
 
     def note(self, name: str, bound: str, remedy: str) -> None:
-        """A bound was reached: it is counted, and said once a minute."""
+        """Counts that a limit was reached, and logs it once a minute."""
         key = name, bound
         self.reached[key] += 1
         now = self._now_s()
         said, count = self._said.get(key, (float("-inf"), 0))
         if now - said >= _SAY_EVERY_S:
             times = self.reached[key] - count
-            _log.warning("Listener %s has reached its bound %s (%d times): %s", name, bound, times, remedy)
+            _log.warning("Listener %s has reached its limit %s (%d times): %s", name, bound, times, remedy)
             self._said[key] = now, self.reached[key]
 
 
 class Share:
-    """One listener's part.
+    """One listener's part of the budget.
 
     Attributes:
         open: its connections.
@@ -125,7 +125,7 @@ class Share:
         self._by_address: Counter[str] = Counter()
 
     def has_room(self) -> bool:
-        """Whether another connection may be taken; where not, ``freed`` is called once one may."""
+        """Whether another connection may be accepted; if not, ``freed`` is called once there is room."""
         if self._budget.has_room(self):
             return True
         self.wanting = True
@@ -133,10 +133,10 @@ class Share:
         return False
 
     def enter(self, address: str) -> bool:
-        """Counts a connection in; False where its address has as many as it may."""
+        """Counts a connection in; False where its address already has as many as it may."""
         most = self._budget.per_address(self._budget.most_of_one())
         if self._by_address[address] >= most:
-            self._budget.note(self.name, "per_address", f"{address} has {most}; [listeners] per_address bounds them")
+            self._budget.note(self.name, "per_address", f"{address} has {most}; [listeners] per_address limits them")
             return False
         self._by_address[address] += 1
         self.open += 1
@@ -151,5 +151,5 @@ class Share:
         self._budget.freed()
 
     def note(self, bound: str, remedy: str) -> None:
-        """A bound of this listener was reached."""
+        """Reports that a limit of this listener was reached."""
         self._budget.note(self.name, bound, remedy)

@@ -2,12 +2,12 @@
 
 import contextlib
 
-#: What is assumed where the system has no such limit, or does not tell: each connection costs memory as well.
+#: Assumed where the system has no such limit or does not report it: each connection costs memory as well.
 _MAX = 65_536
 
 
 def most() -> int:
-    """Descriptors that this process may have open now."""
+    """The number of descriptors that this process may have open now."""
     try:
         import resource
     except ImportError:  # Windows has none
@@ -19,7 +19,8 @@ def most() -> int:
 def raise_limit() -> int:
     """Raises the limit to what the system lets this process have, and returns it. For a server's process alone.
 
-    The low default is for programs that call ``select``, which cannot take a descriptor above 1023; none of ours does.
+    The low default is for programs that call ``select``, which cannot take a descriptor above 1023; fleetcore does not
+    call it.
     """
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource

@@ -1,7 +1,7 @@
-"""Reading that can be held back: the half of a lasting connection's protocol that every wire needs.
+"""A connection whose reading can be paused: the part of its protocol that MQTT and WebSocket share.
 
-While anything holds nothing is read: asyncio lets the socket's buffer and so the peer's window fill, which is the
-back-pressure of a listener. What the bytes mean, and what is sent, is the subclass's.
+While there is a reason to hold, nothing is read: asyncio lets the socket's buffer and so the peer's window fill, which
+is the back-pressure of a listener. The subclass reads the bytes and writes the answers.
 """
 
 import asyncio
@@ -9,20 +9,20 @@ from abc import ABC, abstractmethod
 from ssl import SSLObject
 from typing import cast
 
-#: What may wait in a transport's buffer before ``pause_writing`` is called.
+#: Bytes in a transport's buffer before ``pause_writing`` is called.
 WRITE_BUFFER_BYTES = 256 * 1024
 
 
 class HeldProtocol(asyncio.Protocol, ABC):
-    """Belongs to the loop that it is made in.
+    """A pausable protocol; belongs to the loop that it is made in.
 
-    The reasons to hold are bits, which the subclass names, and no IntFlag, whose operators run in Python: they are
-    applied for every message.
+    The reasons to hold are bits that the subclass names. They are not an IntFlag, whose operators run in Python: they
+    are applied to every message.
 
     Attributes:
         transport: None before the connection is made and after it is lost.
-        closed: it has ended, or is ending; set by the subclass.
-        heard: something has come since the subclass last set it to False.
+        closed: the connection has ended or is ending; set by the subclass.
+        heard: something was received since the subclass last set it to False.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class HeldProtocol(asyncio.Protocol, ABC):
 
     @abstractmethod
     def read_on(self) -> None:
-        """Takes what was received meanwhile, and resumes unless that holds again; called once nothing holds."""
+        """Handles what was received meanwhile, and resumes unless there is a new reason to hold."""
 
     @property
     def peer(self) -> str:
@@ -45,7 +45,7 @@ class HeldProtocol(asyncio.Protocol, ABC):
 
     @property
     def peer_certificate(self) -> bytes | None:
-        """What the peer has shown in TLS, DER, verified by the listener's context; None where it showed nothing."""
+        """The peer's TLS certificate, DER, verified by the listener's context; None where it sent none."""
         tls: SSLObject | None = None if self.transport is None else self.transport.get_extra_info("ssl_object")
         return None if tls is None else tls.getpeercert(binary_form=True)
 
@@ -55,13 +55,13 @@ class HeldProtocol(asyncio.Protocol, ABC):
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
 
     def abort(self) -> None:
-        """Drops the transport without a word."""
+        """Closes the transport at once, without a closing message."""
         if self.transport is not None:
             self.transport.abort()
 
     @property
     def held(self) -> bool:
-        """Whether anything keeps the connection from reading."""
+        """Whether there is any reason not to read."""
         return self._holds != 0
 
     def holds(self, why: int) -> bool:
@@ -69,18 +69,18 @@ class HeldProtocol(asyncio.Protocol, ABC):
         return self._holds & why != 0
 
     def hold(self, why: int) -> None:
-        """Stops reading; what is here already waits too."""
+        """Stops reading; what was received already waits too."""
         self._holds |= why
         if not self._paused and self.transport is not None and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
 
     def release(self, why: int) -> None:
-        """Takes one reason away; with the last one reading goes on."""
+        """Takes one reason away; reading goes on when it was the last."""
         if self._holds & why:
             self._holds &= ~why
             if not self._holds:
-                # Not at once: the caller may stand in the middle of reading what is before.
+                # Not at once: the caller may be in the middle of handling earlier bytes.
                 self.loop.call_soon(self._released)
 
     def _released(self) -> None:

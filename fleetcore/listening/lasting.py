@@ -1,7 +1,6 @@
-"""Lasting connections of one listener: who is connected, takeover, deadlines, draining and the end.
+"""Connections that devices keep open: identity, takeover, deadlines, draining and closing.
 
-For protocols whose connections belong to devices and stay, as those of MQTT and WebSocket do. What is said on a
-connection, and with which word it ends, is the protocol's: a subclass gives the words.
+For the protocols of MQTT and WebSocket. A subclass says what is sent on a connection and how it is closed.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ from fleetcore.listening.tasks import Tasks
 
 
 class Lasting(Protocol):
-    """A connection, as what gathers it sees it."""
+    """A connection as :class:`LastingConnections` uses it."""
 
     @property
     def identity(self) -> str:
@@ -28,16 +27,16 @@ class Lasting(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether something that was read is not answered yet."""
+        """Whether a request was read and is not answered yet."""
 
     def drain(self) -> None:
-        """Reads nothing more; what was read is answered."""
+        """Stops reading; what was read is answered."""
 
     def sweep(self, now_s: float) -> None:
-        """Ends what has waited too long at this moment of the monotonic clock."""
+        """Closes the connection if a deadline has passed at this moment of the monotonic clock."""
 
     def abort(self) -> None:
-        """Drops the transport without a word."""
+        """Closes the transport at once, without a closing message."""
 
 
 C = TypeVar("C", bound=Lasting)
@@ -45,30 +44,30 @@ H_contra = TypeVar("H_contra", bound=Lasting, contravariant=True)
 
 
 class LastingHost(Protocol[H_contra]):
-    """What gathers the connections, as they see it; :class:`LastingConnections` is one."""
+    """The set of connections, as a connection uses it; :class:`LastingConnections` implements it."""
 
     def opened(self, connection: H_contra) -> None:
-        """A transport is connected."""
+        """Adds a connection whose transport is open."""
 
     def authenticated(self, device: str, connection: H_contra) -> None:
-        """It speaks for ``device`` from now on: the newest connection of a device stands, an earlier one ends."""
+        """Gives the connection to ``device``: its newest connection stays, an earlier one is closed."""
 
     def lost(self, connection: H_contra) -> None:
-        """Its transport is gone."""
+        """Removes a connection whose transport is closed."""
 
     def is_connected(self, device: str) -> bool:
-        """Whether a connection speaks for ``device``."""
+        """Whether ``device`` is connected."""
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Runs ``work`` until it ends or the connections close; what it raises is logged."""
+        """Runs ``work`` until it ends or the connections close; its errors are logged."""
 
 
 class LastingConnections(LastingHost[C], ABC, Generic[C]):
     """Open within :meth:`listening`; everything runs on the loop that it is made in.
 
     Args:
-        name: of the instance, for tasks, logs and metrics.
-        closing_s: how long a connection may take to end after it was told to.
+        name: the instance's name, for tasks, logs and metrics.
+        closing_s: how long a connection may take to end after it was asked to.
     """
 
     def __init__(self, name: str, budget: Budget, clock: Ticking, logger: Logger, *, closing_s: float) -> None:
@@ -81,21 +80,21 @@ class LastingConnections(LastingHost[C], ABC, Generic[C]):
         self._tasks = Tasks(logger)
         self._emptied = asyncio.Event()
 
-    # -- what the protocol says -----------------------------------------------------------------------------------
+    # -- what the protocol defines --------------------------------------------------------------------------------
 
     @abstractmethod
     def connection(self, lost: Callable[[], None]) -> asyncio.BaseProtocol:
-        """The protocol of an accepted transport; ``lost`` is called when it is over."""
+        """Makes the protocol of an accepted transport; it calls ``lost`` when it ends."""
 
     @abstractmethod
     def replace(self, earlier: C) -> None:
-        """Ends a connection whose device has another one now."""
+        """Closes a connection whose device has a newer one."""
 
     @abstractmethod
     def dismiss(self, connection: C) -> None:
-        """Ends a connection because the server stops."""
+        """Closes a connection because the server stops."""
 
-    # -- what the connections say ---------------------------------------------------------------------------------
+    # -- what the connections report ------------------------------------------------------------------------------
 
     def opened(self, connection: C) -> None:
         self._all.add(connection)
@@ -119,11 +118,11 @@ class LastingConnections(LastingHost[C], ABC, Generic[C]):
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.spawn(work, name)
 
-    # -- life -----------------------------------------------------------------------------------------------------
+    # -- opening and closing --------------------------------------------------------------------------------------
 
     @property
     def endpoints(self) -> Sequence[str]:
-        """The URLs that are listened on, port 0 resolved."""
+        """The URLs of the listening sockets, with port 0 replaced by the real port."""
         return self._endpoints
 
     @property
@@ -135,10 +134,10 @@ class LastingConnections(LastingHost[C], ABC, Generic[C]):
     async def listening(
         self, url: str, host: str, port: int, tls: SSLContext | None, path: str = ""
     ) -> AsyncIterator[Self]:
-        """Listens while the context lasts, then ends every connection with a word, then without.
+        """Listens while the context lasts, then closes every connection, first with a closing message, then without.
 
-        ``path`` stands behind host and port in :attr:`endpoints`, and the scheme is that of ``url``.
-        Raises NotReady where the address cannot be bound.
+        :attr:`endpoints` have the scheme of ``url``, then host and port, then ``path``. Raises NotReady where the
+        address cannot be bound.
         """
         sockets = open_sockets(url, host, port)
         self._listener = Listener(self.name, sockets, self.connection, self._budget, self._clock, tls=tls)
@@ -159,18 +158,18 @@ class LastingConnections(LastingHost[C], ABC, Generic[C]):
             self._listener.close()
         for connection in self._all:
             connection.drain()
-        # Looked at rather than signalled: a signal would cost every message something for the sake of the last ones.
+        # Polled, not signalled: a signal would cost something at every message for the sake of the last ones.
         while any(connection.busy for connection in self._all):  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)
 
     async def _sweep(self) -> None:
-        """What has waited too long ends within a second after its time."""
+        """Closes connections within a second of their deadlines."""
         async for now_s in sweeps(self._clock):
             for connection in tuple(self._all):
                 connection.sweep(now_s)
 
     async def close(self) -> None:
-        """Ends every connection with a word, then without; :meth:`listening` calls it."""
+        """Closes every connection, first with a closing message, then without; :meth:`listening` calls it."""
         if self._listener is not None:
             self._listener.close()
         for connection in tuple(self._all):

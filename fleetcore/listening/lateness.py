@@ -1,16 +1,16 @@
-"""Deadlines are the peer's: what came while the server was busy is read before anything is judged to be late."""
+"""Judging deadlines fairly: what arrived while the server was busy is read before a peer counts as late."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
 _SWEEP_S = 1.0
-#: Turns of the loop: timers may run before the sockets are looked at, and what they bring is handled one turn later.
+#: Turns of the loop: timers may run before the sockets are polled, and what they bring is handled one turn later.
 _TURNS = 3
 
 
 class Ticking(Protocol):
-    """What is needed of a clock."""
+    """The part of a clock that is needed here."""
 
     def monotonic_s(self) -> float:
         """Seconds since some fixed moment."""
@@ -20,9 +20,9 @@ class Ticking(Protocol):
 
 
 async def sweeps(clock: Ticking) -> AsyncGenerator[float, None]:
-    """The moments at which deadlines are judged, about a second apart, for ever: seconds of ``clock``.
+    """Yields the moments at which deadlines are judged, about a second apart, without end: seconds of ``clock``.
 
-    What peers had sent by then has been read, as far as it is read at all.
+    What peers had sent by then has been read, unless the connection is paused.
     """
     while True:
         await clock.sleep(_SWEEP_S)

@@ -1,10 +1,10 @@
-"""A listener: accepts within its share, orders TLS handshakes, and cuts off peers that do not read.
+"""A listener: accepts connections within its share, orders TLS handshakes, and disconnects peers that do not read.
 
-A connection goes through three rooms. Until its first byte it costs a descriptor and nothing else. Then it waits for
-its turn to shake hands; its deadline begins with the turn, so that the server's own load is not charged to it. A
-handshake whose peer is slow gives its turn on after a moment and goes on beside the others, and addresses take turns:
-peers that stall hold up only those behind them at their own address.
-Then its protocol has it. While the budget is used up, connections wait unaccepted.
+A connection passes three stages. Until its first byte it costs only a descriptor. Then it waits for its turn to shake
+hands; its deadline begins with the turn, so that the server's own load does not count against it. A slow handshake
+passes its turn on after a moment and continues beside the others, and addresses take turns: stalled peers delay only
+connections from their own address. Then the connection belongs to its protocol. While the budget is used up,
+connections wait unaccepted.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ from fleetcore.listening.lateness import Ticking, sweeps
 from fleetcore.listening.turns import Turns
 from fleetcore.listening.unread import UnreadWatch
 
-#: Connections that the system keeps until they are accepted; it takes the less of this and its own bound.
+#: Connections that the system queues until they are accepted; the system's own limit applies too.
 _BACKLOG = 4096
 #: Connections accepted in one turn of the loop.
 _AT_ONCE = 64
-#: A handshake keeps its turn for this long where its peer is slow: a few round trips over the internet.
+#: A slow handshake keeps its turn for this long: a few round trips over the internet.
 _TURN_S = 0.25
-#: A connection is asked whether its peer reads in one sweep of so many: it costs a system call.
+#: In one sweep, one connection of this many is asked whether its peer reads: it costs a system call.
 _ASKED_EVERY = 8
-#: How long a peer may take to answer our closing of the TLS layer; most devices just vanish.
+#: How long a peer may take to answer our close_notify; most devices do not answer.
 TLS_CLOSE_S = 2.0
 #: One TLS record (RFC 8446 §5.1). asyncio's default keeps 256 KiB a connection: 2.6 GB for 10,000 devices.
 _TLS_BUFFER_BYTES = 16_384
-#: After the system had no descriptor or memory for another connection, the next one is tried then.
+#: How long to wait after the system had no descriptor or memory for another connection.
 _SHORT_S = 1.0
 _SHORT = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM})
 
@@ -58,8 +58,8 @@ class Listener:
     """Open from :meth:`open` to :meth:`close`; made with the sockets that it listens on.
 
     Args:
-        name: of the section, for logs and metrics.
-        protocol: makes the protocol of a connection; what it is given is to be called in ``connection_lost``.
+        name: the section's name, for logs and metrics.
+        protocol: makes the protocol of a connection; the protocol calls its argument in ``connection_lost``.
         tls: the context of a listener with TLS.
     """
 
@@ -86,7 +86,7 @@ class Listener:
 
     @property
     def connections(self) -> int:
-        """Connections in all rooms."""
+        """Connections in all three stages."""
         return len(self._guests)
 
     def open(self) -> None:
@@ -101,7 +101,7 @@ class Listener:
         self._sweeper = self._loop.create_task(self._sweep(), name=f"{self.name}: listener")
 
     def close(self) -> None:
-        """Accepts nothing more and ends what has not come to its protocol yet; idempotent."""
+        """Stops accepting, and closes connections that have not reached their protocol; idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -157,7 +157,7 @@ class Listener:
                 if error.errno not in _SHORT:
                     raise
                 self._share.note(
-                    "descriptors", f"the system has none left ({error.strerror}); is the reserve too small?"
+                    "descriptors", f"the system has no more ({error.strerror}); the reserve may be too small"
                 )
                 self._stop_accepting()
                 self._loop.call_later(_SHORT_S, self._accept_on)
@@ -169,7 +169,7 @@ class Listener:
             connection.close()
             return
         connection.setblocking(False)
-        # A peer that is gone is noticed, also where its protocol has no keep-alive.
+        # Detects a dead peer, also where the protocol has no keep-alive.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._accepted_so_far += 1
         until_s = self._clock.monotonic_s() + self.limits.head_s
@@ -181,7 +181,7 @@ class Listener:
             self._loop.add_reader(connection, self._speaks, guest)
 
     def _speaks(self, guest: _Guest) -> None:
-        """The first byte is there; also where the peer has left, which the handshake finds out."""
+        """The first byte is there, or the peer has left, which the handshake finds out."""
         self._loop.remove_reader(guest.socket)
         self._greet(guest)
 
@@ -196,12 +196,12 @@ class Listener:
                 partial(self._protocol, partial(self._gone, guest)),
                 guest.socket,
                 ssl=self._tls,
-                # The sweep ends what takes too long: a timer of the loop would count the loop's own delay.
+                # The sweep enforces the deadline: a timer of the loop would count the loop's own delay.
                 ssl_handshake_timeout=None if self._tls is None else self.limits.handshake_s * 100,
                 ssl_shutdown_timeout=None if self._tls is None else TLS_CLOSE_S,
             )
         except (OSError, EOFError, RuntimeError):
-            pass  # the peer left, or its handshake failed: why is told where the certificate is looked at
+            pass  # the peer left, or its handshake failed: the certificate check reports why
         finally:
             guest.greeting = None
             if turn is not None:
@@ -245,16 +245,16 @@ class Listener:
 
     def _judge(self, guest: _Guest, now_s: float) -> None:
         if guest.transport is not None:
-            # By the time of the system, whose queue it is, and not of a clock that a test moves.
+            # The system's own clock, because the queue is the system's.
             if guest.unread.overdue(guest.transport, time.monotonic(), self.limits.unread_s):
-                self._share.note("unread_s", "a peer that took nothing of what it was sent is cut off")
+                self._share.note("unread_s", "a peer that read nothing of what it was sent is disconnected")
                 guest.transport.abort()
         elif now_s < guest.until_s:
             return
         elif guest.greeting is not None:
-            self._share.note("handshake_s", "a TLS handshake took too long and is cut off")
+            self._share.note("handshake_s", "a TLS handshake took too long and is disconnected")
             guest.greeting.cancel()
         else:
-            self._share.note("head_s", "a peer that connected and said nothing is cut off")
+            self._share.note("head_s", "a peer that connected and sent nothing is disconnected")
             self._loop.remove_reader(guest.socket)
             self._gone(guest)

@@ -1,4 +1,4 @@
-"""Work that belongs to a listener or a connection: it ends with it, and what it raises is logged."""
+"""Tasks that belong to a listener or a connection: they end with it, and their errors are logged."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Tasks:
-    """Everything that is under way."""
+    """The running tasks of one owner."""
 
     def __init__(self, logger: Logger) -> None:
         self._logger = logger
@@ -25,7 +25,7 @@ class Tasks:
             self._logger.error("%s failed", task.get_name(), exc_info=error)
 
     async def end(self) -> None:
-        """Cancels what is under way, and returns once it has ended."""
+        """Cancels the tasks, and returns once they have ended."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()

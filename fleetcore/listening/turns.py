@@ -1,7 +1,7 @@
-"""Turns: at most so many of something at once; those that wait are served first come first served, source by source.
+"""Turns: a limited number of things at once; the others wait, first come, first served within each source.
 
-The sources take turns too. So a source that asks for thousands waits for itself, and the next one of another source
-waits for about as many turns as there are sources.
+The sources take turns too. A source that asks for thousands waits for itself; the next request of another source waits
+for about as many turns as there are sources.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections import deque
 
 
 class Turn:
-    """A place among those that are at it; :meth:`end` is idempotent."""
+    """A place among those under way; :meth:`end` is idempotent."""
 
     __slots__ = ("_ended", "_turns")
 
@@ -17,34 +17,34 @@ class Turn:
         self._turns, self._ended = turns, False
 
     def end(self) -> None:
-        """Gives the place to the next one."""
+        """Gives the place to the next in line."""
         if not self._ended:
             self._ended = True
             self._turns._left()
 
 
 class Turns:
-    """Hands out places, to each source in the order in which it asks.
+    """Gives out places, to each source in the order in which it asks.
 
     Attributes:
         under_way: places that are taken.
-        begun: turns since the start.
+        begun: turns begun since the start.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        #: By source; the source whose turn it is stands first, and none is empty.
+        #: By source; the source whose turn it is comes first, and no queue is empty.
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self.under_way = 0
         self.begun = 0
 
     @property
     def waiting(self) -> int:
-        """How many wait for theirs."""
+        """How many wait."""
         return sum(map(len, self._waiting.values()))
 
     async def take(self, source: str = "") -> Turn:
-        """Returns when it is this one's turn; a wait that is cancelled gives its place on."""
+        """Returns when the caller's turn has come; a cancelled wait passes its place on."""
         if self.under_way < self._most and not self._waiting:
             self.under_way += 1
         else:
@@ -63,7 +63,7 @@ class Turns:
 
     def _leave_queue(self, source: str, place: "asyncio.Future[None]") -> None:
         queue = self._waiting.get(source)
-        if queue is not None and place in queue:  # not where a turn ended meanwhile, which has passed it over
+        if queue is not None and place in queue:  # not where a turn that ended meanwhile has skipped it
             queue.remove(place)
             if not queue:
                 del self._waiting[source]
@@ -76,6 +76,6 @@ class Turns:
             if queue:
                 self._waiting[source] = queue  # behind all others
             if not place.done():
-                place.set_result(None)  # the place goes over: it is never free in between
+                place.set_result(None)  # the place passes on directly: it is never free in between
                 return
         self.under_way -= 1

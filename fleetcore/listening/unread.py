@@ -1,4 +1,4 @@
-"""Peers that read nothing: what waits to be sent stays the same, and with it the memory that it takes."""
+"""Peers that do not read: what waits to be sent stays the same, and so does the memory that it takes."""
 
 import asyncio
 import fcntl
@@ -9,7 +9,7 @@ from math import inf
 
 
 def waiting_bytes(transport: asyncio.Transport) -> tuple[int, int]:
-    """What waits in the transport, and in the system (TIOCOUTQ, tcp(7)): sent or not, the peer has not taken it."""
+    """Bytes that wait in the transport and in the system (TIOCOUTQ, tcp(7)): the peer has not acknowledged them."""
     queued = 0
     connection = transport.get_extra_info("socket")
     with suppress(OSError, ValueError, AttributeError):
@@ -27,7 +27,7 @@ class UnreadWatch:
         self._since_s = inf
 
     def overdue(self, transport: asyncio.Transport, now_s: float, unread_s: float) -> bool:
-        """Whether the peer has taken nothing of what waits for it for ``unread_s``."""
+        """Whether the peer has read nothing of what waits for it for ``unread_s``."""
         waiting = waiting_bytes(transport)
         if waiting == (0, 0):
             self._since_s = inf

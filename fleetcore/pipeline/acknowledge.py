@@ -1,4 +1,4 @@
-"""Acknowledge: each message gets its outcome, after the commit, and what became of it is counted."""
+"""Acknowledge: after the commit each message gets its outcome, and the outcomes are counted."""
 
 import logging
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ class Acknowledge:
     """The step.
 
     Attributes:
-        accepted: messages since the start; the refused ones are in ``refusals``.
+        accepted: messages accepted since the start; refused ones are in ``refusals``.
     """
 
     def __init__(self, refusals: Refusals) -> None:
@@ -27,7 +27,7 @@ class Acknowledge:
         self.accepted = 0
 
     def answer(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Tells one sender."""
+        """Sends the outcome to one sender."""
         if isinstance(outcome, Rejected):
             self.refusals.add(delivery[0], delivery[1], outcome)
         else:
@@ -35,7 +35,7 @@ class Acknowledge:
         _tell(delivery, outcome)
 
     def stored(self, deliveries: Iterable[Delivery], counts: Iterable[int]) -> None:
-        """Tells the senders of messages of which everything is stored; ``counts`` are their readings."""
+        """Tells the senders of messages that were stored completely; ``counts`` are their readings."""
         for delivery, count in zip(deliveries, counts, strict=False):
             self.accepted += 1
             _tell(delivery, accepted(count))
@@ -45,7 +45,7 @@ def _tell(delivery: Delivery, outcome: Outcome) -> None:
     try:
         delivery[2](outcome)
     except BaseException as error:
-        _log.error("An adapter failed to take an outcome", exc_info=contained(error, "it"))
+        _log.error("An adapter failed to handle an outcome", exc_info=contained(error, "it"))
 
 
 def outcome_of(message: Message, limits: Limits) -> Outcome:
@@ -59,7 +59,7 @@ def outcome_of(message: Message, limits: Limits) -> Outcome:
 
 
 def marks_of(message: Message, outcome: Accepted, now_ms: int) -> list[MessageMark]:
-    """What is kept of a message, and of each envelope in it, that has an id: a repeat gets the same answer."""
+    """The marks of a message with an id, and of each such envelope in it: a repeat gets the same answer."""
     own = [] if message.id is None else [_mark(message, message.id, outcome.stored, outcome.refused, now_ms)]
     return own + [
         _mark(message, envelope.id, envelope.stored, envelope.refused, now_ms)

@@ -1,4 +1,4 @@
-"""Admit: whether a message may come in at all, by session, lifecycle, rate, length and subject."""
+"""Admit: whether a message is accepted at all, by session, lifecycle, rate, length and subject."""
 
 from abc import ABC, abstractmethod
 
@@ -9,30 +9,30 @@ from fleetcore.pipeline.rate import RateLimit
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.session import DeviceSession, DeviceState
 
-#: The refusal of a subject that the session may not speak for.
-FOREIGN = Rejected(code="not_your_device", reason="The identity may not speak for this device")
+#: The refusal of a subject that the session is not allowed to use.
+FOREIGN = Rejected(code="not_your_device", reason="The identity may not send messages about this device")
 
 
 def silenced(code: str) -> Rejected:
-    """The refusal of a device whose lifecycle lets it say nothing; ``code`` is of its state."""
-    return Rejected(code=code, reason="The device may not speak")
+    """The refusal of a device whose lifecycle state does not let it send; ``code`` is that of the state."""
+    return Rejected(code=code, reason="The device may not send in this state")
 
 
 class Directory(ABC):
-    """What the data path asks about devices."""
+    """What the data path needs to know about devices."""
 
     @property
     @abstractmethod
     def last_seen(self) -> dict[str, int]:
-        """When each device sent last, ms since the epoch; the data path writes it."""
+        """When each device last sent, ms since the epoch; the data path updates it."""
 
     @abstractmethod
     async def subject(self, session: DeviceSession, subject: str) -> DeviceState | None:
-        """The state of a subject that the session may speak for: a leaf whose gateway it is. None is audited."""
+        """The state of a subject that the session may send about: a leaf of its gateway. None is audited."""
 
     @abstractmethod
     def seen(self, state: DeviceState, now_ms: int) -> None:
-        """A message of or about a device was accepted: presence, and the first one makes the device active."""
+        """Records an accepted message of or about a device: presence; the first one makes the device active."""
 
 
 class Admit:
@@ -51,7 +51,7 @@ class Admit:
         self._limit_bytes = limits.message_bytes
 
     async def admit(self, delivery: Delivery) -> DeviceState | Rejected:
-        """The device that the message is about, or why the message is not taken."""
+        """The device that the message is about, or the reason for its refusal."""
         session, message, _, received = delivery
         identity = session.state
         if session.lost_rights:

@@ -1,8 +1,8 @@
-"""Bulk: readings of many devices that a program already has as columns, on their way into the store.
+"""Bulk import: readings of many devices that are already columns, on their way into the store.
 
-The rules are those of :mod:`.validate`, asked for a series or a column at a time. Times are given, so that a reading is
-known by its device, metric and time: the same part again changes nothing, and an import that broke off is done again.
-It does not show that a device lives: presence and lifecycle stay as they are.
+The rules are those of :mod:`.validate`, applied to a series or a column at a time. Each reading has a time, so device,
+metric and time identify it: importing a part again changes nothing, and an interrupted import can be repeated. Presence
+and lifecycle do not change.
 """
 
 from collections import Counter
@@ -35,10 +35,10 @@ class Part:
     """Some readings as columns.
 
     Attributes:
-        series: the series that ``at`` counts in; of a metric without a unit the first unit counts for all.
-        at, time: of each reading its series and its time, ms since the epoch.
-        value: of each reading.
-        before: how many of the first are there already as far as a dry run goes, and are not counted.
+        series: the series that ``at`` indexes; for a metric without a unit the first unit applies to all.
+        at, time: each reading's series, and its time, ms since the epoch.
+        value: each reading's value.
+        before: how many of the first readings a dry run regards as stored and does not count.
     """
 
     series: Sequence[Name]
@@ -50,7 +50,7 @@ class Part:
 
 @frozen(kw_only=True)
 class Imported:
-    """Where the counted readings of a part went; ``refused`` has their places, ``codes`` of each the code of why."""
+    """The outcome of a part; ``refused`` has the positions of refused readings, ``codes`` the code for each."""
 
     tally: Tally
     refused: Int64
@@ -58,25 +58,27 @@ class Imported:
 
     @property
     def reasons(self) -> Mapping[str, int]:
-        """How many were refused, by code."""
+        """The number of refused readings by code."""
         return Counter(self.codes)
 
 
 class Bulk:
-    """Judges parts and stores what may be stored, a commit each."""
+    """Checks parts and stores what is valid, in a commit each."""
 
     def __init__(self, storage: Storage, clock: Clock, limits: Limits) -> None:
         self._storage, self._clock, self._limits = storage, clock, limits
 
     async def put(self, part: Part, states: Mapping[str, DeviceState | str], *, dry_run: bool) -> Imported:
-        """Stores a part; it is durable when this returns. ``states`` has each device, or the code of why it has none.
+        """Stores a part; it is durable on return. ``states`` has each device, or the code of why it has none.
 
-        With ``dry_run`` nothing is stored, and the tally is the one that a run would give now.
+        With ``dry_run`` nothing is stored, and the result is that of a real run now.
 
-        Raises Refused for a part with readings that are not counted, where it is not a dry run.
+        Raises Refused if a part has uncounted readings outside a dry run.
         """
         if part.before and not dry_run:
-            raise Refused("A part has readings before it in a dry run alone", code="schema_invalid", pointer="/before")
+            raise Refused(
+                "Only a dry run may have a part with readings before it", code="schema_invalid", pointer="/before"
+            )
         now = self._clock.now_ms()
         codes = np.zeros(len(part.at), np.uint8)
         known: list[str] = [""]
@@ -120,7 +122,7 @@ class Bulk:
         *,
         dry_run: bool,
     ) -> tuple[Int64, list[tuple[str, str] | None]]:
-        """The store's index of each of the part's series, and the units to convert between, where they differ."""
+        """The store's index of each of the part's series, and the unit conversions, if any."""
         used = np.zeros(len(part.series), np.bool_)
         used[part.at] = True
         units: dict[tuple[str, str], str] = {}
@@ -220,7 +222,7 @@ def _in_the_stores_unit(
     columns: "tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.float64]]",
     taken: npt.NDArray[np.bool_],
 ) -> None:
-    """Converts the numbers of series that are given in another unit than they are stored in."""
+    """Converts the numbers of series whose unit differs from the stored one."""
     text, truth, value = columns
     for place, conversion in enumerate(conversions):
         if conversion is not None:
@@ -233,7 +235,7 @@ def _in_the_stores_unit(
 def _columns(
     given: Sequence[Value],
 ) -> "tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.float64]]":
-    """Which are text, which are true or false, and the numbers; 0.0 in place of text."""
+    """Which values are text, which are booleans, and the numbers; 0.0 in place of text."""
     kinds = set(map(type, given))
     n = len(given)
     text, truth = np.zeros(n, np.bool_), np.zeros(n, np.bool_)

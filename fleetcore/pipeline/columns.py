@@ -1,6 +1,6 @@
-"""The columns of a batch, while it is filled.
+"""The columns of a batch while it is filled.
 
-Points that share a time form a group, so that what they share is kept once and spread by ``numpy.repeat``.
+Points that share a time form a group, so that shared fields are stored once and expanded by ``numpy.repeat``.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, TelemetryBatch, Te
 
 
 class Columns:
-    """What is filled by the quick lane, a group at a time, and by the steps, a reading at a time.
+    """Filled by the quick lane, a group at a time, and by the steps, a reading at a time.
 
     Attributes:
-        series, values: a member per point.
-        times, received, quality, counts: a member per group.
+        series, values: one entry per point.
+        times, received, quality, counts: one entry per group.
     """
 
     __slots__ = ("_owners", "_seqs", "counts", "quality", "received", "series", "times", "values")
@@ -26,7 +26,7 @@ class Columns:
         self.quality: list[int] = []
         self.received: list[int] = []
         self.counts: list[int] = []
-        # What few groups have: the message they belong to, by group; a sequence number, by point.
+        # Rare fields: the message of a group, by group; a sequence number, by point.
         self._owners: list[tuple[int, int]] = []
         self._seqs: list[tuple[int, int]] = []
 
@@ -45,7 +45,7 @@ class Columns:
         self.counts.append(1)
 
     def finish(self) -> tuple[TelemetryBatch, tuple[TextReading, ...], Int64]:
-        """The batch of numbers, the texts, and for each number its message: -1 for those of the quick lane."""
+        """The batch of numbers, the texts, and for each number its message: -1 for the quick lane's."""
         counts = np.array(self.counts, np.int64)
         texts: tuple[TextReading, ...] = ()
         values = self.values
@@ -65,7 +65,7 @@ class Columns:
             np.array(self.series, np.int64),
             np.repeat(np.array(self.times, np.int64), counts),
             np.repeat(np.array(self.received, np.int64), counts),
-            # Adding 0.0 turns -0.0 into 0.0, so that the two are one value everywhere.
+            # Adding 0.0 turns -0.0 into 0.0, so that both are one value everywhere.
             np.array(values, np.float64) + 0.0,
             quality,
             seq,

@@ -1,7 +1,7 @@
-"""A cursor consumer: reads the feed of what was stored from a kept position, for ever.
+"""A cursor consumer: reads the feed of stored data from a saved position, without end.
 
-The position is kept in the store itself, so nothing is skipped over a crash; what is done between two kept positions
-may be done again, and each consumer says how it makes that harmless.
+The position is saved in the store itself, so a crash skips nothing. Work done since the last saved position may be
+repeated, and each consumer says why that is harmless.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ from fleetcore.pipeline.back_off import back_off_s
 
 _log = logging.getLogger(__name__)
 
-#: How often a position is kept when nothing was done that makes keeping it urgent; a crash repeats at most this much.
+#: How often a position is saved when no work makes it urgent; a crash repeats at most this much.
 KEEP_EVERY_S = 5.0
 _PAGE = 64
 _POLL_S = 60.0
-#: After so long without a failure the next one counts as the first: longer than the longest wait, so that a piece which
-#: fails again and again in its first seconds is asked ever more seldom.
+#: After this long without a failure the next one counts as the first. It is longer than the longest wait, so that a
+#: part that always fails within seconds is tried less and less often.
 HEALTHY_S = 120.0
 
 
 @define
 class ConsumerState:
-    """What ``doctor`` shows: ``state`` is starting, running, failing or stopped."""
+    """The state that ``doctor`` shows: ``state`` is starting, running, failing or stopped."""
 
     state: str = "starting"
     error: str = ""
@@ -42,23 +42,23 @@ class ConsumerState:
 
 
 def remedy_of(error: BaseException) -> str:
-    """What to do about a failure, by its cause: credentials, the other end or the network, or a mistake."""
+    """The remedy for a failure by its cause: credentials, the other end or the network, or a mistake."""
     match error:
         case CredentialsRejected():
-            return error.remedy or "Put the credentials in its section of fleet.toml right, then restart the server"
+            return error.remedy or "Correct the credentials in its section of fleet.toml, then restart the server"
         case FleetError() if error.remedy:
             return error.remedy
         case Unavailable():
-            return "Nothing, if what it speaks to comes back; else look at the network and at the other end"
+            return "Nothing, if the service it calls comes back; otherwise check the network and that service"
         case OSError() | TimeoutError():
-            return "Look at the network and at the other end: it goes on trying"
+            return "Check the network and the service it calls; it keeps trying"
     if error.__cause__ is not None:
         return remedy_of(error.__cause__)
-    return "Correct its plugin or its section of fleet.toml; what it has not seen waits for it"
+    return "Correct its plugin or its section of fleet.toml; unhandled data waits for it"
 
 
 class Consumer(ABC):
-    """The loop: read a page, handle it, keep the position; after a failure wait and begin again from what is kept."""
+    """The loop: read a page, handle it, save the position; after a failure wait and restart at the saved position."""
 
     def __init__(self, name: str, storage: Storage, clock: Clock) -> None:
         self.name, self._storage, self._clock = name, storage, clock
@@ -66,11 +66,11 @@ class Consumer(ABC):
         self._kept = 0
         self._kept_at = 0.0
         self._moved = asyncio.Event()
-        # Who keeps from outside must not come between the work and the position that belongs to it.
+        # Saving from outside must not happen between the work and the saving of its position.
         self._at_work = asyncio.Lock()
 
     async def start(self) -> None:
-        """Makes the cursor, so that the store keeps what comes from now on."""
+        """Creates the cursor, so that the store keeps everything committed from now on."""
         if await self._storage.cursor(self.name) is None:
             await self._storage.commit(Commit(cursors={self.name: await self._storage.position()}))
 
@@ -91,7 +91,7 @@ class Consumer(ABC):
             except (ConfigError, CredentialsRejected) as error:
                 self.show("stopped", str(error), remedy_of(error))
                 self.status.failures += 1
-                _log.error("%s has stopped until a person acts: %s", self.name, error)
+                _log.error("%s has stopped until an operator acts: %s", self.name, error)
                 await self._shut()
                 return
             except asyncio.CancelledError:
@@ -103,16 +103,16 @@ class Consumer(ABC):
                 self.status.failures += 1
                 wait = back_off_s(failures)
                 failures += 1
-                _log.warning("%s failed and is tried again in %g s: %s", self.name, wait, self.status.error)
+                _log.warning("%s failed; the next try is in %g s: %s", self.name, wait, self.status.error)
                 await self._shut()
                 await self._clock.sleep(wait)
 
     def _begins_as(self) -> str:
-        """How it is with it once it reads: what it works for may fail all the same."""
+        """The state to report once it reads: the service it calls may still fail."""
         return "running"
 
     def show(self, state: str, error: str, remedy: str) -> None:
-        """Says how it is with it from now on."""
+        """Sets the state that is reported."""
         self.status.state, self.status.error, self.status.remedy = state, error, remedy
         self._moved.set()
 
@@ -124,7 +124,7 @@ class Consumer(ABC):
             oldest = error.ids["oldest"]
             assert isinstance(oldest, int)
             self.status.lost += oldest - after - 1
-            _log.error("%s was too slow: %d commits were trimmed before it saw them", self.name, oldest - after - 1)
+            _log.error("%s was too slow: %d commits were trimmed before it read them", self.name, oldest - after - 1)
             self.status.position = oldest - 1
             await self._missed()
             self._moved.set()
@@ -142,35 +142,35 @@ class Consumer(ABC):
             await self.keep()
 
     async def catch_up(self, position: int | None = None) -> None:
-        """Returns once everything committed before the call, or up to a position, has been handled."""
+        """Returns once everything committed before the call, or up to a position, was handled."""
         goal = await self._storage.position() if position is None else position
         while self.status.position < goal and self.status.state in ("starting", "running"):
             self._moved.clear()
             await self._moved.wait()
 
     async def _open(self) -> None:  # noqa: B027 - most consumers have nothing to prepare
-        """Prepares for reading from the kept position."""
+        """Prepares for reading from the saved position."""
 
     async def _shut(self) -> None:  # noqa: B027 - see _open
-        """Lets go of what :meth:`_open` made; must not raise."""
+        """Releases what :meth:`_open` made; must not raise."""
 
     async def _missed(self) -> None:  # noqa: B027 - see _open
-        """The feed does not keep what comes after the kept position any more."""
+        """Called when the feed no longer has the commits after the saved position."""
 
     async def _rest(self, after: int, seconds: float) -> bool:
-        """Waits for something behind a position, so long at most; True where there may be something."""
+        """Waits for something after a position, at most this long; True if there may be something."""
         return await self._storage.wait_feed(after, seconds)
 
     @abstractmethod
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
-        """Does the work for some entries, in order; True where doing it again would be a nuisance: keep at once."""
+        """Handles some entries in order; returns True if repeating them should be avoided: then saves the position."""
 
     async def _state(self) -> bytes | None:
-        """The state that belongs to the position, or None for a consumer without one."""
+        """The state to save with the position, or None for a consumer without one."""
         return None
 
     async def keep(self) -> None:
-        """Keeps the position, and the state with it, in one commit."""
+        """Saves the position and the state in one commit."""
         async with self._at_work:
             if self.status.state != "running" or not self._to_keep():
                 return
@@ -181,12 +181,12 @@ class Consumer(ABC):
             self._wrote()
 
     def _to_keep(self) -> bool:
-        """Whether there is something that is not kept yet."""
+        """Whether there is anything to save."""
         return self.status.position > self._kept
 
     def _beside(self) -> Commit:
-        """What else goes into the commit that keeps the position."""
+        """Further changes for the commit that saves the position."""
         return Commit()
 
     def _wrote(self) -> None:  # noqa: B027 - see _open
-        """The commit that keeps the position is done."""
+        """Called after the commit that saved the position."""

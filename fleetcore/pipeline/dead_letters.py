@@ -1,6 +1,6 @@
-"""Dead letters: refused messages, kept in bounded number so that they can be listed, understood and replayed.
+"""Dead letters: a limited number of refused messages, kept so that operators can list, understand and replay them.
 
-A device takes at most its share, so that a faulty device does not push out what was refused of all others.
+Each device has a share, so that a faulty device does not push out the refused messages of others.
 """
 
 import base64
@@ -17,34 +17,33 @@ from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.wire.records import from_plain, to_plain
 
 _KIND = "dead_letter"
-#: How many are kept, and how many of one sender; an older one of the same sender, or else of the sender that has most,
-#: makes room.
+#: How many are kept, in all and per sender; the oldest of the same sender, or else of the sender with most, is dropped.
 KEPT, SHARE = 1000, 100
-#: A longer payload is cut: a dead letter is for understanding, and cut ones cannot be replayed.
+#: A longer payload is cut: a dead letter explains a refusal, and cut ones cannot be replayed.
 _PAYLOAD_BYTES = 4096
-#: So are the rest of what the sender chose, and a reason that quotes it: a string of MQTT has up to 64 KiB.
+#: The same for other fields from the sender, and a reason that quotes them: an MQTT string has up to 64 KiB.
 _MEMBER_LENGTH = 512
 
 
 class DeadLetters:
-    """What is kept. Adding is in memory; :meth:`flush` writes what is new."""
+    """The kept letters. Adding is in memory; :meth:`flush` writes new ones."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
-        #: What is kept by sender, oldest first: its number, and the key of its record.
+        #: The kept letters by sender, oldest first: number, and key of the record.
         self._kept: dict[str, deque[tuple[int, str]]] = {}
         self._new: dict[str, DeadLetter] = {}
         self._gone: set[str] = set()
         self._next = 0
 
     async def load(self) -> None:
-        """Finds what is kept."""
+        """Loads the kept letters."""
         for key, letter in await self._read():
             self._kept.setdefault(letter.identity, deque()).append((letter.number, key))
             self._next = letter.number + 1
 
     def add(self, identity: str, message: Inbound, outcome: Rejected) -> None:
-        """Keeps a refused message."""
+        """Adds a refused message."""
         if len(self._kept.get(identity, ())) >= SHARE:
             self._make_room(identity)
         elif sum(map(len, self._kept.values())) >= KEPT:
@@ -78,7 +77,7 @@ class DeadLetters:
             self._gone.add(key)
 
     async def flush(self) -> None:
-        """Writes what has changed since."""
+        """Writes the changes since the last flush."""
         if self._new or self._gone:
             new, self._new = self._new, {}
             gone, self._gone = self._gone, set()
@@ -90,14 +89,14 @@ class DeadLetters:
                     )
                 )
             except BaseException:
-                # The next flush writes them; what had to make room meanwhile is not written at all.
+                # The next flush writes them; those dropped meanwhile are never written.
                 self._gone |= gone
                 kept = {key for letters in self._kept.values() for _, key in letters}
                 self._new = {key: letter for key, letter in new.items() if key in kept} | self._new
                 raise
 
     async def get(self, number: int) -> DeadLetter:
-        """A letter by its number; raises NotFound where it is not kept any more."""
+        """A letter by its number; raises NotFound if it is no longer kept."""
         await self.flush()
         key = self._key_of(number)
         record = None if key is None else await self._storage.get(_KIND, key)
@@ -112,7 +111,7 @@ class DeadLetters:
         return next((key for letters in self._kept.values() for each, key in letters if each == number), None)
 
     async def remove(self, letter: DeadLetter, event: Event) -> None:
-        """Removes a letter, with the event that says who did; one that has made room is gone already."""
+        """Removes a letter, with the event that names the actor; does nothing if it was dropped already."""
         key = self._key_of(letter.number)
         record = None if key is None else await self._storage.get(_KIND, key)
         if key is None or record is None:
@@ -123,7 +122,7 @@ class DeadLetters:
         self._taken_out(letter.identity, letter.number, key)
 
     async def forget(self, device: str) -> None:
-        """Removes what was refused of a device, and of others about it: it is erased."""
+        """Removes the letters of an erased device, and those about it."""
         await self.flush()
         gone = [(key, letter) for key, letter in await self._read() if device in (letter.identity, letter.device)]
         if gone:
@@ -146,6 +145,6 @@ class DeadLetters:
         return sorted(found, key=lambda each: each[1].number)
 
     async def list(self) -> list[DeadLetter]:
-        """What is kept, oldest first."""
+        """The kept letters, oldest first."""
         await self.flush()
         return [letter for _, letter in await self._read()]

@@ -1,4 +1,4 @@
-"""Decode: payload bytes to readings, by the codec that the content type or the bytes ask for (wire.md §3)."""
+"""Decode: payload bytes to readings, by the codec that matches the content type or the bytes (wire.md §3)."""
 
 import logging
 from collections.abc import Sequence
@@ -27,21 +27,21 @@ class Codecs:
         self._by_type = {media: codec for codec in codecs for media in codec.media_types}
 
     def decode(self, payload: bytes, content_type: str | None, received_ms: int) -> Decoded | Rejected:
-        """The readings of a message in whatever form."""
+        """The readings of a message in any format."""
         if content_type is not None:
             codec = self._by_type.get(content_type)
             if codec is None:
                 known = ", ".join(sorted(self._by_type))
-                reason = f"No codec reads {content_type[:100]!r}; read are {known}"
+                reason = f"No codec reads {content_type[:100]!r}; supported are {known}"
                 return Rejected(code="media_type_unsupported", reason=reason)
             return _read(self._pack_codec(payload, content_type) or codec, payload, received_ms)
         for codec in self._codecs:
             if _claims(codec, payload):
                 return _read(codec, payload, received_ms)
-        return Rejected(code="payload_unreadable", reason="The payload is in no known format")
+        return Rejected(code="payload_unreadable", reason="The format of the payload is unknown")
 
     def _pack_codec(self, payload: bytes, content_type: str) -> Codec | None:
-        """The codec of SenML where ``payload`` is a pack that is declared as what every pack is too, JSON or CBOR."""
+        """The SenML codec if ``payload`` is a pack that was declared only as JSON or CBOR."""
         codec = self._by_type.get(_PACKS.get(content_type, ""))
         if codec is None or (payload[:1] >= b"\x80") != (content_type == _CBOR) or not _claims(codec, payload):
             return None
@@ -49,7 +49,7 @@ class Codecs:
 
 
 def _read(codec: Codec, payload: bytes, received_ms: int) -> Decoded | Rejected:
-    """What a codec reads; one that raises or answers rubbish costs this message alone."""
+    """The readings of a codec; a codec that raises or returns nonsense affects only this message."""
     try:
         found: object = codec.decode(payload, received_ms)
     except BaseException as error:
@@ -67,12 +67,12 @@ def _claims(codec: Codec, payload: bytes) -> bool:
         return codec.claims(payload)
     except BaseException as error:
         failed = in_a_line(contained(error, "it"))
-        _log.error("The codec %s failed on a look at a message: %s", type(codec).__name__, failed)
+        _log.error("The codec %s failed to recognise a message: %s", type(codec).__name__, failed)
         return False
 
 
 def decode(codecs: Codecs, message: Message) -> Decoded | None:
-    """The readings of a message and its id; None where the message has its answer already."""
+    """The readings of a message and its id; None if the message already has its answer."""
     payload, received = message.delivery[1].payload, message.delivery[3]
     decoded = codecs.decode(payload, _content_type(message.delivery), received)
     if isinstance(decoded, Rejected):
@@ -83,14 +83,14 @@ def decode(codecs: Codecs, message: Message) -> Decoded | None:
         message.refuse(index, metric, code, *reason)
     if message.id is not None and not is_message_id(message.id):
         message.answer = Rejected(
-            code="schema_invalid", reason="A message id has 1-64 visible characters", pointer="/id"
+            code="schema_invalid", reason="A message id must have 1-64 visible characters", pointer="/id"
         )
         return None
     for reading in decoded.readings:
         if reading.id is not None and reading.index not in message.envelopes:
             message.envelopes[reading.index] = Envelope(reading.id, reading.index)
     if not decoded.readings and not message.refused:
-        message.answer = Rejected(code="schema_invalid", reason="The message holds no reading")
+        message.answer = Rejected(code="schema_invalid", reason="The message has no readings")
         return None
     return decoded
 

@@ -1,9 +1,9 @@
-"""Detect: shows every stored reading to the detectors, off the acknowledgement's path, skipping nothing over a crash.
+"""Detect: gives every stored reading to the detectors, after the acknowledgement, and without gaps after a crash.
 
-A detector's state is kept together with the feed position it belongs to, every few seconds. After a crash the readings
-in between are shown again to the state of before; detectors are deterministic and an anomaly's id follows from what
-it is about, so the same anomalies come out and are kept once. A detector that looks for silence is told the time, which
-follows from the readings (:mod:`fleetcore.model.ticks`) and is kept with the state.
+A detector's state is saved with its feed position every few seconds. After a crash the readings since then go to the
+saved state again. Detectors are deterministic and an anomaly's id follows from its subject, so the same anomalies are
+found and stored once. A detector of silence also gets the time, which follows from the readings
+(:mod:`fleetcore.model.ticks`) and is saved with the state.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,16 +30,16 @@ from fleetcore.pipeline.piece import PieceConsumer
 from fleetcore.pipeline.selection import Selection
 from fleetcore.pipeline.worker import Worker
 
-#: How often the time that a detector was told is kept where no readings come.
+#: How often the time that a detector was given is saved while no readings arrive.
 _KEEP_TIME_MS = 60_000
 
-#: Threads that may hang in one detector; then it is asked no more.
+#: Threads that may hang in one detector; beyond that it is not called any more.
 _MAX_HANGING = 3
 
 
 @frozen(kw_only=True)
 class Scope:
-    """Which readings a detector instance sees: of some metrics (none means all), of the devices that are selected."""
+    """The readings that a detector instance gets: of some metrics (none means all), of the selected devices."""
 
     metrics: frozenset[str] = frozenset()
     selection: Selection | None = None
@@ -47,7 +47,7 @@ class Scope:
 
 @frozen(eq=False)
 class _Step:
-    """What a detector is shown in one go: the time before it, where it is told, and readings."""
+    """One step of a detector: the time before it, if it takes the time, and readings."""
 
     now: int | None
     batch: TelemetryBatch
@@ -57,9 +57,9 @@ class Detection(PieceConsumer[Detector]):
     """One detector instance as a consumer.
 
     Args:
-        opener: opens a fresh detector; asked again after a failure.
-        kept: what it keeps beside its snapshot.
-        timeout_s: a call that takes longer is given up, and its thread with it.
+        opener: opens a new detector; called again after a failure.
+        kept: the state that it saves beside its snapshot.
+        timeout_s: a longer call is abandoned, and its thread with it.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Detection(PieceConsumer[Detector]):
         self._worker: Worker | None = None
         self._given_up: list[Worker] = []
         self._wanted = np.zeros(0, np.bool_)
-        #: Whether the detector wants to be told the time; the time it was told last, and the one that is kept, ms.
+        #: Whether the detector takes the time; the time it was given last, and the saved one, ms.
         self._timed = False
         self._time = self._kept_time = 0
 
@@ -147,7 +147,7 @@ class Detection(PieceConsumer[Detector]):
         return False
 
     def _steps(self, batch: TelemetryBatch, mask: npt.NDArray[np.bool_] | None) -> list[_Step]:
-        """What is in scope, second by second for a detector that is told the time."""
+        """The readings in scope, second by second for a detector that takes the time."""
         if not self._timed:
             return [_Step(None, batch if mask is None else batch.take(mask))]
         every = np.arange(len(batch))
@@ -158,7 +158,7 @@ class Detection(PieceConsumer[Detector]):
         return steps
 
     async def _show(self, steps: Sequence[_Step]) -> None:
-        """Shows the detector some readings, tells it the time between them, and keeps what it finds."""
+        """Gives the detector some readings, and the time between them, and stores its findings."""
         steps = [step for step in steps if len(step.batch) or step.now is not None]
         if not steps:
             return
@@ -190,7 +190,7 @@ class Detection(PieceConsumer[Detector]):
         self._time = max(self._time, steps[-1].now or 0)
 
     async def _new(self, silences: Silences) -> list[Anomaly]:
-        """Silences of devices in scope that are not known yet: after a crash the same ones are found again."""
+        """New silences of devices in scope; known ones are left out: after a crash they are found again."""
         selection = self._scope.selection
         if not len(silences):
             return []
@@ -202,7 +202,7 @@ class Detection(PieceConsumer[Detector]):
     async def _rest(self, after: int, seconds: float) -> bool:
         if not self._timed:
             return await super()._rest(after, seconds)
-        # Everything that was committed has been seen: the clock alone says how late it is.
+        # Every commit was handled: only the clock says how late it is.
         now = tick(self._clock.now_ms() - LAG_MS)
         if now > self._time:
             async with self._at_work:
@@ -230,7 +230,7 @@ class Detection(PieceConsumer[Detector]):
         )
         if wrong:
             raise PluginError(
-                f"Detector {self.detector_name!r} returned {wrong} when it was told the time",
+                f"Detector {self.detector_name!r} returned {wrong} from advance",
                 remedy="See Detector.advance in docs/reference/interfaces.md",
                 plugin=self.detector_name,
             )
@@ -263,14 +263,14 @@ class Detection(PieceConsumer[Detector]):
 
 
 def _wrong(findings: Findings, length: int) -> str:
-    """What is wrong with findings in a batch of so many readings; a plugin's author is told it, so in full."""
+    """What is wrong with findings in a batch of this length; in full, for the plugin's author."""
     index, score, expected = (np.asarray(column) for column in (findings.index, findings.score, findings.expected))
     if {index.ndim, score.ndim, expected.ndim} != {1} or not len(index) == len(score) == len(expected):
-        return f"columns of the shapes {index.shape}, {score.shape} and {expected.shape}, which should be equally long"
+        return f"columns of the shapes {index.shape}, {score.shape} and {expected.shape}, which must be equally long"
     if not len(index):
         return ""
     if not np.issubdtype(index.dtype, np.integer):
-        return f"an index of {index.dtype}, which should hold positions"
+        return f"an index of {index.dtype}, which must hold positions"
     if not 0 <= index.min() <= index.max() < length:
         return f"positions from {index.min()} to {index.max()} in a batch of {length} readings"
     if (np.diff(index) <= 0).any():
@@ -281,21 +281,19 @@ def _wrong(findings: Findings, length: int) -> str:
 
 
 def _wrong_silences(silences: Silences, now: int) -> str:
-    """What is wrong with silences as of a time."""
+    """What is wrong with silences at a time."""
     columns = [np.asarray(series_) for series_ in (silences.series, silences.deadline, silences.since, silences.score)]
     series, deadline, since, score = columns
     if {column.ndim for column in columns} != {1} or len({len(column) for column in columns}) != 1:
-        return (
-            f"columns of the shapes {', '.join(str(column.shape) for column in columns)}, which should be equally long"
-        )
+        return f"columns of the shapes {', '.join(str(column.shape) for column in columns)}, which must be equally long"
     if not len(series):
         return ""
     if not all(np.issubdtype(series_.dtype, np.integer) for series_ in (series, deadline, since)):
         return "a series or a time that is not an integer"
     if series.min() < 0 or len(np.unique(series)) != len(series):
-        return "a series twice, or a negative one"
+        return "a series twice, or a negative series"
     if deadline.max() > now:
-        return "a deadline that is not over"
+        return "a deadline that has not passed"
     if not np.isfinite(score.astype(np.float64)).all() or score.min() < 0:
         return "a score that is negative or not finite"
     return ""

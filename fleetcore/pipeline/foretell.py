@@ -1,7 +1,7 @@
-"""What a commit of readings would count, without one: how many are new, there already, or at a time with another value.
+"""The counts that a commit of readings would give, without one: new, already stored, or with a conflicting value.
 
 The rule is the store's (:mod:`fleetcore.interfaces.storage`): of several values at one time the greatest stays.
-Readings of an import have no ``seq``; a device's reading that has one is compared by its value alone.
+Imported readings have no ``seq``; a device's reading with one is compared by its value alone.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ async def foretell(
     *,
     counted_from: int = 0,
 ) -> Tally:
-    """Counts readings in their order; those before ``counted_from`` are there, and are not counted themselves.
+    """Counts readings in order; those before ``counted_from`` are regarded as stored and not counted.
 
     Args:
-        names: device and metric of each place that ``at`` counts in.
-        value: in the store's unit; text is text.
+        names: device and metric of each index in ``at``.
+        value: in the store's unit, or text.
     """
     winners: dict[_Key, float | str] = {}
     for place in np.unique(at).tolist():
@@ -50,7 +50,7 @@ async def foretell(
 
 
 async def _held(storage: Storage, name: tuple[str, str], times: Int64, winners: dict[_Key, float | str]) -> None:
-    """Adds what the store has at some times of a series."""
+    """Adds the stored values at some times of a series."""
     series = storage.catalog.find(*name)
     if series is None:
         return

@@ -1,6 +1,6 @@
-"""Handle: what a device says or asks beside readings, given to the capability that registered for it.
+"""Handle: messages other than readings go to the capability that registered for their type.
 
-The body is read and judged first, by the type that the message's row names, so a handler gets nothing else.
+The body is first decoded and checked by its message type, so a handler only gets valid ones.
 """
 
 import logging
@@ -21,7 +21,7 @@ class Handlers:
     """The handler of each message type.
 
     Args:
-        depth: how deep a body may be nested.
+        depth: the maximum nesting of a body.
     """
 
     def __init__(self, depth: int) -> None:
@@ -30,18 +30,18 @@ class Handlers:
         self._said: list[Callable[[str], None]] = []
 
     def add(self, handlers: Mapping[MessageType, Handler]) -> None:
-        """Registers a capability's handlers; raises ValueError for a type that has one."""
+        """Registers a capability's handlers; raises ValueError for a type that already has one."""
         for row, handler in handlers.items():
             if self._handlers.setdefault(row, handler) is not handler:
                 raise ValueError(f"{row.name} has a handler already")
 
     def on_said(self, callback: Callable[[str], None]) -> None:
-        """``callback(device)`` before a message about the device is handled."""
+        """Calls ``callback(device)`` before a message about the device is handled."""
         self._said.append(callback)
 
     @property
     def types(self) -> frozenset[MessageType]:
-        """The types that are handled."""
+        """The types with a handler."""
         return frozenset(self._handlers)
 
     def read(self, message: Inbound) -> Any:
@@ -62,10 +62,10 @@ class Handlers:
         return await self.run(request, message)
 
     async def run(self, request: Request, message: Inbound) -> Outcome | Reply:
-        """As :meth:`handle`, for a peer that is not a device."""
+        """Like :meth:`handle`, for a peer that is not a device."""
         handler = self._handlers.get(message.type)
         if handler is None:
-            return Rejected(code="operation_unknown", reason=f"{message.type.name} is not sent by devices")
+            return Rejected(code="operation_unknown", reason=f"Devices do not send {message.type.name}")
         body = self.read(message)
         if isinstance(body, Rejected):
             return body

@@ -1,4 +1,4 @@
-"""The state of one piece of a plugin in the store: read when the piece opens, written with each commit for it."""
+"""The saved state of one part of a plugin: read when the part opens, written with each of its commits."""
 
 import msgspec
 
@@ -7,19 +7,19 @@ from fleetcore.interfaces.state import PluginState
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit
 
-#: Of a piece that is a consumer: what its cursor's name begins with, and its section in fleet.toml.
+#: For a part that is a consumer: the prefix of its cursor's name, and its section in fleet.toml.
 CONSUMERS = {"detector": "detectors", "notifier": "notifiers", "mirror": "clouds"}
 
 _decoder = msgspec.msgpack.Decoder(dict[str, bytes])
 
 
 class KeptState:
-    """One blob of the store.
+    """One blob in the store.
 
     Args:
         piece: ``detectors.hot``.
-        with_cursor: whether the piece is a consumer, whose state is written together with its cursor alone: then
-            ``save()`` of the state does nothing.
+        with_cursor: whether the part is a consumer, whose state is only written with its cursor: then ``save()`` does
+            nothing.
     """
 
     def __init__(self, storage: Storage, piece: str, *, with_cursor: bool) -> None:
@@ -29,30 +29,30 @@ class KeptState:
         self._written = self._taken = 0
 
     async def load(self) -> PluginState:
-        """The state as it was written last; raises PluginError where it cannot be read."""
+        """The state as last written; raises PluginError if it cannot be read."""
         kept = await self._storage.blob(self.name)
         try:
             values = {} if kept is None else _decoder.decode(kept)
         except msgspec.DecodeError as error:
-            raise PluginError(f"The blob {self.name!r} in the store is not a plugin's state: {error}") from error
+            raise PluginError(f"The blob {self.name!r} in the store is not the state of a plugin: {error}") from error
         self._lent = PluginState(values) if self._with_cursor else PluginState(values, self._write)
         self._written = self._taken = 0
         return self._lent
 
     @property
     def changed(self) -> bool:
-        """Whether there is something to write."""
+        """Whether there is anything to write."""
         return self._lent is not None and self._lent.changes != self._written
 
     def blobs(self) -> dict[str, bytes | None]:
-        """What belongs into the commit that keeps the cursor; call :meth:`wrote` once that is done."""
+        """The blobs for the commit that saves the cursor; call :meth:`wrote` after it."""
         if self._lent is None or not self.changed:
             return {}
         self._taken = self._lent.changes
         return {self.name: _encoded(self._lent.snapshot())}
 
     def wrote(self) -> None:
-        """What :meth:`blobs` gave is stored."""
+        """Called when the result of :meth:`blobs` was stored."""
         self._written = self._taken
 
     async def _write(self, values: dict[str, bytes]) -> None:
@@ -60,17 +60,17 @@ class KeptState:
 
 
 def state_blob(piece: str) -> str:
-    """Where the state of a piece, ``detectors.hot``, is kept."""
+    """The name of the blob with the state of a part such as ``detectors.hot``."""
     return f"state/{piece}"
 
 
 def time_blob(cursor: str) -> str:
-    """Where the time that a detector was told last is kept, by the name of its cursor."""
+    """The name of the blob with the time that a detector was given last, by the name of its cursor."""
     return f"{cursor}/time"
 
 
 def blobs_of(cursor: str) -> tuple[str, ...]:
-    """All that a consumer keeps beside its cursor: its snapshot, its time, and its state."""
+    """All blobs of a consumer beside its cursor: its snapshot, its time, and its state."""
     kind, _, name = cursor.partition("/")
     return cursor, time_blob(cursor), state_blob(f"{CONSUMERS[kind]}.{name}")
 

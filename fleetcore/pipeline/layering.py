@@ -1,7 +1,7 @@
-"""Layering: devices follow their layers.
+"""Layering: devices get the desired state of their layers.
 
-A change of a layer, or of who is in a group, recomputes what is desired of the devices that it is for. Recomputing
-changes nothing where nothing differs, so what is repeated after a crash is harmless.
+A change of a layer, or of a group's members, recomputes the desired state of the devices concerned. An unchanged result
+writes nothing, so repeating it after a crash is harmless.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class LayerKeeper(Consumer):
                 if layered and "groups" in changed_parts(event) and (device := device_of(event)) is not None:
                     devices[device] = None
                 elif layered and event.type == GROUP_CHANGED:
-                    devices.update(dict.fromkeys(self._inside(event.subject)))  # it may lie elsewhere now
+                    devices.update(dict.fromkeys(self._inside(event.subject)))  # the device may have moved
                 elif event.type in (LAYER_CHANGED, LAYER_REMOVED):
                     members = self._members(event)
                     everybody |= members is None
@@ -47,13 +47,13 @@ class LayerKeeper(Consumer):
         return bool(devices)
 
     def _members(self, event: Event) -> Sequence[str] | None:
-        """Whom a layer is for; None means all."""
+        """The devices of a layer; None means all."""
         group = event.data.get("group")
         if event.type == LAYER_CHANGED:
             try:
                 group = self._twins.layers.get(event.subject).group
             except NotFound:
-                return ()  # removed since: that event comes too
+                return ()  # removed since: that event follows
         return None if group is None else self._inside(str(group))
 
     def _inside(self, group: str) -> Sequence[str]:

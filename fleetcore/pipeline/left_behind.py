@@ -1,7 +1,7 @@
-"""Cursors of pieces that are no longer configured: they hold the log back as if the piece would come again.
+"""Cursors of parts that are no longer configured: they hold the log back in case the part returns.
 
-A piece may come again, after a day without its section of fleet.toml for one, and goes on where it was. So its cursor
-is kept for a week, is shown meanwhile, and is then dropped with the state that the piece kept; earlier on demand.
+A part may return, for example after a day without its section in fleet.toml, and continue where it was. So its cursor
+is kept for a week and listed meanwhile. Then it is dropped with the part's state; an operator can drop it earlier.
 """
 
 import logging
@@ -18,17 +18,17 @@ from fleetcore.pipeline.kept_state import CONSUMERS, blobs_of
 
 _log = logging.getLogger(__name__)
 
-#: How long a cursor without a piece stays.
+#: How long a cursor without a part stays.
 KEEP_MS = 7 * DAY_MS
-#: Blobs that say since when a cursor has no piece.
+#: Blobs with the time since when a cursor has had no part.
 _SINCE = "left-behind/"
 
 
 class LeftBehind:
-    """Looks for them now and then.
+    """Searches for them from time to time.
 
     Attributes:
-        found: by the cursor's name when it goes, ms since the epoch.
+        found: by the cursor's name the time when it will be dropped, ms since the epoch.
     """
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
@@ -37,7 +37,7 @@ class LeftBehind:
         self.found: Mapping[str, int] = {}
 
     async def look(self, configured: frozenset[str]) -> None:
-        """Notes what is new, forgets what came again, and drops what is due."""
+        """Notes new ones, forgets those whose part returned, and drops those that are due."""
         self._configured = configured
         cursors = await self._storage.values(values.CURSORS)
         kept = await self._storage.values(values.BLOBS, [_SINCE + name for name in cursors])
@@ -71,19 +71,19 @@ class LeftBehind:
         """Drops one of them now, with its state.
 
         Raises:
-            Conflict: its piece is configured.
-            NotFound: there is none of that name.
+            Conflict: its part is configured.
+            NotFound: no such cursor is left.
         """
         if name in self._configured:
             raise Conflict(
-                f"{name} is configured, and goes on where its cursor is",
-                remedy="Take its section out of fleet.toml first, and restart the server",
+                f"{name} is configured, and continues from its cursor",
+                remedy="Remove its section from fleet.toml first, and restart the server",
                 name=name,
             )
         if name not in self.found:
             raise NotFound(
-                f"Nothing of {name!r} was left behind",
-                remedy="`fleetcore storage left-behind` lists what is",
+                f"There is no cursor {name!r} of a part that is no longer configured",
+                remedy="`fleetcore storage left-behind` lists them",
                 name=name,
             )
         await self._drop(name, actor, reason)
@@ -102,7 +102,7 @@ class LeftBehind:
         blobs = dict.fromkeys((_SINCE + name, *blobs_of(name)))
         await self._storage.commit(Commit(cursors={name: None}, blobs=blobs, events=(event,)))
         self.found = {other: goes for other, goes in self.found.items() if other != name}
-        _log.warning("%s is not configured any more: its place in the log and its state are dropped", name)
+        _log.warning("%s is no longer configured: its place in the log and its state are dropped", name)
 
     def _is_left(self, name: str, configured: frozenset[str]) -> bool:
         return name.partition("/")[0] in CONSUMERS and name not in configured

@@ -1,7 +1,7 @@
-"""Membership: keeps dynamic groups up to date with what was stored, device by device, skipping nothing over a crash.
+"""Membership: updates dynamic groups with stored changes, device by device, without gaps after a crash.
 
-Evaluating again changes nothing, so what is repeated after a crash is harmless. Only parts of a document that some
-group looks at are followed; readings only where a query asks for ``latest``.
+Evaluating again changes nothing, so repeating it after a crash is harmless. Only the parts of a document that some
+group uses are followed; readings only if a query uses ``latest``.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ from fleetcore.model.events import GROUP_JOINED, GROUP_LEFT, changed_parts, devi
 from fleetcore.model.store import FeedEntry
 from fleetcore.pipeline.consumer import Consumer
 
-#: Groups evaluates what depends on these in the change that writes them.
+#: The change that writes these evaluates the groups that depend on them.
 _EVALUATED = frozenset({GROUP_JOINED, GROUP_LEFT})
 
 

@@ -10,7 +10,7 @@ from fleetcore.pipeline.session import DeviceState
 
 
 def answer_of(mark: MessageMark) -> Accepted:
-    """The first answer to a message that came before."""
+    """The first answer to a message that was received before."""
     stored, refused = mark.answer.get("stored"), mark.answer.get("refused", [])
     assert isinstance(stored, int)
     assert isinstance(refused, list)
@@ -18,14 +18,14 @@ def answer_of(mark: MessageMark) -> Accepted:
 
 
 class Envelope:
-    """One of several envelopes of a message that has an id of its own (wire.md §3).
+    """One of several envelopes of a message, with its own id (wire.md §3).
 
     Attributes:
-        id: of its own.
+        id: the envelope's id.
         index: its place in the message.
-        mark: what was kept of it when it came before, or None.
-        again: it stands in the message a second time, and the first was stored: it is judged and not stored.
-        stored, refused: what was made of its readings now.
+        mark: the stored mark of an earlier envelope with this id, or None.
+        again: the message contains it a second time, and the first was stored: it is checked and not stored.
+        stored, refused: the outcome of its readings now.
     """
 
     __slots__ = ("again", "id", "index", "mark", "refused", "stored")
@@ -38,16 +38,16 @@ class Envelope:
 
 
 class Message:
-    """A message with readings on its way through a batch: what it is about, and what was refused of it.
+    """A message with readings in a batch: its subject and its refused readings.
 
     Attributes:
-        state, owner: the device that it is about, and the device's id.
+        state, owner: the device that it is about, and that device's id.
         count: its readings in the columns.
-        refused: those that were refused, or None.
+        refused: the refused readings, or None.
         others: the leaves that single readings are about, by id.
-        envelopes: those that have an id of their own, by their places.
-        duplicates: its readings that an earlier message brought.
-        answer: the outcome, as soon as it is known.
+        envelopes: those with an id, by position.
+        duplicates: its readings that an earlier message already brought.
+        answer: the outcome, once known.
         repeated: the answer is that of an earlier message with the same id.
     """
 
@@ -70,16 +70,16 @@ class Message:
 
     @property
     def ids(self) -> set[str]:
-        """Its own id and those of its envelopes."""
+        """The message's id and those of its envelopes."""
         own = set() if self.id is None else {self.id}
         return own | {envelope.id for envelope in self.envelopes.values()}
 
     def about(self, subject: str | None) -> DeviceState | None:
-        """The device that a reading is about; None where the sender may not speak for it."""
+        """The device that a reading is about; None if the sender may not send about it."""
         return self.state if subject is None or subject == self.owner else self.others.get(subject)
 
     def refuse(self, index: int, metric: str, code: str, reason: str = "") -> None:
-        """Notes a reading that is not taken; without a reason of its own it gets that of its code."""
+        """Notes a refused reading; the default reason is that of its code."""
         reason = reason or of_code(code)
         if self.refused is None:
             self.refused = []
@@ -88,7 +88,7 @@ class Message:
             self.envelopes[index].refused.append(PointRefusal(0, metric, code, reason))
 
     def repeat(self, envelope: Envelope, stored: int, refused: Iterable[PointRefusal]) -> None:
-        """Takes over what was made of an envelope when it came before."""
+        """Takes over the outcome of an earlier envelope with the same id."""
         self.count += stored
         self.duplicates += stored
         for point in tuple(refused):

@@ -1,4 +1,4 @@
-"""Notify: hands what detectors found to a notifier; each anomaly at least once, in order, also over restarts."""
+"""Notify: sends anomalies to a notifier; each at least once, in order, also over restarts."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -18,8 +18,8 @@ class Notification(PieceConsumer[Notifier]):
     """One notifier instance as a consumer.
 
     Args:
-        opener: opens a fresh notifier; asked again after a failure.
-        timeout_s: a call that takes longer counts as failed.
+        opener: opens a new notifier; called again after a failure.
+        timeout_s: a longer call counts as failed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Parts of an import as they travel: JSON of columns, read with its types checked and nothing looked at twice."""
+"""Parts of an import as they are transferred: JSON of columns, read with its types checked in one pass."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ import numpy as np
 from fleetcore.errors import Refused
 from fleetcore.pipeline.bulk import Part
 
-#: Readings of a part: one commit, about 4 MB of columns and 10 MB while it is judged.
+#: Readings of a part: one commit, about 4 MB of columns and 10 MB while it is checked.
 MAX_READINGS = 100_000
 
 _Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
@@ -26,17 +26,17 @@ _decode = msgspec.json.Decoder(_Columns).decode
 
 
 def read_part(body: bytes) -> Part:
-    """The part; raises Refused where it is none, or too long."""
+    """The part; raises Refused if it is malformed or too long."""
     try:
         columns = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"The part is not JSON of columns: {error}", code="schema_invalid") from None
+        raise Refused(f"The part must be JSON of columns: {error}", code="schema_invalid") from None
     n = len(columns.at)
     if not n or not n == len(columns.time) == len(columns.value):
-        raise Refused("at, time and value are not of one length, or empty", code="schema_invalid")
+        raise Refused("at, time and value must be of one length, and not empty", code="schema_invalid")
     if n > MAX_READINGS:
-        raise Refused(f"A part has {MAX_READINGS} readings at most", code="limit_exceeded")
+        raise Refused(f"A part may have at most {MAX_READINGS} readings", code="limit_exceeded")
     at = np.array(columns.at, np.int64)
     if int(at.max()) >= len(columns.series):
-        raise Refused("at names a series that is not there", code="schema_invalid", pointer="/at")
+        raise Refused("at names a series that does not exist", code="schema_invalid", pointer="/at")
     return Part(columns.series, at, np.array(columns.time, np.int64), columns.value, min(columns.before, n))

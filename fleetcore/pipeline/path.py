@@ -1,7 +1,7 @@
 """The data path: admit → decode → validate → store → acknowledge, for a batch of messages.
 
-Each step is a module of this package with a test of its own. The commonest messages take the quick lane; uplinks other
-than readings are handled by the capability that registered for them. Nothing is acknowledged before its commit.
+Each step is a module of this package with its own test. The most common messages take the quick lane; uplinks other
+than readings go to the capability that registered for them. Nothing is acknowledged before its commit.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class DataPath:
 
     @property
     def tally(self) -> Tally:
-        """Where all readings went since the start."""
+        """The outcome of all readings since the start."""
         return self._store.tally
 
     @property
@@ -90,7 +90,7 @@ class DataPath:
             await asyncio.gather(*work)
 
     async def _admitted(self, deliveries: list[Delivery]) -> tuple[list[Message], dict[str, list[Delivery]]]:
-        """The messages with readings, and the others by identity; what is not admitted is answered."""
+        """The messages with readings, and the others by identity; refused ones are answered."""
         messages: list[Message] = []
         others: dict[str, list[Delivery]] = defaultdict(list)
         for delivery in deliveries:
@@ -149,7 +149,7 @@ class DataPath:
         self._acknowledge.answer(delivery, outcome)
 
     async def _steps(self, messages: list[Message], columns: Columns) -> list[Message]:
-        """Brings messages to their answers; returns those that have to wait for one of the others, untouched."""
+        """Answers messages; returns the untouched rest, which must wait for one of these."""
         pairs = [(message, decode(self._codecs, message)) for message in messages]
         later = self._store.later(messages)
         now = [message for message in messages if message not in later] if later else messages
@@ -179,9 +179,9 @@ class DataPath:
                     self._directory.seen(state, message.delivery[3])
 
     async def _others(self, chain: list[Delivery]) -> None:
-        """One device's other uplinks, in order. What it says of commands in a row is handled side by side.
+        """Handles one device's other uplinks, in order. Consecutive reports on commands are handled in parallel.
 
-        Each command takes what is said of it in its order, so that what came together is stored together.
+        Each command gets its reports in order, so that those received together are stored together.
         """
         for is_result, run in groupby(chain, key=lambda delivery: delivery[1].type is COMMAND_RESULT):
             if is_result:
@@ -194,7 +194,7 @@ class DataPath:
                     self._acknowledge.answer(delivery, await self._handled(delivery[0], delivery[1]))
 
     async def _side_by_side(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-        # The first needs no task of its own. It begins before the others, which are only scheduled here.
+        # The first needs no task. It begins before the others, which are only scheduled here.
         others = [asyncio.create_task(self._handled(session, message)) for session, message, _, _ in deliveries[1:]]
         try:
             return [await self._handled(deliveries[0][0], deliveries[0][1]), *[await other for other in others]]

@@ -1,4 +1,4 @@
-"""A consumer that works through a piece of a plugin: opens it, gives it up after a failure, and opens it again."""
+"""A consumer that uses a part of a plugin: it opens the part, drops it after a failure, and opens it again."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ _CLOSE_S = 30.0
 
 
 class PieceConsumer(Consumer, Generic[T]):
-    """A consumer with a piece, which is open while the consumer runs.
+    """A consumer with a plugin part that is open while the consumer runs.
 
     Args:
-        opener: opens a fresh piece, within a time limit of its own; asked again after a failure.
-        kept: what the piece keeps; it is written in the commit that keeps the position.
+        opener: opens a new part, within its own time limit; called again after a failure.
+        kept: the part's state; the commit that saves the position writes it.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class PieceConsumer(Consumer, Generic[T]):
 
     @property
     def piece(self) -> T:
-        """The open piece."""
+        """The open part."""
         assert self._opened is not None
         return self._opened
 
     async def _open(self) -> None:
         entered = self._opener()
         self._opened = await entered.__aenter__()
-        self._entered = entered  # only what was entered is left
+        self._entered = entered  # only entered contexts are left
 
     async def _shut(self) -> None:
         entered, self._entered, self._opened = self._entered, None, None
@@ -58,7 +58,7 @@ class PieceConsumer(Consumer, Generic[T]):
                 async with asyncio.timeout(_CLOSE_S):
                     await entered.__aexit__(None, None, None)
             except Exception as error:
-                _log.warning("%s did not close well: %s: %s", self.name, type(error).__name__, error)
+                _log.warning("%s did not close cleanly: %s: %s", self.name, type(error).__name__, error)
 
     def _to_keep(self) -> bool:
         return super()._to_keep() or (self._kept_state is not None and self._kept_state.changed)

@@ -1,6 +1,6 @@
-"""The quick lane: the commonest messages go straight into the columns, without the steps that others need.
+"""The quick lane: the most common messages go straight into the columns, past the steps that others need.
 
-It takes nothing that the steps would refuse, and what it leaves is untouched. A test compares both ways.
+It takes no message that the steps would refuse, and leaves the others untouched. A test compares both ways.
 """
 
 from fleetcore.pipeline.columns import Columns, server_time
@@ -15,9 +15,9 @@ _JSON = (None, "application/json")
 def take(
     deliveries: list[Delivery], columns: Columns, last_seen: dict[str, int], limit_bytes: int
 ) -> tuple[list[Delivery], list[Delivery]]:
-    """Messages of the simplest form with known metrics, a sender in good standing and a time in order.
+    """Takes messages of the simplest form with known metrics, from an active device, and with a valid time.
 
-    Returns what it took, a group of the columns each and in their order, and the rest.
+    Returns what it took, one group of the columns each and in order, and the rest.
     """
     taken: list[Delivery] = []
     rest: list[Delivery] = []
@@ -25,7 +25,7 @@ def take(
     add_time, add_received = columns.times.append, columns.received.append
     add_quality, add_count = columns.quality.append, columns.counts.append
     take = taken.append
-    # Devices with a message that was left: what comes after it is left too, so that each keeps its order.
+    # Devices with a skipped message: their later messages are skipped too, so that each device's order stays.
     behind: set[str] = set()
 
     def leave(delivery: Delivery) -> None:

@@ -1,4 +1,4 @@
-"""How often a device may send and ask: the token bucket of its state, the same for messages, calls and long polls."""
+"""How often a device may send and ask: one token bucket per device for messages, calls and long polls."""
 
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
@@ -7,7 +7,7 @@ from fleetcore.pipeline.session import OWNER, DeviceSession
 
 
 class RateLimit:
-    """Takes a token for each thing that a device wants."""
+    """Takes a token for each request of a device."""
 
     def __init__(self, clock: Clock, limits: Limits) -> None:
         self._clock, self._rate_per_s, self._burst = clock, limits.rate_per_s, limits.burst
@@ -21,9 +21,9 @@ class RateLimit:
         )
 
     def refusal(self, session: DeviceSession) -> Rejected | None:
-        """Why the device has to wait; None where it has not.
+        """Why the device has to wait, or None.
 
-        The limit is against devices: the fleet's owner waits for nothing but the store.
+        The limit applies to devices; sessions of the fleet's owner are not limited.
         """
         if session.protocol == OWNER or session.state.take_token(
             self._clock.monotonic_s(), self._rate_per_s, self._burst

@@ -1,7 +1,7 @@
 """Receive: the bounded queue at the front of the data path.
 
-Whatever arrives while one batch is being committed becomes the next batch. Memory is bounded by messages and by
-bytes: past the high-water mark adapters are asked to stop reading, past the bound messages are refused ``overloaded``.
+Messages that arrive while a batch is committed become the next batch. Memory is bounded by messages and by bytes: past
+the high-water mark adapters are asked to stop reading, past the limit messages are refused as ``overloaded``.
 """
 
 import asyncio
@@ -16,14 +16,15 @@ from fleetcore.model.message import Inbound, Outcome, Rejected
 from fleetcore.pipeline.refusals import Refusals
 from fleetcore.pipeline.session import DeviceSession
 
-#: A message in the queue: who, what, whom to tell, and when it came (ms since the epoch).
+#: A message in the queue: session, message, callback, and when it arrived (ms since the epoch).
 Delivery = tuple[DeviceSession, Inbound, Callable[[Outcome], None], int]
 
-#: A batch's payloads: some ten thousand readings. Larger ones leave the processor's caches and gain nothing.
+#: The payload bytes of a batch: some ten thousand readings. Larger batches leave the processor's caches and gain
+#: nothing.
 _BATCH_BYTES = 1 << 20
-#: Beside its payload a queued message costs about this much (measured: tracemalloc over 10,000 of them).
+#: Memory of a queued message in addition to its payload (measured: tracemalloc over 10,000 of them).
 _OVERHEAD_BYTES = 600
-#: Adapters stop reading at this share of the bounds, so that what is already on its way still fits.
+#: Adapters stop reading at this share of the limits, so that messages already under way still fit.
 _HIGH = 0.5
 
 _OVERLOADED = Rejected(code="overloaded", reason="The receive queue is full", scope="server", retry_after_s=1.0)
@@ -87,7 +88,7 @@ class Receiver(Ingest):
         await self._ready.wait()
 
     async def submit(self, session: Session, message: Inbound, *, received_ms: int | None = None) -> Outcome:
-        """As the interface says; ``received_ms`` is for a message that came earlier."""
+        """See the interface; ``received_ms`` is for a message that arrived earlier."""
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def done(result: Outcome) -> None:
@@ -101,7 +102,7 @@ class Receiver(Ingest):
         return await outcome
 
     async def run(self) -> None:
-        """Empties the queue for as long as it lives; owned by the supervisor."""
+        """Empties the queue until cancelled; owned by the supervisor."""
         while True:
             await self._wake.wait()
             batch = self._take()

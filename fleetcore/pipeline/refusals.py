@@ -1,6 +1,6 @@
-"""Refusals: each is counted by protocol and code, and what is refused for good is kept as a dead letter.
+"""Refusals: each is counted by protocol and code, and permanently refused messages are kept as dead letters.
 
-The steps of the data path, the device plane and the adapters note theirs here, so none goes unseen.
+The steps of the data path, the device plane and the adapters report theirs here, so that all are counted.
 """
 
 from collections import Counter
@@ -11,10 +11,10 @@ from fleetcore.pipeline.session import DeviceSession
 
 
 class Refusals:
-    """Takes refused messages in.
+    """Collects refused messages.
 
     Args:
-        keep: keeps a dead letter: the sender, the message, and why it was refused.
+        keep: stores a dead letter: the sender, the message, and the reason.
 
     Attributes:
         counts: messages refused since the start, by protocol and code.
@@ -25,13 +25,13 @@ class Refusals:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def add(self, session: DeviceSession, message: Inbound, rejected: Rejected) -> None:
-        """Notes a refusal; one for now is only counted, since the device sends the message again."""
+        """Counts a refusal; a temporary one keeps no dead letter, because the device sends the message again."""
         self.count(session.protocol, rejected.code)
         if not rejected.temporary:
             self._keep(session.identity, message, rejected)
 
     def count(self, protocol: str, code: str) -> None:
-        """Counts a refusal of which nothing is kept: of a peer that is not a device, or of a request to enrol."""
+        """Counts a refusal without a dead letter: of a peer that is not a device, or of a request to enrol."""
         self.counts[protocol, code] += 1
 
     @property

@@ -1,7 +1,7 @@
-"""Retention: readings go once they are older than their metric's period, in the background and in small steps.
+"""Retention: readings older than their metric's period are deleted, in the background and in small steps.
 
-A step is one short transaction of the store, and the next one waits as long as it took: commits go on in between. What
-went is counted in the store, and once a day at most an event says how much it was.
+A step is one short transaction of the store, and the next waits as long as it took: commits go on in between. The store
+counts what was deleted, and an event reports it at most once a day.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from fleetcore.model.store import Commit, Event, Expired
 
 _log = logging.getLogger(__name__)
 
-#: The counters of all that ever went, and the blob that says up to where an event has told it.
+#: The counters of all deleted readings, and the blob with the counts that events have reported.
 _SPACE, _TOLD = "retention", "retention/told"
-#: Series asked for at once; of those that are only counted fewer, since all of it is done at once.
+#: Series handled at once; fewer when only counting, because that is one transaction.
 _SERIES, _COUNTED = 1000, 200
-#: How often it looks: so that readings stay no more than a tenth of the shortest period longer, within bounds.
+#: How often it runs: readings stay at most a tenth of the shortest period longer, within limits.
 _OFTEN_S, _SELDOM_S = 10.0, 600.0
 _PAUSE_MOST_S = 0.25
 
 
 class Retention:
-    """Drops what is due by the periods.
+    """Deletes readings by the periods.
 
     Attributes:
-        dropped: all that ever went.
+        dropped: all readings ever deleted.
         last_ms: when a pass ended last, 0 before the first.
     """
 
@@ -44,19 +44,19 @@ class Retention:
 
     @property
     def every_s(self) -> float:
-        """How often :meth:`run` is to be called."""
+        """How often :meth:`run` should be called."""
         shortest = self.periods.shortest_ms or 0
         return min(_SELDOM_S, max(_OFTEN_S, shortest / 10_000))
 
     async def load(self) -> None:
-        """Reads what went so far."""
+        """Reads the counts so far."""
         kept = await self._storage.counters(_SPACE)
         self.dropped = Expired(
             readings=kept.get("readings", 0), texts=kept.get("texts", 0), size_bytes=kept.get("bytes", 0)
         )
 
     async def run(self) -> None:
-        """One pass over all series; a second one waits. One that is broken off is gone on with by the next."""
+        """One pass over all series; a second one waits. The next pass continues an interrupted one."""
         async with self._running:
             await self._pass()
 
@@ -72,13 +72,13 @@ class Retention:
         self.last_ms = self._clock.now_ms()
         if gone.readings or gone.texts:
             _log.info(
-                "Retention: %d readings and %d texts were older than their period and are gone, %d bytes",
+                "Retention: %d readings and %d texts were older than their period and were deleted, %d bytes",
                 gone.readings, gone.texts, gone.size_bytes,
             )  # fmt: skip
         await self._tell()
 
     async def due(self, periods: Periods, metrics: Sequence[str]) -> list[MetricDue]:
-        """What of some metrics a pass with these periods would drop now; nothing is dropped."""
+        """What a pass with these periods would delete now of some metrics; nothing is deleted."""
         now, found, every = self._clock.now_ms(), [], self._storage.catalog.by_metric()
         for metric in metrics:
             indices, period, total = every.get(metric, []), periods.of(metric), Expired()
@@ -115,7 +115,7 @@ class Retention:
         return gone
 
     async def _tell(self) -> None:
-        """Writes an event of what went since the last one, a day after it at the earliest."""
+        """Writes an event of what was deleted since the last one, at least a day after it."""
         now, total = self._clock.now_ms(), self.dropped
         kept = await self._storage.blob(_TOLD)
         told = {"time": 0, "readings": 0, "texts": 0, "bytes": 0} if kept is None else json.decode(kept)
@@ -127,7 +127,7 @@ class Retention:
         if now - told["time"] < DAY_MS or not (fresh["readings"] or fresh["texts"]):
             return
         event = Event(
-            type=RETENTION_DROPPED, subject="readings", time=now, reason="older than [retention] keeps them", data=fresh
+            type=RETENTION_DROPPED, subject="readings", time=now, reason="older than [retention] allows", data=fresh
         )
         mark = {"time": now, "readings": total.readings, "texts": total.texts, "bytes": total.size_bytes}
         await self._storage.commit(Commit(events=(event,), blobs={_TOLD: json.encode(mark)}))

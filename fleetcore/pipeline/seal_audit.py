@@ -1,7 +1,7 @@
-"""Seals the audit log: what was committed becomes the next rows of the hash chain, each once, in the feed's order.
+"""Seals the audit log: commits become the next rows of the hash chain, each once, in the feed's order.
 
-Rows, the place in the feed and the end of the chain are kept in one commit, so a crash neither skips nor repeats one.
-Every thousand rows or every hour where something came, a signed checkpoint is appended to a file of its own.
+One commit saves the rows, the feed position and the end of the chain, so a crash neither skips nor repeats a row. Every
+thousand rows, or every hour with new rows, a signed checkpoint is appended to a separate file.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ class AuditSealer(Consumer):
     """The consumer ``audit``.
 
     Args:
-        types: says which events are audited.
-        sign: signs a checkpoint; None in memory, where no second place is.
+        types: decides which events are audited.
+        sign: signs a checkpoint; None in memory, which has no separate file.
         file: where checkpoints are appended.
-        fleet: the fleet's id, which they carry.
+        fleet: the fleet's id, which checkpoints contain.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AuditSealer(Consumer):
         self._marked, self._marked_ms = 0, 0
 
     async def start(self) -> None:
-        """Begins with the oldest commit that is still there; what was trimmed before is a row that says so."""
+        """Begins with the oldest commit that is still there; a row reports what was trimmed before."""
         if await self._storage.cursor(self.name) is None:
             await self._storage.commit(Commit(cursors={self.name: 0}))
 
@@ -80,7 +80,7 @@ class AuditSealer(Consumer):
         self._seq, self._hash = seq, prev
         self._kept, self._kept_at = position, self._clock.monotonic_s()
         if mark is not None:
-            # It counts once it is written: a crash before writes another one, and takes none for there that is not.
+            # It counts once it is written: a crash before that writes another one, and never counts a missing one.
             await self._append(mark)
             self._marked, self._marked_ms = mark.seq, mark.time
             await self._storage.commit(Commit(blobs={HEAD: self._head(seq, prev)}))

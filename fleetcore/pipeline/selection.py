@@ -1,6 +1,6 @@
 """Selection: which readings of a batch belong to devices that a query selects.
 
-A device is asked about when its first reading comes, and again once something stored says that it changed.
+A device is evaluated at its first reading, and again after a stored change.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,23 @@ from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.query.ast import Clause
 from fleetcore.query.resolve import is_timed
 
-#: How long an answer that hangs on the time is believed.
+#: How long an answer that depends on the time is valid.
 _BELIEVED_S = 60.0
 
 
 class Selection:
-    """Remembers the answer by device until it may have changed."""
+    """Caches the answer by device until it may have changed."""
 
     def __init__(self, where: Clause, search: Search, storage: Storage, clock: Clock) -> None:
         self._where, self._search, self._storage, self._clock = where, search, storage, clock
         self._known: dict[str, bool] = {}
-        #: Whether the answer hangs on the time, or on readings: nothing stored says then that it has changed.
+        #: Whether the answer depends on the time or on readings: then no stored change announces its change.
         self.is_timed = is_timed(where) or bool(parts_of(where) & (TIMED | {"latest"}))
         self._by_readings = "latest" in parts_of(where)
         self._since_s = clock.monotonic_s()
 
     def follow(self, entries: Sequence[FeedEntry]) -> None:
-        """Forgets what the entries may have changed."""
+        """Forgets answers that the entries may have changed."""
         if self._by_readings or (self.is_timed and self._clock.monotonic_s() - self._since_s >= _BELIEVED_S):
             self._known.clear()
             self._since_s = self._clock.monotonic_s()

@@ -1,10 +1,10 @@
-"""A device's session, and what the data path remembers of a device while some session of it is open."""
+"""A device's session, and what the data path keeps in memory of a device while it has an open session."""
 
 from fleetcore.interfaces.protocol import CloseOnce, Session
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.telemetry import Quality
 
-#: The protocol of sessions through which a program speaks for devices in the owner's name.
+#: The protocol of sessions in which a program sends for devices in the owner's name.
 OWNER = "library"
 _BLOCKED = {Lifecycle.SUSPENDED: "device_suspended", Lifecycle.RETIRED: "device_retired"}
 
@@ -14,12 +14,12 @@ class DeviceState:
 
     Attributes:
         metrics: the device's interned series by metric.
-        index_of: looks a metric up in it; bound once, since it is asked for every reading.
-        blocked: the code with which everything of it is refused, or None.
+        index_of: looks a metric up in it; bound once, because every reading uses it.
+        blocked: the code with which all its messages are refused, or None.
         quality: the bits that its readings start with.
         fresh: no authenticated message has made it active yet.
-        established: it is neither blocked nor fresh: its messages need no second look.
-        tokens, refilled: its token bucket: what is left, and when (monotonic seconds) that was true.
+        established: neither blocked nor fresh: its messages need no further check.
+        tokens, refilled: its token bucket: what is left, and when that was computed (monotonic seconds).
     """
 
     __slots__ = (
@@ -43,7 +43,7 @@ class DeviceState:
         self.update(device)
 
     def update(self, device: Device) -> None:
-        """Takes a changed record over."""
+        """Takes over a changed record."""
         self.device = device
         self.id = device.id
         self.blocked = _BLOCKED.get(device.lifecycle)
@@ -52,7 +52,7 @@ class DeviceState:
         self.established = self.blocked is None and not self.fresh
 
     def take_token(self, now_s: float, rate_per_s: float, burst: float) -> bool:
-        """Spends one token of the bucket; False where it is empty."""
+        """Spends one token of the bucket; False if it is empty."""
         if self.tokens < 1:
             self.tokens = min(burst, self.tokens + (now_s - self.refilled) * rate_per_s)
             self.refilled = now_s
@@ -66,12 +66,12 @@ class DeviceSession(CloseOnce, Session):
     """The concrete session.
 
     Attributes:
-        state: of the identity.
-        asserted: another party, such as a broker, has checked the credential, and which one it was is not known.
+        state: the state of the identity.
+        asserted: another party, such as a broker, has checked a credential, and it is not known which.
         credential_key: the certificate that opened it; None for a token.
         credential_until: when the certificate or token ends, ms since the epoch, or None.
-        lost_rights: the code with which everything still under way is refused, or None; a mere close is no such.
-        subjects: of the identity and of every leaf it has spoken for, by id; a miss is resolved by the directory.
+        lost_rights: the code with which everything still under way is refused, or None; closing alone does not set it.
+        subjects: the identity and every leaf it has sent about, by id; the directory resolves a miss.
     """
 
     __slots__ = (

@@ -1,6 +1,6 @@
-"""Store: the readings of a batch committed in one transaction, with the ids of the messages that have one.
+"""Store: the readings of a batch committed in one transaction, with the ids of their messages.
 
-Before it, every new metric gets its series, and messages whose id was used before get their first answer.
+Before the commit, every new metric gets its series, and messages with a used id get their first answer.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ class Store:
     """The step.
 
     Attributes:
-        tally: where all readings went since the start.
-        reasons: how many of the tally's refused readings were refused for which code.
+        tally: the outcome of all readings since the start.
+        reasons: the refused readings of the tally by code.
     """
 
     def __init__(self, storage: Storage, clock: Clock, limits: Limits) -> None:
@@ -37,7 +37,7 @@ class Store:
         self.reasons: Counter[str] = Counter()
 
     def later(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages that share an id with an earlier one: they are handled when that one has its outcome."""
+        """The messages that share an id with an earlier one: they wait for its outcome."""
         seen: set[tuple[str, str]] = set()
         later = []
         for message in messages:
@@ -50,7 +50,7 @@ class Store:
         return later
 
     async def repeats(self, messages: Sequence[Message]) -> None:
-        """Answers the messages whose id was used before, and marks the envelopes whose id was."""
+        """Answers the messages with a used id, and marks such envelopes."""
         wanted: dict[str, set[str]] = defaultdict(set)
         for message in messages:
             if message.answer is None and (message.id or message.envelopes):

@@ -1,6 +1,6 @@
 """Validate: whether a reading may be stored: its time, its metric, its unit, its subject. Nothing is clamped.
 
-What may be stored goes into the columns of the batch; what may not is noted at its message, with the code of why.
+Valid readings go into the columns of the batch; refused ones are noted at their message, with a code.
 """
 
 import numpy as np
@@ -19,9 +19,9 @@ from fleetcore.wire.times import EARLIEST_MS, MAX_AGE_MS, time_or_code
 def validate(
     columns: Columns, place: int, message: Message, decoded: Decoded, catalog: SeriesCatalog, limits: Limits
 ) -> None:
-    """Puts the readings of a message into the columns as those of the message at ``place`` in its batch.
+    """Puts the valid readings of a message into the columns; ``place`` is the message's position in its batch.
 
-    Every allowed metric has its series by now.
+    Every allowed metric already has its series.
     """
     received = message.delivery[3]
     first: dict[str, Envelope] = {}
@@ -64,7 +64,7 @@ def validate(
 
 
 def _comes_again(message: Message, envelope: Envelope, first: dict[str, Envelope]) -> bool:
-    """Whether an envelope of its id stands before it in the message and was stored: then it has that answer."""
+    """Whether an earlier envelope with its id in this message was stored: then it gets that answer."""
     earlier = first.setdefault(envelope.id, envelope)
     if earlier is envelope or envelope.again:
         return envelope.again
@@ -77,7 +77,7 @@ def _comes_again(message: Message, envelope: Envelope, first: dict[str, Envelope
 
 
 def check_time(value: object, received: int, limits: Limits) -> int | str:
-    """An event time in ms, or the code of why not."""
+    """An event time in ms, or the code of its refusal."""
     if type(value) is int and EARLIEST_MS <= value <= received:
         return value
     time = time_or_code(value)
@@ -87,7 +87,7 @@ def check_time(value: object, received: int, limits: Limits) -> int | str:
 
 
 def reading_time(reading: DecodedReading, received: int, limits: Limits) -> int | str | None:
-    """A reading's event time, None where the server is to assign it, or the code of why not."""
+    """A reading's event time, None if the server is to assign it, or the code of its refusal."""
     if reading.age_ms is not None:
         if reading.time is not None:
             return "time_ambiguous"
@@ -99,7 +99,7 @@ def reading_time(reading: DecodedReading, received: int, limits: Limits) -> int 
 
 
 def check_new_metric(metric: str, known: int, limits: Limits) -> str | None:
-    """The code of why a device with ``known`` metrics may not have this one too, or None."""
+    """The code of why a device with ``known`` metrics may not have another, or None."""
     if not is_metric(metric):
         return "metric_name_invalid"
     return "too_many_metrics" if known >= limits.metrics else None
@@ -115,6 +115,6 @@ def in_unit_of(series: Series, reading: DecodedReading) -> float | bool | str | 
 
 
 def not_finite(batch: TelemetryBatch) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """Positions of values that are not finite: what no codec should let through, and a store must not see."""
+    """Positions of values that are not finite: no codec should return them, and a store must not get them."""
     finite = np.isfinite(batch.value)
     return np.empty(0, np.int64) if finite.all() else np.flatnonzero(~finite)

@@ -1,6 +1,6 @@
 """A daemon thread that runs one call at a time and can be abandoned.
 
-``concurrent.futures`` joins its threads when the interpreter ends, so a plugin that hangs would hang the exit too.
+``concurrent.futures`` joins its threads when the interpreter ends, so a hanging plugin would block the exit too.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ _Job = Callable[[], None]
 
 
 class Worker:
-    """Runs calls in order on a thread of its own; :meth:`close` does not wait for a call that hangs."""
+    """Runs calls in order on its own thread; :meth:`close` does not wait for a hanging call."""
 
     def __init__(self, name: str) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        # The thread does not hold the worker, so one that is dropped ends its thread too.
+        # The thread does not refer to the worker, so a dropped worker ends its thread too.
         weakref.finalize(self, self._jobs.put, None)
         threads.stop_at_exit(self.close)
         self._thread = threading.Thread(target=_run, args=(self._jobs,), name=name, daemon=True)
@@ -31,11 +31,11 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether its thread runs, be it in a call that hangs."""
+        """Whether its thread runs, even in a call that hangs."""
         return self._thread.is_alive()
 
     async def call(self, work: Callable[[], T], timeout_s: float) -> T:
-        """The result of ``work``; raises what it raises, and PluginError when it overruns: then abandon the worker."""
+        """The result of ``work``; raises its errors, and PluginError when it overruns: then abandon the worker."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -53,7 +53,7 @@ class Worker:
             try:
                 result = work()
             except StopIteration as error:
-                problem = PluginError(f"It raised {in_a_line(error)}")  # a future does not take it
+                problem = PluginError(f"It raised {in_a_line(error)}")  # a future cannot hold it
             except Exception as error:
                 problem = error
             except BaseException as error:
@@ -68,16 +68,16 @@ class Worker:
                 return await future
         except TimeoutError as error:
             if not limit.expired():
-                raise  # the work's own
+                raise  # raised by the work
             place = threads.place_of(self._thread)
             raise PluginError(f"It did not answer within {timeout_s:g} s; it is at {place}") from error
 
     def close(self) -> None:
-        """Lets the thread end after the call it is in; idempotent."""
+        """Ends the thread after its current call; idempotent."""
         self._jobs.put(None)
 
 
 def _run(jobs: "queue.SimpleQueue[_Job | None]") -> None:
     while (job := jobs.get()) is not None:
         job()
-        del job  # it holds a plugin's object, and the next one may be long in coming
+        del job  # it holds a plugin's object, and the next call may take long to arrive

@@ -1,1 +1,1 @@
-"""Wiring, the only code that knows concrete classes: plugins, configuration, clock, supervision, the fleet itself."""
+"""Wiring, the only code that uses concrete classes: plugins, configuration, clock, supervision, the fleet itself."""

@@ -1,4 +1,4 @@
-"""The admissions that fleet.toml requires: opened in the background, opened again after a failure, asked while open."""
+"""The admissions that fleet.toml requires: opened in the background, reopened after a failure, called while open."""
 
 import asyncio
 import logging
@@ -19,8 +19,8 @@ class RequiredAdmission(Required):
     """One ``[admission.NAME]``.
 
     Attributes:
-        kind: the offer that its section chooses.
-        error: why it is not open; empty where it is, or where the first attempt is under way.
+        kind: the kind that its section chooses.
+        error: why it is not open; empty if it is open, or during the first attempt.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RequiredAdmission(Required):
         return self._admission
 
     async def run(self) -> None:
-        """Opens it, tries again after a failure, and holds it open until it is cancelled; owned by the supervisor."""
+        """Opens it, retries after a failure, and keeps it open until cancelled; owned by the supervisor."""
         failures = 0
         while True:
             try:
@@ -59,7 +59,7 @@ class RequiredAdmission(Required):
                 self._tried.set()
                 wait = back_off_s(failures)
                 failures += 1
-                _log.error("[admission.%s] is not open, and no device enrols: %s", self._name, self.error)
+                _log.error("[admission.%s] is not open, so no device can enrol: %s", self._name, self.error)
                 await self._clock.sleep(wait)
 
     async def _hold(self, opening: AbstractAsyncContextManager[Admission]) -> None:
@@ -73,4 +73,4 @@ class RequiredAdmission(Required):
             try:
                 await opening.__aexit__(None, None, None)
             except Exception as error:
-                _log.warning("[admission.%s] did not close well: %s", self._name, in_a_line(error))
+                _log.warning("[admission.%s] did not close cleanly: %s", self._name, in_a_line(error))

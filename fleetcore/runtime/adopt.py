@@ -1,4 +1,4 @@
-"""Completing a data folder of which a part names no fleet, or is lost for good."""
+"""Completing a data folder of which a part has no fleet id, or is permanently lost."""
 
 from pathlib import Path
 
@@ -12,16 +12,17 @@ from fleetcore.runtime.identity import Adoption, Parts, look
 
 
 async def adopt(data: Path, adoption: Adoption, *, name: str | None = None) -> tuple[Parts, str]:
-    """Writes the fleet's id into the parts that name none, and makes what ``adoption`` says is lost.
+    """Writes the fleet's id into the parts without one, and creates the lost parts that ``adoption`` lists.
 
     Args:
-        name: the fleet's, where fleet.toml is lost; by default what its certificates say.
+        name: the fleet's name, if fleet.toml is lost; by default the one in its certificates.
 
-    Returns what was there before, and the fleet's id.
+    Returns the parts found before, and the fleet's id.
 
     Raises:
-        ConfigError: there is no folder; the parts are of different fleets; a part is missing that is not to be made.
-        DataFolderInUse: a server runs on it.
+        ConfigError: the folder does not exist; the parts are of different fleets; a part is missing that ``adoption``
+        does not list.
+        DataFolderInUse: a server has it open.
     """
     config = _configuration(data, name)
     before = look(config)

@@ -110,22 +110,22 @@ _log = logging.getLogger(__name__)
 
 _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 60.0
 _LEFT_S = 3600.0
-#: To the minute is how the last use of a token is known.
+#: The last use of a token is recorded to the minute.
 _TOKENS_S = 60.0
-#: A certificate's end is not a hurry as its revocation is, and every open session is looked at.
+#: Expiry is less urgent than revocation, and the check visits every open session.
 _CREDENTIALS_S = 60.0
-#: Together 10 s: answering what was read, and taking from consumers what they know.
+#: 10 s together: answering what was read, and saving the consumers' state.
 _DRAIN_S, _KEEP_S = 8.0, 2.0
-#: A protocol that is not ready is tried again at least this often.
+#: The longest time between two attempts to open a protocol that is not ready.
 _LATE_S = 30.0
 _CHECKPOINTS = "audit-checkpoints.jsonl"
-#: Kinds whose pieces are consumers of the feed.
+#: Kinds whose instances are consumers of the feed.
 _CONSUMERS = frozenset({"detectors", "notifiers"})
 
 
 @frozen(kw_only=True)
 class OpenProtocol:
-    """A protocol that is open, and what it was opened from."""
+    """An open protocol, and its offer and section."""
 
     name: str
     kind: str
@@ -134,7 +134,7 @@ class OpenProtocol:
 
     @property
     def listens(self) -> bool:
-        """Whether devices connect to its endpoints, as the adapter says; False where it fails to."""
+        """Whether devices connect to its endpoints, as the adapter reports; False if that fails."""
         try:
             with plugin_code(f"protocol {self.name!r}"):
                 return bool(self.adapter.listens)
@@ -142,16 +142,16 @@ class OpenProtocol:
             return False
 
     def endpoints(self) -> Sequence[str]:
-        """The URLs that the adapter names; none where it fails to."""
+        """The URLs that the adapter reports; none if that fails."""
         try:
             with plugin_code(f"protocol {self.name!r}"):
                 return [str(url) for url in self.adapter.endpoints]
         except Exception as error:
-            _log.error("Protocol %s does not name its endpoints: %s", self.name, in_a_line(error))
+            _log.error("Protocol %s does not report its endpoints: %s", self.name, in_a_line(error))
             return []
 
     def connections(self) -> int:
-        """How many connections the adapter says it has; 0 where it fails to."""
+        """The number of connections that the adapter reports; 0 if that fails."""
         try:
             with plugin_code(f"protocol {self.name!r}"):
                 return int(self.adapter.connections)
@@ -159,16 +159,16 @@ class OpenProtocol:
             return 0
 
     def trouble(self) -> str:
-        """What keeps it from its work, as the adapter says; that it does not say counts as trouble."""
+        """The problem that the adapter reports, or empty; a failure to report is a problem too."""
         try:
             with plugin_code(f"protocol {self.name!r}"):
                 return self.adapter.trouble
         except Exception as error:
             why = error.message if isinstance(error, PluginError) else in_a_line(error)
-            return f"Its adapter does not say how it is: {why}"
+            return f"Its adapter does not report its state: {why}"
 
     async def drain(self) -> None:
-        """Has the adapter drained; a failure of it is written into the log."""
+        """Drains the adapter; logs a failure."""
         try:
             with plugin_code(f"protocol {self.name!r}"):
                 await self.adapter.drain()
@@ -177,7 +177,7 @@ class OpenProtocol:
 
 
 class Fleet:
-    """Everything of one fleet. Made by :meth:`open`; the attributes are its capabilities."""
+    """Everything of one fleet. Created by :meth:`open`; the attributes are its capabilities."""
 
     def __init__(
         self,
@@ -189,18 +189,18 @@ class Fleet:
         counts: Counts,
     ) -> None:
         self.config, self.host, self.clock, self.storage, self._stack = config, host, clock, storage, stack
-        #: What plugins count.
+        #: The counters of plugins.
         self.counts = counts
         self.limits = config.limits
-        #: What all listeners share.
+        #: The connection budget of all listeners.
         self.listening = Budget(config.listeners, now_s=clock.monotonic_s)
         #: The fleet's id; empty in memory.
         self.id = ""
-        #: What the last check of the stored data found.
+        #: The findings of the last check of the stored data.
         self.problems: tuple[str, ...] = ()
         #: Configured protocols that are not open yet, with the reason.
         self.late: dict[str, str] = {}
-        #: Counters that the last check set right, a sentence each.
+        #: Counters that the last check corrected, a sentence each.
         self.recounted: tuple[str, ...] = ()
         self.supervisor = Supervisor(clock)
         self.readiness = Readiness(
@@ -269,14 +269,14 @@ class Fleet:
         """Opens a fleet without its network: the store, the capabilities, the data path, the detectors.
 
         Args:
-            create: whether a new fleet is made where there is none: see :func:`~fleetcore.runtime.identity.is_new`.
-            adoption: which missing parts of a fleet are made anew.
+            create: whether to create a new fleet if it is missing: see :func:`~fleetcore.runtime.identity.is_new`.
+            adoption: which missing parts of a fleet to create.
 
-        Raises ConfigError, DataFolderInUse, StorageError; what was opened before the error is closed again.
+        Raises ConfigError, DataFolderInUse, StorageError; everything opened before the error is closed again.
         """
         parts, new, lease = None, True, None
         if config.data is not None:
-            # Before the lease, which makes a file: in a folder without a fleet nothing is made.
+            # Before the lease, which creates a file: nothing is created in a folder without a fleet.
             identity.is_new(identity.look(config), create=create, adoption=adoption)
         if host is None:
             with _at(config, "fleet", "plugins"):
@@ -288,7 +288,7 @@ class Fleet:
             stack.callback(watchdog.stop)
             if config.data is not None:
                 lease = stack.enter_context(await asyncio.to_thread(Lease.take, config.data))
-                # Another process may have made or removed something until now.
+                # Another process may have created or removed something until now.
                 parts = identity.look(config)
                 new = identity.is_new(parts, create=create, adoption=adoption)
                 if new:
@@ -313,7 +313,7 @@ class Fleet:
             stack.push_async_exit(manager)
             fleet = cls(config, host, clock, storage, stack, counts)
             fleet._lease = lease
-            # Where opening fails, the tasks end before the store that they use.
+            # If opening fails, the tasks end before the store that they use.
             stack.push_async_callback(fleet.supervisor.close)
             if parts is not None:
                 fleet.id = await identity.agreed(parts, storage, new=new, adoption=adoption)
@@ -361,7 +361,7 @@ class Fleet:
         )
         self.tls = self.security.tls
         if self.tls is not None:
-            # Nothing is known of the peer but why: one row, counted, for all that fail alike in a second.
+            # Only the reason is known of the peer: one row, with a count, for all equal failures in a second.
             self.tls.refused = lambda why: self.denials.note("unknown", "handshake", f"certificate_invalid: {why}")
         self.update_policy.sign = self.security.sign_payload
         self.commands = Commands(self.storage, self.clock, self.security.sign_command, self.search)
@@ -487,7 +487,7 @@ class Fleet:
 
     @property
     def counted(self) -> tuple[Repository[Command], Repository[Execution]]:
-        """The records that are counted by the commits that change them."""
+        """The records whose changes also change counters."""
         return self.commands.records, self.campaigns.executions
 
     def _upgrade(self) -> Upgrade:
@@ -513,7 +513,7 @@ class Fleet:
         self.supervisor.every("command clocks", _TICK_S, self._tick)
         self.supervisor.every("flush", _FLUSH_S, self._flush)
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
-        self.supervisor.every("cursors without a piece", _LEFT_S, self._look_behind)
+        self.supervisor.every("cursors without a part", _LEFT_S, self._look_behind)
         await self._open_retention()
         self.supervisor.every("lease on the data folder", _MAINTAIN_S, self._mend_lease)
         self.supervisor.every("certificate renewal", _RENEW_S, self._renew)
@@ -548,10 +548,10 @@ class Fleet:
             return
         if getattr(type(self.storage), "expire", None) is Storage.expire:
             raise ConfigError(
-                f"The store {self.config.storage.kind!r} does not drop readings by their age",
+                f"The store {self.config.storage.kind!r} cannot drop readings by age",
                 file=self.config.file,
                 line=self.config.line_of("retention"),
-                remedy="Leave [retention] out, and see what the store's database can do",
+                remedy="Remove [retention], and use the store's own means",
             )
         self.supervisor.every("retention", self.retention.every_s, self.retention.run)
 
@@ -566,13 +566,13 @@ class Fleet:
     def _prepare(
         self, kind: Kind, instance: Instance, *more: object, kept: KeptState | None = None
     ) -> Callable[[], AbstractAsyncContextManager[Any]]:
-        """What opens an instance; where its plugin failed to load, each attempt says so.
+        """The opener of an instance; if its plugin failed to load, each attempt says so.
 
-        Raises ConfigError for a section that is wrong.
+        Raises ConfigError for an invalid section.
         """
         find: Callable[[], Offered]
         try:
-            # The section is judged now; the context has TLS once the CA is open.
+            # The section is checked now; the context has TLS once the CA is open.
             _offered(self.config, self.host, kind, instance, self._context(instance.name, kind))
         except PluginError as error:
             find = functools.partial(_raise, error)
@@ -589,13 +589,13 @@ class Fleet:
             return await self._stack.enter_async_context(self._prepare(kind, instance, *more)())
 
     async def _codec(self, name: str) -> Codec | None:
-        """An open codec, or None where its plugin fails: the other formats are read all the same."""
+        """An open codec, or None if its plugin fails: the other formats still work."""
         try:
             codec: Codec = await self._enter("codecs", Instance(name=name, kind=name, table={}))
             with plugin_code(f"codec {name!r}"):
                 types: object = codec.media_types
             if isinstance(types, str) or not all(isinstance(item, str) for item in cast("Sequence[object]", types)):
-                raise PluginError(f"The media_types of codec {name!r} are not a list of text")
+                raise PluginError(f"The media_types of codec {name!r} must be a list of text")
         except Exception as error:
             plugin = self.host.plugin_of("codecs", name)
             if plugin == BUILTIN:
@@ -609,7 +609,7 @@ class Fleet:
         metrics = table.pop("metrics", [])
         if not isinstance(metrics, list) or not all(isinstance(metric, str) for metric in metrics):
             raise ConfigError(
-                f"[detectors.{instance.name}] metrics is a list of metric names",
+                f"[detectors.{instance.name}] metrics must be a list of metric names",
                 file=self.config.file,
                 line=self.config.line_of("detectors", instance.name, "metrics"),
             )
@@ -634,13 +634,13 @@ class Fleet:
             return None
         with _at(self.config, kind, instance.name, "where"):
             if not isinstance(where, str):
-                raise ConfigError(f"[{kind}.{instance.name}] where is a query in quotes")
+                raise ConfigError(f"[{kind}.{instance.name}] where must be a query in quotes")
             return Selection(parse(where), self.search, self.storage, self.clock)
 
     async def _open_mirror(self, instance: Instance) -> None:
         section, rest = split(self.config, instance)
         selection = self._selection("clouds", instance, section.where)
-        # It is read now and then beside the feed, so it does not follow the feed: it is asked each time.
+        # It is read from time to time beside the feed, so it does not follow the feed: it is called each time.
         entities = Entities(
             self.storage,
             self.devices,
@@ -675,8 +675,8 @@ class Fleet:
     async def serve(self) -> None:
         """Opens the configured protocols and services.
 
-        One that is not ready is opened as soon as it is, where another one is; else its NotReady is raised. Raises
-        ConfigError and what a listener raises.
+        One that is not ready is opened later if another one is open; else its NotReady is raised. Raises ConfigError
+        and the errors of listeners.
         """
         late: list[tuple[Instance, NotReady]] = []
         for instance in self.config.protocols:
@@ -690,8 +690,8 @@ class Fleet:
         for instance in self.config.services:
             self.services[instance.name] = await self._enter("services", instance, self)
         for instance, why in late:
-            # The others serve meanwhile: a broker that is away must not keep the devices on HTTP waiting.
-            _log.error("[protocols.%s] is not ready and is tried again: %s", instance.name, why)
+            # The others serve meanwhile: an unreachable broker must not keep devices on HTTP waiting.
+            _log.error("[protocols.%s] is not ready; it is retried: %s", instance.name, why)
             self.supervisor.keep(f"protocol {instance.name}", functools.partial(self._open_late, instance, why))
         self._tell_endpoints()
 
@@ -706,7 +706,7 @@ class Fleet:
         )
 
     async def _open_late(self, instance: Instance, why: NotReady) -> None:
-        """Goes on trying; what it waits for is shown as long as it does."""
+        """Keeps trying; the reason is reported meanwhile."""
         state = self.supervisor.states[f"protocol {instance.name}"]
         while True:
             state.failures += 1
@@ -771,11 +771,11 @@ class Fleet:
         if self.tls is not None and self.tls.renew_if_due():
             _log.info("The server's certificate was renewed")
         if self.tls is not None and self.tls.renew_service_if_due():
-            _log.info("The certificate towards brokers was renewed; the next start uses it")
+            _log.info("The certificate for brokers was renewed; the next start uses it")
         await self.security.maintain()
 
     async def wait_idle(self) -> None:
-        """Returns once everything accepted so far was seen by every detector, notifier and mirror that works."""
+        """Returns once every working detector, notifier and mirror has handled everything accepted so far."""
         await self.plane.wait_idle()
         for consumer in self.consumers:
             await consumer.catch_up()
@@ -783,7 +783,7 @@ class Fleet:
             await mirror.lane.caught_up()
 
     async def close(self) -> None:
-        """Drains the queue, keeps what consumers know, closes every connection and the store. Idempotent."""
+        """Drains the queue, saves the consumers' state, closes every connection and the store. Idempotent."""
         await self._drain()
         await self.plane.close()
         await self.campaigns.close()
@@ -798,7 +798,7 @@ class Fleet:
         await self._stack.aclose()
 
     async def _drain(self) -> None:
-        """Side by side and within a bound: an adapter that hangs holds up neither the others nor the end."""
+        """In parallel and with a time limit: a hanging adapter delays neither the others nor the end."""
         begun_s = time.monotonic()
         drains = {
             asyncio.create_task(item.drain(), name=f"fleetcore drain of {name}"): name
@@ -815,20 +815,21 @@ class Fleet:
                 await self.ingest.drain()
         except TimeoutError:
             _log.warning(
-                "Messages were still waiting after %g s; their senders have no answer and will repeat", _DRAIN_S
+                "Messages were still waiting after %g s; their senders have no answer and will send them again",
+                _DRAIN_S,
             )
 
     async def _keep(self, consumer: Consumer) -> None:
-        """One consumer's last word; without it, it is shown again what it has seen since the one before."""
+        """Saves one consumer's final state; without it, the consumer repeats its work since the last save."""
         try:
             async with asyncio.timeout(_KEEP_S):
                 await consumer.keep()
         except Exception as error:
-            _log.warning("%s did not give its state: %s: %s", consumer.name, type(error).__name__, error)
+            _log.warning("%s did not return its state: %s: %s", consumer.name, type(error).__name__, error)
 
 
 def _leased(fleets: Lease | None, folder: Path) -> contextlib.AbstractContextManager[object]:
-    """The lease on a folder that a store keeps its data in; the fleet's own folder is leased already."""
+    """The lease on a store's own folder; the fleet's folder is leased already."""
     if fleets is not None and fleets.covers(folder):
         return contextlib.nullcontext()
     return Lease.take(folder)
@@ -836,14 +837,14 @@ def _leased(fleets: Lease | None, folder: Path) -> contextlib.AbstractContextMan
 
 @contextlib.contextmanager
 def _at(config: Config, *path: str) -> Iterator[None]:
-    """Gives a mistake in the configuration that was found here the place where it stands."""
+    """Adds its place to a configuration error that was found here."""
     try:
         yield
     except (ConfigError, Refused) as error:
         if isinstance(error, ConfigError) and error.file:
             raise
         place, line = config.file, config.line_of(*path)
-        # A query's own line and column are in its message already.
+        # A query's own line and column are already in its message.
         ids: dict[str, Any] = dict(error.ids) if isinstance(error, ConfigError) else {}
         raise ConfigError(error.message, file=place, line=line, remedy=error.remedy, **ids) from error
 
@@ -851,7 +852,7 @@ def _at(config: Config, *path: str) -> Iterator[None]:
 def _offered(
     config: Config, host: PluginHost, kind: Kind, instance: Instance, context: Context, more: tuple[object, ...] = ()
 ) -> Offered:
-    """What a section chooses, with the section structured; raises ConfigError, and PluginError as the host does."""
+    """The offer that a section chooses, with its config; raises ConfigError, and PluginError as the host does."""
     path = (kind,) if kind == "storage" else (kind, instance.name)
     provider = host.find(
         kind,

@@ -1,4 +1,4 @@
-"""What a cut-over asks the hubs of mirrors: what devices report there, and what they have of them."""
+"""What a cut-over reads from the hubs of mirrors: the reports of devices there, and which of them the hub has."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from fleetcore.runtime.mirroring import Mirror
 
 
 async def reported_at(mirrors: Mapping[str, Mirror], mirror: str, devices: Sequence[str]) -> Mapping[str, Json]:
-    """The reported sections of devices at the hub of a mirror; raises Unavailable where it does not answer."""
+    """The reported sections of devices at the hub of a mirror; raises Unavailable if it does not answer."""
     if mirror not in mirrors:
         raise Unavailable(f"There is no mirror {mirror!r} any more")
     hub = await mirrors[mirror].hub()
@@ -20,7 +20,7 @@ async def reported_at(mirrors: Mapping[str, Mirror], mirror: str, devices: Seque
 async def held_at(
     mirrors: Mapping[str, Mirror], mirror: str, facet: Facet, devices: Collection[str]
 ) -> Collection[str]:
-    """Those of some devices of which the hub of a mirror has an entity of a facet."""
+    """The devices, of some, for which the hub of a mirror has an entity of a facet."""
     if mirror not in mirrors:
         return ()
     states = await mirrors[mirror].lane.kept.get_many([EntityKey(facet, device) for device in devices])

@@ -22,12 +22,12 @@ _CONFIGURATION = "fleet.toml"
 
 
 async def backup(fleet: Fleet, target: Path) -> list[str]:
-    """Writes everything a restore needs into ``target`` while the fleet goes on; it holds the CA's keys: guard it.
+    """Writes everything a restore needs into ``target`` while the fleet runs; it contains the CA's keys: protect it.
 
-    All that is stored is read and compared with its checksums: a copy of damage is damaged, and its manifest would
-    say that it is as it was written. What is wrong is given back, a sentence each; the copy is made all the same.
+    All stored data is read and compared with its checksums: a damaged copy would get a manifest that calls it intact.
+    The faults are returned, a sentence each; the copy is made anyway.
 
-    Raises Conflict where ``target`` is not empty or lies in the data folder, Refused where the fleet is in memory.
+    Raises Conflict if ``target`` is not empty or is inside the data folder, Refused if the fleet is in memory.
     """
     data = fleet.config.data
     if data is None:
@@ -35,7 +35,7 @@ async def backup(fleet: Fleet, target: Path) -> list[str]:
     _check_apart(target, data, "the data folder")
     _check_empty(target)
     await asyncio.to_thread(_make, target)
-    # Checkpoints from before the copy of the store name rows that are in it.
+    # Checkpoints from before the store was copied refer to rows that the copy has.
     checkpoints = fleet.audit.checkpoints
     lines = b""
     if checkpoints is not None and await asyncio.to_thread(checkpoints.is_file):
@@ -45,7 +45,7 @@ async def backup(fleet: Fleet, target: Path) -> list[str]:
         await asyncio.to_thread(_write, target / checkpoints.name, lines)
     async with fleet.security.rotation.unchanged:
         await asyncio.to_thread(files.copy, data / "pki", target / "pki")
-        # It may stand elsewhere, and name the data folder.
+        # It may be elsewhere, and name the data folder.
         file = Path(fleet.config.file or data / _CONFIGURATION)
         await asyncio.to_thread(files.copy, file, target / _CONFIGURATION)
     await asyncio.to_thread(_copy_plugins, file.parent, fleet.config.fleet.plugins, target)
@@ -62,7 +62,7 @@ async def _problems(storage: Storage) -> list[str]:
 def verify(source: Path, read: Callable[[int], None] = lambda _: None) -> manifest.Manifest | None:
     """Reads all of a backup and compares it with its manifest; None for one that has no manifest.
 
-    Raises Refused where it is damaged, is not a backup, or has parts of another fleet than its manifest says.
+    Raises Refused if it is damaged, is not a backup, or has parts of another fleet than its manifest says.
     """
     if not (source / "pki").is_dir():
         raise Refused(f"{source} is not a backup of a fleet", remedy="Name a folder that `fleetcore backup` wrote")
@@ -84,23 +84,23 @@ def restore(
 ) -> None:
     """Makes a data folder from a backup, once all of it is verified.
 
-    Nothing is made where something is wrong, and nothing is left behind where making it fails.
+    Nothing is created if something is wrong, and nothing is left behind if creating it fails.
 
     Args:
-        unverified: take a backup without a manifest, whose damage cannot be seen.
-        read: called with the number of bytes of each piece that was verified.
+        unverified: accept a backup without a manifest, whose damage cannot be detected.
+        read: called with the number of verified bytes of each piece.
 
-    Raises Refused where ``source`` is damaged or is not a backup, Conflict where ``data`` holds something or lies in
-    ``source``, ConfigError where the backup's fleet.toml names another data folder and cannot be changed.
+    Raises Refused if ``source`` is damaged or is not a backup, Conflict if ``data`` is not empty or is inside
+    ``source``, ConfigError if the backup's fleet.toml names another data folder and cannot be changed.
     """
     _check_apart(data, source, "the backup")
     _check_empty(data)
     if verify(source, read) is None and not unverified:
-        raise manifest.missing(source, "Where an earlier release wrote it, --unverified takes it as it is")
+        raise manifest.missing(source, "If an earlier release wrote it, --unverified restores it unchecked")
     mine = not data.exists()
     try:
         _make(data)
-        # No server may start on one half of a fleet.
+        # No server may start on half a fleet.
         with Lease.take(data):
             for entry in sorted(source.iterdir()):
                 if entry.name != manifest.NAME:
@@ -108,7 +108,7 @@ def restore(
             toml = data / _CONFIGURATION
             if not toml.exists():
                 identity.write_new_toml(toml, fleet_name(data / "pki") or "default")
-            # The folder that the backup was made of is not the one that is restored.
+            # The backup was made of another folder than the one that is restored.
             identity.write_toml_data(toml)
     except BaseException:
         remove(data, folder_too=mine)
@@ -116,7 +116,7 @@ def restore(
 
 
 def remove(data: Path, *, folder_too: bool) -> None:
-    """Takes a restored folder away again."""
+    """Deletes a restored folder."""
     for entry in data.iterdir() if data.is_dir() else ():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     if folder_too and data.is_dir():
@@ -124,9 +124,9 @@ def remove(data: Path, *, folder_too: bool) -> None:
 
 
 def _copy_plugins(folder: Path, plugins: Iterable[str], target: Path) -> None:
-    """Copies the one-file plugins below the folder of fleet.toml: without them it is refused where it is restored.
+    """Copies the one-file plugins below the folder of fleet.toml: the restored fleet would not open without them.
 
-    Those that it names elsewhere, by ``..`` or an absolute path, are not the fleet's own.
+    Plugins outside of it, named by ``..`` or an absolute path, do not belong to the fleet.
     """
     for plugin in plugins:
         path = (folder / plugin).resolve()
@@ -138,7 +138,7 @@ def _copy_plugins(folder: Path, plugins: Iterable[str], target: Path) -> None:
 
 def _check_apart(target: Path, source: Path, what: str) -> None:
     if target.resolve().is_relative_to(source.resolve()):
-        raise Conflict(f"{target} lies in {what}", remedy="Name a folder elsewhere, best on another disk")
+        raise Conflict(f"{target} is inside {what}", remedy="Name a folder elsewhere, preferably on another disk")
 
 
 def _check_empty(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""fleet.toml: read, checked and structured, with errors that name file, line and the likely intention.
+"""fleet.toml: read, checked and structured. Errors name the file, the line and the nearest known key.
 
 Environment variables override single keys: ``FLEETCORE_FLEET__NAME=lab`` sets ``[fleet] name``; two underscores
-separate the levels, and the value is read as TOML where it is some, else as text.
+separate the levels, and a value that is valid TOML is read as TOML, any other as text.
 """
 
 import codecs
@@ -32,9 +32,9 @@ Table = dict[str, object]
 _PREFIX = "FLEETCORE_"
 #: The shortest period of retention, in days.
 _MINUTE_DAYS = 1 / 1440
-#: Environment variables that are switches of tools, not keys of fleet.toml.
+#: Environment variables that control tools and are not keys of fleet.toml.
 _NOT_KEYS = frozenset({"FLEETCORE_REQUIRE", "FLEETCORE_TOKEN", "FLEETCORE_SERVER"})
-#: Sections that hold named instances of what plugins offer.
+#: Sections with named instances of what plugins offer.
 INSTANCES = ("protocols", "detectors", "notifiers", "clouds", "services", "admission")
 _SECTIONS = (
     "fleet", "storage", "retention", "limits", "listeners", "ca", "firmware", "protocols", "detectors", "notifiers",
@@ -48,11 +48,11 @@ class FleetSection:
 
     Attributes:
         name: the fleet's name, part of every certificate: 1-32 of a-z 0-9 -.
-        id: 32 hex digits that `fleetcore init` writes; the store and ``pki/`` carry the same.
+        id: 32 hex digits that `fleetcore init` writes; the store and ``pki/`` have the same.
         data: the data folder; relative to fleet.toml. Without it everything is in memory.
         plugins: one-file plugins, relative to fleet.toml.
         disable: plugins, by name, that are not loaded; `fleetcore plugin list` shows the names.
-        open_timeout_s: how long a plugin may take to import, to answer a hook, and to open each of its pieces.
+        open_timeout_s: how long a plugin may take to import, to answer a hook, and to open each of its parts.
         hosts: names and addresses by which devices reach this server; they go into its certificate.
     """
 
@@ -70,10 +70,11 @@ class CaSection:
     """``[ca]``.
 
     Attributes:
-        passphrase: reference (``env:NAME``, ``file:PATH``) to the passphrase of the CA's keys; without it they lie in
+        passphrase: reference (``env:NAME``, ``file:PATH``) to the passphrase of the CA's keys; without it they are in
             0600 files, not encrypted.
-        device_days: how long a device's certificate lasts, 1 to 400 days.
-        grace_expired_days: how long after its end a device may still renew it, up to 30 days; for nothing else.
+        device_days: the validity of a device's certificate, 1 to 400 days.
+        grace_expired_days: how long after its expiry a device may still renew it, up to 30 days; it allows nothing
+        else.
     """
 
     passphrase: str | None = None
@@ -86,8 +87,8 @@ class FirmwareSection:
     """``[firmware]``.
 
     Attributes:
-        allow_unsigned: whether campaigns without a signed manifest may be made once a trust root is set.
-        assignment_hours: how long a device may take to begin with what it was offered, 1 hour to a year.
+        allow_unsigned: whether campaigns may have no signed manifest once a trust root is set.
+        assignment_hours: how long a device may take to start an offered update, 1 hour to a year.
     """
 
     allow_unsigned: bool = False
@@ -95,7 +96,7 @@ class FirmwareSection:
 
 
 class Days(float):
-    """How many days something is kept; without an end it is ``forever``."""
+    """A number of days; ``forever`` for no end."""
 
     def __repr__(self) -> str:
         return "forever" if math.isinf(self) else super().__repr__()
@@ -103,7 +104,7 @@ class Days(float):
 
 @frozen(kw_only=True)
 class RetentionSection:
-    """``[retention]``: readings that are older are dropped, in the background. Without it all are kept.
+    """``[retention]``: older readings are deleted, in the background. Without it all are kept.
 
     A reading stays up to a tenth of its period longer, and may stay an hour longer. The newest reading of each metric
     of a device stays: it is the last known value.
@@ -122,7 +123,7 @@ class RetentionSection:
     def _check(self, _: object, value: Mapping[str, Days]) -> None:
         for pattern, days in value.items():
             if not is_pattern(pattern):
-                raise ValueError(f"metric_days: {pattern!r} is not a name of a metric, nor a pattern of one")
+                raise ValueError(f"metric_days: {pattern!r} must be the name of a metric, or a pattern")
             if not days >= _MINUTE_DAYS:
                 raise ValueError(f"metric_days: {pattern!r} must be at least a minute, {_MINUTE_DAYS}: {days}")
 
@@ -136,16 +137,16 @@ class RetentionSection:
 
 
 def period_ms(days: float) -> int | None:
-    """A period in ms; None is for ever."""
+    """A period in ms; None means forever."""
     return None if math.isinf(days) else round(days * DAY_MS)
 
 
 @frozen(kw_only=True)
 class Instance:
-    """One named section of a kind: ``[detectors.cold-rooms]`` with its kind and the keys left for the plugin.
+    """One named section of a kind: ``[detectors.cold-rooms]`` with its kind and the plugin's keys.
 
     Attributes:
-        named: whether the section says its kind; else its name is the kind.
+        named: whether the section has a ``kind``; else its name is the kind.
     """
 
     name: str
@@ -156,7 +157,7 @@ class Instance:
 
 @frozen(kw_only=True)
 class Config:
-    """Everything that was configured, structured; ``file`` is where it came from, or empty."""
+    """The whole configuration, structured; ``file`` is its path, or empty."""
 
     fleet: FleetSection = FleetSection()
     limits: Limits = Limits()
@@ -176,20 +177,20 @@ class Config:
 
     @property
     def data(self) -> Path | None:
-        """The data folder, absolute, or None for in memory."""
+        """The data folder, absolute, or None if in memory."""
         if self.fleet.data is None:
             return None
         base = Path(self.file).parent if self.file else Path()
         return (base / self.fleet.data).resolve()
 
     def line_of(self, *path: str) -> int:
-        """The line at which a key stands in the file; 0 where it does not (the environment, a default)."""
+        """The line of a key in the file; 0 if it is not there (the environment, a default)."""
         return line_of(self.source, path)
 
     def structure(self, cls: type[T], table: Mapping[str, object], *path: str, taken: Sequence[str] = ()) -> T:
         """A plugin's section as its config class; raises ConfigError with the place and the nearest known key.
 
-        ``taken`` are keys that the section may have too, and that are not in the table any more.
+        ``taken`` are further valid keys of the section that were removed from the table.
         """
         return structure(cls, table, path, self.file, self.source, taken)
 
@@ -197,7 +198,7 @@ class Config:
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None) -> Config:
     """Reads a fleet.toml and the environment.
 
-    Raises :class:`ConfigError` with file and line: unreadable, no UTF-8, no TOML, an unknown key, a wrong type.
+    Raises :class:`ConfigError` with file and line: unreadable, not UTF-8, not TOML, an unknown key, a wrong type.
     """
     source = ""
     table: Table = {}
@@ -218,7 +219,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None)
     where = str(file) if file else ""
     if not variables:
         return build(table, where, source)
-    build(table, where, source)  # what is wrong in the file is said of the file
+    build(table, where, source)  # a mistake in the file is reported for the file
     for name, value in variables.items():
         _override(table, name, value)
         try:
@@ -249,7 +250,7 @@ def _read(file: Path) -> str:
 
 def _override(table: Table, name: str, text: str) -> None:
     path = [part.lower() for part in name[len(_PREFIX) :].split("__")]
-    if len(path) > 2 and path[0] in INSTANCES:  # [detectors.cold-rooms]: no variable can have the dash
+    if len(path) > 2 and path[0] in INSTANCES:  # [detectors.cold-rooms]: variable names cannot contain the dash
         below = table.get(path[0])
         known = below if isinstance(below, dict) else {}
         spoken = {instance.lower().replace("-", "_"): instance for instance in known}
@@ -258,7 +259,7 @@ def _override(table: Table, name: str, text: str) -> None:
     for part in path[:-1]:
         below = here.setdefault(part, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"The environment variable {name} goes below {part!r}, which is not a table")
+            raise ConfigError(f"The environment variable {name} sets a key below {part!r}, which is not a table")
         here = cast("Table", below)
     try:
         here[path[-1]] = tomllib.loads(f"value = {text}")["value"]
@@ -267,11 +268,11 @@ def _override(table: Table, name: str, text: str) -> None:
 
 
 def build(table: Mapping[str, object], file: str = "", source: str = "") -> Config:
-    """A configuration from plain tables; what :func:`load` does after reading."""
+    """A configuration from plain tables; :func:`load` calls it after reading."""
     _check_keys(table, _SECTIONS, (), file, source)
     for name, value in table.items():
         if not isinstance(value, dict):
-            raise ConfigError(f"[{name}] is a table", file=file, line=line_of(source, (name,)))
+            raise ConfigError(f"[{name}] must be a table", file=file, line=line_of(source, (name,)))
     tables = cast("Mapping[str, Table]", table)
     fleet = structure(FleetSection, tables.get("fleet", {}), ("fleet",), file, source)
     try:
@@ -308,7 +309,7 @@ def _instances(section: str, table: Table, file: str, source: str) -> tuple[Inst
     for name, value in table.items():
         if not isinstance(value, dict):
             raise ConfigError(
-                f"[{section}] holds named tables",
+                f"[{section}] must hold named tables",
                 file=file,
                 line=line_of(source, (section, name)),
                 remedy=f"Write [{section}.{name}]",
@@ -341,7 +342,7 @@ _converter = cattrs.Converter(detailed_validation=False)
 def _strict(name: str, kinds: tuple[type, ...]) -> None:
     def hook(value: object, _cls: type) -> object:
         if isinstance(value, bool) != (bool in kinds) or not isinstance(value, kinds):
-            raise TypeError(f"it should be {name}, not {_toml_type(value)}")
+            raise TypeError(f"it must be {name}, not {_toml_type(value)}")
         return float(value) if kinds == (int, float) else value  # type: ignore[arg-type]  # checked above
 
     _converter.register_structure_hook(kinds[-1], hook)
@@ -362,7 +363,7 @@ def _days(value: object, _cls: type) -> Days:
     if value == "forever":
         return Days(math.inf)
     if isinstance(value, str):
-        raise TypeError(f'it should be a number of days, or "forever", not {value!r}')
+        raise TypeError(f'it must be a number of days, or "forever", not {value!r}')
     return Days(_converter.structure(value, float))
 
 
@@ -372,7 +373,7 @@ _converter.register_structure_hook(Days, _days)
 def structure(
     cls: type[T], table: Mapping[str, object], path: tuple[str, ...], file: str, source: str, taken: Sequence[str] = ()
 ) -> T:
-    """Structures a table into an attrs class, key by key, so that an error knows its key."""
+    """Structures a table into an attrs class, key by key, so that an error names its key."""
     fields = attrs.fields_dict(cast("type[attrs.AttrsInstance]", cls))
     _check_keys(table, (*fields, *taken), path, file, source)
     values: dict[str, object] = {}
@@ -380,15 +381,15 @@ def structure(
         item = fields[key]
         try:
             if get_origin(item.type) in (tuple, list, frozenset) and not isinstance(value, list):
-                raise TypeError(f"it should be a list, not {_toml_type(value)}")
+                raise TypeError(f"it must be a list, not {_toml_type(value)}")
             made = values[key] = _converter.structure(value, cast("type[object]", item.type))
             if isinstance(made, float) and not math.isfinite(made):
-                raise TypeError(f"it should be a finite number, not {made}")
+                raise TypeError(f"it must be a finite number, not {made}")
         except Exception as error:
             why = (
                 str(error)
                 if isinstance(error, TypeError) and str(error).startswith("it ")
-                else (f"it does not take {_toml_type(value)} {value!r}")
+                else (f"it does not accept {_toml_type(value)} {value!r}")
             )
             raise ConfigError(
                 f"[{'.'.join(path)}] {key} is wrong: {why}", file=file, line=line_of(source, (*path, key))
@@ -411,7 +412,7 @@ _KEY = re.compile(r"^\s*([A-Za-z0-9_.\"'-]+)\s*=")
 
 
 def line_of(source: str, path: tuple[str, ...]) -> int:
-    """The line of a key or table header in a TOML text, by its words (tomllib keeps no positions); 0 if not there."""
+    """The line of a key or table header in a TOML text (tomllib reports no positions); 0 if not there."""
     here: tuple[str, ...] = ()
     header = 0
     for number, text in enumerate(source.splitlines(), 1):
@@ -431,7 +432,7 @@ def _split(words: str) -> tuple[str, ...]:
 
 
 def secret(reference: str) -> str:
-    """Resolves ``env:NAME`` or ``file:PATH``; raises ConfigError for anything else, and for a file others can read."""
+    """Resolves ``env:NAME`` or ``file:PATH``; raises ConfigError for anything else, and for one readable by others."""
     kind, _, name = reference.partition(":")
     if kind == "env" and name:
         value = os.environ.get(name)
@@ -443,11 +444,11 @@ def secret(reference: str) -> str:
         try:
             if path.stat().st_mode & 0o077:
                 raise ConfigError(
-                    f"The secret file {name} can be read by others", remedy=f"chmod 600 {shlex.quote(name)}"
+                    f"Other users can read the secret file {name}", remedy=f"chmod 600 {shlex.quote(name)}"
                 )
             return path.read_text().strip()
         except OSError as error:
             raise ConfigError(f"The secret file {name} cannot be read: {error.strerror}") from error
     raise ConfigError(
-        "A secret is a reference, never a value", remedy="Write env:NAME or file:PATH and keep the secret there"
+        "A secret must be a reference, not a value", remedy="Write env:NAME or file:PATH, and keep the secret there"
     )

@@ -1,4 +1,4 @@
-"""Keys of a section that the core takes before its plugin sees the rest."""
+"""Keys of a section that the core reads before its plugin gets the rest."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import attrs
 
 from fleetcore.runtime.mirroring import MirrorSection
 
-#: By kind of section; none where it is not named.
+#: By kind of section; other kinds have none.
 CORE_KEYS: Mapping[str, Sequence[str]] = {
     "detectors": ("metrics", "where"),
     "clouds": tuple(member.name for member in attrs.fields(MirrorSection)),

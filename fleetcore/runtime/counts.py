@@ -1,4 +1,4 @@
-"""What plugins count: one number a piece and name since the server started, bounded in names."""
+"""Counters of plugins: one number per plugin part and name since the server started, limited in names."""
 
 import logging
 import re
@@ -7,23 +7,23 @@ from collections.abc import Callable, Mapping
 
 _log = logging.getLogger(__name__)
 
-#: Names of one piece; a name that was made of a device's id must not fill the memory, nor a monitoring system.
+#: The most names of one part: names made from device ids must fill neither the memory nor a monitoring system.
 MAX_NAMES = 64
-#: What counts everything beyond them.
+#: The name that counts everything beyond them.
 OTHER = "_other"
 _NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 
 
 class Counts:
-    """Counters by piece (``protocols.mqtt``) and name."""
+    """Counters by plugin part (``protocols.mqtt``) and name."""
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[str, int]] = {}
-        # Detectors count in threads of their own.
+        # Detectors count in other threads.
         self._lock = threading.Lock()
 
     def of(self, piece: str) -> Callable[[str], None]:
-        """The ``context.count`` of a piece."""
+        """The ``context.count`` of a plugin part."""
         names = self._counts.setdefault(piece, {})
 
         def count(name: str) -> None:
@@ -32,7 +32,8 @@ class Counts:
                 if not fits or (name not in names and len(names) - (OTHER in names) >= MAX_NAMES):
                     if OTHER not in names:
                         _log.warning(
-                            "%s counts %r, which is not a valid name or one of more than %d: counted as %s from now on",
+                            "%s counts %r, which is not a valid name or one of more than %d: it is counted as %s "
+                            "from now on",
                             piece, name, MAX_NAMES, OTHER,
                         )  # fmt: skip
                     name = OTHER

@@ -1,8 +1,8 @@
-"""Which fleet a data folder holds: its id stands in fleet.toml, in the store and in ``pki/``, and all three agree.
+"""Which fleet a data folder holds: its id is in fleet.toml, in the store and in ``pki/``, and all three agree.
 
-Only a folder that holds nothing of a fleet becomes a new one. A part that is missing beside others was lost, or its
-disk is not mounted: making it anew would lock every enrolled device out, or lose the fleet. So opening refuses, with
-the name of the part.
+A new fleet is only created in a folder without any part of one. If some parts are missing, they were lost, or a disk is
+not mounted: creating them again would lock every enrolled device out, or lose the fleet. So opening refuses, and names
+the part.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from fleetcore.runtime.config import Config
 
 _log = logging.getLogger(__name__)
 
-#: Stands in a folder as long as its fleet is being made, with the id: a crash meanwhile is gone on from.
+#: In a folder while its fleet is created, with the id: after a crash the creation continues.
 _MAKING = ".new-fleet"
 #: The store's blob with the fleet's id.
 BLOB = "fleet/identity"
@@ -44,7 +44,7 @@ data = "."
 
 [detectors.statistical]
 """
-_REMEDY = "Restore it from a backup (`fleetcore restore`), or mount its disk; `fleetcore adopt --help` names other ways"
+_REMEDY = "Restore it from a backup (`fleetcore restore`), or mount its disk; `fleetcore adopt --help` shows other ways"
 
 
 def new_id() -> str:
@@ -54,12 +54,12 @@ def new_id() -> str:
 
 @frozen(kw_only=True)
 class Parts:
-    """What of a fleet is there, and which id each part names; None where it names none.
+    """The parts of a fleet that exist, and the id in each; None for no id.
 
     Attributes:
-        has_store: None where only opening the store tells.
-        toml_name: the fleet's name as fleet.toml states it.
-        making: the id of a fleet whose making was cut off.
+        has_store: None if only opening the store can tell.
+        toml_name: the fleet's name in fleet.toml.
+        making: the id of a fleet whose creation was interrupted.
     """
 
     name: str
@@ -76,22 +76,22 @@ class Parts:
 
     @property
     def has_marker(self) -> bool:
-        """Whether a making of a fleet was not seen to its end, or a late one has left its marker behind."""
+        """Whether a creation was interrupted, or left its marker behind at its end."""
         return (self.data / _MAKING).exists()
 
     @property
     def empty(self) -> bool:
-        """Nothing of a fleet is there, but perhaps a fleet.toml that names no fleet yet."""
+        """No part of a fleet exists, except perhaps a fleet.toml without an id."""
         return not self.has_keys and not self.has_store and self.toml_id is None
 
 
 @frozen(kw_only=True)
 class Adoption:
-    """What ``fleetcore adopt`` is told to make anew; everything else must be there.
+    """The parts that ``fleetcore adopt`` creates; all others must exist.
 
     Attributes:
-        new_ca: keys, where ``pki/`` is gone: every device has to enrol again.
-        empty_store: a store, where it is gone: devices, readings and the audit log with it.
+        new_ca: new keys, if ``pki/`` is lost: every device has to enrol again.
+        empty_store: a new store, if it is lost, and with it devices, readings and the audit log.
     """
 
     new_ca: bool = False
@@ -99,7 +99,7 @@ class Adoption:
 
 
 def look_again(parts: Parts) -> Parts:
-    """The same folder as it is now."""
+    """Looks at the same folder again."""
     keys = parts.data / "pki"
     return evolve(
         parts,
@@ -112,7 +112,7 @@ def look_again(parts: Parts) -> Parts:
 
 
 def look(config: Config) -> Parts:
-    """Looks at the folder of a configuration without opening or making anything."""
+    """Looks at the folder of a configuration without opening or creating anything."""
     data = config.data
     assert data is not None, "a fleet in memory has no folder"
     toml = Path(config.file) if config.file else data / "fleet.toml"
@@ -129,29 +129,29 @@ def look(config: Config) -> Parts:
         toml_id=named,
         toml_name=_stated(toml, "name"),
         keys_id=_keys_id(keys),
-        # Where fleet.toml names a fleet, it was whole: what is missing since was lost.
+        # If fleet.toml names a fleet, it was complete: a missing part was lost since.
         making=_text(data / _MAKING) if named is None else None,
     )
 
 
 def is_new(parts: Parts, *, create: bool | None, adoption: Adoption | None = None) -> bool:
-    """Whether a new fleet is to be made: nothing of one is there.
+    """Whether to create a new fleet: no part of one exists.
 
     Args:
-        create: True also where a fleet.toml names none; False never; None in a folder that holds nothing at all, or
-            nothing but a fleet.toml whose data folder it is: there cannot be a disk that is not mounted.
-        adoption: which missing parts are to be made anew.
+        create: True: also if fleet.toml has no id; False: never; None: only in an empty folder, or one with only a
+            fleet.toml whose data folder it is, where no mount can be missing.
+        adoption: which missing parts to create.
 
-    Raises ConfigError where only some parts of a fleet are there, or none and none may be made.
+    Raises ConfigError if only some parts of a fleet exist, or none and none may be created.
     """
     alone = not parts.has_toml or parts.toml.resolve().parent == parts.data
     if parts.making is not None or (parts.empty and (create or (create is None and alone))):
         return True
     if parts.empty:
-        what = "a fleet.toml, and no fleet" if parts.has_toml else "no fleet"
+        what = "a fleet.toml without a fleet" if parts.has_toml else "no fleet"
         raise ConfigError(
             f"{parts.data} holds {what}",
-            remedy=f"`fleetcore init {shlex.quote(str(parts.data))}` makes one. Was one there? {_REMEDY}",
+            remedy=f"`fleetcore init {shlex.quote(str(parts.data))}` creates one. If there was one: {_REMEDY}",
             path=str(parts.data),
         )
     may = adoption or Adoption()
@@ -167,7 +167,7 @@ def is_new(parts: Parts, *, create: bool | None, adoption: Adoption | None = Non
     if missing:
         lost, place = missing == ["fleet.toml"], shlex.quote(str(parts.data))
         raise ConfigError(
-            f"{parts.data} holds a fleet without {' and '.join(missing)}; nothing was made or changed",
+            f"{parts.data} holds a fleet without {' and '.join(missing)}; nothing was created or changed",
             remedy=f"Restore it from a backup, or `fleetcore adopt --data {place}` writes another" if lost else _REMEDY,
             path=str(parts.data),
         )
@@ -175,7 +175,7 @@ def is_new(parts: Parts, *, create: bool | None, adoption: Adoption | None = Non
 
 
 def begin(parts: Parts) -> Parts:
-    """Marks that a new fleet is being made; :func:`finish` ends it. The store says why a folder cannot be made."""
+    """Marks that a new fleet is being created until :func:`finish`. The store reports an unusable folder."""
     if parts.making is not None:
         return parts
     fleet = new_id()
@@ -186,15 +186,15 @@ def begin(parts: Parts) -> Parts:
 
 
 def finish(parts: Parts, fleet: str) -> None:
-    """Writes the fleet's id into the parts that lack it; fleet.toml is made where there is none. It is whole then."""
+    """Writes the fleet's id into the parts without it; creates a missing fleet.toml. The fleet is complete then."""
     complete(look_again(parts), fleet)
     (parts.data / _MAKING).unlink(missing_ok=True)
 
 
 async def agreed(parts: Parts, storage: Storage, *, new: bool, adoption: Adoption | None = None) -> str:
-    """The fleet's id once its store is open; a folder that was written before fleets had one gets it.
+    """The fleet's id once its store is open; a folder older than ids gets one.
 
-    Raises ConfigError where the parts are of different fleets, one names none, or the store is empty.
+    Raises ConfigError if the parts are of different fleets, one has no id, or the store is empty.
     """
     kept = await storage.blob(BLOB)
     store_id = None if kept is None else kept.decode()
@@ -208,7 +208,7 @@ async def agreed(parts: Parts, storage: Storage, *, new: bool, adoption: Adoptio
     may = adoption or Adoption()
     if not used and not may.empty_store:
         raise ConfigError(
-            f"The store of {parts.data} is empty, and the rest of the fleet is there; nothing was made or changed",
+            f"The store of {parts.data} is empty, but the rest of the fleet is there; nothing was created or changed",
             remedy=_REMEDY,
             path=str(parts.data),
         )
@@ -223,40 +223,40 @@ async def agreed(parts: Parts, storage: Storage, *, new: bool, adoption: Adoptio
         )
     lacking = [name for name, value in named.items() if value is None]
     if lacking == ["fleet.toml"] and parts.toml_name is not None and parts.toml_name == fleet_name(parts.data / "pki"):
-        # Written by hand or by a tool, for this fleet: it states the fleet's name, and the other two agree.
+        # Written by hand or by a tool for this fleet: the name matches, and the other two agree.
         write_toml_id(parts.toml, store_id or "")
         _log.warning("%s did not have the fleet's id; it was written below [fleet]", parts.toml)
         lacking = []
     if store_id is not None and lacking and adoption is None:
         unnamed = " and ".join(lacking)
         raise ConfigError(
-            f"{unnamed} of {parts.data} {'names' if len(lacking) == 1 else 'name'} no fleet,"
-            f" and the store is of {store_id[:8]}",
-            remedy=f"Was it replaced? `fleetcore adopt --data {shlex.quote(str(parts.data))}` writes the id into it",
+            f"{unnamed} of {parts.data} {'has' if len(lacking) == 1 else 'have'} no fleet id, and the store is of "
+            f"{store_id[:8]}",
+            remedy=f"If it was replaced, `fleetcore adopt --data {shlex.quote(str(parts.data))}` writes the id into it",
             path=str(parts.data),
         )
     if store_id is None and parts.has_keys and not await _are_of(parts.data / "pki", storage):
         raise ConfigError(
-            f"pki/ of {parts.data} is of another fleet: its CAs issued nothing of what is in the store",
+            f"pki/ of {parts.data} is of another fleet: its CAs issued no certificate in the store",
             remedy="Put the parts of one fleet together, from one backup",
             path=str(parts.data),
         )
     fleet = ids.pop() if ids else new_id()
     if lacking:
         complete(parts, fleet)
-        # The store comes last: until it names the fleet, the next opening completes the rest.
+        # The store is last: until it has the id, the next opening completes the rest.
         await storage.commit(Commit(blobs={BLOB: fleet.encode()}))
     return fleet
 
 
 async def _are_of(keys: Path, storage: Storage) -> bool:
-    """Whether a CA among the keys is one whose revocation lists the store has counted, or it has counted none."""
+    """Whether the store knows a CA among the keys by its revocation list, or has no revocation lists."""
     counted = {record.key for record in (await storage.find(CRL)).items}
     return not counted or not counted.isdisjoint(issuers(keys))
 
 
 def complete(parts: Parts, fleet: str) -> None:
-    """Writes the id into the parts that name none."""
+    """Writes the id into the parts without one."""
     if parts.has_keys and parts.keys_id is None:
         files.replace(parts.data / "pki" / KEYS_FILE, f"{fleet}\n".encode())
     if not parts.has_toml:
@@ -265,14 +265,14 @@ def complete(parts: Parts, fleet: str) -> None:
 
 
 def write_new_toml(toml: Path, name: str) -> None:
-    """A fleet.toml that says no more than a fleet needs; its id is yet to be written."""
+    """Creates a minimal fleet.toml; its id is written later."""
     files.replace(toml, _NEW.format(name=name).encode())
 
 
 def write_toml_id(toml: Path, fleet: str) -> None:
-    """Writes ``id`` into the ``[fleet]`` table and leaves all else as it is; does nothing where it is there.
+    """Writes ``id`` into the ``[fleet]`` table and leaves the rest unchanged; does nothing if it is there.
 
-    Raises ConfigError where the file cannot be written, with the line that is to be added by hand.
+    Raises ConfigError if the file cannot be written, with the line to add by hand.
     """
     if _stated(toml, "id") == fleet:
         return
@@ -288,7 +288,7 @@ def write_toml_id(toml: Path, fleet: str) -> None:
 
 
 def write_toml_data(toml: Path) -> None:
-    """Has a fleet.toml name the folder that it stands in as the data folder, and leaves all else as it is.
+    """Sets the data folder in a fleet.toml to the folder that contains it, and leaves the rest unchanged.
 
     Raises ConfigError as :func:`write_toml_id`.
     """
@@ -305,12 +305,12 @@ def write_toml_data(toml: Path) -> None:
 
 
 def _edit(toml: Path, change: Callable[[str], str], key: str, value: str, problem: str) -> None:
-    """Changes a key of ``[fleet]`` and nothing else, in the file that a link leads to."""
+    """Changes one key of ``[fleet]``; follows a link to the file."""
     wanted = f'{key} = "{value}"'
     remedy = f"Write this line below [fleet]: {wanted}"
     text = toml.read_text(encoding="utf-8")
     changed = change(text)
-    # TOML has more ways to write a table than one: what would come out is read before it is written.
+    # TOML has several ways to write a table: the result is parsed before it is written.
     before = _read(text)
     if _read(changed) != {**before, "fleet": {**before.get("fleet", {}), key: value}}:
         raise ConfigError(f"{problem}: its [fleet] is written in an unusual way", file=str(toml), remedy=remedy)
@@ -321,7 +321,7 @@ def _edit(toml: Path, change: Callable[[str], str], key: str, value: str, proble
 
 
 def _read(text: str) -> dict[str, Any]:
-    """Empty for what is no TOML."""
+    """Empty for invalid TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
@@ -342,7 +342,7 @@ def _keys_id(keys: Path) -> str | None:
 
 
 def named_in(folder: Path) -> dict[str, str | None]:
-    """Which fleet the files of a folder name, by part, beside the store."""
+    """The fleet ids in the files of a folder, by part, except the store."""
     return {"fleet.toml": _stated(folder / "fleet.toml", "id"), "pki/": _keys_id(folder / "pki")}
 
 

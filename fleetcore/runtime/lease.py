@@ -1,12 +1,12 @@
-"""The lease on a data folder: one process at a time has the folder open, whatever its store is.
+"""The lease on a data folder: one process at a time has the folder open, with any store.
 
 The core takes the lease before it opens the store and gives it back after the store is closed. It covers all of the
 folder: the store, the keys, the audit log's checkpoints and the control socket. The lease is two exclusive ``flock``
-locks, so the kernel frees them however the owner ends:
+locks, so the kernel releases them however the owner ends:
 
-- on the file ``lock``, which names the owner's process id. A release that knows nothing of the second lock is kept out
-  by this one;
-- on the folder itself. Deleting the file ``lock`` frees only its name: another process can make and lock a new file
+- on the file ``lock``, which names the owner's process id. It also keeps out a release that does not know the second
+  lock;
+- on the folder itself. Deleting the file ``lock`` only releases its name: another process can make and lock a new file
   of that name, but the folder stays the same.
 """
 
@@ -27,15 +27,15 @@ from fleetcore import files
 from fleetcore.errors import ConfigError, DataFolderInUse
 
 _FILE = "lock"
-#: A process that only asks who holds the folder locks it for an instant: so often, and so long after each other, is
-#: the lock tried before the folder counts as taken.
+#: A process that only checks for the holder locks the folder for an instant. So the lock is tried this often, at this
+#: interval, before the folder counts as taken.
 _TRIES, _PAUSE_S = 5, 0.02
-#: What flock says of a lock that is held.
+#: The errors of flock for a held lock.
 _TAKEN = frozenset({errno.EWOULDBLOCK, errno.EACCES})
 
-#: A folder by device and inode, whatever path leads to it.
+#: A folder by device and inode, independent of the path.
 _Folder = tuple[int, int]
-#: The folders that are held here, each with the process that took it: a fork inherits this table and no lease.
+#: The folders held here, each with the process that took it: a fork inherits this table but not the lease.
 _held: dict[_Folder, int] = {}
 
 
@@ -44,8 +44,8 @@ class Holder:
     """The process that has a folder open.
 
     Attributes:
-        pid: None where the file ``lock`` does not tell: it was deleted, or the owner has not written it yet.
-        here: whether it is this very process.
+        pid: None if the file ``lock`` does not say: it was deleted, or the owner has not written it yet.
+        here: whether it is this process.
     """
 
     pid: int | None
@@ -53,24 +53,24 @@ class Holder:
 
 
 class Lease:
-    """A held folder; made by :meth:`take`. A lease that is dropped without being released frees the folder."""
+    """A held folder; created by :meth:`take`. Dropping a lease without releasing it releases the folder."""
 
     def __init__(self, folder: Path, identity: _Folder, file: int, place: int) -> None:
         self.folder, self._identity, self._place = folder, identity, place
         self._descriptors = [file, place]
         _held[identity] = os.getpid()
         self._end = weakref.finalize(self, _free, identity, os.getpid(), self._descriptors)
-        # At the end of the process the kernel frees it, after every thread of the store.
+        # At the end of the process the kernel releases it, after every thread of the store.
         self._end.atexit = False
 
     @classmethod
     def take(cls, folder: Path) -> "Lease":
-        """Takes the lease; makes the folder where it is missing. It blocks for a tenth of a second at most.
+        """Takes the lease; creates a missing folder. It blocks for at most a tenth of a second.
 
         Raises:
-            DataFolderInUse: another process has the folder open, or this one has; ``ids['pid']`` says which process,
-                if it is known.
-            ConfigError: the folder cannot be made or written to.
+            DataFolderInUse: another process has the folder open, or this one has; ``ids['pid']`` is the process, if
+                known.
+            ConfigError: the folder cannot be created or written to.
         """
         files.make_data_folder(folder)
         for tries_left in reversed(range(_TRIES)):
@@ -83,18 +83,18 @@ class Lease:
         raise _in_use(folder, Holder(pid=None, here=False))
 
     def covers(self, folder: Path) -> bool:
-        """Whether a path leads to the folder that is held."""
+        """Whether a path leads to the held folder."""
         try:
             return _identity(folder.stat()) == self._identity
         except OSError:
             return False
 
     def mend(self) -> None:
-        """Makes the file ``lock`` anew where it was deleted or replaced, so that it keeps older releases out again.
+        """Creates the file ``lock`` again if it was deleted or replaced, so that it keeps older releases out.
 
         Raises:
             DataFolderInUse: an older release has locked a new file meanwhile, and writes to the folder.
-            ConfigError: the file cannot be made.
+            ConfigError: the file cannot be created.
         """
         if not self._end.alive or _is_named(self._place, self._descriptors[0]):
             return
@@ -108,7 +108,7 @@ class Lease:
         self._descriptors[0] = file
 
     def release(self) -> None:
-        """Gives the folder free; may be called twice. The file stays: removing it would race with the next owner."""
+        """Releases the folder; idempotent. The file stays: removing it would race with the next owner."""
         self._end()
 
     def __enter__(self) -> Self:
@@ -121,9 +121,9 @@ class Lease:
 
 
 def holder(folder: Path) -> Holder | None:
-    """The process that has a folder open, or None. It creates nothing and locks nothing.
+    """The process that has a folder open, or None. Creates nothing and takes no lock.
 
-    Raises ConfigError where the folder cannot be looked at.
+    Raises ConfigError if the folder cannot be examined.
     """
     try:
         place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -144,7 +144,7 @@ def holder(folder: Path) -> Holder | None:
 
 
 def _try(folder: Path) -> Lease | Holder | None:
-    """The lease, or who has it; None where the file was deleted or replaced in the middle."""
+    """The lease, or its holder; None if the file was deleted or replaced meanwhile."""
     try:
         place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -158,7 +158,7 @@ def _try(folder: Path) -> Lease | Holder | None:
         if not _is_named(place, file):
             return None
         if not _lock_folder(place):
-            # The owner's file was deleted; the one that is locked here is new and empty.
+            # The owner's file was deleted; the one locked here is new and empty.
             return _holder(place, None)
         _write_pid(file)
         stack.pop_all()
@@ -173,7 +173,7 @@ def _open(folder: Path, place: int) -> int:
 
 
 def _lock(descriptor: int, mode: int = fcntl.LOCK_EX) -> bool:
-    """Locks a file if it is free; raises ConfigError where the file system has no locks."""
+    """Locks a file if it is free; raises ConfigError if the file system has no locks."""
     try:
         fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
     except OSError as error:
@@ -186,7 +186,7 @@ def _lock(descriptor: int, mode: int = fcntl.LOCK_EX) -> bool:
 
 
 def _lock_folder(descriptor: int, mode: int = fcntl.LOCK_EX) -> bool:
-    """Locks a folder if it is free. Some file systems cannot (NFS): the file protects alone there."""
+    """Locks a folder if it is free. Some file systems cannot (NFS): there only the file protects it."""
     try:
         return _lock(descriptor, mode)
     except ConfigError:
@@ -194,7 +194,7 @@ def _lock_folder(descriptor: int, mode: int = fcntl.LOCK_EX) -> bool:
 
 
 def _is_named(place: int, file: int) -> bool:
-    """Whether an open file is still the one of its name."""
+    """Whether an open file is still the one at its path."""
     try:
         return _identity(os.stat(_FILE, dir_fd=place, follow_symlinks=True)) == _identity(os.fstat(file))
     except FileNotFoundError:
@@ -224,10 +224,10 @@ def _free(identity: _Folder, pid: int, descriptors: list[int]) -> None:
     owner = os.getpid() == pid
     if owner:
         _held.pop(identity, None)
-    # The folder last: who gets the file meanwhile is turned away and tries again.
+    # The folder last: a process that gets the file meanwhile is refused and tries again.
     for descriptor in descriptors:
         if owner:
-            # A fork holds the same locks, and closing here would leave them to it.
+            # A fork shares the locks, and closing only here would leave them to it.
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
@@ -249,7 +249,7 @@ def _unusable(path: Path, error: OSError) -> ConfigError:
 def _in_use(folder: Path, by: Holder) -> DataFolderInUse:
     if by.here:
         return DataFolderInUse(
-            f"This process ({by.pid}) has the data folder {folder} open already",
+            f"This process ({by.pid}) already has the data folder {folder} open",
             remedy="Use the manager that has it open, or await its close() first",
             pid=by.pid,
             path=str(folder),
@@ -257,7 +257,7 @@ def _in_use(folder: Path, by: Holder) -> DataFolderInUse:
     owner = f"the running process {by.pid}" if by.pid is not None else "another running process"
     return DataFolderInUse(
         f"The data folder {folder} belongs to {owner}",
-        remedy="Speak to that server by --server or its socket, or stop it",
+        remedy="Use that server with --server or its socket, or stop it",
         pid=by.pid,
         path=str(folder),
     )

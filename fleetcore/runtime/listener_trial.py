@@ -1,7 +1,7 @@
-"""Checks a listener as an unknown device would: it connects and expects to be refused.
+"""Checks a listener as an unknown device would: it connects and expects a refusal.
 
-The refusal shows that the port is open, the handshake works, the server's certificate is the fleet's and names the
-host, and that the fleet answered. The attempt is counted, and is in the audit log, as a refused certificate.
+The refusal shows that the port is open, the handshake works, the server's certificate belongs to the fleet and contains
+the host, and the fleet answered. The attempt is counted and audited as a refused certificate.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ from fleetcore.runtime.app import Fleet
 from fleetcore.wire import messages
 from fleetcore.wire.endpoints import reachable
 
-#: The device's side of a protocol, as its plugin offers it.
+#: The device side of a protocol, as its plugin offers it.
 Client = Callable[[str, DeviceSecrets], DeviceClient]
-#: No device of any fleet: the ids of a fleet's devices are not looked at before the certificate is.
+#: A device of no fleet: the certificate is checked before any device id.
 GUEST = "fleetcore-doctor"
 #: From the first packet to the answer.
 TRIAL_S = 5.0
-#: A listener on every address is tried on the loopback.
+#: A listener on all addresses is tried on the loopback address.
 _HERE = "127.0.0.1"
 _REFUSED = frozenset({401, 403})
 
 
 async def try_listeners(fleet: Fleet) -> list[Finding]:
-    """What came of visiting every listener of an open fleet, all at once; none in a fleet without certificates."""
+    """The results for all listeners of an open fleet, at once; empty in a fleet without certificates."""
     if fleet.tls is None:
         return []
     tls = fleet.tls
@@ -41,7 +41,7 @@ async def try_listeners(fleet: Fleet) -> list[Finding]:
 
 
 async def try_listener(client: Client, endpoint: str, tls: TlsProvider) -> Finding:
-    """Visits a listener and says what came of it; takes at most :data:`TRIAL_S`. Raises nothing."""
+    """Connects to a listener and reports the result; takes at most :data:`TRIAL_S`. Does not raise."""
     what = f"listener {endpoint}"
     try:
         chain, key = await asyncio.to_thread(tls.takeover_certificate, GUEST)
@@ -62,16 +62,16 @@ async def try_listener(client: Client, endpoint: str, tls: TlsProvider) -> Findi
         return Finding(
             state="problem",
             what=what,
-            detail="it lets in a device that this fleet does not know",
-            remedy="Stop the server and report it; the audit log has what came in",
+            detail="it accepts a device that is not in this fleet",
+            remedy="Stop the server and report it; the audit log shows the connection",
         )
     return Finding(
         state="problem",
         what=what,
-        detail=f"a device does not get through to it: {why}",
-        remedy="Look for a firewall or another program on the port, then at the server's log",
+        detail=f"a device cannot reach it: {why}",
+        remedy="Check for a firewall or another program on the port, then the server's log",
     )
 
 
 def _gets_through(what: str) -> Finding:
-    return Finding(state="ok", what=what, detail="a device gets through to it, and a stranger is refused")
+    return Finding(state="ok", what=what, detail="a device can reach it, and an unknown device is refused")

@@ -1,4 +1,4 @@
-"""The manifest of a backup: whose it is, and a digest of every file, so that damage is seen before it is restored."""
+"""The manifest of a backup: its fleet, and a digest of every file, so that damage is found before it is restored."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ _PIECE = 1 << 20
 
 @frozen(kw_only=True)
 class Manifest:
-    """What a backup holds.
+    """The content of a backup.
 
     Attributes:
         fleet: the fleet's id.
-        made: when, ms since the epoch.
+        made: its time, ms since the epoch.
         files: SHA-256 (hex) of each file by its path in the backup.
-        digest: of the manifest itself; None in one that an earlier release wrote.
+        digest: the digest of the manifest itself; None if an earlier release wrote it.
     """
 
     fleet: str
@@ -31,7 +31,7 @@ class Manifest:
     digest: str | None = None
 
     def own_digest(self) -> str:
-        """SHA-256 (hex) of all of it but the digest."""
+        """SHA-256 (hex) of everything but the digest."""
         said = {"fleet": self.fleet, "name": self.name, "made": self.made, "files": self.files}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -46,22 +46,22 @@ def write(folder: Path, *, fleet: str, name: str, made: int) -> None:
 
 
 def size(folder: Path) -> int:
-    """The bytes of a backup's files: what :func:`verify` reads."""
+    """The bytes of a backup's files: the work of :func:`verify`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def missing(folder: Path, remedy: str) -> Refused:
-    """What to raise where a backup without a manifest does not do."""
-    return Refused(f"{folder} has no {NAME}: whether it is whole and undamaged cannot be seen", remedy=remedy)
+    """The error where a backup needs a manifest and has none."""
+    return Refused(f"{folder} has no {NAME}, so its completeness cannot be checked", remedy=remedy)
 
 
 def verify(folder: Path, read: Callable[[int], None] = lambda _: None) -> Manifest | None:
-    """Reads every file of a backup and compares; None for a backup of a release that wrote no manifest.
+    """Reads every file of a backup and compares digests; None for a backup of a release that wrote no manifest.
 
     Args:
-        read: called with the number of bytes of each piece that was read.
+        read: called with the bytes read of each piece.
 
-    Raises Refused, with the names of files that are damaged, missing or not of the backup.
+    Raises Refused, with the names of files that are damaged, missing or not part of the backup.
     """
     source = folder / NAME
     if not source.is_file():
@@ -71,13 +71,13 @@ def verify(folder: Path, read: Callable[[int], None] = lambda _: None) -> Manife
     except (OSError, ValueError, TypeError) as error:
         raise _damaged(source, "cannot be read") from error
     if manifest.digest not in (None, manifest.own_digest()):
-        raise _damaged(source, "is not as written")
+        raise _damaged(source, "does not match its digest")
     found = dict(_digests(folder, read))
     wrong = sorted(name for name in found.keys() | manifest.files.keys() if found.get(name) != manifest.files.get(name))
     if wrong:
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise Refused(
-            f"The backup {folder} is damaged: {shown} {'is' if len(wrong) == 1 else 'are'} not as written",
+            f"The backup {folder} is damaged: {shown} {'does' if len(wrong) == 1 else 'do'} not match the manifest",
             code="hash_mismatch",
             remedy="Take another backup",
             files=wrong[:100],

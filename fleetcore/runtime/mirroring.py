@@ -1,4 +1,4 @@
-"""Mirrors as fleet.toml has them: what of a section is the engine's, and the lanes that follow from it."""
+"""Mirrors in fleet.toml: the engine's part of a section, and the lanes that follow from it."""
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,36 +33,36 @@ from fleetcore.runtime.config import Config, Instance
 
 What = Literal["registry", "twins", "groups", "jobs", "certificates"]
 
-#: Whose value of a leaf counts that both sides changed, unless the section says otherwise.
+#: The side whose value counts if both changed it, unless the section says otherwise.
 _WINS: Mapping[Part, Side] = {"desired": "cloud", "registry": "fleet"}
 _RATE = validators.deep_mapping(validators.instance_of(str), validators.gt(0.0))
 
 
 @frozen(kw_only=True)
 class MirrorSection:
-    """What every ``[clouds.NAME]`` may say; the rest is its plugin's.
+    """The keys of every ``[clouds.NAME]``; the rest belongs to its plugin.
 
     Attributes:
-        mirror: the parts of the fleet's state that are sent; readings are sent by ``metrics``. ``certificates`` let
-            devices in at the hub, and end there without ``delete`` too.
-        where: a query: devices that it selects, and their readings, alone are sent.
-        location: whether positions of devices are sent.
-        direction: of ``desired`` (what is desired of devices) and ``registry`` (their names, models, tags and
+        mirror: the parts of the fleet's state that are sent; readings are sent by ``metrics``. ``certificates`` admit
+            devices at the hub, and are revoked there even without ``delete``.
+        where: a query; only the selected devices and their readings are sent.
+        location: whether device positions are sent.
+        direction: of ``desired`` (the desired state of devices) and ``registry`` (their names, models, tags and
             attributes): ``out``, ``in`` or ``both``.
-        wins: of the same, ``fleet`` or ``cloud``: whose value counts where both changed it; by itself the cloud's of
-            ``desired`` and the fleet's of ``registry``.
-        poll_s: how often the hub is read for changes of what comes in.
-        commands: commands that may be given to devices at the hub, by their names; ``["*"]`` for all.
-        imports: whether what others have made at the hub may be imported, and is then this fleet's there too.
-        delete: whether what is gone from the fleet is removed from the hub, of what this fleet has made there.
-        removals_per_day: most entities that are removed in a day (UTC); the rest waits.
-        write_every_s: an entity is written once in so long at most; what changes meanwhile is one write.
-        rates: calls a second by class of call, over the plugin's own.
-        metrics: the metrics whose readings are sent, none by itself; ``["*"]`` for all.
-        deadband: metric → by how much a value must differ from the one that was sent last.
-        keep_readings_s: readings that could not be sent for as long are dropped, and counted.
-        messages_per_day: most readings that are sent in a day (UTC).
-        timeout_s: how long the hub may take for a batch.
+        wins: for the same parts ``fleet`` or ``cloud``: whose value counts if both changed it; by default the cloud's
+            for ``desired`` and the fleet's for ``registry``.
+        poll_s: how often the hub is read for incoming changes.
+        commands: names of commands that the hub may send to devices; ``["*"]`` for all.
+        imports: whether entities that others created at the hub may be imported; they belong to this fleet afterwards.
+        delete: whether entities that the fleet no longer has are removed from the hub, if this fleet created them.
+        removals_per_day: the most removals in a day (UTC); further ones wait.
+        write_every_s: the minimum interval between two writes of an entity; changes in between are one write.
+        rates: calls per second by class of call, replacing the plugin's.
+        metrics: the metrics whose readings are sent, none by default; ``["*"]`` for all.
+        deadband: metric → the minimum difference from the value sent last.
+        keep_readings_s: readings that could not be sent for this long are dropped and counted.
+        messages_per_day: the most readings sent in a day (UTC).
+        timeout_s: the time limit of a batch.
     """
 
     mirror: list[What] = field(factory=lambda: ["registry", "twins"])
@@ -86,22 +86,25 @@ class MirrorSection:
     def __attrs_post_init__(self) -> None:
         if missing := set(self.ways) - self.facets:
             names = sorted(CALLED[facet] for facet in missing)
-            raise ConfigError("direction names what is not mirrored", remedy=f"Add {' and '.join(names)} to mirror")
+            raise ConfigError(
+                "direction names a part that is not mirrored", remedy=f"Add {' and '.join(names)} to mirror"
+            )
         unsent = set() if "*" in self.metrics else self.deadband.keys() - {"*", *self.metrics}
         if unsent:
             names = sorted(unsent)
             raise ConfigError(
-                f"deadband names {', '.join(names)}, which is not sent", remedy=f"Add {', '.join(names)} to metrics"
+                f"deadband names {', '.join(names)}, which {'is' if len(names) == 1 else 'are'} not sent",
+                remedy=f"Add {', '.join(names)} to metrics",
             )
 
     @property
     def facets(self) -> frozenset[Facet]:
-        """Those that are mirrored."""
+        """The mirrored facets."""
         return frozenset(facet for facet, called in CALLED.items() if called in self.mirror)
 
     @property
     def ways(self) -> Mapping[Facet, Way]:
-        """The facets of which something comes in."""
+        """The facets with incoming changes."""
         found: dict[Facet, Way] = {}
         for part, direction in self.direction.items():
             if direction != "out":
@@ -110,7 +113,7 @@ class MirrorSection:
 
     @property
     def use(self) -> CloudUse:
-        """What a mirror of it does with its hub."""
+        """What such a mirror does with its hub."""
         return CloudUse(
             sends=self.facets,
             reads=frozenset(self.ways),
@@ -122,7 +125,7 @@ class MirrorSection:
 
 
 def split(config: Config, instance: Instance) -> tuple[MirrorSection, Instance]:
-    """The engine's part of a section, and the section as its plugin gets it. Raises ConfigError."""
+    """The engine's part of a section, and the plugin's part. Raises ConfigError."""
     own = {member.name for member in attrs.fields(MirrorSection)}
     common = {name: value for name, value in instance.table.items() if name in own}
     section = config.structure(MirrorSection, common, "clouds", instance.name)
@@ -130,7 +133,7 @@ def split(config: Config, instance: Instance) -> tuple[MirrorSection, Instance]:
     return section, evolve(instance, table=rest)
 
 
-#: Whether a device hears the commands of a mirror's hub there, or did when one was given (ms since the epoch, or None).
+#: Whether a device receives a hub's commands there, or did when one was given (ms since the epoch, or None).
 HeardAt = Callable[[str, str, int | None], Awaitable[bool]]
 
 
@@ -146,7 +149,7 @@ def mirror_of(
     storage: Storage,
     clock: Clock,
 ) -> Mirror:
-    """The mirror of a section, not running yet."""
+    """The mirror of a section, not yet running."""
     actor = f"mirror/{name}"
     report = functools.partial(twins.take_report, actor=actor)
     reconciling = Reconciling(section.ways, entities.body, entities.taker(actor), homed=entities.at_hub, report=report)

@@ -1,8 +1,8 @@
-"""Opening what a plugin offers: within a time limit, checked against its interface, with every failure in one line.
+"""Opening plugin parts: within a time limit, checked against their interface, with every failure in one line.
 
-The opener runs in a task of its own, which stays in it until the piece is closed. So it is left in the task that
-entered it, as task groups in it need, and one that does not heed being cancelled holds up nothing else.
-Code that blocks cannot be cut off: it holds the event loop, and :mod:`fleetcore.runtime.watchdog` names it.
+The opener runs in a separate task until the part is closed. So it is exited in the task that entered it, as task groups
+require, and one that ignores cancellation blocks nothing else. Blocking code cannot be interrupted: it holds the event
+loop, and :mod:`fleetcore.runtime.watchdog` names it.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from fleetcore.runtime.leave import end_within
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-#: How long closing may take, and how long what was cancelled may take to heed it.
+#: How long closing may take, and how long a cancelled task may take to end.
 CLOSE_S, HEED_S = 10.0, 1.0
-#: What a kind is called in a sentence.
+#: The name of a kind in a sentence.
 _SINGULAR: dict[Kind, str] = {
     "storage": "storage",
     "codecs": "codec",
@@ -42,7 +42,7 @@ _SINGULAR: dict[Kind, str] = {
 
 
 def interface_of(kind: Kind) -> type:
-    """The class that what an opener yields has to be of; ``object`` for services."""
+    """The class that an opener's result must have; ``object`` for services."""
     from fleetcore import interfaces
 
     names: dict[Kind, str] = {
@@ -60,7 +60,7 @@ def interface_of(kind: Kind) -> type:
 
 @frozen(kw_only=True)
 class Offered:
-    """An offer and the plugin it is of, as it is opened for one section."""
+    """An offer and its plugin, opened for one section."""
 
     provider: Provider[Any]
     plugin: str
@@ -71,11 +71,11 @@ class Offered:
 
     @property
     def what(self) -> str:
-        """How it is named in a line: ``Detector 'hot' of plugin 'jumps'``."""
+        """Its name in messages: ``Detector 'hot' of plugin 'jumps'``."""
         return f"{_SINGULAR[self.provider.kind].capitalize()} {self.context.name!r} of plugin {self.plugin!r}"
 
     def manager(self, context: Context) -> AbstractAsyncContextManager[Any]:
-        """What the opener returns; raises PluginError where it returns anything else."""
+        """The opener's context manager; raises PluginError if it returns anything else."""
         with plugin_code(f"{self.what}: its opener"):
             made: object = self.provider.opener(self.section, context, *self.more)
         if inspect.iscoroutine(made):
@@ -86,7 +86,7 @@ class Offered:
                 remedy="Decorate it with contextlib.asynccontextmanager",
                 plugin=self.plugin,
             )
-        # What asynccontextmanager makes of a coroutine function, such as an opener that only raises.
+        # asynccontextmanager does this to a coroutine function, such as an opener that only raises.
         body = getattr(made, "gen", None)
         if inspect.iscoroutine(body):
             body.close()
@@ -96,7 +96,7 @@ class Offered:
         return made
 
     def checked(self, piece: object) -> Any:
-        """The piece; raises PluginError where it is not of the kind's interface."""
+        """The part; raises PluginError if it does not have the kind's interface."""
         wanted = interface_of(self.provider.kind)
         if not isinstance(piece, wanted):
             raise PluginError(
@@ -107,24 +107,24 @@ class Offered:
         return piece
 
     def overdue(self) -> PluginError:
-        """What is raised when opening takes too long."""
+        """The error when opening takes too long."""
         return PluginError(
             f"{self.what} did not open within {self.timeout_s:g} s",
-            remedy="[fleet] open_timeout_s gives it longer; the log of the plugin may say what it waits for",
+            remedy="[fleet] open_timeout_s allows more time; the plugin's log may say what it waits for",
             plugin=self.plugin,
         )
 
     def failure(self, error: BaseException, did: str) -> BaseException:
-        """An error of ours as it is, another one in a line that names the plugin."""
+        """A FleetError unchanged; any other error as one line that names the plugin."""
         if isinstance(error, FleetError):
             return error
         return PluginError(f"{self.what}: its opener {did} {in_a_line(error)}", plugin=self.plugin)
 
 
 async def open_in_time(offered: Offered, clock: Clock) -> tuple[AbstractAsyncContextManager[Any], Any]:
-    """Enters in the caller's own task and returns what is to be left, and the piece. For the store.
+    """Enters in the caller's task; returns the context to exit and the part. For the store.
 
-    The store is left last, after all tasks: it has none of its own. Raises as :meth:`Opening.__aenter__`.
+    The store is exited last, after all tasks: it has none. Raises as :meth:`Opening.__aenter__`.
     """
     try:
         async with asyncio.timeout(None) as limit:
@@ -139,7 +139,7 @@ async def open_in_time(offered: Offered, clock: Clock) -> tuple[AbstractAsyncCon
         if limit.expired():
             raise offered.overdue() from None
         raise offered.failure(error, "raised") from error
-    except Exception as error:  # what is ours passes as it is
+    except Exception as error:  # FleetErrors pass unchanged
         raise offered.failure(error, "raised") from error
     try:
         return manager, offered.checked(piece)
@@ -154,11 +154,11 @@ async def _expire(limit: asyncio.Timeout, clock: Clock, seconds: float) -> None:
 
 
 class Opening(AbstractAsyncContextManager[T], Generic[T]):
-    """One opening of a piece; entered once, left once.
+    """One opening of a plugin part; entered and exited once.
 
     Args:
-        find: the offer; raises what keeps it from being opened.
-        kept: where the piece's state is kept, read before the opener is called; None for a piece without one.
+        find: returns the offer; raises the reason why it cannot be opened.
+        kept: the part's saved state, read before the opener is called; None for a part without one.
     """
 
     def __init__(self, find: Callable[[], Offered], clock: Clock, kept: KeptState | None = None) -> None:
@@ -168,11 +168,11 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
         self._what = ""
 
     async def __aenter__(self) -> T:
-        """Opens the piece.
+        """Opens the part.
 
         Raises:
-            NotReady, ConfigError, CredentialsRejected: as the opener does, and other errors of ours.
-            PluginError: it raised anything else, took too long, or yielded what is not of the kind's interface.
+            NotReady, ConfigError, CredentialsRejected: from the opener, like other FleetErrors.
+            PluginError: it raised another error, took too long, or yielded an object without the kind's interface.
         """
         offered = self._find()
         self._what = offered.what
@@ -195,7 +195,7 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
         return opened.result()
 
     async def _own(self, offered: Offered, opened: "asyncio.Future[T]") -> None:
-        """Is in the opener from its beginning to its end."""
+        """Stays in the opener from its beginning to its end."""
         try:
             with plugin_code(f"{offered.what}: its opener"):
                 async with offered.manager(offered.context) as piece:
@@ -215,18 +215,18 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
             elif self._closing.is_set():
                 raise offered.failure(error, "raised while it closed") from error
             else:
-                _log.error("%s ended by itself: %s", offered.what, in_a_line(error))
+                _log.error("%s ended unexpectedly: %s", offered.what, in_a_line(error))
 
     async def _give_up(self) -> None:
         task, self._task = self._task, None
         assert task is not None
         if await end_within({task}, HEED_S):
-            _log.error("%s does not heed being cancelled and is left behind", self._what)
+            _log.error("%s does not end when cancelled and is abandoned", self._what)
         elif not task.cancelled():
-            task.exception()  # it has been said, or is of no more use
+            task.exception()  # it was reported, or no longer matters
 
     async def __aexit__(self, *_: object) -> None:
-        """Closes the piece within 10 s; raises what its closing raises, an error of ours in any case."""
+        """Closes the part within 10 s; raises its errors, always as a FleetError."""
         task = self._task
         if task is None:
             return

@@ -1,7 +1,7 @@
-"""The plugin host: the only code that imports plugins and asks their hooks.
+"""The plugin host: the only code that imports plugins and calls their hooks.
 
-It asks plugin by plugin, each in a thread of its own with a time limit, so that one which raises, hangs or answers
-rubbish is named and the others load.
+Each plugin runs in its own thread with a time limit, so that one that raises, hangs or returns nonsense is named and
+the others load.
 """
 
 import difflib
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-#: Hook → what its offers are of, as fleet.toml's section is called.
+#: Hook → the kind of its offers, as its section in fleet.toml is called.
 KINDS: Mapping[str, Kind] = {
     "fleetcore_storages": "storage",
     "fleetcore_codecs": "codecs",
@@ -52,24 +52,24 @@ KINDS: Mapping[str, Kind] = {
 _HOOKS = frozenset({*KINDS, "fleetcore_events", "fleetcore_calls", "fleetcore_commands"})
 #: Hooks of plugin API 1 that had neither an interface nor a contract.
 _WITHDRAWN = frozenset({"fleetcore_runners", "fleetcore_keystores"})
-#: What the host names to an author whose plugin is of another plugin API.
+#: The page for authors whose plugin is for another plugin API.
 API_PAGE = "docs/how-to/plugin-api-2.md"
-#: A hook that yields for ever is not read for ever.
+#: A hook that yields without end is not read forever.
 _MAX_ANSWERS = 1000
-#: The plugin that fleetcore brings along.
+#: The built-in plugin.
 BUILTIN = "builtin"
 
 
 @define
 class PluginInfo:
-    """What ``fleetcore plugin list`` shows of a plugin.
+    """The description of a plugin in ``fleetcore plugin list``.
 
     Attributes:
-        state: ``loaded``, also where a part of it failed; ``failed``: it offers nothing; ``disabled`` by
-            ``[fleet] disable``; ``unknown``: that names it, and there is no such plugin.
+        state: ``loaded``, even if a part of it failed; ``failed``: it offers nothing; ``disabled`` by
+            ``[fleet] disable``; ``unknown``: that names a plugin that does not exist.
         offers: ``detectors.jumps``, ``calls.weather_rain``, ``events.x.weather.rain``, ``commands.mqtt``.
-        error, remedy: what failed and what to do, or empty.
-        warnings: what it has that is not used, a sentence each.
+        error, remedy: the failure and its remedy, or empty.
+        warnings: unused parts of it, a sentence each.
     """
 
     name: str
@@ -83,12 +83,12 @@ class PluginInfo:
 
 
 class PluginHost:
-    """Loads plugins and collects what they offer.
+    """Loads plugins and collects their offers.
 
     Args:
-        files: one-file plugins, absolute or relative to the working folder. Raises ConfigError where one is not there.
-        discover: whether installed distributions are asked too.
-        collect: whether they are asked for their offers now; the command line's help wants :meth:`commands` alone.
+        files: one-file plugins, absolute or relative to the working folder. Raises ConfigError if one is missing.
+        discover: whether installed distributions are searched too.
+        collect: whether their offers are collected now; the help of the command line only needs :meth:`commands`.
         disable: plugins that are not even imported.
         timeout_s: how long a plugin may take to import, and to answer a hook.
     """
@@ -120,7 +120,7 @@ class PluginHost:
 
     @classmethod
     def of(cls, config: "Config") -> "PluginHost":
-        """Those of a fleet: the installed ones and its one-file plugins, without those that it leaves out."""
+        """The host of a fleet: installed and one-file plugins, without the disabled ones."""
         base = Path(config.file).parent if config.file else Path()
         fleet = config.fleet
         files = [base / path for path in fleet.plugins]
@@ -167,12 +167,12 @@ class PluginHost:
             if name in there:
                 continue
             if name == BUILTIN:
-                warning = "It is a part of fleetcore and cannot be left out"
+                warning = "It is part of fleetcore and cannot be disabled"
                 self.plugins[BUILTIN].warnings.append(warning)
             else:
                 near = difflib.get_close_matches(name, [plugin for plugin in self.plugins if plugin != BUILTIN], 1)
                 hint = f". Did you mean {near[0]!r}?" if near else ""
-                warning = f"[fleet] disable names a plugin that is not there{hint}"
+                warning = f"[fleet] disable names a plugin that does not exist{hint}"
                 self.plugins[name] = PluginInfo(name, "", "[fleet] disable", "unknown", warnings=[warning])
             _log.warning("Plugin %s: %s", name, warning)
 
@@ -181,8 +181,8 @@ class PluginHost:
         api = getattr(module, "FLEETCORE_PLUGIN_API", PLUGIN_API)
         if api != PLUGIN_API:
             raise PluginError(
-                f"It is written for plugin API {api}, and this fleetcore has {PLUGIN_API}",
-                remedy=f"Install a newer release of it; its author finds what changed in {API_PAGE}",
+                f"It is for plugin API {api}, and this fleetcore has {PLUGIN_API}",
+                remedy=f"Install a newer release of it; for its author, {API_PAGE} lists the changes",
             )
 
     def _collect(self, name: str, info: PluginInfo) -> None:
@@ -207,17 +207,17 @@ class PluginHost:
         found = self._ask(name, hook)
         for provider in found:
             if not isinstance(provider, Provider):
-                raise PluginError(f"{hook} gave {type(provider).__name__}, not an offer")
+                raise PluginError(f"{hook} returned {type(provider).__name__}, not an offer")
             if provider.kind != KINDS[hook]:
-                raise PluginError(f"{hook} gave an offer of {provider.kind}: {provider.name!r}")
+                raise PluginError(f"{hook} returned an offer of {provider.kind}: {provider.name!r}")
             if not (inspect.isclass(provider.config_class) and attrs.has(provider.config_class)):
                 raise PluginError(f"The config of {provider.kind} {provider.name!r} is not an attrs class")
         return found
 
-    # --- asking --------------------------------------------------------------------------------------------------
+    # --- calling hooks --------------------------------------------------------------------------------------------
 
     def _ask(self, name: str, hook: str) -> list[Any]:
-        """All answers of a plugin to a hook; to be called within :meth:`_within`."""
+        """All answers of a plugin to a hook; called within :meth:`_within`."""
         plugin = self._manager.get_plugin(name)
         found: list[Any] = []
         for item in getattr(self._manager.hook, hook).get_hookimpls():
@@ -226,29 +226,29 @@ class PluginHost:
             answer: object = item.function()
             if inspect.iscoroutine(answer):
                 answer.close()
-                raise PluginError(f"{hook} is a coroutine, and hooks are plain functions")
+                raise PluginError(f"{hook} is a coroutine; hooks must be plain functions")
             if not isinstance(answer, Iterable) or isinstance(answer, str | bytes | Mapping):
                 raise PluginError(f"{hook} returned {type(answer).__name__}, not a list")
             found += islice(answer, _MAX_ANSWERS + 1)
             if len(found) > _MAX_ANSWERS:
-                raise PluginError(f"{hook} gave more than {_MAX_ANSWERS} answers")
+                raise PluginError(f"{hook} returned more than {_MAX_ANSWERS} answers")
         return found
 
     def _within(self, name: str, work: Callable[[], T]) -> T:
-        """The result of a plugin's code, which may take ``timeout_s``; raises what it raises, or PluginError.
+        """The result of a plugin's code, within ``timeout_s``; raises its errors, or PluginError.
 
-        A thread cannot be ended: what hangs goes on hanging in its own, and the process ends without it.
+        A thread cannot be ended: hanging code keeps its thread, and the process ends without it.
         """
         if name == BUILTIN:
             return work()
         answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
         def run() -> None:
-            # A thread that a plugin starts here is what it would be from the main thread, not a daemon as this one is.
+            # A thread that a plugin starts here is not a daemon, although this one is.
             thread._daemonic = False  # type: ignore[attr-defined]  # the setter is for threads that have not started
             try:
                 answers.put((work(), None))
-            except BaseException as error:  # told to the thread that waits
+            except BaseException as error:  # reported to the waiting thread
                 answers.put((None, error))
 
         thread = threading.Thread(target=run, name=f"plugin {name}", daemon=True)
@@ -263,7 +263,7 @@ class PluginHost:
         return result  # type: ignore[return-value]  # None only where T allows it
 
     def _answers(self, hook: str) -> "Iterable[tuple[str, list[Any]]]":
-        """What each plugin that loaded answers to a hook; one that cannot be asked is named."""
+        """The answer of each loaded plugin to a hook; one that fails is named."""
         for name, info in list(self.plugins.items()):
             if info.state != "loaded":
                 continue
@@ -274,10 +274,10 @@ class PluginHost:
             else:
                 yield name, found
 
-    # --- what is asked of the host -------------------------------------------------------------------------------
+    # --- using the host -------------------------------------------------------------------------------------------
 
     def offers(self, kind: str) -> dict[str, Provider[Any]]:
-        """The offers of a kind by the name that chooses them; an offer whose name is taken by ``plugin:name``."""
+        """The offers of a kind by the name that selects them; if the name is taken, by ``plugin:name``."""
         offers = self._offers[kind]
         return {
             name: provider
@@ -286,7 +286,7 @@ class PluginHost:
         }
 
     def plugin_of(self, kind: str, name: str) -> str:
-        """The plugin that offers it; empty where none does."""
+        """The plugin of an offer; empty if no plugin offers it."""
         return self._offers[kind][name][0] if name in self._offers[kind] else ""
 
     def find(
@@ -303,11 +303,11 @@ class PluginHost:
 
         Args:
             section: the header of a section that has no ``kind``, for the hint.
-            keys: what that section has, to guess its kind by.
+            keys: the keys of that section, from which its kind is guessed.
 
         Raises:
-            ConfigError: nothing offers it; names what there is and what to install.
-            PluginError: nothing does, and a plugin that might has failed to load.
+            ConfigError: no plugin offers it; names the existing ones and what to install.
+            PluginError: no plugin offers it, and one that might has failed to load.
         """
         found = self._offers[kind].get(name)
         if found is not None:
@@ -330,27 +330,27 @@ class PluginHost:
                 f"{section} has no kind, and no plugin offers {kind} {name!r}{without}",
                 file=file,
                 line=line,
-                remedy=f'Add kind = "{guess}" to the section. There is: {", ".join(there)}'
+                remedy=f'Add kind = "{guess}" to the section. Available: {", ".join(there)}'
                 if guess
                 else f"Add its kind to the section: {kinds}; or install fleetcore-{name}",
             )
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        remedy = f"{hint}There is: {', '.join(there) or 'none'}. Install fleetcore-{name}, or correct the name"
+        remedy = f"{hint}Available: {', '.join(there) or 'none'}. Install fleetcore-{name}, or correct the name"
         raise ConfigError(f"No plugin offers {kind} {name!r}{without}", file=file, line=line, remedy=remedy)
 
     def _guess(self, kind: str, keys: Collection[str]) -> str:
-        """The kind that takes all the keys of a section; empty where none does, or the section has none."""
+        """The kind that has all the keys of a section; empty if none has, or the section is empty."""
         for name, provider in sorted(self.offers(kind).items()):
             if keys and set(keys) <= set(attrs.fields_dict(provider.config_class)):
                 return name
         return ""
 
     def events(self) -> "EventTypes":
-        """The core's event types and the plugins'; a plugin that declares what it may not is named, and has none."""
+        """The event types of the core and the plugins; a plugin with an invalid type is named, and has none."""
         from fleetcore.model.events import (
             EventTypes,
             check_plugin_type,
-        )  # numpy stands behind it: not for a command's help
+        )  # imports numpy: not for a command's help
 
         declared: dict[str, list[EventType]] = {}
         for name, types in self._answers("fleetcore_events"):
@@ -365,7 +365,7 @@ class PluginHost:
         return EventTypes(declared)
 
     def calls(self) -> dict[str, list[Any]]:
-        """The functions that plugins declare as calls, by plugin; they are judged where they become calls."""
+        """The functions that plugins declare as calls, by plugin; they are checked when they become calls."""
         return {name: functions for name, functions in self._answers("fleetcore_calls") if functions}
 
     def commands(self, taken: Collection[str] = ()) -> "dict[str, click.Command]":
@@ -386,21 +386,21 @@ class PluginHost:
         return nouns
 
     def survey(self, taken: Collection[str] = ()) -> None:
-        """Asks for what is else asked when it is needed, so that a list of the plugins has it.
+        """Calls the hooks that are otherwise called when needed, so that a list of plugins is complete.
 
         Args:
-            taken: nouns of the command line that no plugin may have.
+            taken: nouns of the command line that plugins may not use.
         """
         self.events()
         self.commands(taken)
 
     def note(self, name: str, offers: Iterable[str]) -> None:
-        """Writes down what a plugin adds."""
+        """Records what a plugin adds."""
         known = self.plugins[name].offers
         known += [offer for offer in offers if offer not in known]
 
     def failed(self, name: str, hook: str, error: BaseException) -> None:
-        """Names a plugin whose answer to a hook is of no use; what it offers by other hooks stays."""
+        """Names a plugin whose answer to a hook is invalid; its other offers stay."""
         info = self.plugins[name]
         said = f"{hook}: {error}" if isinstance(error, FleetError) else f"{hook} raised {in_a_line(error)}"
         if said in info.error:
@@ -411,22 +411,22 @@ class PluginHost:
 
 
 def _alone(error: BaseException) -> BaseException:
-    """An ``exit()`` as it is, for its words; anything else as :func:`contained` has it."""
+    """An ``exit()`` unchanged, for its message; anything else through :func:`contained`."""
     return error if isinstance(error, SystemExit) else contained(error, "It")
 
 
 def _reason(error: BaseException) -> tuple[str, str]:
-    """What to say of a plugin that did not load, and the remedy."""
+    """The reason why a plugin did not load, and the remedy."""
     if isinstance(error, FleetError):
         return error.message, error.remedy
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] == hookspecs.PROJECT:
-        said = f"It is written for another plugin API than {PLUGIN_API}: {in_a_line(error)}"
-        return said, f"Install a newer release of it; its author finds what changed in {API_PAGE}"
+        said = f"It is for another plugin API than {PLUGIN_API}: {in_a_line(error)}"
+        return said, f"Install a newer release of it; for its author, {API_PAGE} lists the changes"
     return in_a_line(error), ""
 
 
 def _unused(module: ModuleType) -> list[str]:
-    """What of a module looks like a hook and is not asked."""
+    """Functions of a module that look like hooks but are not called."""
     found = []
     for name, value in vars(module).items():
         if not inspect.isfunction(value):
@@ -434,14 +434,14 @@ def _unused(module: ModuleType) -> list[str]:
         marked: Mapping[str, Any] | None = getattr(value, f"{hookspecs.PROJECT}_impl", None)
         hook = str((marked or {}).get("specname") or name)
         if hook in _WITHDRAWN and (marked is not None or name == hook):
-            found.append(f"{hook} is not asked: it has no interface yet, and will be a hook once it has one")
+            found.append(f"{hook} is not called: it has no interface yet, and will be a hook once it has one")
         elif marked is not None and hook not in _HOOKS:
             near = difflib.get_close_matches(hook, _HOOKS, 1)
             found.append(f"Hook {hook} does not exist" + (f". Did you mean {near[0]}?" if near else ""))
         elif marked is None and name.startswith("fleetcore_"):
             near = difflib.get_close_matches(name, _HOOKS, 1)
-            hint = f", and is called {near[0]}" if near and near[0] != name else ""
-            found.append(f"{name} is not asked: a hook is marked with @fleetcore.hookimpl{hint}")
+            hint = f", and call it {near[0]}" if near and near[0] != name else ""
+            found.append(f"{name} is not called: mark a hook with @fleetcore.hookimpl{hint}")
     return found
 
 
@@ -449,7 +449,7 @@ def _command(given: Any) -> "click.Command":
     import click
 
     if not isinstance(given, click.Command) or not given.name:
-        raise PluginError(f"it gave {type(given).__name__}, not a click command with a name")
+        raise PluginError(f"it returned {type(given).__name__}, not a click command with a name")
     return given
 
 
@@ -467,7 +467,7 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"Plugin file {path} does not exist", remedy="Correct [fleet] plugins")
     if path.suffix != ".py":
-        raise ConfigError(f"{path} is not a Python file", remedy="A one-file plugin is called NAME.py")
+        raise ConfigError(f"{path} is not a Python file", remedy="A one-file plugin must be called NAME.py")
 
 
 def _load_file(path: Path) -> ModuleType:

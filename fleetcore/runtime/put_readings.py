@@ -1,4 +1,4 @@
-"""A part of an import on its way into the data path: read, asked about its devices, and put."""
+"""A part of an import on its way into the data path: parsed, checked for its devices, and stored."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,9 +11,9 @@ from fleetcore.runtime.app import Fleet
 async def put_readings(
     fleet: Fleet, body: bytes, refused: Callable[[str], Awaitable[str | None]], *, dry_run: bool
 ) -> tuple[Part, Imported]:
-    """Stores a part; ``refused`` gives the code of why the caller may not write a device's readings, or None.
+    """Stores a part; ``refused`` returns the code of why the caller may not write a device's readings, or None.
 
-    Raises Refused where the body is not a part.
+    Raises Refused if the body is not a part.
     """
     part = read_part(body)
     states: dict[str, DeviceState | str] = {}

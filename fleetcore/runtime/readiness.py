@@ -1,6 +1,6 @@
-"""Whether the fleet can do what it is for, found by doing it: a commit and a read, each listener, each consumer.
+"""Whether the fleet works, tested by use: a commit and a read, each listener, each consumer.
 
-A look at states alone shows a server as ready whose store takes nothing any more.
+States alone would show a server as ready whose store no longer accepts writes.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from fleetcore.model.store import Commit
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.runtime.supervise import Supervisor
 
-#: The blob that a probe writes; it shows in no feed.
+#: The blob that a probe writes; it does not appear in the feed.
 BLOB = "fleet/probe"
-#: How long a probe of the store may take, and how long its result is taken for the present.
+#: How long a probe of the store may take, and how long its result is reused.
 _PROBE_S, _FRESH_S = 5.0, 1.0
 
 
 @frozen(kw_only=True)
 class Parts:
-    """What a fleet is made of here; ``listeners`` gives the trouble of each configured protocol, empty without."""
+    """The parts to test; ``listeners`` gives the problem of each configured protocol, or empty."""
 
     storage: Storage
     clock: Clock
@@ -34,7 +34,7 @@ class Parts:
 
 
 class Readiness:
-    """What is not ready, by name with its reason; asking often costs no more than one commit a second."""
+    """The parts that are not ready, with reasons; frequent calls cost at most one commit a second."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -43,7 +43,7 @@ class Readiness:
         self._trouble = ""
 
     async def waiting_for(self) -> dict[str, str]:
-        """Empty where everything works."""
+        """Empty if everything works."""
         found = {
             each.name: f"{each.status.state}: {each.status.error}" if each.status.error else each.status.state
             for each in self._parts.consumers()
@@ -58,7 +58,7 @@ class Readiness:
         return found
 
     async def storage(self) -> str:
-        """Why the store does not take a commit and give it back within 5 s; empty where it does."""
+        """Why the store does not complete a commit and a read within 5 s; empty if it does."""
         failure = self._parts.storage.failure
         if failure is not None:
             return failure.message
@@ -76,7 +76,7 @@ class Readiness:
                 await storage.commit(Commit(blobs={BLOB: written}))
                 read = await storage.blob(BLOB)
         except TimeoutError:
-            return f"It did not take a commit and give it back within {_PROBE_S:g} s"
+            return f"It did not complete a commit and a read within {_PROBE_S:g} s"
         except Exception as error:
             return error.message if isinstance(error, FleetError) else in_a_line(error)
-        return "" if read == written else "It does not give back what was committed"
+        return "" if read == written else "It does not return what was committed"

@@ -1,7 +1,7 @@
-"""Counters against the records that they count: compared, and set right.
+"""Compares counters with the records that they count, and corrects them.
 
-A counter follows from the records, so setting it right loses nothing. What is counted wrong is a fault of fleetcore or
-of the disk, and is said.
+A counter follows from the records, so correcting it loses nothing. A wrong counter is a fault of fleetcore or of the
+disk, and is reported.
 """
 
 import logging
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 async def differences(storage: Storage, counted: Sequence[Repository[Any]]) -> dict[Counter, int]:
-    """By how much counters differ from what the records say; what repairs them where it is added."""
+    """How much counters differ from the records; adding the difference corrects them."""
     found: dict[Counter, int] = {}
     for repository in counted:
         wanted = await repository.recount()
@@ -32,9 +32,9 @@ async def differences(storage: Storage, counted: Sequence[Repository[Any]]) -> d
 
 
 async def recount(storage: Storage, counted: Sequence[Repository[Any]]) -> list[str]:
-    """Sets counters right; gives one sentence for each that was wrong.
+    """Corrects counters; returns one sentence for each wrong one.
 
-    Records change while they are read, so only a difference that is the same twice counts.
+    Records change during the read, so only a difference found twice counts.
     """
     first = await differences(storage, counted)
     again = await differences(storage, counted) if first else {}

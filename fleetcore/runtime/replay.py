@@ -1,7 +1,7 @@
-"""Replay of dead letters: a refused message goes through the data path once more, in its sender's name.
+"""Replay of dead letters: a refused message goes through the data path again, under its sender's name.
 
-What it was refused for may be gone: a clock that was ahead, a codec that was missing, a limit that was too low. Where
-it is refused again, what was found now stands as a new dead letter in place of the old one.
+The cause may be gone: a clock that was ahead, a missing codec, a limit that was too low. If it is refused again, a new
+dead letter with the new reason replaces the old one.
 """
 
 import base64
@@ -14,20 +14,20 @@ from fleetcore.model.store import Event
 from fleetcore.runtime.app import Fleet
 from fleetcore.wire import messages
 
-#: Refused for the moment at which it came: only another moment can change that.
+#: Refused because of the moment: only time can change that.
 _TOO_EARLY = "time_in_future"
 
 
 async def replay(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -> Outcome:
-    """Submits a dead letter again, as of when it came, so that readings without a time keep theirs.
+    """Submits a dead letter again with its original time of receipt, so that readings without a time keep theirs.
 
-    It is removed once it has an outcome for good. Raises Refused where its payload was cut, NotAuthorised where its
-    sender may not speak.
+    It is removed once it has a final outcome. Raises Refused if its payload was cut, NotAuthorised if its sender may
+    not send.
     """
     if not letter.whole:
         raise Refused(
-            f"Dead letter {letter.number} was longer than what is kept of it",
-            remedy="It can be shown and discarded only; the device must send it again",
+            f"The payload of dead letter {letter.number} was cut",
+            remedy="It can only be shown and discarded; the device must send it again",
         )
     session = await fleet.plane.authenticate(LocalCredential(letter.identity), protocol="library")
     seen = fleet.device_sessions.last_seen
@@ -37,7 +37,7 @@ async def replay(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -
         outcome = await fleet.ingest.submit(session, _message(letter), received_ms=came)
     finally:
         session.close()
-        # An old message does not show that the device lives today.
+        # An old message does not show that the device is alive today.
         for device, last in before.items():
             if last is None:
                 seen.pop(device, None)
@@ -49,17 +49,17 @@ async def replay(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -
 
 
 async def discard(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -> None:
-    """Removes a dead letter for good."""
+    """Deletes a dead letter."""
     await fleet.dead_letters.remove(letter, _event(fleet, letter, "discarded", actor, reason))
 
 
 def _message(letter: DeadLetter) -> Inbound:
-    """The message as it came; raises Refused where no type of this release is called so."""
+    """The original message; raises Refused if this release has no such type."""
     row = messages.NAMED.get(letter.operation)
     if row is None or row.direction is not Direction.UP:
         raise Refused(
             f"Dead letter {letter.number} is not a message that can be replayed",
-            remedy="It can be shown and discarded only",
+            remedy="It can only be shown and discarded",
         )
     return Inbound(
         type=row,

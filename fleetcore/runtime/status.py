@@ -1,4 +1,4 @@
-"""What runs inside an open fleet, as plain data: for ``doctor``, the command line and tests."""
+"""The state of an open fleet as plain data: for ``doctor``, the command line and tests."""
 
 import asyncio
 from typing import Any
@@ -11,14 +11,14 @@ from fleetcore.model.store import StoreSize
 from fleetcore.runtime.app import Fleet, OpenProtocol
 from fleetcore.wire.times import format_time
 
-#: How long a protocol may examine what is around it.
+#: How long a protocol may take to examine its environment.
 _EXAMINE_S = 10.0
 
 
 async def status(fleet: Fleet) -> dict[str, Any]:
-    """Protocols, consumers, tasks, plugins, the queue, the tally, and what the last check of the store found.
+    """Protocols, consumers, tasks, plugins, the queue, the tally, and the findings of the last check of the store.
 
-    All but ``not_ready``, which is found by trying, and the store's room is answered from memory.
+    Everything but ``not_ready``, which is tested, and the store's size comes from memory.
     """
     tally = fleet.path.tally
     return {
@@ -48,7 +48,7 @@ async def status(fleet: Fleet) -> dict[str, Any]:
 
 
 async def room(fleet: Fleet) -> StoreSize:
-    """What the store takes of its limit; no parts of a store that does not say it, or does not work any more."""
+    """The size of the store's parts and its limit; no parts if the store does not report them or has failed."""
     try:
         return await fleet.storage.size()
     except FleetError:
@@ -72,7 +72,7 @@ def _retention(fleet: Fleet) -> dict[str, Any]:
 
 
 async def _protocol(open_protocol: OpenProtocol) -> dict[str, Any]:
-    """What an adapter says of itself; one that cannot say it has that for its trouble."""
+    """An adapter's report; a failure to report becomes its problem."""
     said: dict[str, Any] = {"kind": open_protocol.kind, "endpoints": [], "connections": 0, "findings": []}
     try:
         with plugin_code(f"protocol {open_protocol.name!r}"):
@@ -83,4 +83,4 @@ async def _protocol(open_protocol: OpenProtocol) -> dict[str, Any]:
             return {**said, "trouble": open_protocol.adapter.trouble}
     except Exception as error:
         why = error.message if isinstance(error, PluginError) else in_a_line(error)
-        return {**said, "trouble": f"Its adapter does not say how it is: {why}"}
+        return {**said, "trouble": f"Its adapter does not report its state: {why}"}

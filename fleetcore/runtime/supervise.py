@@ -1,4 +1,4 @@
-"""Supervision: named tasks with an owner. A task that ends by an error is started again with back-off, and shown."""
+"""Supervision: named tasks with an owner. A task that fails is restarted with back-off, and the failure is reported."""
 
 import asyncio
 import logging
@@ -13,13 +13,13 @@ from fleetcore.interfaces.waits import end_tasks
 
 _log = logging.getLogger(__name__)
 _BACK_OFF_S = (0.1, 1.0, 5.0, 30.0)
-#: Work that has run so long since its last failure is taken for healthy: the next failure is a first one again.
+#: After running this long since its last failure a task counts as healthy: the next failure is a first one again.
 _HEALTHY_S = 60.0
 
 
 @define
 class TaskState:
-    """What ``doctor`` shows of a task; ``failures`` are those since it last worked."""
+    """The state of a task in ``doctor``; ``failures`` counts those since it last worked."""
 
     name: str
     failures: int = 0
@@ -35,7 +35,7 @@ class Supervisor:
         self.states: dict[str, TaskState] = {}
 
     def keep(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Runs ``work`` until it returns or :meth:`close`; an error makes it start again."""
+        """Runs ``work`` until it returns or :meth:`close`; an error restarts it."""
         state = self.states.setdefault(name, TaskState(name))
         task = asyncio.create_task(self._run(state, work), name=f"fleetcore {name}")
         self._tasks.add(task)
@@ -43,7 +43,7 @@ class Supervisor:
         return task
 
     def every(self, name: str, seconds: float, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Runs ``work`` every so many seconds."""
+        """Runs ``work`` at an interval in seconds."""
 
         async def loop() -> None:
             while True:
@@ -66,9 +66,9 @@ class Supervisor:
                 wait = _BACK_OFF_S[min(state.failures, len(_BACK_OFF_S) - 1)]
                 state.failures += 1
                 state.error = f"{type(error).__name__}: {error}"
-                # What is the matter with the store or another part is said by its error; a trace is for our faults.
+                # A FleetError explains itself; a trace is for our own faults.
                 trace = None if isinstance(error, FleetError) else error
-                said = "Task %s failed and is started again in %g s: %s"
+                said = "Task %s failed and is restarted in %g s: %s"
                 _log.error(said, state.name, wait, state.error, exc_info=trace)
                 await self._clock.sleep(wait)
             else:

@@ -1,8 +1,8 @@
-"""Brings what earlier releases stored up to date, once, before anything else reads it.
+"""Upgrades what earlier releases stored, once, before anything else reads it.
 
-The store's own tables are its own care (its schema). Here it is about what capabilities keep beside their records:
-index entries, counters, floors. Each step may be done again, and the mark that says "done" is part of the last commit:
-an upgrade that was killed begins anew at the next opening.
+The store upgrades its own tables (its schema). This module upgrades what capabilities store beside their records: index
+entries, counters, floors. Each step can be repeated, and its "done" mark is part of the last commit: an interrupted
+upgrade starts again at the next opening.
 """
 
 import logging
@@ -22,7 +22,7 @@ from fleetcore.runtime.recount import differences
 
 _log = logging.getLogger(__name__)
 
-#: What this release writes; 1 had neither counters nor sorted index entries.
+#: The format that this release writes; format 1 had neither counters nor sorted index entries.
 FORMAT = 2
 MARK = "fleet/format"
 _TOLD_S = 5.0
@@ -34,7 +34,7 @@ class Upgrade:
     """An upgrade of one store.
 
     Attributes:
-        reindexed: the kinds whose index entries this release writes otherwise, all records or those that are selected.
+        reindexed: the kinds whose index entries have changed in this release, all records or the selected ones.
         counted: those of them that are counted.
     """
 
@@ -45,25 +45,25 @@ class Upgrade:
     counted: Sequence[Repository[Any]]
 
     async def run(self, *, new: bool) -> None:
-        """Does what is to be done; a new store is marked as it is. Raises StorageError for a later release's."""
+        """Runs the necessary steps; marks a new store. Raises StorageError for one of a later release."""
         mark = Commit(blobs={MARK: str(FORMAT).encode()})
         kept = await self.storage.blob(MARK)
         if kept is not None and int(kept) > FORMAT:
             raise StorageError(
-                f"A later release wrote this folder: it has format {int(kept)}, and this release knows {FORMAT}",
+                f"A later release wrote this folder: it has format {int(kept)}; this release reads up to {FORMAT}",
                 remedy="Install that release again, or restore a backup from before it",
                 format=int(kept),
             )
         if kept is not None and int(kept) == FORMAT:
             return
         if not new:
-            _log.info("What an earlier release stored is brought up to date; it can then no longer read it")
+            _log.info("Data of an earlier release is upgraded; that release can then no longer read it")
             await self._reindex()
             await self._floors()
             mark = mark + Commit(add=await differences(self.storage, self.counted))
         await self.storage.commit(mark)
         if not new:
-            _log.info("Everything is up to date")
+            _log.info("The upgrade is complete")
 
     async def _reindex(self) -> None:
         told = self.clock.monotonic_s()

@@ -1,7 +1,7 @@
-"""A watchdog over the event loop: code of a plugin that blocks holds up everything, and nothing else can say so.
+"""A watchdog for the event loop: blocking plugin code stops everything, and nothing else can report it.
 
-It runs in a thread. It cannot end the code, only name it: the task that is running and the line it is at. A stop asked
-by SIGTERM ends the process all the same, see :class:`fleetcore.threads.Deadline`.
+It runs in a thread. It cannot end the code, only name it: the running task and its current line. SIGTERM ends the
+process even then, see :class:`fleetcore.threads.Deadline`.
 """
 
 import asyncio
@@ -14,24 +14,25 @@ from fleetcore import threads
 
 _log = logging.getLogger(__name__)
 
-#: Between two looks, and what counts as blocked. Nothing of ours holds the loop for more than milliseconds.
+#: The interval between two checks, and what counts as blocked. No code of fleetcore holds the loop for more than
+#: milliseconds.
 _EVERY_S, BLOCKED_S = 5.0, 5.0
 
 
 class Watchdog:
-    """Watches the running loop from :meth:`start` to :meth:`stop`, in real time: it is about a loop that hangs."""
+    """Watches the running loop from :meth:`start` to :meth:`stop`, in real time: a hanging loop moves no clock."""
 
     def __init__(self, *, every_s: float = _EVERY_S, blocked_s: float = BLOCKED_S) -> None:
         self._every_s, self._blocked_s = every_s, blocked_s
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begins to watch the loop and the thread that this is called in."""
+        """Starts to watch the loop and the calling thread."""
         watched = asyncio.get_running_loop(), threading.current_thread()
         threads.stop_at_exit(self.stop)
         thread = threading.Thread(target=_watch, args=(*watched, self._stopped, self._every_s, self._blocked_s))
         thread.name, thread.daemon = "fleetcore watchdog", True
-        # One that is dropped without being stopped ends too: the thread holds the event alone.
+        # Dropping it without stopping also ends it: the thread only refers to the event.
         weakref.finalize(self, self._stopped.set)
         threads.start(thread)
 
@@ -56,12 +57,12 @@ def _watch(
             while not _beats(loop, every_s, stopped):
                 pass
             if not stopped.is_set():
-                _log.warning("The event loop goes on")
+                _log.warning("The event loop runs again")
 
 
 def _beats(loop: asyncio.AbstractEventLoop, within_s: float, stopped: threading.Event) -> bool:
-    """Whether the loop comes to a callback in time; also True where there is nothing to watch."""
-    if not loop.is_running():  # it rests between two runs, or has ended
+    """Whether the loop runs a callback in time; also True if there is nothing to watch."""
+    if not loop.is_running():  # it is between two runs, or has ended
         return True
     beat = threading.Event()
     set_beat: Callable[[], None] = beat.set

@@ -1,9 +1,9 @@
-"""The conformance kit and the fleet simulator: public API for people who write plugins and test fleets.
+"""The conformance kit and the fleet simulator: public API for authors of plugins and tests of fleets.
 
 Import what you need from its module: the contracts need pytest and hypothesis (``pip install fleetcore[test]``),
 the clock, the faults and the simulator do not.
 
-Under pytest, the asserts of these modules show the values that they compared, as those of a test module do.
+Under pytest, failing asserts of these modules show the compared values, like those of a test module.
 """
 
 import pkgutil
@@ -11,8 +11,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Before any of the modules is imported, and only where pytest runs: the simulator is also a part of the command line,
-# which must not pay for pytest.
+# Before any of the modules is imported, and only under pytest: the simulator is also part of the command line, which
+# must not import pytest.
 if "pytest" in sys.modules:
     import pytest
 

@@ -1,4 +1,4 @@
-"""The contract of :class:`~fleetcore.interfaces.admission.Admission`: answers each candidate, in time, every time."""
+"""The contract of :class:`~fleetcore.interfaces.admission.Admission`: decides about each candidate, in time, always."""
 
 import asyncio
 import time
@@ -10,9 +10,9 @@ from attrs import evolve
 from fleetcore.interfaces.admission import Admission, Admit, Candidate, Refuse, Verdict, Wait
 from fleetcore.testing.contract import Contract, missing
 
-#: What the core gives all admissions of an enrolment together.
+#: The core's time limit for all admissions of an enrolment together.
 TIMEOUT_S = 5.0
-#: What a device may say about itself.
+#: Parameters that a device may send.
 HOSTILE: tuple[Mapping[str, object], ...] = (
     {},
     {"serial": None},
@@ -28,7 +28,7 @@ HOSTILE: tuple[Mapping[str, object], ...] = (
 
 @pytest.mark.asyncio
 class AdmissionContract(Contract):
-    """Override ``admission``, ``admitted`` and ``refused``; ``waiting`` where it has candidates wait."""
+    """Override ``admission``, ``admitted`` and ``refused``; ``waiting`` if it can let candidates wait."""
 
     @pytest.fixture
     def admission(self) -> Admission:
@@ -42,12 +42,12 @@ class AdmissionContract(Contract):
 
     @pytest.fixture
     def refused(self) -> Candidate:
-        """A candidate that is refused."""
+        """A refused candidate."""
         raise missing(self, "refused")
 
     @pytest.fixture
     def waiting(self) -> Candidate | None:
-        """A candidate that has to wait; None where none has to."""
+        """A candidate that has to wait; None if no candidate waits."""
         return None
 
     async def test_it_admits_and_refuses(self, admission: Admission, admitted: Candidate, refused: Candidate) -> None:
@@ -56,7 +56,7 @@ class AdmissionContract(Contract):
 
     async def test_it_has_a_candidate_wait(self, admission: Admission, waiting: Candidate | None) -> None:
         if waiting is None:
-            pytest.skip("this admission has no candidate wait")
+            pytest.skip("this admission lets no candidate wait")
 
         assert isinstance(await _decided(admission, waiting), Wait)
 
@@ -66,7 +66,7 @@ class AdmissionContract(Contract):
         for candidate in (admitted, refused):
             first = await _decided(admission, candidate)
             for _ in range(3):
-                assert await _decided(admission, candidate) == first, f"{candidate.device.id} is judged anew"
+                assert await _decided(admission, candidate) == first, f"{candidate.device.id} is decided again"
 
     async def test_many_at_a_time_are_told_apart(
         self, admission: Admission, admitted: Candidate, refused: Candidate
@@ -80,7 +80,7 @@ class AdmissionContract(Contract):
     async def test_whatever_a_device_says_is_answered(self, admission: Admission, refused: Candidate) -> None:
         for parameters in HOSTILE:
             verdict = await _decided(admission, evolve(refused, parameters=parameters))
-            assert not isinstance(verdict, Admit), f"a refused device gets in by {parameters!r}"
+            assert not isinstance(verdict, Admit), f"a refused device is admitted with {parameters!r}"
 
     async def test_whatever_stands_beside_the_right_word_is_answered(
         self, admission: Admission, admitted: Candidate
@@ -97,7 +97,7 @@ class AdmissionContract(Contract):
 
 
 def _beside(value: object) -> Sequence[object]:
-    """Values that a check may take for the right one until it looks closely."""
+    """Values that look like the right one."""
     text = str(value)
     # A superscript two and an Arabic-Indic digit are digits to Python; int() reads the second and refuses the first.
     words = [f"{text}{end}" for end in ("\u00b2", "\u0663", "\x00", "\n", " ", "\ud800", text * 500)]
@@ -105,7 +105,7 @@ def _beside(value: object) -> Sequence[object]:
 
 
 async def _decided(admission: Admission, candidate: Candidate) -> Verdict:
-    """The verdict; an assertion that shows the candidate's parameters where there is none in time."""
+    """The verdict; an assertion that shows the candidate's parameters if it is late."""
     said = f"{str(dict(candidate.parameters))[:200]} of {candidate.device.id}"
     began = time.monotonic()
     try:
@@ -115,7 +115,7 @@ async def _decided(admission: Admission, candidate: Candidate) -> Verdict:
         raise AssertionError(f"no answer within {TIMEOUT_S:g} s to {said}") from error
     except Exception as error:
         raise AssertionError(f"decide raised {error!r} for {said}") from error
-    # A time-out cannot end code that blocks: the answer comes, too late, and nothing else of the server ran.
+    # A timeout cannot end code that blocks: the answer is late, and nothing else of the server ran.
     took_s = time.monotonic() - began
     assert took_s < TIMEOUT_S, f"decide blocked for {took_s:.1f} s; a BlockingAdmission runs in a thread"
     assert isinstance(verdict, Admit | Refuse | Wait), f"decide answers {verdict!r} to {said}"

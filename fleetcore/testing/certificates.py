@@ -1,7 +1,7 @@
-"""Bad certificates, each wrong in one way, for trying what lets devices in: the verifier, and every listener.
+"""Bad certificates, each with one fault, for testing what admits devices: the verifier, and every listener.
 
-A listener has to refuse all of :data:`BAD`, at the handshake or right after it, and to serve the good one. The reasons
-are those that the audit log gives where the handshake was completed.
+A listener must refuse all of :data:`BAD`, during the handshake or right after it, and accept the good one. The reasons
+are those of the audit log if the handshake was completed.
 """
 
 import datetime as dt
@@ -65,7 +65,7 @@ def forge(
     basic: bool = True,
     key_ids: bool = True,
 ) -> Forged:
-    """A device's certificate that is good but for what is said otherwise.
+    """A device's certificate that is valid except for the given arguments.
 
     ``{fleet}`` and ``{device}`` in ``cn`` and ``uris`` are filled in.
     """
@@ -112,7 +112,7 @@ def _uri(text: str) -> dict[str, Any]:
     return {"uris": (text,)}
 
 
-#: What is wrong → the reason, and the arguments of :func:`forge` that make it so.
+#: The fault → the reason, and the arguments of :func:`forge` that cause it.
 BAD: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "expired": ("expired", {"starts_in": dt.timedelta(days=-91)}),

@@ -8,7 +8,7 @@ from fleetcore.interfaces.clock import Clock
 
 
 class MovableClock(Clock):
-    """Stands still until it is moved; sleepers wake in order of their times.
+    """Stands still until a test moves it; sleepers wake in order of their times.
 
     Args:
         now_ms: wall-clock time at the start (default: 2026-01-01T00:00:00Z).
@@ -56,6 +56,6 @@ class MovableClock(Clock):
 
 
 async def _let_run() -> None:
-    # What was woken may wake others; a handful of turns covers chains of awaits without real time.
+    # A woken task may wake others; a handful of turns covers chains of awaits without real time.
     for _ in range(20):
         await asyncio.sleep(0)

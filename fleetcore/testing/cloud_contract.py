@@ -1,9 +1,9 @@
-"""The contract of :class:`~fleetcore.interfaces.cloud.CloudBackend`: states and readings arrive, faults are told.
+"""The contract of :class:`~fleetcore.interfaces.cloud.CloudBackend`: states and readings arrive, faults are reported.
 
-The tests look at the hub and break it past the backend, through :class:`HubControl`; for a real hub that is its own
-SDK or emulator. A hub that only receives (``limits.readable`` is false) is looked at through
-:class:`ReceiverControl`: what a receiver makes of all that was sent stands for what the hub has. The samples are
-bodies as the engine makes them. :mod:`fleetcore.testing.memory_cloud` is a counterpart that passes.
+The tests inspect the hub and break it independently of the backend, through :class:`HubControl`; for a real hub that is
+its own SDK or emulator. A hub that only receives (``limits.readable`` is false) is inspected through
+:class:`ReceiverControl`: the state of a receiver stands for the hub's. The samples are bodies as the engine makes them.
+:mod:`fleetcore.testing.memory_cloud` is a backend that passes.
 """
 
 import asyncio
@@ -41,18 +41,18 @@ START_MS = 1_767_225_600_000
 
 
 class HubControl(Protocol):
-    """How a test reaches the hub past the backend; asynchronous, for most hubs are far away."""
+    """A test's access to the hub, independent of the backend; asynchronous, because most hubs are remote."""
 
     async def has(self, key: EntityKey) -> bool:
-        """Whether the hub has the entity, made by this fleet or not."""
+        """Whether the hub has the entity, created by this fleet or not."""
         ...
 
     async def edit(self, key: EntityKey, patch: Mapping[str, object]) -> None:
-        """Changes an entity that there is, as another writer would: ``patch`` is a member of its body, replaced."""
+        """Changes an existing entity, as another writer would: ``patch`` is a member of its body, replaced."""
         ...
 
     async def make_foreign(self, key: EntityKey) -> None:
-        """Makes a device in the hub that carries no fleet's mark."""
+        """Creates a device at the hub without a fleet's mark."""
         ...
 
     async def telemetry(self, device: str) -> Sequence[tuple[str, int, float | str]]:
@@ -60,11 +60,11 @@ class HubControl(Protocol):
         ...
 
     async def command(self, device: str, name: str, args: Mapping[str, object]) -> None:
-        """Gives a command for a device, as the hub's users do; never asked of a hub that has none."""
+        """Gives a command for a device, as the hub's users do; not called for a hub without commands."""
         ...
 
     async def throttle(self) -> None:
-        """Makes the hub turn everything away until :meth:`heal`."""
+        """Makes the hub defer everything until :meth:`heal`."""
         ...
 
     async def go_down(self) -> None:
@@ -72,7 +72,7 @@ class HubControl(Protocol):
         ...
 
     async def lose_answers(self, calls: int) -> None:
-        """Makes the hub do what the next calls ask and answer none of them."""
+        """Makes the hub execute the next calls without answering them."""
         ...
 
     async def reject_credentials(self) -> None:
@@ -85,14 +85,14 @@ class HubControl(Protocol):
 
 
 class ReceiverControl(HubControl, Protocol):
-    """The same of a hub that only receives; ``edit`` and ``make_foreign`` are never asked of it."""
+    """The same for a hub that only receives; ``edit`` and ``make_foreign`` are not called for it."""
 
     async def received(self) -> Mapping[EntityKey, MirrorItem]:
-        """What a receiver has that was there from the beginning: the states of this fleet, with their versions."""
+        """The state of a receiver that was there from the beginning: this fleet's entities, with their versions."""
         ...
 
     async def repeat(self) -> None:
-        """Gives receivers everything once more, in the reverse of its order."""
+        """Sends receivers everything once more, in reverse order."""
         ...
 
 
@@ -127,7 +127,7 @@ def certified(*made: Forged) -> CertificateBody:
 
 @functools.cache
 def samples() -> Mapping[Facet, MirrorBody]:
-    """One sample of each facet; what a hub cannot hold of them it says by ``limits.facets``."""
+    """One sample of each facet; ``limits.facets`` says which of them a hub cannot hold."""
     ca = ThrowawayCa()
     return {
         "group": GroupBody(description="the lab"),
@@ -140,7 +140,7 @@ def samples() -> Mapping[Facet, MirrorBody]:
 
 @pytest.mark.asyncio
 class CloudContract(Contract):
-    """Override ``backend`` and ``hub``, both of one empty hub, and ``unfit`` where the hub cannot hold everything."""
+    """Override ``backend`` and ``hub``, both of one empty hub, and ``unfit`` if the hub cannot hold everything."""
 
     @pytest.fixture
     def backend(self) -> CloudBackend:
@@ -149,18 +149,18 @@ class CloudContract(Contract):
 
     @pytest.fixture
     def cloud(self, backend: CloudBackend) -> CloudBackend:
-        """The backend, as the engine has it, without a limit to its pace."""
+        """The backend as the engine uses it, without a rate limit."""
         backend.pace = Pace({}, MovableClock())
         return backend
 
     @pytest.fixture
     def hub(self) -> HubControl:
-        """The hub it writes to."""
+        """The hub that it writes to."""
         raise missing(self, "hub")
 
     @pytest.fixture
     def unfit(self) -> MirrorItem | None:
-        """An item that the hub cannot hold, or not all of it; None where there is none."""
+        """An item that the hub cannot hold completely; None if it can hold everything."""
         return None
 
     # -- states -----------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class CloudContract(Contract):
             held = await _held(cloud, hub, key)
 
             assert result.state == "done", result
-            assert held is not None, f"{key} is not there"
+            assert held is not None, f"{key} is missing"
             assert (held.key, held.body) == (key, fitted.item.body)
             assert held.remote_version == result.remote_version
             assert await hub.has(key)
@@ -213,7 +213,7 @@ class CloudContract(Contract):
         await cloud.apply([registration("sensor-1")])
         first = (await cloud.apply([twin("sensor-1", interval=60)]))[0]
 
-        # Once as after a lost answer, once knowing the version.
+        # Once as after a lost answer, once with the known version.
         lost = (await cloud.apply([twin("sensor-1", interval=60)]))[0]
         known = (await cloud.apply([twin("sensor-1", first.remote_version, interval=60)]))[0]
 
@@ -282,7 +282,7 @@ class CloudContract(Contract):
 
         results = [(await cloud.apply([gone]))[0], (await cloud.apply([evolve(gone, remote_version=None)]))[0]]
 
-        assert [result.state for result in results] == ["done", "done"], "the second time there is nothing to do"
+        assert [result.state for result in results] == ["done", "done"], "the second time nothing must happen"
         assert not await hub.has(gone.key)
 
     async def test_what_another_one_made_is_left_alone(self, cloud: CloudBackend, hub: HubControl) -> None:
@@ -311,7 +311,7 @@ class CloudContract(Contract):
         receiver = _receiver(cloud, hub)
         states = [registration("sensor-1"), twin("sensor-1", interval=60)]
         first = await _all(cloud, states)
-        # Once as the engine knows it, once as after an answer that was lost, and then gone and there again.
+        # Once with the known version, once as after a lost answer, and then deleted and created again.
         second = await _all(cloud, [twin("sensor-1", first[1].remote_version, interval=30)])
         third = await _all(cloud, [twin("sensor-1", first[1].remote_version, interval=20)])
         gone = await _all(cloud, [MirrorItem(key=states[0].key, body=None, remote_version=first[0].remote_version)])
@@ -409,7 +409,7 @@ class CloudContract(Contract):
 
         if len(sent.refused) == len(texts):
             assert all(sent.refused.values())
-            pytest.skip("this hub is sent numbers alone")
+            pytest.skip("this hub is only sent numbers")
         assert (sent.taken, dict(sent.refused), list(sent.rest)) == (len(texts), {}, [])
         for device in ("sensor-1", "sensor-2"):
             wanted = [
@@ -437,7 +437,7 @@ class CloudContract(Contract):
             return
         assert (sent.taken, list(sent.rest)) == (0, [0, 1, 2])
 
-    # -- what comes from the hub ------------------------------------------------------------------------------------
+    # -- messages from the hub --------------------------------------------------------------------------------------
 
     async def test_a_command_comes_until_it_was_kept_and_then_no_more(
         self, cloud: CloudBackend, hub: HubControl
@@ -453,13 +453,13 @@ class CloudContract(Contract):
         async with aclosing(cloud.inbound(None)) as arriving:
             again, _ = await _commands(arriving, "blink")
             await hub.command("sensor-1", "locate", {})
-            later, arrived = await _commands(arriving, "locate")  # asking for it said that the others were kept
+            later, arrived = await _commands(arriving, "locate")  # requesting it confirmed that the others were saved
         async with aclosing(cloud.inbound(arrived.position)) as arriving:
             await hub.command("sensor-1", "measure", {})
             restarted, _ = await _commands(arriving, "measure")
 
         assert [(each.device, each.name, each.args) for each in first] == [("sensor-1", "reboot", {"delay_s": 5})]
-        assert {each.id for each in first} < {each.id for each in again}, "it was not kept: it comes again"
+        assert {each.id for each in first} < {each.id for each in again}, "it was not saved: it must come again"
         assert [each.name for each in later] == ["locate"]
         assert "reboot" not in {each.name for each in restarted}
         assert "blink" not in {each.name for each in restarted}
@@ -476,7 +476,7 @@ class CloudContract(Contract):
 
     async def test_a_check_tells_what_is_wrong(self, cloud: CloudBackend, hub: HubControl) -> None:
         if not await cloud.check():
-            pytest.skip("this backend checks nothing")
+            pytest.skip("this backend has no checks")
         await hub.reject_credentials()
 
         found = [finding for finding in await cloud.check() if finding.state == "problem"]
@@ -484,7 +484,7 @@ class CloudContract(Contract):
         assert found
         assert all(finding.detail and finding.remedy for finding in found)
 
-    # -- what fits --------------------------------------------------------------------------------------------------
+    # -- fitting ----------------------------------------------------------------------------------------------------
 
     async def test_what_fits_loses_nothing_and_stays_as_it_is(self, cloud: CloudBackend) -> None:
         for item in (registration("sensor-1"), twin("sensor-1", interval=60)):
@@ -495,17 +495,17 @@ class CloudContract(Contract):
         self, cloud: CloudBackend, hub: HubControl, unfit: MirrorItem | None
     ) -> None:
         if unfit is None:
-            pytest.skip("this hub holds everything")
+            pytest.skip("this hub can hold everything")
         await _all(cloud, [registration(unfit.key.id)])
 
         fitted = cloud.fit(unfit)
 
-        assert fitted.lost, "fit says what is lost"
+        assert fitted.lost, "fit must report what is lost"
         assert all(loss.reason for loss in fitted.lost)
         assert cloud.fit(unfit) == fitted, "fit is pure"
         if fitted.item is None:
             return
-        assert not cloud.fit(fitted.item).lost, "what is left fits"
+        assert not cloud.fit(fitted.item).lost, "the rest must fit"
         (result,) = await cloud.apply([fitted.item])
         held = await _held(cloud, hub, unfit.key)
         assert result.state == "done", result
@@ -515,7 +515,7 @@ class CloudContract(Contract):
 
 def _needs_reading(cloud: CloudBackend) -> None:
     if not cloud.limits.readable:
-        pytest.skip("this hub only receives: it has no states that another one could change")
+        pytest.skip("this hub only receives: it has no states that another writer could change")
 
 
 def _receiver(cloud: CloudBackend, hub: HubControl) -> ReceiverControl:
@@ -525,7 +525,7 @@ def _receiver(cloud: CloudBackend, hub: HubControl) -> ReceiverControl:
 
 
 async def _held(cloud: CloudBackend, hub: HubControl, key: EntityKey) -> MirrorItem | None:
-    """What the hub has, or a receiver of a hub that only receives."""
+    """The hub's state, or that of a receiver of a hub that only receives."""
     if cloud.limits.readable:
         return (await cloud.read([key]))[0]
     return (await _receiver(cloud, hub).received()).get(key)
@@ -538,18 +538,18 @@ async def _listed(cloud: CloudBackend, hub: HubControl, facet: Facet) -> list[st
 
 
 async def _commands(arriving: AsyncGenerator[Arrived, None], until: str) -> tuple[list[CloudCommand], Arrived]:
-    """The commands that come next, up to one of this name, and what that came in."""
+    """The next commands, up to one of this name, and the message with it."""
     found: list[CloudCommand] = []
     async with asyncio.timeout(PATIENCE_S):
         async for arrived in arriving:
             found += [event for event in arrived.events if isinstance(event, CloudCommand)]
             if until in {command.name for command in found}:
                 return found, arrived
-    raise AssertionError("what comes from the hub has ended")
+    raise AssertionError("the stream of the hub has ended")
 
 
 async def _all(cloud: CloudBackend, items: Sequence[MirrorItem]) -> list[MirrorResult]:
-    """Applies any number of items, each of which must arrive."""
+    """Applies any number of items, each of which must succeed."""
     results: list[MirrorResult] = []
     for start in range(0, len(items), cloud.limits.items):
         results += await cloud.apply(items[start : start + cloud.limits.items])

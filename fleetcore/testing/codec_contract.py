@@ -1,4 +1,4 @@
-"""The contract of :class:`~fleetcore.interfaces.codec.Codec`: reads what it says it reads, survives everything else."""
+"""The contract of :class:`~fleetcore.interfaces.codec.Codec`: reads its formats, and survives everything else."""
 
 import math
 import re
@@ -19,15 +19,15 @@ from fleetcore.testing.contract import Contract, missing
 RECEIVED_MS = 1_767_225_600_000
 #: The default message limit (wire.md §3).
 MAX_BYTES = 256 * 1024
-#: For one message of that size; ten times what a decoder in plain Python takes, on a busy machine.
+#: For one message of that size; ten times the time of a decoder in plain Python, on a busy machine.
 TIME_LIMIT_S = 5.0
 _REFUSALS = ("payload_unreadable", "schema_invalid", "limit_exceeded")
 
-#: What stands for a number in text, and how formats and float() write what is not finite.
+#: Placeholders for numbers in text, and the ways of formats and float() to write non-finite ones.
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _NOT_FINITE = (b"nan", b"NaN", b"inf", b"-inf", b"Infinity", b"-Infinity", b"1e999", b"-1e999")
 
-# A codec is stateless, so one instance may see all examples, and a contract's test runs in several classes.
+# A codec is stateless, so one instance can be used for all examples; a contract's test runs in several classes.
 _examples = settings(
     max_examples=200,
     deadline=None,
@@ -54,7 +54,7 @@ class CodecContract(Contract):
 
     @pytest.fixture
     def samples(self) -> Sequence[Sample]:
-        """Valid payloads, at least one; together they use what the format has."""
+        """Valid payloads, at least one; together they use all of the format."""
         raise missing(self, "samples")
 
     def test_media_types_are_lower_case_and_bare(self, codec: Codec) -> None:
@@ -64,7 +64,7 @@ class CodecContract(Contract):
             assert media.count("/") == 1, media
 
     def test_samples_are_read(self, codec: Codec, samples: Sequence[Sample]) -> None:
-        assert samples, "a contract without samples shows nothing"
+        assert samples, "a contract without samples tests nothing"
         for sample in samples:
             decoded = _checked(codec, sample.payload)
             assert isinstance(decoded, Decoded), f"{sample.payload!r} is refused: {decoded}"
@@ -127,15 +127,15 @@ class CodecContract(Contract):
 
 
 def _checked(codec: Codec, payload: bytes) -> Decoded | Rejected:
-    """Decodes and checks what holds of every outcome, whatever the bytes."""
+    """Decodes, and checks the rules for every outcome, whatever the bytes."""
     outcome = codec.decode(payload, RECEIVED_MS)
     if isinstance(outcome, Rejected):
         assert outcome.code in _REFUSALS, outcome
-        assert outcome.reason.strip(), "a refusal says why"
+        assert outcome.reason.strip(), "a refusal must have a reason"
         return outcome
-    assert isinstance(outcome, Decoded), f"decode returns Decoded or Rejected, not {type(outcome).__name__}"
+    assert isinstance(outcome, Decoded), f"decode must return Decoded or Rejected, not {type(outcome).__name__}"
     places = [reading.index for reading in outcome.readings]
-    assert places == sorted(places), f"readings come in the order they were sent, not {places}"
+    assert places == sorted(places), f"readings must be in the order of sending, not {places}"
     assert all(place >= 0 for place in places), places
     for reading in outcome.readings:
         assert type(reading.metric) is str, reading

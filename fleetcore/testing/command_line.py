@@ -1,10 +1,10 @@
-"""A call as a command line, for tests that ask the same of every front end."""
+"""Writes a call as a command line, for tests that compare all front ends."""
 
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: Parameters that a command takes in another way.
+#: Parameters that a command takes in a different form.
 OTHERWISE: Mapping[str, Callable[[Any], list[str]]] = {
     "ttl_s": lambda seconds: ["--hours", str(seconds / 3600)],
     "serials": lambda file: ["--serials", file],
@@ -14,7 +14,7 @@ OTHERWISE: Mapping[str, Callable[[Any], list[str]]] = {
 
 
 def command_of(call: Any, given: Mapping[str, Any]) -> str:
-    """The command of a call that can be given what is given; empty where there is none."""
+    """The command of a call for given parameters; empty if no command fits."""
     defaults = {parameter.name: parameter.default for parameter in call.parameters}
     for text, fixed in {call.command: {}, **call.also}.items():
         if text and all(given.get(name, defaults[name]) == value for name, value in fixed.items()):
@@ -23,7 +23,7 @@ def command_of(call: Any, given: Mapping[str, Any]) -> str:
 
 
 def words(call: Any, command: str, given: Mapping[str, Any]) -> list[str]:
-    """The command line of a call, by one of its commands."""
+    """The command line of a call, using one of its commands."""
     given = {name: value for name, value in given.items() if name not in call.also.get(command, {})}
     found: list[str] = []
     for word in command.split():

@@ -1,14 +1,14 @@
-"""What all contracts share: their tests cannot be overridden, end in time, and a gap is declared with its reason.
+"""Shared by all contracts: tests cannot be overridden and end in time, and gaps are declared with reasons.
 
-A contract is a class of tests over one interface. A plugin's test module subclasses it, names the class ``Test…`` and
-overrides the *fixtures* that open its implementation. Where the implementation knowingly falls short, ``gaps`` names
-the test and says why: the test then must fail (a strict xfail), so a gap that is closed is noticed too.
+A contract is a class of tests for one interface. A plugin's test module subclasses it, names the class ``Test…`` and
+overrides the *fixtures* that open its implementation. If the implementation knowingly fails a test, ``gaps`` names it
+with a reason: then the test must fail (a strict xfail), so a closed gap is noticed too.
 
     class TestMyCodec(CodecContract):
         gaps = {"test_work_is_bounded": "the vendor's parser is quadratic; ticket 12"}
 
-A test that takes longer than ``time_limit_s`` is ended, also where the implementation never gives control back, and
-fails with its name and the line at which it hung.
+A test that takes longer than ``time_limit_s`` is ended, even if the implementation blocks, and fails with its name and
+the line at which it hung.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,8 +23,8 @@ class Contract:
     """The base of all contracts.
 
     Attributes:
-        gaps: test name → why the implementation does not pass it.
-        time_limit_s: seconds that one test may take, with its fixtures. It tells a hang from a slow test: the slowest
+        gaps: test name → why the implementation fails it.
+        time_limit_s: the time limit of one test with its fixtures, seconds. It detects hangs, not slowness: the slowest
             test of the built-in implementations takes six.
     """
 
@@ -58,5 +58,5 @@ class Contract:
 
 
 def missing(contract: object, fixture: str) -> Exception:
-    """The error of a contract's fixture that the subclass has to override."""
+    """The error of a contract's fixture that the subclass must override."""
     return NotImplementedError(f"{type(contract).__name__} must override the fixture {fixture!r}")

@@ -1,9 +1,9 @@
-"""What a device does for its own credentials: it follows a new bundle of CAs, and renews its certificate in time.
+"""A device's care for its own credentials: it adopts new CA bundles, and renews its certificate in time.
 
-A device renews when it is asked to (``desired.fleetcore.renew`` has another value than it obeyed last) and after the
-time that its certificate came with. The new certificate has a new key, and the old one is kept until the new one has
-connected: whatever goes wrong before leaves the device as it was. A bundle is believed if its digest is right, since
-it comes over a connection to a server that is trusted already.
+A device renews when asked (``desired.fleetcore.renew`` differs from the value that it obeyed last) and after the
+renewal time of its certificate. The new certificate has a new key, and the old one is kept until the new one has
+connected: after any failure the device is as before. A bundle is trusted if its digest is right, because it comes from
+a server that is already trusted.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ def make_csr(device: str, key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def key_digest(key: ec.EllipticCurvePrivateKey) -> str:
-    """SHA-256 (hex) of a key's SubjectPublicKeyInfo, by which a fleet knows it."""
+    """SHA-256 (hex) of a key's SubjectPublicKeyInfo, by which a fleet identifies it."""
     public = key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )  # fmt: skip
@@ -48,7 +48,7 @@ def key_digest(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 class Traffic:
-    """Lets messages through, and holds them while the connection is changed, so that none meets a closed one."""
+    """Admits messages, and holds them while the connection is replaced, so that none uses a closed one."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
@@ -58,7 +58,7 @@ class Traffic:
 
     @asynccontextmanager
     async def message(self) -> AsyncIterator[None]:
-        """Around each message: waits while traffic is held."""
+        """The context of each message: waits while traffic is held."""
         await self._open.wait()
         self._under_way += 1
         try:
@@ -69,7 +69,7 @@ class Traffic:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Waits for the messages under way, and holds those that come meanwhile."""
+        """Waits for the messages under way, and holds new ones."""
         self._open.clear()
         try:
             while self._under_way:
@@ -81,17 +81,17 @@ class Traffic:
 
 
 class CredentialCare:
-    """Looks after one device's credentials.
+    """Manages one device's credentials.
 
     Args:
-        request: asks for a certificate over the present connection: CSR (PEM) in, reply out.
-        move: opens a connection with these secrets and goes over to it, or raises and leaves the old one as it is.
+        request: requests a certificate over the present connection: CSR (PEM) in, reply out.
+        move: opens a connection with these secrets and switches to it, or raises and keeps the old one.
         report: reports twin state.
 
     Attributes:
-        renewals: certificates that were taken over.
-        failures: codes of renewals that came to nothing.
-        obeyed: the last value of ``desired.fleetcore.renew`` that was done.
+        renewals: adopted certificates.
+        failures: codes of failed renewals.
+        obeyed: the last value of ``desired.fleetcore.renew`` that was carried out.
     """
 
     def __init__(
@@ -113,12 +113,12 @@ class CredentialCare:
         self.obeyed: object = None
 
     def issued(self, body: Mapping[str, object]) -> None:
-        """A certificate was given: when it is to be renewed."""
+        """Records a new certificate, and its renewal time."""
         after = body.get("renew_after")
         self._renew_after = parse_time(after) if isinstance(after, str) else None
 
     def with_bundle(self, secrets: DeviceSecrets, wanted: object) -> DeviceSecrets:
-        """The secrets with the bundle that ``desired.fleetcore.trust`` wants, where it is another and whole."""
+        """The secrets with the bundle of ``desired.fleetcore.trust``, if it is new and complete."""
         if not isinstance(wanted, Mapping):
             return secrets
         ca, digest = wanted.get("ca"), wanted.get("sha256")
@@ -127,7 +127,7 @@ class CredentialCare:
         return evolve(secrets, ca=ca.encode())
 
     async def obey(self, wanted: Mapping[str, object]) -> None:
-        """Confirms the bundle that was taken, and renews where it is asked to."""
+        """Confirms an adopted bundle, and renews if asked."""
         trust = wanted.get("trust")
         if isinstance(trust, Mapping) and self._secrets().ca == str(trust.get("ca")).encode():
             confirmed = {"version": trust.get("version"), "sha256": trust.get("sha256")}
@@ -139,7 +139,7 @@ class CredentialCare:
             self._start(value)
 
     def look(self) -> None:
-        """Renews where it is time to; called now and then."""
+        """Renews if it is time; called periodically."""
         if self._renew_after is not None and self._clock.now_ms() >= self._renew_after:
             self._start(self.obeyed)
 
@@ -171,7 +171,7 @@ class CredentialCare:
             await asyncio.gather(self._working, return_exceptions=True)
 
     async def close(self) -> None:
-        """Gives up a renewal that is under way."""
+        """Cancels a renewal under way."""
         working, self._working = self._working, None
         if working is not None and working is not asyncio.current_task():
             await end_tasks(working)

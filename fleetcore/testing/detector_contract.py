@@ -1,4 +1,4 @@
-"""The contract of :class:`~fleetcore.interfaces.detector.Detector`: finds what it says, also after a restart."""
+"""The contract of :class:`~fleetcore.interfaces.detector.Detector`: finds the expected readings, also restarted."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ from fleetcore.model.telemetry import Series, SeriesCatalog, TelemetryBatch
 from fleetcore.model.ticks import parts
 from fleetcore.testing.contract import Contract, missing
 
-#: Score and expected value may differ so much between two ways of cutting a stream: floating-point sums are not exact.
+#: Score and expected value may differ by this much between two splits of a stream: floating-point sums are not exact.
 TOLERANCE = 1e-7
 
 OpenDetector = Callable[[], AbstractAsyncContextManager[Detector]]
@@ -30,7 +30,7 @@ class PlainCatalog:
 
 @frozen
 class Found:
-    """One finding of a stream, by its position there."""
+    """One finding in a stream, by its position."""
 
     position: int
     score: float
@@ -38,11 +38,11 @@ class Found:
 
 
 class DetectorContract(Contract):
-    """Override ``open_detector`` and ``stream``; ``catalog`` where metrics matter, ``silences`` where it finds any."""
+    """Override ``open_detector`` and ``stream``; ``catalog`` if metrics matter, ``silences`` if it finds any."""
 
     @pytest.fixture
     def open_detector(self) -> OpenDetector:
-        """Opens a fresh detector: ``lambda: open_mine(MyConfig(), context)``."""
+        """Opens a new detector: ``lambda: open_mine(MyConfig(), context)``."""
         raise missing(self, "open_detector")
 
     @pytest.fixture
@@ -52,12 +52,12 @@ class DetectorContract(Contract):
 
     @pytest.fixture
     def silences(self) -> Sequence[tuple[int, int]]:
-        """What is found in the stream as time passes: ``(series, deadline)``, in any order."""
+        """The silences in the stream as time passes: ``(series, deadline)``, in any order."""
         return ()
 
     @pytest.fixture
     def catalog(self) -> SeriesCatalog:
-        """Tells what the series of the stream are."""
+        """Describes the series of the stream."""
         return PlainCatalog()
 
     def test_it_finds_exactly_what_is_abnormal(
@@ -69,7 +69,7 @@ class DetectorContract(Contract):
     ) -> None:
         readings, abnormal = stream
 
-        assert abnormal or silences, "a stream without anything abnormal shows nothing"
+        assert abnormal or silences, "a stream without anomalies tests nothing"
         assert [item.position for item in _run(open_detector, readings, catalog)] == sorted(abnormal)
 
     def test_an_empty_batch_has_no_findings_and_changes_nothing(
@@ -171,7 +171,7 @@ class DetectorContract(Contract):
         now = int(readings.received.max()) + 10 * 366 * 86_400_000
 
         with _opened(open_detector) as detector:
-            assert len(_advance(detector, now)) == 0, "a series that never spoke is not silent"
+            assert len(_advance(detector, now)) == 0, "a series without readings is not silent"
             _observe(detector, readings, catalog)
             _advance(detector, now)
             assert _advance(detector, now) == []
@@ -188,7 +188,7 @@ class DetectorContract(Contract):
                     continue
                 except Exception as error:
                     raise AssertionError(f"restore({state!r}) raised {error!r}, not ValueError") from error
-                pytest.fail(f"restore({state!r}) took what is not a state")
+                pytest.fail(f"restore({state!r}) accepted an invalid state")
 
     def test_new_series_may_appear_at_any_time_with_any_index(
         self, open_detector: OpenDetector, stream: tuple[TelemetryBatch, Sequence[int]], catalog: SeriesCatalog
@@ -221,7 +221,7 @@ class _Moved:
 
 @contextmanager
 def _opened(open_detector: OpenDetector) -> Iterator[Detector]:
-    """A detector that is open, in a test that is not asynchronous."""
+    """An open detector, in a test that is not asynchronous."""
     with asyncio.Runner() as runner:
         manager = open_detector()
         detector = runner.run(manager.__aenter__())
@@ -236,33 +236,33 @@ def _part(readings: TelemetryBatch, start: int, end: int) -> TelemetryBatch:
 
 
 def _observe(detector: Detector, batch: TelemetryBatch, catalog: SeriesCatalog) -> Findings:
-    """Observes, with columns that cannot be written to, and checks what holds of all findings."""
+    """Observes, with read-only columns, and checks the rules for all findings."""
     for column in (batch.series, batch.time, batch.received, batch.value, batch.quality, batch.seq):
         column.setflags(write=False)
     findings = detector.observe(batch, catalog)
-    assert isinstance(findings, Findings), f"observe returns Findings, not {type(findings).__name__}"
+    assert isinstance(findings, Findings), f"observe must return Findings, not {type(findings).__name__}"
     index = findings.index
-    assert len(index) == len(findings.score) == len(findings.expected), "columns of findings are equally long"
-    assert np.issubdtype(index.dtype, np.integer), f"positions are integers, not {index.dtype}"
+    assert len(index) == len(findings.score) == len(findings.expected), "columns of findings must be equally long"
+    assert np.issubdtype(index.dtype, np.integer), f"positions must be integers, not {index.dtype}"
     if len(index):
-        assert index[0] >= 0, "positions start at 0"
-        assert index[-1] < len(batch), "positions lie in the batch"
-        assert (np.diff(index) > 0).all(), "positions ascend, each once"
-    assert (np.isfinite(findings.score) & (findings.score >= 0)).all(), "scores are finite and not negative"
-    assert not np.isinf(findings.expected).any(), "an expected value is finite, or NaN for none"
+        assert index[0] >= 0, "positions must start at 0"
+        assert index[-1] < len(batch), "positions must be in the batch"
+        assert (np.diff(index) > 0).all(), "positions must ascend, each once"
+    assert (np.isfinite(findings.score) & (findings.score >= 0)).all(), "scores must be finite and not negative"
+    assert not np.isinf(findings.expected).any(), "an expected value must be finite, or NaN for none"
     return findings
 
 
 def _advance(detector: Detector, now: int, received: Mapping[int, int] | None = None) -> list[tuple[int, int]]:
-    """Tells the time, and checks what holds of all silences; ``received`` is the last reading's time by series."""
+    """Advances the time, and checks the rules for silences; ``received`` has the time of each series' last reading."""
     silences = detector.advance(now)
-    assert isinstance(silences, Silences), f"advance returns Silences, not {type(silences).__name__}"
+    assert isinstance(silences, Silences), f"advance must return Silences, not {type(silences).__name__}"
     columns = (silences.series, silences.deadline, silences.since, silences.score)
-    assert len({len(column) for column in columns}) == 1, "columns of silences are equally long"
-    assert all(np.issubdtype(column.dtype, np.integer) for column in columns[:3]), "series and times are integers"
-    assert len(set(silences.series.tolist())) == len(silences), "a series is silent once at a time"
-    assert (silences.deadline <= now).all(), "a deadline is over"
-    assert (np.isfinite(silences.score) & (silences.score >= 0)).all(), "scores are finite and not negative"
+    assert len({len(column) for column in columns}) == 1, "columns of silences must be equally long"
+    assert all(np.issubdtype(column.dtype, np.integer) for column in columns[:3]), "series and times must be integers"
+    assert len(set(silences.series.tolist())) == len(silences), "a series may be silent once at a time"
+    assert (silences.deadline <= now).all(), "a deadline must have passed"
+    assert (np.isfinite(silences.score) & (silences.score >= 0)).all(), "scores must be finite and not negative"
     _explained(silences.explanation, since="then", deadline="now", score="1")
     for series, since in zip(silences.series.tolist(), silences.since.tolist(), strict=True):
         if received is not None:
@@ -272,7 +272,7 @@ def _advance(detector: Detector, now: int, received: Mapping[int, int] | None = 
 
 
 def _explained(explanation: str, **filled: str) -> None:
-    """Checks that an explanation is a line of text that asks for no more than is filled in."""
+    """Checks that an explanation is a line of text whose fields can be filled in."""
     try:
         text = explanation.format(**filled)
     except (LookupError, ValueError) as error:
@@ -290,7 +290,7 @@ def _pass_time(
     *,
     restart: int = -1,
 ) -> list[tuple[int, int]]:
-    """The silences of a stream, told the time as the core does; a fresh detector goes on from the state at a place."""
+    """The silences of a stream, with the core's times; a new detector continues from the state at a position."""
     found: list[tuple[int, int]] = []
     received: dict[int, int] = {}
     now = start = 0
@@ -315,7 +315,7 @@ def _pass_time(
 
 def _found(findings: Findings, start: int = 0) -> list[Found]:
     return [
-        # Minus infinity stands for "no idea": unlike NaN it equals itself.
+        # Minus infinity means "unknown": unlike NaN it equals itself.
         Found(start + int(i), float(score), -math.inf if math.isnan(expected) else float(expected))
         for i, score, expected in zip(findings.index, findings.score, findings.expected, strict=True)
     ]

@@ -1,6 +1,6 @@
-"""What of a device survives a loss of power: two image slots and a few small files, and a way to lose power on purpose.
+"""Storage of a device that survives a loss of power: two image slots and a few small files; and power cuts on purpose.
 
-Small files are replaced whole or not at all. A slot is written from its start; what was not synced may be lost or torn.
+Small files are replaced completely or not at all. A slot is written from its start; unsynced data may be lost or torn.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ class Flash(ABC):
 
     @abstractmethod
     def save(self, name: str, content: bytes) -> None:
-        """Replaces a small file; after a loss of power the old or the new one is there, whole."""
+        """Replaces a small file; after a loss of power the old or the new one is there, complete."""
 
     @abstractmethod
     def erase(self, slot: str) -> None:
@@ -29,15 +29,15 @@ class Flash(ABC):
 
     @abstractmethod
     def append(self, slot: str, piece: bytes) -> None:
-        """Writes on at a slot's end."""
+        """Appends to a slot."""
 
     @abstractmethod
     def cut(self, slot: str, length: int) -> None:
-        """Forgets what a slot holds beyond a length."""
+        """Truncates a slot to a length."""
 
     @abstractmethod
     def sync(self, slot: str) -> None:
-        """Returns once what was appended survives a loss of power."""
+        """Returns once appended data survives a loss of power."""
 
     @abstractmethod
     def length(self, slot: str) -> int:
@@ -49,7 +49,7 @@ class Flash(ABC):
 
 
 class MemoryFlash(Flash):
-    """For devices that are never restarted. Of a slot only digest and length are kept: thousands fit in one process."""
+    """For devices that are never restarted. A slot only keeps digest and length: thousands fit in one process."""
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}
@@ -71,7 +71,7 @@ class MemoryFlash(Flash):
 
     def cut(self, slot: str, length: int) -> None:
         if length < self._slots[slot][1]:
-            self.erase(slot)  # what was hashed cannot be taken back; it is loaded again
+            self.erase(slot)  # hashed data cannot be removed; it is downloaded again
 
     def sync(self, slot: str) -> None:
         del slot
@@ -146,13 +146,13 @@ class FileFlash(Flash):
 
 
 class PowerLoss(Exception):
-    """The device is dead until it is started again; nothing catches it."""
+    """The device is dead until it is started again; no code catches this."""
 
 
 class PowerCut:
-    """Counts what a device does to the world, and cuts its power at the ``at``-th of it, before or after.
+    """Counts a device's effects on the world, and cuts its power at effect number ``at``, before or after it.
 
-    The flash that :meth:`flash` gives writes half of a piece that it dies at, and forgets what was not synced.
+    The flash from :meth:`flash` writes half of the piece that it is cut at, and forgets unsynced data.
     """
 
     def __init__(self, at: int, *, after: bool = False) -> None:
@@ -160,7 +160,7 @@ class PowerCut:
         self.steps: list[str] = []
 
     def step(self, name: str, work: Callable[[], None] = lambda: None, torn: Callable[[], None] = lambda: None) -> None:
-        """One thing that is done. Raises PowerLoss where its turn has come."""
+        """One effect. Raises PowerLoss when its turn has come."""
         self.steps.append(name)
         if len(self.steps) - 1 != self._at:
             work()
@@ -190,7 +190,7 @@ class _OnSupply(Flash):
         self._supply.step(f"erase {slot}", lambda: self._inner.erase(slot))
 
     def append(self, slot: str, piece: bytes) -> None:
-        # Half of it arrives, and what does is not what was sent.
+        # Half of it arrives, and that half is damaged.
         torn = bytes(len(piece) // 2)
         self._supply.step(
             f"append {slot}", lambda: self._inner.append(slot, piece), lambda: self._inner.append(slot, torn)

@@ -1,4 +1,4 @@
-"""What stays on the heap: of connections that have ended, and of work that is repeated."""
+"""Memory left on the heap: by ended connections, and by repeated work."""
 
 import gc
 import tracemalloc
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Without the collector of cycles: what is in a ring of references stays."""
+    """Disables the garbage collector: objects in a reference cycle stay."""
     gc.collect()
     gc.disable()
     try:
@@ -21,9 +21,9 @@ def without_collector() -> Iterator[None]:
 
 @contextmanager
 def connections_of(protocol: type[Any]) -> "Iterator[list[weakref.ref[Any]]]":
-    """Weak references to the connections of a class of protocols, and to their TLS states, made meanwhile.
+    """Weak references to the connections of a class of protocols created in the block, and to their TLS states.
 
-    Without the collector of cycles.
+    The garbage collector is off meanwhile.
     """
     made: list[weakref.ref[Any]] = []
     begin = protocol.connection_made
@@ -41,7 +41,7 @@ def connections_of(protocol: type[Any]) -> "Iterator[list[weakref.ref[Any]]]":
 
 
 async def grown_bytes(work: Callable[[], Awaitable[object]]) -> int:
-    """Does the work twice; what the second time leaves on the heap, in bytes."""
+    """Does the work twice; returns the bytes that the second time leaves on the heap."""
     await work()
     gc.collect()
     tracemalloc.start()

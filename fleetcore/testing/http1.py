@@ -1,7 +1,7 @@
-"""HTTP/1.1 as clients of cloud hubs speak it, over asyncio alone: several thousand requests a second on a core.
+"""HTTP/1.1 as clients of cloud hubs use it, on asyncio alone: several thousand requests a second per core.
 
-Serves counterparts of hubs on the loopback: no chunked requests, no pipelining. A handler may also have an answer cut
-half-way or its connection closed; and a request may be cut, so that no handler ever sees it.
+Serves simulated hubs on the loopback: no chunked requests, no pipelining. A handler may also have its answer truncated
+or its connection closed; and a request may be cut, so that no handler gets it.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _STATUS = {each.value: each.phrase for each in http.HTTPStatus}
 
 @frozen(kw_only=True)
 class Request:
-    """One request; ``path`` as it came, ``query`` decoded, names of headers in small letters."""
+    """One request; ``path`` as received, ``query`` decoded, header names in lower case."""
 
     method: str
     path: str
@@ -34,7 +34,7 @@ class Answer:
     """One answer.
 
     Attributes:
-        fate: ``half`` sends the head and half of the body, ``none`` nothing at all; both close the connection.
+        fate: ``half`` sends the head and half of the body, ``none`` nothing; both close the connection.
     """
 
     status: int = 200
@@ -45,7 +45,8 @@ class Answer:
 
 Handler = Callable[[Request], Awaitable[Answer]]
 
-#: What a connection reads of a request, told by its head: all, or half of its head or body, after which it dies.
+#: How much of a request is read, decided from its head: all, or half of its head or body, after which the connection
+#: dies.
 Read = Literal["whole", "head", "body"]
 Reader = Callable[[Request], Read]
 
@@ -59,7 +60,7 @@ def whole(request: Request) -> Read:
 class _Connection(asyncio.Protocol):
     def __init__(self, handler: Handler, reader: Reader, connections: "set[_Connection]") -> None:
         self._handler, self._reader, self._connections = handler, reader, connections
-        #: Of the request that is being received.
+        #: The request that is being received.
         self._read: Read | None = None
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
@@ -144,7 +145,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Server:
-    """Listens on a port of the loopback, with TLS where it has a context; an async context manager."""
+    """Listens on a loopback port, with TLS if it has a context; an async context manager."""
 
     def __init__(
         self, handler: Handler, port: int = 0, *, tls: ssl.SSLContext | None = None, reader: Reader = whole
@@ -172,7 +173,7 @@ class Server:
 
 
 async def forwarded(endpoint: str, request: Request) -> Answer:
-    """What another server answers to a request. Raises OSError where it does not."""
+    """The answer of another server to a request. Raises OSError without an answer."""
     host, _, port = endpoint.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

@@ -1,6 +1,6 @@
-"""What counterparts of hubs do wrong on order, whichever service they stand for: so many calls are hit, then no more.
+"""Faults of simulated hubs on request, for any service: a number of calls fails, then no more.
 
-A counterpart's own class adds what its service has beside: codes of refusals, policies, quotas.
+The class of a simulated hub adds the faults of its service: error codes, policies, quotas.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from fleetcore.testing.http1 import Read
 
 @mutable
 class HubFaults:
-    """Faults under way; all off at first.
+    """Active faults; all off at first.
 
     Attributes:
         delay_s: before each answer.
-        throttled: calls still to be turned away; ``retry_after_s`` says when to come again.
+        throttled: calls still to be throttled; ``retry_after_s`` says when to retry.
         down: connections are closed without an answer.
-        errors: calls still to be answered with an error of the service.
-        lost, halved: calls still to be done whose answers are not sent, or cut half-way.
-        cut_heads, cut_bodies: calls still to be cut off when half of their head, or of their body, was read: nothing
-            of them is done.
+        errors: calls still to fail with an error of the service.
+        lost, halved: calls still to be executed whose answers are not sent, or truncated.
+        cut_heads, cut_bodies: calls still to be cut when half of their head, or of their body, was read: they are not
+            executed.
         skew_s: by how much its clock is ahead of this machine's.
-        stale: tokens of pages still to be refused, as those are that expired.
+        stale: page tokens still to be refused as expired.
         only: classes of calls that the counted faults hit; empty for all.
     """
 
@@ -52,7 +52,7 @@ class HubFaults:
         self.down, self.only, self.skew_s = False, (), 0.0
 
     def counted(self, name: str, action: str) -> bool:
-        """Whether a fault hits a call of this class, which is counted then."""
+        """Whether a fault affects a call of this class; counts it."""
         left: int = getattr(self, name)
         if left == 0 or (self.only and action not in self.only):
             return False
@@ -60,13 +60,13 @@ class HubFaults:
         return True
 
     def read_of(self, action: str, length: int) -> Read:
-        """How much of a call is read, whose body of this length is not there yet."""
+        """How much of a call is read, of whose body this length is still missing."""
         if self.counted("cut_heads", action):
             return "head"
         return "body" if length > 0 and self.counted("cut_bodies", action) else "whole"
 
     def fate_of(self, action: str) -> Literal["whole", "half", "none"]:
-        """How the answer of a call that was done is sent."""
+        """How the answer of an executed call is sent."""
         if self.counted("lost", action):
             return "none"
         return "half" if self.counted("halved", action) else "whole"

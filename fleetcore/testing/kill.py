@@ -1,4 +1,4 @@
-"""Kills a process with SIGKILL at a chosen moment, and tells what it had acknowledged: the test of *committed is kept*.
+"""Kills a process with SIGKILL at a chosen moment, and returns what it acknowledged: the test of *committed is kept*.
 
     def write(child):
         with open_mine(path) as mine:
@@ -11,8 +11,8 @@
     with open_mine(path) as mine:
         assert set(acknowledged) <= set(mine.all())
 
-What a killed process wrote to the kernel is kept, what it held in its own memory is lost. So this finds a store that
-answers before it writes. It does not find one that writes and does not sync: only a power failure shows that.
+Data that a killed process wrote to the kernel is kept, data in its own memory is lost. So this finds a store that
+answers before it writes. It does not find one that writes without syncing: only a power failure does.
 """
 
 import asyncio
@@ -37,17 +37,17 @@ _ACKNOWLEDGED, _POINT, _FAILED = "acknowledged", "point", "failed"
 
 
 class Child:
-    """What the work in the child process says to the test."""
+    """The connection from the work in the child process to the test."""
 
     def __init__(self, pipe: int, stop_at: str | None) -> None:
         self._pipe, self._stop_at = pipe, stop_at
 
     def acknowledge(self, what: str) -> None:
-        """Tells the test that ``what`` is done for good; returns once the test can read it."""
+        """Tells the test that ``what`` is durable; returns once the test can read it."""
         self._say(_ACKNOWLEDGED, what)
 
     def point(self, name: str) -> None:
-        """Names this place in the work. Where the test asked to kill ``at`` it, the work goes no further."""
+        """Names this place in the work. If the test kills ``at`` it, the work stops here."""
         self._say(_POINT, name)
         while name == self._stop_at:
             signal.pause()
@@ -68,16 +68,15 @@ def killed(
     at: str | None = None,
     timeout_s: float = PATIENCE_S,
 ) -> tuple[str, ...]:
-    """Runs ``work`` in a child process, kills it with SIGKILL and returns all that it acknowledged.
+    """Runs ``work`` in a child process, kills it with SIGKILL and returns everything that it acknowledged.
 
     Args:
-        work: a function or coroutine function, run in a fork of this process: it sees what this process sees, and
-            threads of this process do not go on in it. Or the words of a command; each line of its standard output
-            is an acknowledgement.
-        after: kill once so many were acknowledged, or once this says so of the acknowledgements so far; the work goes
-            on meanwhile, so it is killed in the middle of what comes next.
-        at: kill at the point of this name; of a command, after this line.
-        timeout_s: how long to wait for the moment.
+        work: a function or coroutine function, run in a fork of this process: it has this process's memory, but not its
+            threads. Or the words of a command; each line of its standard output is an acknowledgement.
+        after: kill after this many acknowledgements, or once this function returns true for those so far; the work
+            continues meanwhile, so it is killed in the middle of the next step.
+        at: kill at the point of this name; for a command, after this line.
+        timeout_s: how long to wait for that moment.
 
     Raises:
         AssertionError: the work ended or failed before the moment, with its traceback; or the moment did not come.
@@ -97,7 +96,7 @@ def killed(
     finally:
         os.kill(pid, signal.SIGKILL)
         status = process.wait() if process is not None else os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        # Not to the end of the pipe: a process that the child started may hold it open.
+        # Not to the end of the pipe: a process started by the child may hold it open.
         os.set_blocking(pipe, False)
         _read_rest(pipe, heard)
         if process is None:
@@ -111,7 +110,7 @@ def killed(
 
 @define(kw_only=True)
 class _Heard:
-    """What the child said so far."""
+    """The child's messages so far."""
 
     after: int | Callable[[Sequence[str]], bool] | None
     at: str | None
@@ -142,7 +141,7 @@ class _Heard:
 def _fork(work: Work, at: str | None) -> tuple[int, int]:
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        # From 3.12 on Python warns of a fork beside threads: the child starts none of theirs, and opens its own.
+        # Since 3.12 Python warns of a fork beside threads: the child starts none of them, and opens its own.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
@@ -152,7 +151,7 @@ def _fork(work: Work, at: str | None) -> tuple[int, int]:
 
 
 def _run(work: Work, child: Child) -> NoReturn:
-    """In the child: never returns into the test that was forked."""
+    """In the child: never returns into the forked test."""
     status = 1
     try:
         done = work(child)
@@ -170,7 +169,7 @@ async def _awaited(work: Awaitable[object]) -> None:
 
 
 def _listen(pipe: int, heard: _Heard, timeout_s: float) -> bool:
-    """Returns whether the moment came before the child ended and the time was over."""
+    """Whether the moment came before the child ended or the time was over."""
     end_s = time.monotonic() + timeout_s
     while not heard.is_time:
         ready, _, _ = select.select([pipe], [], [], max(0.0, end_s - time.monotonic()))

@@ -1,7 +1,7 @@
-"""A cloud hub in memory: all of :class:`~fleetcore.interfaces.cloud.CloudBackend`, with faults to be switched on.
+"""A cloud hub in memory: a complete :class:`~fleetcore.interfaces.cloud.CloudBackend`, with faults.
 
-:class:`MemoryHub` is the remote side: tests look at it, change it behind the mirror's back and break it.
-:class:`MemoryCloud` is the client that a mirror is given. Limits are those that real hubs have, made small.
+:class:`MemoryHub` is the remote side: tests inspect it, change it independently of the mirror, and break it.
+:class:`MemoryCloud` is the mirror's client. The limits are those of real hubs, reduced.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch, TextReading
 from fleetcore.wire.records import from_plain, to_plain
 from fleetcore.wire.strict_json import dumps
 
-#: Twins of the large hubs hold 8 to 32 KiB a section.
+#: Twins of the large hubs have 8 to 32 KiB per section.
 MAX_BODY_BYTES = 8 * 1024
-#: Characters that hubs give a meaning of their own in keys.
+#: Characters with a special meaning in keys of hubs.
 FORBIDDEN_IN_KEYS = ".$#"
 
-#: Whether a client says that readings have to wait for their device.
+#: Whether a client says that readings must wait for their device.
 READINGS_AFTER_DEVICE = False
 
 Body = dict[str, object]
@@ -53,7 +53,7 @@ class SentReading:
 
 @frozen
 class Held:
-    """What the hub has of an entity; ``owner`` is the mark of the fleet that made it, or empty."""
+    """An entity at the hub; ``owner`` is the mark of the fleet that created it, or empty."""
 
     version: int
     body: Body
@@ -65,9 +65,9 @@ class MemoryHub:
     """The remote side.
 
     Attributes:
-        held: what there is, by entity.
-        telemetry: readings in the order they arrived.
-        calls: how many calls arrived, refused ones included; ``writes`` counts those that changed an entity, by entity.
+        held: the entities.
+        telemetry: readings in order of arrival.
+        calls: how many calls arrived, also refused ones; ``writes`` counts the effective ones by entity.
         answer_s: how long an answer takes, on the loop's clock.
     """
 
@@ -88,39 +88,39 @@ class MemoryHub:
     _last_version: int = 0
 
     def edit(self, key: EntityKey, body: Mapping[str, object] | None, *, owner: str | None = None) -> None:
-        """Changes the hub behind the mirror's back; None removes the entity. The mark stays, unless one is given."""
+        """Changes the hub independently of the mirror; None removes the entity. The mark stays, unless one is given."""
         if body is None:
             self.held.pop(key, None)
             return
-        # Versions never come back, so that an entity that was removed and made anew is another one.
+        # Versions never repeat, so that an entity that was removed and created again is a different one.
         self._last_version += 1
         old = self.held.get(key)
         mark = owner if owner is not None else old.owner if old is not None else ""
         self.held[key] = Held(self._last_version, copy.deepcopy(dict(body)), mark)
 
     def body(self, key: EntityKey) -> Body | None:
-        """What the hub holds, or None."""
+        """The hub's state, or None."""
         held = self.held.get(key)
         return None if held is None else copy.deepcopy(held.body)
 
     def throttle(self, items: int = 1 << 60, retry_after_s: float = 1.0) -> None:
-        """Turns the next ``items`` items away."""
+        """Throttles the next ``items`` items."""
         self._throttled, self._retry_after_s = items, retry_after_s
 
     def throttle_entity(self, *keys: EntityKey) -> None:
-        """Turns these away, and no other."""
+        """Throttles these, and no others."""
         self._slow.update(keys)
 
     def limit_telemetry(self, readings: int | None) -> None:
-        """Takes at most so many readings of one call; None for all."""
+        """Accepts at most this many readings per call; None for all."""
         self._capacity = readings
 
     def go_down(self) -> None:
-        """Answers nothing any more."""
+        """Stops answering."""
         self._down = True
 
     def lose_answers(self, calls: int, *, after: int = 0) -> None:
-        """Does what the next calls ask for and answers none of them; ``after`` so many that are answered."""
+        """Executes the next calls without answering them, ``after`` this many answered ones."""
         self._losing, self._answered_first = calls, after
 
     def reject_credentials(self) -> None:
@@ -133,7 +133,7 @@ class MemoryHub:
         self._slow.clear()
 
     async def enter(self) -> None:
-        """One call arrives; raises as the faults demand."""
+        """Called for each call; raises the requested faults."""
         self.calls += 1
         if self.answer_s:
             await asyncio.sleep(self.answer_s)
@@ -143,7 +143,7 @@ class MemoryHub:
             raise CredentialsRejected("The hub in memory rejects the credentials", remedy="Heal it")
 
     def leave(self) -> None:
-        """An answer goes out; raises where it is lost."""
+        """Called for each answer; raises if it is lost."""
         if self._losing and self._answered_first:
             self._answered_first -= 1
         elif self._losing:
@@ -151,7 +151,7 @@ class MemoryHub:
             raise Unavailable("The answer of the hub in memory was lost", retry_after_s=0.1, code="not_ready")
 
     def turns_away(self, key: EntityKey) -> float | None:
-        """Whether an item is throttled: seconds until it may come again, or None."""
+        """Whether an item is throttled: seconds until it may be retried, or None."""
         if key in self._slow:
             return self._retry_after_s
         if self._throttled <= 0:
@@ -160,7 +160,7 @@ class MemoryHub:
         return self._retry_after_s
 
     def take(self, readings: Sequence[SentReading]) -> int:
-        """Takes readings, as many as its capacity allows; returns how many."""
+        """Accepts readings, as many as its capacity allows; returns how many."""
         taken = readings if self._capacity is None else readings[: self._capacity]
         self.telemetry.extend(taken)
         return len(taken)
@@ -188,7 +188,7 @@ class MemoryCloud(CloudBackend):
         if item.body is None:
             return Fitted(item=item)
         plain = to_plain(item.body)
-        lost = [Loss(path, "the hub forbids the characters . $ # in a key") for path in _forbidden(plain, "")]
+        lost = [Loss(path, "the hub does not allow the characters . $ # in a key") for path in _forbidden(plain, "")]
         if lost:
             plain = _without_forbidden(plain)
         size = len(dumps(plain))
@@ -211,7 +211,7 @@ class MemoryCloud(CloudBackend):
         held = self.hub.held.get(item.key)
         if held is not None and held.owner != self._owner:
             if held.owner or not item.adopts:
-                return MirrorResult(state="foreign", reason=f"{item.key} was not made by this fleet")
+                return MirrorResult(state="foreign", reason=f"this fleet did not create {item.key}")
             if item.remote_version != str(held.version):
                 self.hub.edit(item.key, held.body, owner=self._owner)
                 return MirrorResult(state="conflict")
@@ -251,7 +251,7 @@ class MemoryCloud(CloudBackend):
         await self.hub.enter()
         keys = sorted(key for key, held in self.hub.held.items() if held.owner != self._owner)
         listed = [key for facet in ("group", "registry") for key in keys if key.facet == facet]
-        # By key: what is taken over meanwhile leaves the list, and a list by number would jump over as many.
+        # By key: adopted entities leave the list, and a list by number would skip as many.
         rest = [key for key in listed if after is None or _place(key) > after]
         page = rest[: self.limits.items]
         found = [self._unowned(key) for key in page]
@@ -260,7 +260,7 @@ class MemoryCloud(CloudBackend):
 
     def _unowned(self, key: EntityKey) -> Unowned:
         held = self.hub.held[key]
-        reason = f"It is of another fleet, {held.owner!r}" if held.owner else ""
+        reason = f"It belongs to another fleet, {held.owner!r}" if held.owner else ""
         return Unowned(name=key.id, key=key, reason=reason, held=self._as_item(key, held))
 
     def _as_item(self, key: EntityKey, held: Held) -> MirrorItem:
@@ -316,7 +316,7 @@ class MemoryCloud(CloudBackend):
 
 
 def _place(key: EntityKey) -> str:
-    """Each group's before a device's."""
+    """Each group's before those of devices."""
     return f"{key.facet == 'registry':d}{key.id}"
 
 

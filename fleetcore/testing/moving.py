@@ -1,7 +1,7 @@
 """A device's part of a cut-over: it tries the new side, keeps the old one until it is confirmed, and falls back.
 
-:class:`Mover` has the rules, and its memory in a flash: after a loss of power at any place it goes on. A :class:`Side`
-is this fleet, as :class:`FleetSide` for any protocol's client, or a hub.
+:class:`Mover` has the rules, and saves its state in a flash: after a loss of power at any place it continues. A
+:class:`Side` is this fleet, as :class:`FleetSide` for any protocol's client, or a hub.
 """
 
 import json
@@ -25,36 +25,36 @@ from fleetcore.wire import messages
 
 FLEET = "fleet"
 _MEMORY, _CREDENTIAL = "cutover.json", "credential.json"
-#: How long one try lasts, and how often the new side is asked meanwhile, seconds.
+#: How long one try lasts, and how often the new side is polled meanwhile, seconds.
 VISIT_S, LOOK_S = 60.0, 1.0
 
 
 class Side(ABC):
-    """One side of a cut-over, as a device sees it. Every method may be called again, after a loss of power too.
+    """One side of a cut-over, as a device uses it. Every method may be repeated, also after a loss of power.
 
-    Each raises FleetError where the side does not answer or lets the device not in.
+    Each raises FleetError if the side does not answer or does not admit the device.
     """
 
     @abstractmethod
     async def offered(self) -> Json:
-        """``desired.fleetcore.cutover`` as it reads there; empty where there is none."""
+        """``desired.fleetcore.cutover`` on this side; empty without an offer."""
 
     @abstractmethod
     async def tell(self, said: Json) -> None:
-        """Reports ``reported.fleetcore.cutover`` there."""
+        """Reports ``reported.fleetcore.cutover`` on this side."""
 
     @abstractmethod
     async def come(self, epoch: int, to: Json, old: "Side") -> None:
-        """Comes to it from the old side with an offer's ``to``: with a credential, and says that it is there."""
+        """Connects from the old side with an offer's ``to``: with a credential, and reports its arrival."""
 
 
 class Mover:
     """Follows offers from side to side.
 
     Args:
-        sides: the sides that the device can speak to, by name.
-        side: where it is connected as it comes from the factory; later its memory says so.
-        visit_s, look_s: how long one try lasts, and how often the new side is asked meanwhile, seconds.
+        sides: the sides that the device can use, by name.
+        side: the initial side; afterwards the saved state.
+        visit_s, look_s: how long one try lasts, and how often the new side is polled meanwhile, seconds.
     """
 
     def __init__(
@@ -75,22 +75,22 @@ class Mover:
 
     @property
     def side(self) -> str:
-        """The side that it belongs to: commands of this one alone are run."""
+        """The side to which the device belongs: it only runs commands of this one."""
         return str(self._memory["side"])
 
     @property
     def confirmed(self) -> int:
-        """The epoch of the last cut-over that was confirmed; 0 before the first."""
+        """The epoch of the last confirmed cut-over; 0 before the first."""
         return int(self._memory["confirmed"])
 
     @property
     def is_trying(self) -> bool:
-        """Whether it is under way to another side, or has not told that side yet that it stays."""
+        """Whether it is moving to another side, or has not reported there yet that it stays."""
         return self._memory["trying"] is not None or not self._memory["told"]
 
     @property
     def tried(self) -> int:
-        """How often it has tried the new side so far."""
+        """How many times it has tried the new side so far."""
         trying = self._memory["trying"]
         return 0 if trying is None else int(trying["tried"])
 
@@ -99,7 +99,7 @@ class Mover:
         self._flash.save(_MEMORY, json.dumps(self._memory).encode())
 
     async def step(self) -> None:
-        """Does the next thing there is to do, at most one try. Raises FleetError where its own side does not answer."""
+        """Does the next step, at most one try. Raises FleetError if its own side does not answer."""
         if self._memory["trying"] is not None:
             await self._try(self._memory["trying"])
             return
@@ -114,7 +114,7 @@ class Mover:
             return
         gave_up = back is not None and back["epoch"] == epoch
         if said.get("confirmed") and gave_up:
-            # It was confirmed before the fleet heard that the device had gone back.
+            # It was confirmed before the fleet knew that the device had gone back.
             self._stay(back["to"], epoch)
         elif gave_up:
             await self._tell_back()
@@ -125,7 +125,7 @@ class Mover:
         epoch, to, reason = int(trying["epoch"]), trying["to"], "it was not confirmed"
         new = self._sides.get(to["name"])
         if new is None:
-            await self._give_up(trying, f"this device cannot speak to {to['name']}")
+            await self._give_up(trying, f"this device cannot use {to['name']}")
             return
         self._save(trying={**trying, "tried": trying["tried"] + 1})
         until_s = self._clock.monotonic_s() + self._visit_s
@@ -158,14 +158,14 @@ class Mover:
 
 
 class FleetSide(Side):
-    """This fleet, spoken to by clients of protocols.
+    """This fleet, through the clients of its protocols.
 
-    A device that comes here makes a key, tells its digest on the old side, and enrols with it. What it has here is kept
-    in the flash; before its first certificate there ``secrets`` is what it has.
+    A device that comes here makes a key, reports its digest on the old side, and enrols with it. Its credentials here
+    are saved in the flash; before its first certificate here it has ``secrets``.
 
     Args:
-        clients: by the scheme of an endpoint, what makes a client for it; those that a device uses first come first.
-        endpoint: where to connect with the secrets that it has from the factory; an offer says where from then on.
+        clients: by the scheme of an endpoint, the function that makes a client; the device's preferred ones come first.
+        endpoint: where to connect with the factory secrets; later an offer says where.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class FleetSide(Side):
         endpoints = [each for scheme in self._clients for each in told if urlsplit(each).scheme == scheme]
         if not endpoints or not isinstance(roots, str):
             spoken = ", ".join(self._clients)
-            raise Unavailable(f"The offer has no roots, or no endpoint of what the device speaks: {spoken}")
+            raise Unavailable(f"The offer has no roots, or no endpoint with a protocol of the device: {spoken}")
         if self._kept.get("epoch") != epoch:
             self._save(epoch=epoch, key=make_key()[0].decode(), certificate=None, ca=roots, endpoints=endpoints)
         if self._kept["certificate"] is None:
@@ -230,9 +230,9 @@ class FleetSide(Side):
                     reply = await client.enroll(EnrollRequest(csr=request))
                 break
         else:
-            raise Unavailable(f"{device} cannot enrol by any protocol that it speaks")
+            raise Unavailable(f"{device} cannot enrol with any of its protocols")
         if reply.status != 201 or reply.body is None:
             code = (reply.error or {}).get("code", reply.status)
-            raise Unavailable(f"{device} is not let in yet: {code}", code="not_ready")
+            raise Unavailable(f"{device} is not admitted yet: {code}", code="not_ready")
         chain = str(reply.body["certificate"]) + str(reply.body.get("chain", ""))
         self._save(certificate=chain, ca=str(reply.body["ca"]))

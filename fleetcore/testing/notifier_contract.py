@@ -1,4 +1,4 @@
-"""The contract of :class:`~fleetcore.interfaces.notifier.Notifier`: delivers all in order, or says that it cannot."""
+"""The contract of :class:`~fleetcore.interfaces.notifier.Notifier`: delivers all in order, or reports failure."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from fleetcore.testing.contract import Contract, missing
 
 
 def anomaly(number: int, *, explanation: str = "30 where 20 was expected", **changes: object) -> Anomaly:
-    """An anomaly to be told about; ``number`` makes id and time."""
+    """An anomaly to be notified; ``number`` makes id and time."""
     plain: dict[str, object] = {
         "id": f"anomaly-{number:06}",
         "detector": "outliers",
@@ -28,7 +28,7 @@ def anomaly(number: int, *, explanation: str = "30 where 20 was expected", **cha
 
 @pytest.mark.asyncio
 class NotifierContract(Contract):
-    """Override ``notifier`` and ``delivered``, and ``unreachable`` where the sink can be out of reach."""
+    """Override ``notifier`` and ``delivered``, and ``unreachable`` if the sink can be unreachable."""
 
     @pytest.fixture
     def notifier(self) -> Notifier:
@@ -37,12 +37,12 @@ class NotifierContract(Contract):
 
     @pytest.fixture
     def delivered(self) -> Callable[[], Sequence[str]]:
-        """Tells, past the notifier, what arrived at its sink: texts that contain the anomalies' ids, in order."""
+        """What arrived at the sink, read independently of the notifier: texts with the anomalies' ids, in order."""
         raise missing(self, "delivered")
 
     @pytest.fixture
     def unreachable(self) -> Notifier | None:
-        """A notifier whose sink does not answer; None where that cannot be."""
+        """A notifier whose sink does not answer; None if that is impossible."""
         return None
 
     async def test_all_anomalies_have_arrived_in_order_when_it_returns(
@@ -97,7 +97,7 @@ class NotifierContract(Contract):
 
     async def test_a_sink_out_of_reach_is_an_exception(self, unreachable: Notifier | None) -> None:
         if unreachable is None:
-            pytest.skip("this notifier's sink cannot be out of reach")
+            pytest.skip("this notifier's sink cannot be unreachable")
 
         with pytest.raises(Exception):  # noqa: B017, PT011 - whichever: it makes the core try again
             await unreachable.notify([anomaly(1)])

@@ -1,4 +1,4 @@
-"""What this process has open, for tests that something closes all that it opened."""
+"""The open files and sockets of this process, for tests that everything opened is closed."""
 
 import contextlib
 import os
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def open_files() -> Counter[str]:
-    """What the descriptors of this process stand for, as Linux names it (``socket:[1234]``), with how many of each.
+    """The targets of this process's descriptors, as Linux names them (``socket:[1234]``), with the number of each.
 
-    ``open_files() - before`` is what was opened since and is still open. A number of descriptors alone would not tell:
-    what an earlier test left to the garbage collector may be closed meanwhile.
+    ``open_files() - before`` is what was opened since and is still open. Counting descriptors would not do: the garbage
+    collector may meanwhile close those of an earlier test.
     """
     names: Counter[str] = Counter()
     for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the listing's own
+        with contextlib.suppress(FileNotFoundError):  # the listing's own descriptor
             names[os.readlink(descriptor)] += 1  # noqa: PTH115 - a socket's name is no path
     return names

@@ -1,24 +1,24 @@
-"""How long a test waits for what is to happen, before it says that it hangs.
+"""How long a test waits for an event before it fails as hanging.
 
-No verdict by the clock: what a busy machine makes slow is not a failure. A bound is there so that a hang ends with a
-message; it is far beyond what anything takes on a machine that does ten other things. Where promptness is the thing
-that is asked for, it is tried again: :func:`soonest`.
+The clock decides no verdict: slowness of a busy machine is not a failure. The limit only ends a hang with a message; it
+is far above anything on a machine that does ten other things. Where promptness itself is tested, it is tried
+repeatedly: :func:`soonest`.
 """
 
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
-#: Seconds. Below the limit of a whole test, ``timeout`` in pyproject.toml, so that the message names what hangs.
+#: Seconds. Below the limit of a whole test, ``timeout`` in pyproject.toml, so that the message names the hang.
 PATIENCE_S = 240.0
 
-#: How often a thing that has to be prompt is tried, and how often a condition is looked at, seconds.
+#: How often something prompt is tried, and how often a condition is checked, seconds.
 _TRIES = 10
 _LOOK_S = 0.005
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Until a condition holds, awaited where it is a coroutine's. Raises TimeoutError after :data:`PATIENCE_S`."""
+    """Waits until a condition holds; awaits it if it is a coroutine. Raises TimeoutError after :data:`PATIENCE_S`."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             found = condition()
@@ -28,12 +28,12 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def soonest(attempt: Callable[[], Awaitable[float]], within_s: float) -> float:
-    """The seconds of the first attempt that takes less than ``within_s``; of the quickest of ten where none does.
+    """The seconds of the first attempt faster than ``within_s``; of the fastest of ten if none is.
 
-    A busy machine makes some attempts slow; what is slow by itself is slow each time.
+    A busy machine makes some attempts slow; a slow implementation makes all of them slow.
 
     Args:
-        attempt: does the thing once, and returns how many seconds it took.
+        attempt: does it once, and returns the seconds that it took.
     """
     quickest = await attempt()
     for _ in range(_TRIES - 1):

@@ -1,4 +1,4 @@
-"""Real programs that tests talk to: ``@pytest.mark.peer("mosquitto_pub")`` names those that a test needs."""
+"""Real programs that tests talk to: ``@pytest.mark.peer("mosquitto_pub")`` names the ones that a test needs."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 
 def found(program: str) -> bool:
-    """Whether it is installed; servers are in /usr/sbin, which is not on the path of every user."""
+    """Whether a program is installed; servers are in /usr/sbin, which is not in every user's path."""
     return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin") is not None
 
 
@@ -17,7 +17,7 @@ def missing(item: pytest.Item) -> list[str]:
 
 
 def require(item: pytest.Item) -> None:
-    """Skips a test whose peer is missing, with the peer's name; fails it where FLEETCORE_REQUIRE=all is set.
+    """Skips a test whose peer is missing, naming the peer; fails it if FLEETCORE_REQUIRE=all is set.
 
     ``pytest_runtest_setup = require`` in a conftest.
     """

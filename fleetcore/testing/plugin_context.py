@@ -1,4 +1,4 @@
-"""The context that an opener is lent, for a plugin's own tests: complete, and with what the plugin counted to look at.
+"""The context of an opener, for a plugin's own tests: complete, and with access to the plugin's counters.
 
 from fleetcore.testing import context
 
@@ -31,10 +31,10 @@ from fleetcore.testing.clock import MovableClock
 
 @frozen(kw_only=True)
 class LentContext(Context):
-    """A context whose counts can be looked at.
+    """A context with readable counters.
 
     Attributes:
-        counted: how often each name was counted.
+        counted: the counters by name.
     """
 
     counted: Counter[str] = field(factory=Counter)
@@ -55,20 +55,20 @@ def context(
     create: bool = True,
     state: Mapping[str, bytes] | None = None,
 ) -> LentContext:
-    """Makes a context as a server lends it.
+    """Makes a context like a server's.
 
     Args:
-        name: of the instance.
-        clock: by default one that stands still until the test moves it.
+        name: the instance's name.
+        clock: by default one that a test moves.
         logger: by default ``fleetcore.NAME``.
-        secrets: reference → value. Another reference raises ConfigError, as on a server.
-        limits: by default those of a fresh fleet.
-        listeners: deadlines and caps of listeners; by default those of a fresh fleet.
-        tls: certificates, such as a :class:`~fleetcore.testing.throwaway_ca.ThrowawayCa`; by default there are none.
-        data: the plugin's folder; by default an empty one of its own, which goes when the context does.
+        secrets: reference → value. Any other reference raises ConfigError, as on a server.
+        limits: by default those of a new fleet.
+        listeners: deadlines and limits of listeners; by default those of a new fleet.
+        tls: certificates, such as a :class:`~fleetcore.testing.throwaway_ca.ThrowawayCa`; by default none.
+        data: the plugin's folder; by default a new empty one, deleted with the context.
         in_memory: there is no folder, as in a fleet without a data folder.
-        create: whether a store may be made where there is none.
-        state: what the plugin kept before.
+        create: whether a missing store may be created.
+        state: what the plugin saved before.
     """
     counted: Counter[str] = Counter()
     known = dict(secrets or {})
@@ -76,7 +76,7 @@ def context(
     def secret(reference: str) -> str:
         if reference not in known:
             raise ConfigError(
-                f"The secret {reference!r} is not known; known are {sorted(known)}",
+                f"The secret {reference!r} is unknown; known are {sorted(known)}",
                 remedy="Name it in context(secrets={…})",
             )
         return known[reference]

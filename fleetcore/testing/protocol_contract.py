@@ -1,8 +1,8 @@
-"""The contract of :class:`~fleetcore.interfaces.protocol.ProtocolAdapter`: only wire, and all of it.
+"""The contract of :class:`~fleetcore.interfaces.protocol.ProtocolAdapter`: only the wire, and all of it.
 
-The adapter stands on a :class:`~fleetcore.testing.recording_plane.RecordingPlane` and is spoken to by the protocol's
-own device client. So both sides are tried together; that the bytes between them are the right ones is for the plugin's
-own tests, with a client by another author.
+The adapter uses a :class:`~fleetcore.testing.recording_plane.RecordingPlane`, and the protocol's own device client
+connects to it. So both sides are tested together; whether the bytes between them are right is for the plugin's own
+tests, with a client by another author.
 """
 
 import asyncio
@@ -25,18 +25,18 @@ from fleetcore.wire.strict_json import dumps
 OpenAdapter = Callable[[DevicePlane], AbstractAsyncContextManager[ProtocolAdapter]]
 MakeClient = Callable[[str, str], DeviceClient]
 
-#: For what must not happen: long enough that an answer sent too early has arrived over loopback.
+#: For events that must not happen: long enough for an early answer to arrive over loopback.
 QUIET_S = 0.2
-#: Messages that an adapter may still hand over after it was asked to stop: what it had read with the first.
+#: Messages that an adapter may still submit after it was asked to stop: those read together with the first.
 READ_TOGETHER = 8
 
-#: What a device sends to be committed, and what it asks beside enrolling and downloading.
+#: Messages that a device sends to be committed, and its calls beside enrolling and downloading.
 UPLINKS = tuple(row for row in messages.ALL if row.direction is Direction.UP and not row.later)
 CALLS = tuple(
     row for row in messages.ALL if row.direction is Direction.CALL and row not in (messages.ENROLL, messages.ARTIFACT)
 )
 
-#: Bytes that an adapter which reads or rewrites bodies would change.
+#: Bytes that an adapter would change if it parsed or rewrote bodies.
 PAYLOADS: Sequence[bytes] = (
     b'{"temperature": 25.5}',
     b' {"b":1.0 , "a" : 1e2}\n',
@@ -84,7 +84,7 @@ class ProtocolContract(Contract):
 
     @pytest.fixture
     def plane(self) -> RecordingPlane:
-        """Knows ``dev1`` with its leaf ``leaf1`` and ``dev2`` with ``leaf2``, by certificate and by token."""
+        """Has ``dev1`` with its leaf ``leaf1`` and ``dev2`` with ``leaf2``, by certificate and by token."""
         return RecordingPlane()
 
     @pytest.fixture
@@ -94,9 +94,9 @@ class ProtocolContract(Contract):
 
     @pytest.fixture
     def client(self) -> MakeClient:
-        """Makes a device's client, not entered, from endpoint and device id; of any id, also of an unknown one.
+        """Makes a device's client, not entered, from endpoint and device id; also for an unknown id.
 
-        A device shows a certificate whose SAN names it, or ``RecordingPlane.token(device)``.
+        A device uses a certificate whose SAN names it, or ``RecordingPlane.token(device)``.
         """
         raise missing(self, "client")
 
@@ -106,7 +106,7 @@ class ProtocolContract(Contract):
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
     ) -> None:
         async with open_adapter(plane) as adapter:
-            assert adapter.endpoints, "an open adapter has an endpoint"
+            assert adapter.endpoints, "an open adapter must have an endpoint"
             for endpoint in adapter.endpoints:
                 assert "://" in endpoint, f"{endpoint} is not a URL"
                 assert not endpoint.endswith(":0"), f"{endpoint}: port 0 is not resolved"
@@ -184,7 +184,7 @@ class ProtocolContract(Contract):
         async with _connected(open_adapter, client, plane) as (_, device):
             plane.hold()
             sending = asyncio.ensure_future(device.send(row, dumps(row.example), target=_target(row)))
-            await _until(lambda: plane.waiting, lambda: f"a message; the plane was handed {plane.arrived}")
+            await _until(lambda: plane.waiting, lambda: f"a message; the plane got {plane.arrived}")
             early, _ = await asyncio.wait({sending}, timeout=QUIET_S)
             plane.commit()
             reply = await sending
@@ -197,7 +197,7 @@ class ProtocolContract(Contract):
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, code: str
     ) -> None:
         async with _connected(open_adapter, client, plane) as (_, device):
-            plane.outcome = Rejected(code=code, reason="as the test wants it")
+            plane.outcome = Rejected(code=code, reason="requested by the test")
             refused = await device.send(messages.TELEMETRY, b'{"a": 1}')
             plane.outcome = None
             passed = await device.send(messages.TELEMETRY, b'{"a": 2}')
@@ -211,7 +211,7 @@ class ProtocolContract(Contract):
     async def test_a_temporary_refusal_is_no_success_and_sending_again_is(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane, code: str
     ) -> None:
-        plane.outcome = Rejected(code=code, reason="as the test wants it", retry_after_s=1.0)
+        plane.outcome = Rejected(code=code, reason="requested by the test", retry_after_s=1.0)
         async with open_adapter(plane) as adapter:
             async with client(adapter.endpoints[0], "dev1") as device:
                 sending = asyncio.ensure_future(device.send(messages.TELEMETRY, b'{"a": 1}'))
@@ -222,7 +222,7 @@ class ProtocolContract(Contract):
             async with client(adapter.endpoints[0], "dev1") as device:
                 _assert_done(await device.send(messages.TELEMETRY, b'{"a": 1}'))
 
-        assert not early or _failed(sending), f"what was refused for now with {code} was acknowledged with {ended}"
+        assert not early or _failed(sending), f"a temporary refusal with {code} was acknowledged with {ended}"
 
     async def test_reading_stops_under_back_pressure_and_goes_on(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
@@ -233,7 +233,7 @@ class ProtocolContract(Contract):
             plane.hold()
             plane.fill()
             sending = [asyncio.ensure_future(device.send(messages.TELEMETRY, payload)) for payload in payloads]
-            await _until(lambda: plane.arrived, lambda: "a message; the plane was handed none")
+            await _until(lambda: plane.arrived, lambda: "a message; the plane got none")
             await asyncio.sleep(QUIET_S)
             read = len(plane.arrived)
             plane.make_room()
@@ -252,7 +252,7 @@ class ProtocolContract(Contract):
             async with client(adapter.endpoints[0], "dev1") as device:
                 fits = await device.send(messages.TELEMETRY, b'{"a": 1}'.ljust(limit))
                 refused = await device.send(messages.TELEMETRY, b'{"a": 2}'.ljust(limit + 1))
-            # Another connection: a protocol may end the one on which too much came.
+            # Another connection: a protocol may end the one with the over-long message.
             async with client(adapter.endpoints[0], "dev1") as device:
                 _assert_done(await device.send(messages.TELEMETRY, b'{"a": 3}'))
 
@@ -260,7 +260,7 @@ class ProtocolContract(Contract):
         assert [len(body) for body in plane.bodies] == [limit, 8]
         assert refused.error is not None, "an over-long message was acknowledged as a success"
         assert refused.error["code"] == "limit_exceeded"
-        # The plane refuses with both; what an adapter refuses by itself, it tells the plane with both.
+        # The plane refuses with both; an adapter reports its own refusals with both.
         told = [(refusal.rejected.code, refusal.rejected.limit, refusal.rejected.unit) for refusal in plane.refusals]
         assert told == [("limit_exceeded", limit, "bytes")] * (len(plane.arrived) == len(plane.received))
 
@@ -309,14 +309,14 @@ class ProtocolContract(Contract):
         async with _connected(open_adapter, client, plane) as (_, device):
             _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0]))
 
-        assert plane.authentications, "the plane was asked about no credential"
+        assert plane.authentications, "the plane got no credential"
         for shown in plane.authentications:
             credential = shown.credential
             assert isinstance(credential, TokenCredential | KeyCredential | CertificateCredential), (
-                f"the plane was shown {credential}: it names a device and proves nothing"
+                f"the plane got {credential}, which names a device and proves nothing"
             )
             if isinstance(credential, TokenCredential):
-                assert credential.token == plane.token("dev1"), "the plane was shown another token than the device's"
+                assert credential.token == plane.token("dev1"), "the plane got another token than the device's"
 
     async def test_a_revoked_device_is_cut_off_and_not_let_in_again(
         self, open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
@@ -326,11 +326,11 @@ class ProtocolContract(Contract):
             downlinks = asyncio.ensure_future(_drain(device.downlinks()))
             plane.revoke("dev1")
 
-            with waiting_for(lambda: "the end of the downlinks of a revoked device; they go on"):
+            with waiting_for(lambda: "the end of the downlinks of a revoked device; they continue"):
                 await downlinks
             await _until(lambda: adapter.connections == 0, lambda: f"no connection; there are {adapter.connections}")
             assert await _refuses(device), "a revoked device was served on its old connection"
-            # A key whose token is gone proves nothing, so there the device is not known.
+            # A key without a token proves nothing, so the device is unknown.
             with pytest.raises((NotAuthenticated, NotAuthorised)):
                 async with client(adapter.endpoints[0], "dev1"):
                     pass
@@ -388,7 +388,7 @@ class ProtocolContract(Contract):
             coming = asyncio.ensure_future(anext(downlinks))
             await asyncio.wait({coming}, timeout=QUIET_S)
             plane.command("dev1", COMMAND)
-            with waiting_for(lambda: "a downlink command; none came"):
+            with waiting_for(lambda: "a downlink command; none arrived"):
                 command = await coming
             desired_body = plane.desire("dev1", 1, {"interval": 5})
             desired = await _next(downlinks, messages.TWIN_DESIRED)
@@ -459,7 +459,7 @@ class ProtocolContract(Contract):
             try:
                 whole = b"".join([piece async for piece in device.artifact(digest)])
             except Refused:
-                pytest.skip("this protocol carries no artifacts")
+                pytest.skip("this protocol cannot transfer artifacts")
             rest = b"".join([piece async for piece in device.artifact(digest, 2000)])
 
         assert whole == content
@@ -473,14 +473,14 @@ class ProtocolContract(Contract):
         async with _connected(open_adapter, client, plane) as (adapter, device):
             plane.hold()
             sending = asyncio.ensure_future(device.send(messages.TELEMETRY, PAYLOADS[0]))
-            await _until(lambda: plane.waiting, lambda: f"a message; the plane was handed {plane.arrived}")
+            await _until(lambda: plane.waiting, lambda: f"a message; the plane got {plane.arrived}")
             draining = asyncio.ensure_future(adapter.drain())
             early, _ = await asyncio.wait({draining}, timeout=QUIET_S)
             plane.commit()
             await draining
             reply = await sending
 
-        assert not early, "drain returned while a message was not answered"
+        assert not early, "drain returned before a message was answered"
         _assert_done(reply)
 
     async def test_a_drained_adapter_takes_nobody(
@@ -503,13 +503,13 @@ def _target(row: MessageType) -> str | None:
 async def _connected(
     open_adapter: OpenAdapter, client: MakeClient, plane: RecordingPlane
 ) -> AsyncIterator[tuple[ProtocolAdapter, DeviceClient]]:
-    """The open adapter, and ``dev1`` on it."""
+    """The open adapter, and a connected ``dev1``."""
     async with open_adapter(plane) as adapter, client(adapter.endpoints[0], "dev1") as device:
         yield adapter, device
 
 
 async def _until(condition: Callable[[], object], tell: Callable[[], str]) -> None:
-    """Waits for what another task or thread brings about; bounded by the test's time limit, which shows ``tell()``."""
+    """Waits for an effect of another task or thread; the test's time limit applies, and its message has ``tell()``."""
     with waiting_for(tell):
         while not condition():  # noqa: ASYNC110 - what is waited for may happen on a thread that knows no event
             await asyncio.sleep(0.005)
@@ -537,12 +537,12 @@ async def _take(device: DeviceClient, count: int) -> list[Downlink]:
 
 
 async def _next(downlinks: AsyncIterator[Downlink], type: MessageType) -> Downlink:
-    with waiting_for(lambda: f"a downlink {type}; none came"):
+    with waiting_for(lambda: f"a downlink {type}; none arrived"):
         return await anext(downlinks)
 
 
 async def _drain(downlinks: AsyncIterator[Downlink]) -> None:
-    """Returns when there are no more, or the connection is lost: either tells the device that it is over."""
+    """Returns when there are no more, or the connection is lost: either tells the device about the end."""
     try:
         async for _ in downlinks:
             pass
@@ -551,7 +551,7 @@ async def _drain(downlinks: AsyncIterator[Downlink]) -> None:
 
 
 async def _refuses(device: DeviceClient) -> bool:
-    """Whether a message on a connection that should be over is refused or fails."""
+    """Whether a message on a connection that should have ended is refused or fails."""
     try:
         return (await device.send(messages.TELEMETRY, PAYLOADS[0])).error is not None
     except FleetError:
@@ -559,10 +559,10 @@ async def _refuses(device: DeviceClient) -> bool:
 
 
 async def _served(client: DeviceClient) -> None:
-    """Fails with the answer that a device got which should get none."""
+    """Fails with the answer that a device got although it should get none."""
     async with client as device:
         reply = await device.send(messages.TELEMETRY, PAYLOADS[0])
-    pytest.fail(f"it was let in, and answered with {reply}")
+    pytest.fail(f"it was admitted, and answered with {reply}")
 
 
 def _failed(sending: "asyncio.Future[Reply]") -> bool:

@@ -1,4 +1,4 @@
-"""Real proxies in front of a listener: nginx and HAProxy, where they are installed, with a section of their files."""
+"""Real proxies in front of a listener: nginx and HAProxy, if installed, with a section of their configuration."""
 
 import asyncio
 import os
@@ -28,11 +28,11 @@ async def proxy(name: str, section: str, folder: Path, port: int) -> AsyncIterat
     """Runs ``nginx`` or ``haproxy`` until the context ends; entered once it listens on ``port`` of 127.0.0.1.
 
     Args:
-        section: what its file says of a listener; the rest of the file is made here.
+        section: its configuration of the listener; the rest of the file is generated.
         folder: for its files; ``/etc/NAME`` in ``section`` stands for it.
 
     Raises:
-        AssertionError: it has ended by itself, with what it said.
+        AssertionError: it has ended, with its output.
     """
     text, file = section.replace(f"/etc/{name}", str(folder)), folder / f"{name}.conf"
     file.write_text(_HAPROXY + text if name == "haproxy" else _NGINX.format(folder, text))

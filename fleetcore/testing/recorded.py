@@ -1,4 +1,4 @@
-"""What a recording plane hands out and writes down: sessions, claims, artifacts, records of what it saw."""
+"""The objects and records of a recording plane: sessions, claims, artifacts, and what it recorded."""
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -10,14 +10,14 @@ from fleetcore.model.message import Inbound, Rejected, Reply
 
 
 class Received(NamedTuple):
-    """A message and who sent it."""
+    """A message and its sender."""
 
     identity: str
     message: Inbound
 
 
 class Authentication(NamedTuple):
-    """A credential that was shown, and what the adapter said of the connection."""
+    """A credential, and the adapter's description of the connection."""
 
     credential: Credential
     protocol: str
@@ -26,7 +26,7 @@ class Authentication(NamedTuple):
 
 
 class Denial(NamedTuple):
-    """A refusal to a device or a claim certificate, as a server writes it down."""
+    """A refusal to a device or a claim certificate, as a server audits it."""
 
     who: str
     what: str
@@ -35,7 +35,7 @@ class Denial(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A message that the adapter refused by itself; ``identity`` is empty without a session."""
+    """A message refused by the adapter itself; ``identity`` is empty without a session."""
 
     identity: str
     message: Inbound
@@ -43,10 +43,10 @@ class Refusal(NamedTuple):
 
 
 class _Ends(CloseOnce):
-    """What a test can end."""
+    """An object that a test can end."""
 
     def end_silently(self, code: str) -> None:
-        """Ends it without telling the connection: what an adapter has to notice by itself."""
+        """Ends it without telling the connection: an adapter has to notice that itself."""
         self._ended = code
 
 
@@ -63,7 +63,7 @@ class RecordingSession(_Ends, Session):
 
 
 class RecordingClaim(_Ends, ClaimSession):
-    """A session by a claim certificate, which a test can end."""
+    """A session with a claim certificate, which a test can end."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class RecordedArtifact(ArtifactReader):
     """An artifact in memory, read in small pieces.
 
     Args:
-        breaks: how many readings fail, once they reach byte ``breaks_at``.
+        breaks: how many reads fail once they reach byte ``breaks_at``.
     """
 
     def __init__(self, content: bytes, *, piece_bytes: int = 1000, breaks: int = 0, breaks_at: int = 0) -> None:

@@ -1,10 +1,10 @@
-"""A device plane that records: what a protocol's tests stand their adapter on, without a fleet behind it.
+"""A device plane that records, for tests of a protocol's adapter without a fleet.
 
 It implements all of :class:`~fleetcore.interfaces.protocol.DevicePlane` and, for messages to be committed, of
-:class:`~fleetcore.interfaces.ingest.Ingest`, and decides as the real ones do: which device may speak about which, what
-is too long, which connection is handed what waits. Bodies are for the capabilities of a fleet to judge: here only a
-twin report, a leaf and the time are read. What it does not do is keep anything: a committed message
-is an entry of ``received``. Levers say when it commits, what it refuses, when it is full and what waits for a device.
+:class:`~fleetcore.interfaces.ingest.Ingest`, and decides like the real ones: which device may send about which, what is
+too long, which connection gets waiting items. Bodies are otherwise checked by the capabilities of a fleet: here only a
+twin report, a leaf and the time are read. It stores nothing: a committed message is an entry of ``received``. Tests
+control when it commits, what it refuses, when it is full and what waits for a device.
 """
 
 import asyncio
@@ -37,45 +37,45 @@ from fleetcore.wire.replies import refusal, reply_to
 from fleetcore.wire.shared_keys import shared_key
 
 Sink = Callable[[Downlink], None]
-#: What becomes of a message, or None for what would become of it anyway.
+#: The outcome of a message, or None for the usual one.
 Judge = Callable[[str, Inbound], Outcome | None]
 
 #: 2026-01-01T00:00:00Z, the plane's time.
 NOW_MS = 1_767_225_600_000
-#: The version of every reported section, until it is reported.
+#: The version of every reported section before a report.
 REPORTED_VERSION = 40
 
 _NOTHING_DESIRED: Mapping[str, object] = {"version": 0, "patch": {}}
 _OVERLOADED = Rejected(code="overloaded", reason="The receive queue is full", scope="server", retry_after_s=1.0)
-_FOREIGN = Rejected(code="not_your_device", reason="The identity may not speak for this device")
-_SUSPENDED = Rejected(code="device_suspended", reason="The device may not speak")
+_FOREIGN = Rejected(code="not_your_device", reason="The identity may not send messages about this device")
+_SUSPENDED = Rejected(code="device_suspended", reason="The device may not send in this state")
 
 
 class RecordingPlane(DevicePlane, Ingest):
-    """Devices, their leaves, and everything that comes from them; the way into the data path too.
+    """Devices, their leaves, and all their messages; also the way into the data path.
 
     Args:
-        devices: those that are registered.
+        devices: the registered ones.
         leaves: leaf → its gateway.
-        limits: ``message_bytes`` bounds a message, ``queue_messages`` what may wait for :meth:`commit`.
+        limits: ``message_bytes`` limits a message, ``queue_messages`` the messages that wait for :meth:`commit`.
 
     Attributes:
-        arrived: every message that was handed over, whatever became of it, in order.
-        received: what was committed, in order.
+        arrived: every submitted message, whatever its outcome, in order.
+        received: committed messages, in order.
         calls: the messages of :meth:`call`, in order.
-        refusals: what the adapter refused by itself, in order.
-        judge, outcomes, outcome: what becomes of a message: what the function says; else the next of the list; else
-            the one outcome; else it is accepted.
-        failure: what every message raises: a plane that is broken.
+        refusals: messages refused by the adapter itself, in order.
+        judge, outcomes, outcome: the outcome of a message: from the function; else the next of the list; else the one
+            outcome; else it is accepted.
+        failure: the error that every message raises: a broken plane.
         waiting: messages that wait for :meth:`commit` after :meth:`hold`.
-        authentications: credentials that were shown, in order.
-        sessions: those of devices that are open. ``opened`` are all that ever were.
-        claims: sessions by claim certificates that are open.
-        denials: what was refused, as a server writes it down.
+        authentications: the credentials, in order.
+        sessions: open sessions of devices. ``opened`` are all that were ever open.
+        claims: open sessions with claim certificates.
+        denials: refusals, as a server audits them.
         polls: how many calls of :meth:`wait` are waiting.
-        pending_asked: the subjects that :meth:`pending` was asked about, in order.
+        pending_asked: the subjects passed to :meth:`pending`, in order.
         enrollments: requests, each answered with ``enroll_reply``.
-        ca_pem: what ``ca.get`` answers.
+        ca_pem: the answer to ``ca.get``.
     """
 
     def __init__(
@@ -129,12 +129,12 @@ class RecordingPlane(DevicePlane, Ingest):
 
     @property
     def messages(self) -> list[Inbound]:
-        """The messages that were committed, without who sent them."""
+        """The committed messages, without their senders."""
         return [message for _, message in self.received]
 
     @property
     def bodies(self) -> list[bytes]:
-        """The payloads that were committed."""
+        """The committed payloads."""
         return [message.payload for _, message in self.received]
 
     @property
@@ -143,7 +143,7 @@ class RecordingPlane(DevicePlane, Ingest):
         return [session.identity for session in self._listeners]
 
     def reported(self, device: str) -> Mapping[str, object]:
-        """The reported section as it is now."""
+        """The current reported section."""
         return self._section(device)[1]
 
     # levers: messages
@@ -153,7 +153,7 @@ class RecordingPlane(DevicePlane, Ingest):
         self._holding = True
 
     def commit(self) -> None:
-        """Commits what waits, and everything after it at once."""
+        """Commits the waiting messages, and all later ones at once."""
         self._holding = False
         waiting, self.waiting = self.waiting, []
         for _, finish in waiting:
@@ -162,19 +162,19 @@ class RecordingPlane(DevicePlane, Ingest):
             self._room.set()
 
     def lose(self) -> list[tuple[Received, Callable[[], None]]]:
-        """Forgets what waits, as a server that is killed before it commits.
+        """Drops the waiting messages, like a server that is killed before it commits.
 
-        Returns what was lost, and what would commit it all the same: a late answer.
+        Returns them, and a function that commits them nevertheless: a late answer.
         """
         waiting, self.waiting = self.waiting, []
         return waiting
 
     def fill(self) -> None:
-        """Presses back: messages are taken, and adapters are asked to stop reading until :meth:`make_room`."""
+        """Applies back-pressure: messages are accepted, and adapters are asked not to read until :meth:`make_room`."""
         self._filled = True
 
     def make_room(self) -> None:
-        """Has adapters read on."""
+        """Lets adapters continue reading."""
         self._filled = False
         self._room.set()
 
@@ -183,39 +183,39 @@ class RecordingPlane(DevicePlane, Ingest):
         self._answering.clear()
 
     def answer_calls(self) -> None:
-        """Answers the calls that wait, and those to come."""
+        """Answers the waiting calls, and later ones."""
         self._answering.set()
 
-    # levers: who may
+    # controls: rights
 
     @staticmethod
     def token(device: str) -> str:
-        """The device token by which ``device`` is known; its secret is public."""
+        """The device token of ``device``; its secret is public."""
         secret = base64.urlsafe_b64encode(hashlib.sha256(device.encode()).digest()).rstrip(b"=").decode()
         return f"{DEVICE_TOKEN}{device}_{secret}"
 
     def hold_authentication(self) -> None:
-        """Neither lets in nor refuses any device, until :meth:`let_in`."""
+        """Neither admits nor refuses any device, until :meth:`let_in`."""
         self._authenticating.clear()
 
     def let_in(self) -> None:
-        """Decides about those who wait, and those to come."""
+        """Decides about the waiting devices, and later ones."""
         self._authenticating.set()
 
     def revoke(self, device: str, code: str = "device_revoked") -> None:
-        """Takes the device's rights, ends its sessions, and tells those who watch revocations."""
+        """Revokes the device's rights, ends its sessions, and notifies the watchers of revocations."""
         self._revoked[device] = code
         for session in [session for session in self.sessions if session.identity == device]:
             session.end(code)
         self._list_revoked(frozenset({device}))
 
     def register_again(self, device: str) -> None:
-        """A new device has the name of one that has lost its rights; nothing waits for it."""
+        """Registers a new device under the name of a revoked one; nothing waits for it."""
         del self._revoked[device]
         self._commands.pop(device, None)
 
     def renew_revocations(self) -> None:
-        """Writes the revocation list anew, with no new entry."""
+        """Writes the revocation list again, without a new entry."""
         self._list_revoked(frozenset())
 
     def _list_revoked(self, devices: frozenset[str]) -> None:
@@ -223,23 +223,23 @@ class RecordingPlane(DevicePlane, Ingest):
             watcher(devices)
 
     def suspend(self, device: str) -> None:
-        """Refuses the device's messages; its sessions stay."""
+        """Refuses the device's messages; its sessions stay open."""
         self._suspended.add(device)
 
     def accept_claim(self, certificate: bytes, batch: str = "line-1") -> None:
-        """Has a certificate (DER) be the claim certificate of a batch."""
+        """Makes a certificate (DER) the claim certificate of a batch."""
         self._claim_batches[certificate] = batch
 
     def disable_claim(self, batch: str = "line-1") -> None:
-        """Ends the sessions of a batch, and lets no more of it in."""
+        """Ends the sessions of a batch, and admits no more of them."""
         self._disabled_batches.add(batch)
         for claim in [claim for claim in self.claims if claim.batch == batch]:
             claim.end("not_authorised")
 
-    # levers: what waits for a device
+    # controls: items for a device
 
     def desire(self, device: str, version: int, patch: Mapping[str, object]) -> Mapping[str, object]:
-        """The desired state changes; returns the body that goes out."""
+        """Changes the desired state; returns the body of the downlink."""
         body = {"version": version, "since": 0, "patch": dict(patch), "time": "2026-01-01T00:00:00.000Z"}
         self._desired[device] = body
         self.push(Downlink(type=messages.TWIN_DESIRED, subject=device, body=body))
@@ -250,7 +250,7 @@ class RecordingPlane(DevicePlane, Ingest):
         self._reported[device] = version, body
 
     def command(self, device: str, body: Mapping[str, object]) -> None:
-        """A command waits from now on; one of the same id takes its place. ``body``: docs/reference/wire.md §7.2."""
+        """Adds a waiting command; one with the same id is replaced. ``body``: docs/reference/wire.md §7.2."""
         waiting = self._commands[device]
         waiting[:] = [*(known for known in waiting if known["id"] != body["id"]), body]
         self.push(self._command_downlink(device, body))
@@ -263,23 +263,23 @@ class RecordingPlane(DevicePlane, Ingest):
         self.push(Downlink(type=messages.COMMAND_CANCEL, subject=device, body=body, target=command))
 
     def offer(self, device: str, body: Mapping[str, object]) -> None:
-        """A firmware offer, or its withdrawal."""
+        """Makes a firmware offer, or withdraws it."""
         self._offers[device] = body
         self.push(Downlink(type=messages.FIRMWARE, subject=device, body=body))
 
     def put_artifact(self, content: bytes, *, piece_bytes: int = 1000, breaks: int = 0, breaks_at: int = 0) -> str:
-        """Makes an artifact that every device may download; returns its SHA-256.
+        """Adds an artifact that every device may download; returns its SHA-256.
 
         Args:
             piece_bytes: the size of the pieces in which it is read.
-            breaks: how many readings of it fail with an OSError once they reach ``breaks_at``.
+            breaks: how many reads fail with an OSError once they reach ``breaks_at``.
         """
         artifact = RecordedArtifact(content, piece_bytes=piece_bytes, breaks=breaks, breaks_at=breaks_at)
         self.artifacts[artifact.sha256] = artifact
         return artifact.sha256
 
     def push(self, downlink: Downlink) -> None:
-        """Hands a downlink to those who listen for its subject, or to carriers; a later listener does not get it."""
+        """Sends a downlink to the listeners of its subject, or to broker sinks; a later listener does not get it."""
         gateway = self.leaves.get(downlink.subject)
         if gateway is not None:
             downlink = evolve(downlink, gateway=gateway)
@@ -293,7 +293,7 @@ class RecordingPlane(DevicePlane, Ingest):
     def _sinks(self, identity: str) -> list[Sink]:
         return [sink for session, sink in self._listeners.items() if session.identity == identity]
 
-    # who it is
+    # authentication
 
     async def authenticate(
         self, credential: Credential, *, protocol: str, peer: str = "", lasting: bool = True
@@ -396,7 +396,7 @@ class RecordingPlane(DevicePlane, Ingest):
             self.waiting.append((received, finish))
         else:
             finish()
-        # As the real queue: adapters stop at half of it, so that what is already on its way still fits.
+        # As in the real queue: adapters stop at half of it, so that messages already under way still fit.
         if self._filled or (self._holding and before >= self.limits.queue_messages // 2):
             self._room.clear()
             return False
@@ -439,7 +439,7 @@ class RecordingPlane(DevicePlane, Ingest):
         return Accepted(version=version + 1, etag=self._etag(message.subject))
 
     def _body(self, message: Inbound) -> Any:
-        """The body as the message's row has it, or Rejected."""
+        """The body by the message's row, or Rejected."""
         return read_body(message.type, message.payload, message.content_type, self.limits.json_depth)
 
     def _etag(self, subject: str) -> str:
@@ -496,7 +496,7 @@ class RecordingPlane(DevicePlane, Ingest):
                 return Reply(status=201, body={"device": body.device, "gateway": session.identity})
             case messages.CERTIFICATE_RENEW:
                 return Reply(status=201, body={"certificate": "PEM"})
-        return Rejected(code="operation_unknown", reason=f"{message.type.name} is not sent by devices")
+        return Rejected(code="operation_unknown", reason=f"Devices do not send {message.type.name}")
 
     def _twin(self, subject: str) -> Reply:
         desired = self._desired.get(subject, _NOTHING_DESIRED)
@@ -516,7 +516,7 @@ class RecordingPlane(DevicePlane, Ingest):
             return refusal(Rejected(code="not_authorised", reason="The claim certificate is disabled"))
         if message.type not in {messages.ENROLL, messages.CA_GET, messages.TIME}:
             claim.denied(message.type.name, "not_authorised")
-            return refusal(Rejected(code="not_authorised", reason="A claim certificate enrols devices, nothing else"))
+            return refusal(Rejected(code="not_authorised", reason="A claim certificate can only enrol devices"))
         body = self._body(message)
         if isinstance(body, Rejected):
             return refusal(body)
@@ -643,8 +643,8 @@ def _tell_time(asked: messages.TimeRequest) -> Reply:
 
 
 def _named(der: bytes) -> str:
-    """The device that a certificate names by its SAN URI."""
-    from cryptography import x509  # slow to import, and a plane with tokens alone does without
+    """The device in a certificate's SAN URI."""
+    from cryptography import x509  # slow to import, and not needed by a plane with tokens only
 
     certificate = x509.load_der_x509_certificate(der)
     try:

@@ -1,4 +1,4 @@
-"""Who signs firmware, for tests: keys by name, and trust roots and manifests that they sign, right or wrong."""
+"""Signers of firmware for tests: keys by name, and valid or invalid trust roots and manifests."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from fleetcore.wire import dsse
 from fleetcore.wire.manifest import MANIFEST_TYPE, Chunks, Manifest, write_manifest
 from fleetcore.wire.trust import TRUST_TYPE, FirmwareRoot, Role, raw_key, write_trust
 
-#: Where the movable clock starts.
+#: The start of the movable clock.
 START_MS = 1_767_225_600_000
 DAY_MS = 86_400_000
 IMAGE = bytes(range(256)) * 64
@@ -23,7 +23,7 @@ def digest(content: bytes) -> str:
 
 
 class Signers:
-    """Keys by name, made when they are first asked for."""
+    """Keys by name, created at their first use."""
 
     def __init__(self) -> None:
         self._keys: dict[str, Ed25519PrivateKey] = {}
@@ -33,7 +33,7 @@ class Signers:
         return self._keys.setdefault(name, Ed25519PrivateKey.generate())
 
     def id(self, name: str) -> str:
-        """How a trust root names it."""
+        """Its id in a trust root."""
         return dsse.key_id(self.key(name).public_key())
 
     def role(self, names: Iterable[str], threshold: int = 1) -> Role:
@@ -52,7 +52,7 @@ class Signers:
         by: Sequence[str] | None = None,
         **changes: Any,
     ) -> dict[str, object]:
-        """A trust root in its envelope, good for a year; ``by`` signs it, its own root keys where ``by`` is empty."""
+        """A trust root in its envelope, valid for a year; signed ``by`` these, or by its own root keys if empty."""
         models = models or {}
         names = {*root, *(firmware or ()), *(name for some in models.values() for name in some)}
         made = FirmwareRoot(
@@ -68,7 +68,7 @@ class Signers:
     def manifest(
         self, image: bytes = IMAGE, *, by: Sequence[str] = ("maker",), chunk: int | None = None, **changes: Any
     ) -> dict[str, object]:
-        """A manifest in its envelope: ``thermo`` for the model T-1000, seq 2, good for 30 days."""
+        """A manifest in its envelope: ``thermo`` for the model T-1000, seq 2, valid for 30 days."""
         seq = changes.get("seq", 2)
         if chunk is not None:
             pieces = tuple(digest(image[at : at + chunk]) for at in range(0, len(image), chunk))

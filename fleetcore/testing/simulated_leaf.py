@@ -1,4 +1,4 @@
-"""Leaves: simulated devices that have no connection of their own and speak through their gateway's."""
+"""Leaves: simulated devices without a connection, which use their gateway's."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from fleetcore.testing.simulator import Behaviour, SimulatedDevice
 
 
 class LeafClient(DeviceClient):
-    """A leaf's part of its gateway's connection, over any protocol that pushes what is for leaves."""
+    """A leaf on its gateway's connection, over any protocol that pushes to leaves."""
 
     def __init__(self, gateway: SimulatedDevice, leaf: str) -> None:
         self._gateway, self._leaf = gateway, leaf
@@ -55,13 +55,13 @@ class LeafClient(DeviceClient):
 
     def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
         del sha256, start
-        raise Refused("A simulated leaf downloads nothing", code="operation_unknown")
+        raise Refused("A simulated leaf cannot download", code="operation_unknown")
 
 
 def simulated_leaf(
     gateway: SimulatedDevice, leaf: str, clock: Clock, *, behaviour: Behaviour | None = None, seed: int = 0
 ) -> SimulatedDevice:
-    """A leaf behind a gateway that is connected; it is to be connected too, and registered before."""
+    """A leaf behind a connected gateway; register it first, then connect it."""
     return SimulatedDevice(
         DeviceSecrets(device=leaf),
         lambda _endpoint, _secrets: LeafClient(gateway, leaf),

@@ -1,9 +1,8 @@
-"""Simulated devices: a full implementation of the device's side, over any protocol's DeviceClient.
+"""Simulated devices: a complete device side, over any protocol's DeviceClient.
 
-A device makes its own key, enrols by CSR, reports its twin, follows desired state, runs each command once however
-often it comes, verifies the command signature where it was given the key, goes through a firmware offer to its end, and
-changes sides where it is offered to. For its credentials it has :mod:`fleetcore.testing.credentials`, for cut-overs
-:mod:`fleetcore.testing.moving`.
+A device makes its own key, enrols by CSR, reports its twin, follows desired state, runs each command once however often
+it arrives, verifies the command signature if it has the key, handles firmware offers, and follows cut-overs.
+Credentials are in :mod:`fleetcore.testing.credentials`, cut-overs in :mod:`fleetcore.testing.moving`.
 """
 
 import asyncio
@@ -64,15 +63,15 @@ class Signal:
 
 @frozen(kw_only=True)
 class Behaviour:
-    """How a device behaves.
+    """The behaviour of a device.
 
     Attributes:
         model: its hardware model.
-        firmware, seq: what it left the factory with.
-        trust: the ``trust.json`` that it left the factory with (an envelope); with it, only signed firmware is taken.
-        firmware_fails: the code with which it fails an update, or None.
-        command_key: the fleet's public key (raw Ed25519); with it, only signed commands are run, and firmware only
-            with the server's assignment.
+        firmware, seq: the factory version.
+        trust: the factory's ``trust.json`` (an envelope); with it, only signed firmware is accepted.
+        firmware_fails: the code with which an update fails, or None.
+        command_key: the fleet's public key (raw Ed25519); with it, only signed commands are run, and firmware needs the
+            server's assignment.
     """
 
     model: str | None = None
@@ -84,7 +83,7 @@ class Behaviour:
     signals: tuple[Signal, ...] = (Signal(metric="temperature", unit="Cel"),)
 
 
-#: What a signed command says (wire.md §9).
+#: The members of a signed command (wire.md §9).
 _SIGNED = frozenset({"id", "device", "name", "args", "sequence", "lane", "expires_at"})
 
 
@@ -92,21 +91,21 @@ class SimulatedDevice:
     """One device.
 
     Args:
-        secrets: the id and the CA, and whatever credential it has already.
-        client: makes a client for an endpoint; called again for every connection.
+        secrets: the id and the CA, and any credential it already has.
+        client: makes a client for an endpoint; called for every connection.
         endpoint: where to connect.
-        download: client and endpoint of a protocol that can download, for devices that speak one that cannot. A device
-            that comes back from a hub enrols over it as well, where its own protocol cannot.
-        flash: what survives a restart; without one nothing does.
+        download: client and endpoint of a protocol that can download, for devices whose protocol cannot. A device that
+            comes back from a hub also enrols over it, if its own protocol cannot.
+        flash: survives restarts; without one nothing does.
         hubs: the hubs that it can be cut over to, by the names of their mirrors; it falls back from all others.
-        side: where it is connected at first: ``fleet``, or one of ``hubs``, where :meth:`follow_offers` has it wait.
+        side: its initial side: ``fleet``, or one of ``hubs``, where :meth:`follow_offers` makes it wait.
 
     Attributes:
         mover: its part of cut-overs.
-        ran: commands that were really run, in order.
+        ran: executed commands, in order.
         sent, acknowledged: readings.
-        problems: refusals that came back, by code.
-        leaves: what takes the downlinks of those that it speaks for, by id.
+        problems: received refusals, by code.
+        leaves: the handlers of downlinks for its leaves, by id.
     """
 
     def __init__(
@@ -127,12 +126,12 @@ class SimulatedDevice:
         self._download_by = download
         self.behaviour = behaviour or Behaviour()
         self.device = secrets.device
-        # Seeded so that a run can be repeated; nothing secret is drawn from it.
+        # Seeded so that a run can be repeated; no secret depends on it.
         self._chance = random.Random(f"{secrets.device}/{seed}")  # noqa: S311
         self._client: DeviceClient | None = None
         self._listening: asyncio.Task[None] | None = None
         self._results: OrderedDict[str, dict[str, object]] = OrderedDict()
-        # By lane: each lane's commands come in order, those of two lanes may overtake each other.
+        # By lane: the commands of a lane are in order, two lanes are independent.
         self._last_sequence: dict[str, int] = {}
         flash = flash or MemoryFlash()
         spoken = {
@@ -186,10 +185,10 @@ class SimulatedDevice:
         endpoint: str | None = None,
         parameters: Mapping[str, object] | None = None,
     ) -> None:
-        """Makes a key, asks for a certificate and keeps it; raises NotAuthenticated with the refusal's code.
+        """Makes a key, requests a certificate and keeps it; raises NotAuthenticated with the refusal's code.
 
-        Where the secrets hold a claim certificate, ``parameters`` are what the device says of itself; without any it
-        would only have begun.
+        With a claim certificate in the secrets, ``parameters`` describe the device; without any it would only have
+        begun.
         """
         pem, key = make_key()
         request = EnrollRequest(csr=make_csr(self.device, key), token=token, parameters=parameters or {})
@@ -204,11 +203,11 @@ class SimulatedDevice:
         self.credentials.issued(reply.body)
 
     def use_token(self, token: str) -> None:
-        """Takes a device token as credential instead of a certificate."""
+        """Uses a device token as credential instead of a certificate."""
         self.secrets = evolve(self.secrets, token=token)
 
     async def connect(self) -> None:
-        """Opens the connection, says online, reports the running firmware and how an update ended meanwhile."""
+        """Connects, reports online, the running firmware and the end of an interrupted update."""
         self._take_over(await self._factory(self.endpoint, self.secrets).__aenter__())
         await self._online()
         await self.updater.reconcile(self._say, self._health)
@@ -231,11 +230,11 @@ class SimulatedDevice:
     async def _online(self) -> None:
         await self._send(messages.STATUS, {"state": "online", "session": f"{self._chance.randrange(1 << 32):08x}"})
         await self._report_firmware()
-        # What was asked before the connection broke, or came to nothing.
+        # Requests made before the connection broke, or that failed.
         await self.credentials.obey(cast("Mapping[str, object]", self.desired.get("fleetcore", {})))
 
     async def _move(self, secrets: DeviceSecrets) -> None:
-        """Goes over to a connection with other secrets; where that cannot be opened, the old one stays."""
+        """Switches to a connection with other secrets; if it cannot be opened, the old one stays."""
         async with self._taking, self._traffic.held():
             client = await self._factory(self.endpoint, secrets).__aenter__()
             old, listening, self.secrets = self._client, self._listening, secrets
@@ -244,7 +243,7 @@ class SimulatedDevice:
         await self._online()
 
     def follow_offers(self) -> None:
-        """Follows an offer to change sides, and what comes at a hub until the device is back; idempotent."""
+        """Follows an offer to change sides, and what happens at a hub until the device is back; idempotent."""
         if self._following is None or self._following.done():
             self._following = asyncio.create_task(self._follow_offers(), name=f"cut-over {self.device}")
 
@@ -262,7 +261,7 @@ class SimulatedDevice:
             await self._clock.sleep(LOOK_S)
 
     async def disconnect(self) -> None:
-        """Closes the connection, and ends a cut-over that is under way where it is; idempotent."""
+        """Closes the connection, and stops a cut-over under way; idempotent."""
         following, self._following = self._following, None
         if following is not None and following is not asyncio.current_task():
             await end_tasks(following)
@@ -276,12 +275,12 @@ class SimulatedDevice:
 
     @property
     def is_connected(self) -> bool:
-        """Whether its connection to the fleet is open."""
+        """Whether it is connected to the fleet."""
         return self._client is not None
 
     @property
     def connection(self) -> DeviceClient:
-        """Its client; raises Unavailable where it is not connected."""
+        """Its client; raises Unavailable if it is not connected."""
         if self._client is None:
             raise Unavailable(f"{self.device} is not connected", code="not_ready")
         return self._client
@@ -303,7 +302,7 @@ class SimulatedDevice:
         return await self._send(messages.TWIN_REPORT, dict(patch))
 
     async def send(self, body: object, readings: int) -> Reply:
-        """Sends readings in any wire form; ``readings`` is how many they are."""
+        """Sends readings in any format; ``readings`` is their number."""
         self.credentials.look()
         self.sent += readings
         reply = await self._send(messages.TELEMETRY, body)
@@ -313,7 +312,7 @@ class SimulatedDevice:
         return reply
 
     async def send_second(self, second: int, start_ms: int) -> Reply:
-        """Sends one reading of each signal, as of ``second`` after the start."""
+        """Sends one reading of each signal, ``second`` seconds after the start."""
         values = {signal.metric: signal.at(second, self._chance) for signal in self.behaviour.signals}
         return await self.send({"time": start_ms + second * 1000, "values": values}, len(values))
 
@@ -378,7 +377,9 @@ class SimulatedDevice:
         await self._send(messages.COMMAND_RESULT, {"status": "accepted"}, target=name)
         self.ran.append(name)
         if command["name"] == "fail":
-            await self._result(name, {"status": "failed", "code": "asked_to", "reason": "the command asks to fail"})
+            await self._result(
+                name, {"status": "failed", "code": "asked_to", "reason": "the command requests a failure"}
+            )
         else:
             await self._result(
                 name, {"status": "succeeded", "output": {"name": command["name"], "args": command["args"]}}
@@ -391,7 +392,7 @@ class SimulatedDevice:
         await self._send(messages.COMMAND_RESULT, body, target=command)
 
     def _verified(self, body: Mapping[str, object]) -> Mapping[str, object]:
-        """The command to obey: with a key, only the signed payload of a fresh command to this very device."""
+        """The command to run: with a key, only the signed payload of a new command for this device."""
         if self.behaviour.command_key is None:
             return body
         signed = body.get("signed")
@@ -434,7 +435,7 @@ class SimulatedDevice:
 
     async def _image(self, offer: Mapping[str, object], start: int) -> AsyncIterator[bytes]:
         if "path" not in offer:
-            raise NotFound("This device downloads from its own server alone", code="artifact_unknown")
+            raise NotFound("This device only downloads from its own server", code="artifact_unknown")
         sha256 = cast("str", offer["sha256"])
         if self._download_by is None:
             async for piece in self.connection.artifact(sha256, start):
@@ -447,7 +448,7 @@ class SimulatedDevice:
 
 
 class _Home(FleetSide):
-    """The fleet: over the device's own connection as long as that is open."""
+    """The fleet: over the device's own connection while that is open."""
 
     def __init__(
         self,
@@ -472,7 +473,7 @@ class _Home(FleetSide):
 
 async def _closed(client: DeviceClient | None, listening: asyncio.Task[None] | None) -> None:
     if listening is not None:
-        # One whose connection broke has ended by that already; the client is closed all the same.
+        # If its connection broke it has ended already; the client is closed nevertheless.
         await end_tasks(listening)
     if client is not None:
         await client.__aexit__(None, None, None)

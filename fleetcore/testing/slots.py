@@ -1,11 +1,11 @@
-"""A device's two slots: which one is started, what is on trial, and the numbers that never fall.
+"""A device's two slots: which one is started, which is on trial, and the numbers that never fall.
 
-The slot that runs is never written to. A new image is started on trial with a boot counter, and becomes the active one
-by a single write once it has proved healthy. So at any moment one slot is whole, and a device that dies anywhere goes
-on or goes back.
+The running slot is never written to. A new image is started on trial with a boot counter, and becomes the active one by
+a single write once it has proved healthy. So at any moment one slot is intact, and a device that loses power anywhere
+continues or goes back.
 
 Two numbers only rise, and only after that proof: ``highest_seq``, below which nothing is installed, and ``floor``,
-below which nothing is started, not even what is there still. They become an image's ``seq`` and its ``min_seq``.
+below which nothing is started, not even an existing image. They become an image's ``seq`` and its ``min_seq``.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from fleetcore.testing.flash import SLOTS, Flash
 from fleetcore.wire.records import from_plain, to_plain
 from fleetcore.wire.strict_json import dumps, loads
 
-#: How often an image on trial is started before it is given up, and how long it has to prove itself.
+#: How often an image on trial is started before it is given up, and how long it has to prove healthy.
 BOOTS = 3
 CONFIRM_S = 600.0
 _MEMORY = "memory.json"
@@ -26,7 +26,7 @@ _MEMORY = "memory.json"
 
 @frozen(kw_only=True)
 class Image:
-    """What a slot holds, whole and verified."""
+    """A slot's content, complete and verified."""
 
     version: str
     sha256: str
@@ -37,7 +37,7 @@ class Image:
 
 @frozen(kw_only=True)
 class Job:
-    """An update under way; ``state`` is how it ended, until the server knows."""
+    """An update under way; ``state`` is its result, until the server knows it."""
 
     execution: str
     campaign: str
@@ -50,11 +50,11 @@ class Job:
 
 @frozen(kw_only=True)
 class Memory:
-    """All that the device remembers, replaced as a whole.
+    """The device's whole saved state, replaced in one write.
 
     Attributes:
         trying: the slot on trial, with ``boots_left`` more starts.
-        ended: updates that came to an end, the newest last, so that a repeated offer gets the same answer.
+        ended: finished updates, the newest last, so that a repeated offer gets the same answer.
     """
 
     highest_seq: int = 0
@@ -68,17 +68,17 @@ class Memory:
 
 
 class Bricked(Exception):
-    """No slot holds an image that may be started. This must never be raised."""
+    """No slot has an image that may be started. This must never be raised."""
 
 
 class Slots:
     """The slots of one device. :meth:`boot` comes first, and again after each loss of power.
 
     Args:
-        firmware, seq: what left the factory, in slot a.
+        firmware, seq: the factory image, in slot a.
 
     Attributes:
-        comes_up: whether an image starts at all; tests say no.
+        comes_up: whether an image starts at all; tests return false.
     """
 
     def __init__(self, flash: Flash, clock: Clock, device: str, firmware: str, seq: int) -> None:
@@ -128,7 +128,7 @@ class Slots:
         return image is not None and image.seq >= self.memory.floor and self._flash.digest(slot) == image.sha256
 
     def holds(self, image: Image) -> bool:
-        """Whether an image is in the spare slot, whole."""
+        """Whether an image is in the spare slot, complete."""
         return self.memory.slots.get(self.spare) == image and self._flash.digest(self.spare) == image.sha256
 
     def _remembered(self) -> Memory:
@@ -145,13 +145,13 @@ class Slots:
         return self.memory
 
     def remember(self, **changes: Any) -> None:
-        """Changes what the device remembers, by one write."""
+        """Changes the saved state, by one write."""
         memory = evolve(self.memory, **changes)
         self._flash.save(_MEMORY, dumps(to_plain(memory)))
         self.memory = memory
 
     def give_up(self, code: str, reason: str) -> None:
-        """Ends the trial: the active slot is what it was, and neither number falls."""
+        """Ends the trial: the active slot stays, and neither number falls."""
         trial = cast("str", self.memory.trying)
         job = self.memory.job
         self.remember(
@@ -165,7 +165,7 @@ class Slots:
     def confirm(self) -> None:
         """The image on trial is healthy: it becomes the active one, and the numbers rise, by one write.
 
-        Too late it is given up instead. Without a trial nothing is done.
+        If it is too late it is given up instead. Without a trial nothing happens.
         """
         if self.memory.trying is None or self._running != self.memory.trying:
             return

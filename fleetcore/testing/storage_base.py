@@ -1,4 +1,4 @@
-"""What the chapters of the storage contract share: the fixtures to override, and short words for what tests do."""
+"""Shared by the chapters of the storage contract: the fixtures to override, and short helpers."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -17,33 +17,33 @@ from fleetcore.testing.contract import Contract, missing
 OpenStorage = Callable[[], AbstractAsyncContextManager[Storage]]
 OpenBackup = Callable[[Path], AbstractAsyncContextManager[Storage]]
 
-#: Reads everything that a test writes.
+#: A range with everything that a test writes.
 ALWAYS = (-(2**50), 2**50)
 
 
 class StorageCase(Contract):
     """The fixtures of all chapters.
 
-    Each test has its store to itself, and opens it from one process at a time: a fleet's lease on its data folder sees
-    to that before any store is opened.
+    Each test has its own store, and opens it from one process at a time: a fleet's lease on its data folder ensures
+    that before any store is opened.
     """
 
     pytestmark = pytest.mark.asyncio
 
     @pytest.fixture
     def open_storage(self) -> OpenStorage:
-        """Opens a store that is empty, another one at each call."""
+        """Opens an empty store, another one at each call."""
         raise missing(self, "open_storage")
 
     @pytest.fixture
     def open_again(self) -> OpenStorage:
-        """Opens the same store at each call, empty at the first; not overridden by a store that keeps nothing."""
+        """Opens the same store at each call, empty at the first; not overridden by a store that is not durable."""
         pytest.skip("this store does not outlive its opening")
 
     @pytest.fixture
     def open_backup(self) -> OpenBackup:
         """Opens the store that ``backup()`` wrote into a folder."""
-        pytest.skip("no way is given to open a backup")
+        pytest.skip("no way to open a backup is given")
 
     @pytest_asyncio.fixture
     async def storage(self, open_storage: OpenStorage) -> AsyncIterator[Storage]:
@@ -58,7 +58,7 @@ def put(key: str, body: dict[str, object] | None = None, *, expect: int | None =
 
 
 def event(number: int) -> Event:
-    """An event that can be told from others."""
+    """An event with a number."""
     return Event(type="happened", subject=f"device-{number}", time=number, data={"number": number})
 
 
@@ -97,7 +97,7 @@ async def texts(storage: Storage, index: int, start: int = ALWAYS[0], end: int =
 
 
 async def shown(storage: Storage, after: int = 0) -> list[tuple[int, int, float]]:
-    """Series, time and value of all readings in the feed, in its order."""
+    """Series, time and value of all readings in the feed, in order."""
     found: list[tuple[int, int, float]] = []
     for entry in await storage.feed(after):
         if entry.readings is not None:
@@ -107,22 +107,22 @@ async def shown(storage: Storage, after: int = 0) -> list[tuple[int, int, float]
 
 
 async def problems(storage: Storage) -> list[str]:
-    """What both checks find wrong: the quick one, and all parts of the one that reads everything."""
+    """The findings of both checks: the quick one, and all parts of the full one."""
     found = list(await storage.check())
     named: set[str] = set()
     async for part in parts(storage.verify, lambda part: part.after):
-        assert 0 <= part.done <= part.total, "a check shows how far it is"
+        assert 0 <= part.done <= part.total, "a check must show its progress"
         found += part.problems
         if part.after is None:
-            assert part.done == part.total, "the last part ends at all of it"
+            assert part.done == part.total, "the last part must end at the total"
         else:
-            assert part.after not in named, "a check goes on"
+            assert part.after not in named, "a check must advance"
             named.add(part.after)
     return found
 
 
 def columns(batch: TelemetryBatch) -> dict[str, list[float]]:
-    """What a batch holds, as a failed assertion can show it; without ``received``, which a store need not keep."""
+    """A batch's columns, as a failed assertion can show them; without ``received``, which a store need not keep."""
     return {column: getattr(batch, column).tolist() for column in ("series", "time", "value", "quality", "seq")}
 
 

@@ -1,4 +1,4 @@
-"""The contract of :class:`~fleetcore.interfaces.Storage`, for everybody who writes one.
+"""The contract of :class:`~fleetcore.interfaces.Storage`, for authors of stores.
 
     class TestMyStorage(StorageContract):
         @pytest.fixture
@@ -25,4 +25,4 @@ from fleetcore.testing.storage_texts import TextsContract
 class StorageContract(
     RecordsContract, ReadingsContract, TextsContract, FeedContract, KeepingContract, ExpiryContract, PrimitivesContract
 ):
-    """All promises of a store. Override ``open_storage``, and ``open_again`` and ``open_backup`` where they apply."""
+    """All guarantees of a store. Override ``open_storage``, and ``open_again`` and ``open_backup`` if they apply."""

@@ -1,4 +1,4 @@
-"""The storage contract, expiry: what is older than its time goes, a part at a time, and nothing else is touched."""
+"""The storage contract, expiry: readings past their time are deleted, a part at a time, and nothing else changes."""
 
 import asyncio
 import random
@@ -24,12 +24,12 @@ from fleetcore.testing.storage_base import (
     texts,
 )
 
-#: After every time that a test gives: a store puts away what it has.
+#: After every time in the tests: a store packs its data.
 _LATER = 10**15
 
 
 class ExpiryContract(StorageCase):
-    """Readings by their age; skipped where the store leaves :meth:`~fleetcore.interfaces.Storage.expire` out."""
+    """Deletes readings by age; skipped if the store leaves :meth:`~fleetcore.interfaces.Storage.expire` out."""
 
     async def test_readings_before_a_time_go_and_those_from_it_on_stay(self, storage: Storage) -> None:
         old, other = await _two(storage)
@@ -77,7 +77,7 @@ class ExpiryContract(StorageCase):
         counted = await storage.expire([old, other], 4000, count=True)
 
         await store(storage, old, [1500], [1.5])
-        assert (await storage.expire([old], 4000, count=True)).readings == 4, "it is not put away yet, and old"
+        assert (await storage.expire([old], 4000, count=True)).readings == 4, "it is not packed yet, and old"
         await storage.maintain(_LATER)
         counted += Expired(readings=1)
         assert await readings(storage, old) == sorted([*everything[0], (1500, 1.5)])
@@ -126,7 +126,7 @@ class ExpiryContract(StorageCase):
                 wanted = {time: value for time, value in points.items() if time >= before or time == newest}
                 assert wanted.items() <= there.items() <= points.items(), (round_, index)
                 assert [t for t in there if t < before - late_ms and t != newest] == [], (round_, index)
-            # A reading that was sent again with another value may have been kept twice.
+            # A reading sent again with another value may have been kept twice.
             assert gone.readings >= dropped
         assert await problems(storage) == []
 
@@ -244,7 +244,7 @@ class ExpiryContract(StorageCase):
         def in_the_middle(said: Sequence[str]) -> bool:
             if said.count("expired") < series_count // 2:
                 return False
-            sleep(later_s)  # the work goes on meanwhile, so the next step is cut off somewhere
+            sleep(later_s)  # the work continues meanwhile, so the next step is interrupted somewhere
             return True
 
         async with open_again() as storage:
@@ -257,7 +257,7 @@ class ExpiryContract(StorageCase):
                 there = await readings(storage, index)
                 assert [value for _, value in there] == [float(time) for time, _ in there]
                 stay = [time for time, _ in there if before <= time < 4000]
-                assert stay == [time for time in times if time >= before], "gone, and within its time"
+                assert stay == [time for time in times if time >= before], "deleted before its time"
                 assert {time for time, _ in there if time < before} <= set(times)
             assert set(done) <= {time for time, _ in await readings(storage, some[0])}, "acknowledged, and gone"
             assert await problems(storage) == []
@@ -269,7 +269,7 @@ class ExpiryContract(StorageCase):
 
 def _can(storage: Storage) -> None:
     if getattr(type(storage), "expire", None) is Storage.expire:
-        pytest.skip("this store does not drop readings by their age")
+        pytest.skip("this store cannot drop readings by age")
 
 
 async def _two(storage: Storage) -> tuple[int, int]:
@@ -282,7 +282,7 @@ async def _two(storage: Storage) -> tuple[int, int]:
 
 
 async def _expire(storage: Storage, some: Sequence[int], before: int, *, late_ms: int = 0) -> Expired:
-    """All that goes, call after call."""
+    """Expires everything, call after call."""
     total = Expired()
     while True:
         part = await storage.expire(some, before, late_ms=late_ms)

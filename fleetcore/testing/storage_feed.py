@@ -1,4 +1,4 @@
-"""The storage contract, the feed: what was committed, in one order, for consumers with cursors."""
+"""The storage contract, feed: commits in one order, for consumers with cursors."""
 
 import asyncio
 
@@ -53,7 +53,7 @@ class FeedContract(StorageCase):
             seen: list[int] = []
             after = 0
             while len(seen) < 100:
-                # Bounded: a feed that skips one would be waited for without end.
+                # Bounded: with a feed that skips one, the wait would be endless.
                 if not await storage.wait_feed(after, 5.0):
                     break
                 for entry in await storage.feed(after, limit=3):

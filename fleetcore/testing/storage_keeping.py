@@ -1,4 +1,4 @@
-"""The storage contract, keeping and losing: reopening, forgetting, artifacts, backups, the self-check."""
+"""The storage contract, durability: reopening, forgetting, artifacts, backups, the self-check."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ from fleetcore.testing.storage_base import (
 )
 
 _MIB = 1024 * 1024
-#: Commits that are under way at once where the process is killed.
+#: Commits under way at once when the process is killed.
 _WRITERS = 3
 
 
@@ -120,7 +120,7 @@ class KeepingContract(StorageCase):
             keys = [record.key for record in (await storage.find("thing", limit=10**6)).items]
             there = sorted(int(key[1:]) for key in keys)
             assert [n for n in done if n not in there] == [], "acknowledged, and gone"
-            # What was under way may be there too; whole, as everything that is.
+            # Commits under way may be there too, but complete.
             assert await readings(storage, index) == [(1000 * n, float(n)) for n in there]
             assert [text.value for text in await texts(storage, state.index)] == [str(n) for n in there]
             assert sorted(e.time for entry in await storage.feed(0, limit=10**6) for e in entry.events) == there
@@ -184,7 +184,7 @@ class KeepingContract(StorageCase):
                 except FleetError as error:
                     child.acknowledge(error.code)
                 if await storage.get("thing", "after") is not None:
-                    child.acknowledge("refused, and shown all the same")
+                    child.acknowledge("refused, but visible")
                 child.point("done")
 
         said = killed(write, at="done")
@@ -200,18 +200,18 @@ class KeepingContract(StorageCase):
         async with open_again() as storage:
             await storage.commit(Commit(puts=(put("before"),), events=(event(1),)))
             before = await _state_of(storage)
-            # A store that does not sync by Python's own functions is not hindered, and keeps this commit.
+            # A store that does not sync with Python's functions is not affected, and keeps this commit.
             with failing_sync(errno.ENOSPC), contextlib.suppress(FleetError):
                 await storage.commit(Commit(puts=(put("unsynced"),), events=(event(2),)))
                 before = await _state_of(storage)
-            assert await _state_of(storage) == before, "what was refused is shown"
-            # It may refuse everything until it is opened again.
+            assert await _state_of(storage) == before, "a refused commit is visible"
+            # It may refuse everything until it is reopened.
             with contextlib.suppress(FleetError):
                 await storage.commit(Commit(puts=(put("next"), put("before")), events=(event(3),)))
             state = await _state_of(storage)
 
         async with open_again() as storage:
-            assert await _state_of(storage) == state, "opened again it shows something else"
+            assert await _state_of(storage) == state, "reopened it shows something else"
 
     async def test_a_cancelled_commit_is_the_same_after_opening_again(self, open_again: OpenStorage) -> None:
         async with open_again() as storage:
@@ -224,7 +224,7 @@ class KeepingContract(StorageCase):
             state = await _state_of(storage)
 
         async with open_again() as storage:
-            assert await _state_of(storage) == state, "opened again it shows something else"
+            assert await _state_of(storage) == state, "reopened it shows something else"
 
     async def test_what_upkeep_did_is_there_after_opening_again(self, open_again: OpenStorage) -> None:
         rng = np.random.default_rng(3)
@@ -421,7 +421,7 @@ class KeepingContract(StorageCase):
         try:
             written, _ = await asyncio.gather(writing, back_up())
         finally:
-            # Where the backup failed the writer would go on, and a store that waits for its commits never close.
+            # If the backup failed, the writer would continue, and a store that waits for its commits would never close.
             backed_up.set()
             await asyncio.wait([writing])
 
@@ -476,7 +476,7 @@ class KeepingContract(StorageCase):
 
 
 async def _state_of(storage: Storage) -> dict[str, object]:
-    """What a store shows of its things and its feed, to be compared with what it shows later."""
+    """A store's things and feed, to be compared later."""
     found = await storage.find("thing", limit=10**6)
     return {
         "records": [(record.key, record.version) for record in found.items],

@@ -1,4 +1,4 @@
-"""The storage contract, what defaults are derived from: pages of an index, named values, and stores for several."""
+"""The storage contract, primitives behind the defaults: pages of an index, named values, and shared stores."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from fleetcore.testing.storage_base import OpenStorage, StorageCase, event, put,
 
 
 class PrimitivesContract(StorageCase):
-    """:meth:`Storage.page` and :meth:`Storage.values`, and what a shared store promises."""
+    """:meth:`Storage.page` and :meth:`Storage.values`, and the guarantees of a shared store."""
 
     async def test_pages_of_a_kind_go_by_key_in_both_directions(self, storage: Storage) -> None:
         keys = ["", "a", "b", "é"]
@@ -83,7 +83,7 @@ class PrimitivesContract(StorageCase):
 
         for space in (values.CURSORS, values.BLOBS, values.counters_of("work"), values.uniques_of("serial")):
             assert await storage.values(space) == {}
-        assert before == {"b": b"x"}, "what was read earlier changes afterwards"
+        assert before == {"b": b"x"}, "a later change altered an earlier result"
 
     async def test_a_shared_store_shows_to_each_what_the_others_committed(self, open_again: OpenStorage) -> None:
         async with open_again() as item:

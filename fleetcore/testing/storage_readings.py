@@ -15,8 +15,8 @@ from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import NO_SEQ, Quality, SeriesKind, Tally, TelemetryBatch
 from fleetcore.testing.storage_base import ALWAYS, OpenStorage, StorageCase, readings, series, store
 
-#: Each example opens a store of its own, so one fixture may serve all of them; and each subclass runs the same test on
-#: another store, so failures of one are not kept for the other.
+#: Each example opens a new store, so one fixture may serve all of them; and each subclass runs the same test on another
+#: store, so failures of one are not saved for the other.
 _EXAMPLES = settings(
     max_examples=30,
     deadline=None,
@@ -52,13 +52,13 @@ _POINTS = st.lists(
 
 @frozen
 class Arrival:
-    """Readings in the order in which they arrive: each commit's, and whether upkeep follows it."""
+    """Readings in order of arrival: those of each commit, and whether maintenance follows it."""
 
     commits: Sequence[tuple[Sequence[Point], bool]]
 
     @property
     def points(self) -> list[Point]:
-        """All that arrives."""
+        """All arriving readings."""
         return [point for points, _ in self.commits for point in points]
 
 
@@ -70,7 +70,7 @@ def _arrivals(draw: st.DrawFn) -> Arrival:
     return Arrival([(points[start:end], draw(st.booleans())) for start, end in places])
 
 
-#: What no drawing may miss: late, repeated and contradicting readings, over commits that upkeep comes between.
+#: Explicit examples: late, repeated and contradicting readings, over commits with maintenance in between.
 _MIXED = Arrival(
     [
         ([Point(0, 5_000, 2.25, NO_SEQ), Point(0, 2_000, 1.0, 2), Point(1, 1_000, 0.5, NO_SEQ)], True),
@@ -336,7 +336,7 @@ class ReadingsContract(StorageCase):
     ) -> None:
         points = [point for point in points if abs(point.value) < 1e9]
         late = [point for point in late if abs(point.value) < 1e9]
-        # The range ends at a stored reading, which does not belong to it.
+        # The range ends at a stored reading, which is not part of it.
         start = 1_700_000_000_000 + 60_000
         end = max((point.time for point in [*points, *late]), default=start + 1) if points else start + 340_000
         async with open_storage() as storage:
@@ -389,7 +389,7 @@ class ReadingsContract(StorageCase):
 
 
 def oracle(points: Sequence[Point]) -> list[dict[int, float]]:
-    """Time and value of what must be stored of each of three series, whatever the order of the points."""
+    """Time and value of what must be stored of each of three series, in any order of the points."""
     winners: list[dict[int, tuple[int, float]]] = [{}, {}, {}]
     for point in points:
         place = winners[point.series]

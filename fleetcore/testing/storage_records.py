@@ -82,7 +82,7 @@ class RecordsContract(StorageCase):
         )
 
         winners = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, VersionConflict)]
-        assert len(winners) == 1, f"of 30 commits that expect version 1, {winners} were taken"
+        assert len(winners) == 1, f"of 30 commits that expect version 1, {winners} were accepted"
         (winner,) = winners
         found = await storage.get("thing", "a")
         assert found is not None
@@ -413,7 +413,7 @@ class RecordsContract(StorageCase):
         page = await storage.find("thing", where=where, limit=5)
         rest = await storage.find("thing", where=where, limit=100, after=page.after)
 
-        # 10 has no n: whether it is below 6 is unknown, and so is the contrary.
+        # 10 has no n: whether it is below 6 is unknown, and so is the negation.
         expected = [f"{i:02}" for i in range(6, 50, 2) if i != 10]
         assert [record.key for record in page.items] == expected[:5]
         assert [record.key for record in rest.items] == expected[5:]
@@ -448,7 +448,7 @@ def _with_all(key: str) -> Put:
 
 
 async def _bodies(storage: Storage) -> list[Body]:
-    """The body of the only record of ``thing``, by each way to it."""
+    """The body of the only record of ``thing``, by each way to read it."""
     item = await storage.get("thing", "a")
     (found,) = (await storage.find("thing")).items
     again = await storage.get("thing", "a")
@@ -458,7 +458,7 @@ async def _bodies(storage: Storage) -> list[Body]:
 
 
 def _everything(**parts: Any) -> Commit:
-    """A commit of all that a commit can hold, but for what is given."""
+    """A commit with everything that a commit can contain, except for the arguments."""
     return Commit(
         marks=(MessageMark(device="device", id="m", time=1, answer={}),),
         events=(event(1),),
@@ -471,7 +471,7 @@ def _everything(**parts: Any) -> Commit:
 
 
 async def _assert_nothing_of_it(storage: Storage, index: int, before: int) -> None:
-    """Nothing of :func:`_everything` is there: neither ``b`` nor ``c`` nor a reading of the series."""
+    """Nothing of :func:`_everything` exists: neither ``b`` nor ``c`` nor a reading of the series."""
     assert [await storage.get("thing", key) for key in "bc"] == [None, None]
     assert await readings(storage, index) == []
     assert await storage.latest([index]) == [None]

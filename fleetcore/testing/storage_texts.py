@@ -1,4 +1,4 @@
-"""The storage contract, text readings: kept beside the numbers under the same rule."""
+"""The storage contract, text readings: stored beside the numbers under the same rule."""
 
 from itertools import permutations
 

@@ -1,8 +1,8 @@
 """A CA for one test run: a root, and the certificates of a server, a service and any device.
 
-It stands where a fleet's own CA does, also as the :class:`~fleetcore.interfaces.provider.TlsProvider` of a context.
-Its certificates are good for two days of the machine's real time, whatever a test's clock says: TLS asks no clock of
-ours.
+It replaces a fleet's own CA, also as the :class:`~fleetcore.interfaces.provider.TlsProvider` of a context. Its
+certificates are valid for two days of the machine's real time, whatever a test's clock says: TLS uses the system's
+clock.
 """
 
 import datetime as dt
@@ -32,7 +32,7 @@ _LASTS = dt.timedelta(days=2)
 
 @frozen(kw_only=True)
 class Identity:
-    """A certificate and its key, PEM, and the files that hold them."""
+    """A certificate and its key, PEM, and their files."""
 
     certificate: bytes
     key: bytes = field(repr=False)
@@ -46,15 +46,15 @@ class Identity:
 
 
 class ThrowawayCa:
-    """See the module.
+    """The CA; see the module.
 
     Args:
-        folder: where its files are written; by default a folder of its own, which goes when the CA does.
+        folder: the folder of its files; by default a new one, deleted with the CA.
         fleet: the fleet's name in the certificates of devices.
 
     Attributes:
         pem, path: the root certificate, and its file.
-        refusals: why handshakes ended by a client's certificate, as far as their listener says so.
+        refusals: why client certificates ended handshakes, where the listener reports it.
     """
 
     def __init__(self, folder: Path | None = None, *, fleet: str = "default") -> None:
@@ -80,16 +80,16 @@ class ThrowawayCa:
         return forge(self._root, self._key, fleet=self._fleet, device=name, key=key, lasts=_LASTS)
 
     def server_identity(self) -> Identity:
-        """That of a server on this machine: ``localhost``, ``127.0.0.1`` and ``::1``."""
+        """The certificate of a server on this machine: ``localhost``, ``127.0.0.1`` and ``::1``."""
         addresses = [x509.IPAddress(ip_address(address)) for address in ("127.0.0.1", "::1")]
         return self._issue("server", "localhost", [x509.DNSName("localhost"), *addresses], usage=SERVER)
 
     def service_identity(self) -> Identity:
-        """That by which fleetcore is a broker's client."""
+        """The certificate with which fleetcore connects to a broker."""
         return self._issue("service", "fleetcore", [x509.DNSName("fleetcore")])
 
     def secrets(self, device: str, *, token: str | None = None) -> DeviceSecrets:
-        """What a device has to prove itself: its certificate, or ``token`` instead."""
+        """A device's credentials: its certificate, or ``token`` instead."""
         if token is not None:
             return DeviceSecrets(device=device, ca=self.pem, token=token)
         own = self.device(device)
@@ -130,7 +130,7 @@ class ThrowawayCa:
         return TlsMaterial(chain=own.certificate, key=own.key, trusted=self.pem)
 
     def certificate_refused(self, why: str) -> None:
-        """Keeps the reason in ``refusals``."""
+        """Records the reason in ``refusals``."""
         self.refusals.append(why)
 
     def ca_bundle(self) -> bytes:
@@ -143,7 +143,7 @@ class ThrowawayCa:
         return own.certificate_path, own.key_path, self.path
 
     def takeover_certificate(self, device: str) -> tuple[bytes, bytes]:
-        """A certificate and key, PEM, by which a broker takes the client for ``device``."""
+        """A certificate and key, PEM, with which a broker takes the client for ``device``."""
         own = self.device(device)
         return own.certificate, own.key
 

@@ -1,9 +1,9 @@
-"""A bound on how long a test may take: a hang ends with the test's name and the place where it hangs.
+"""A time limit for tests: a hang ends with the test's name and the place where it hangs.
 
-The bound holds wherever the test hangs: in a coroutine that never suspends, in one that waits for what never comes, or
-in a lock. An alarm of the operating system interrupts the main thread and raises there. In another thread, or on a
-system without such alarms, a watching thread has the interpreter raise at the next line of Python; what hangs in C
-code is not ended there.
+The limit works wherever the test hangs: in a coroutine that never suspends, in one that waits forever, or in a lock. An
+alarm of the operating system interrupts the main thread and raises there. In another thread, or on a system without
+such alarms, a watching thread makes the interpreter raise at the next line of Python; code that hangs in C is not
+ended.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Seconds between the first alarm and the next, where the first one was caught or ended a task that is not awaited.
+#: Seconds between two alarms, in case the first one was caught or ended a task that is not awaited.
 _AGAIN_S = 5.0
 _FRAMES = 12
 #: What tests wait for at the moment, see :func:`waiting_for`.
@@ -25,18 +25,18 @@ _waiting: list[Callable[[], object]] = []
 
 
 class TimeLimitExceeded(BaseException):
-    """A test took longer than its bound.
+    """A test took longer than its limit.
 
-    Not an ``Exception``: what retries on every error, such as a reconnecting client, must not swallow it.
+    Not an ``Exception``: code that retries on every error, such as a reconnecting client, must not swallow it.
     """
 
 
 @contextmanager
 def time_limit(seconds: float, what: str) -> Iterator[None]:
-    """Raises :class:`TimeLimitExceeded` in the block, and again every five seconds, once it has taken ``seconds``.
+    """Raises :class:`TimeLimitExceeded` in the block after ``seconds``, and again every five seconds.
 
-    A bound that is already set on the process, such as pytest-timeout's, goes on afterwards; one that ends earlier is
-    left alone.
+    A limit that is already set on the process, such as pytest-timeout's, continues afterwards; one that ends earlier
+    stays active.
     """
     has_alarm = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     yield from (_by_alarm if has_alarm else _by_thread)(seconds, what)
@@ -44,9 +44,9 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
 
 @contextmanager
 def waiting_for(tell: Callable[[], object]) -> Iterator[None]:
-    """While the block waits: where it does not end in time, the message has what ``tell()`` returns then.
+    """During the block: if it does not end in time, the message contains the result of ``tell()``.
 
-    For values, which the stack does not show: what there is in place of what is waited for.
+    For values, which the stack does not show: the actual state, in place of the expected one.
     """
     _waiting.append(tell)
     try:

@@ -1,7 +1,7 @@
-"""A device's way through a firmware offer: what it verifies, what it writes, what it starts, and what it says of it.
+"""A device's handling of a firmware offer: what it verifies, writes, starts and reports.
 
-What it believes is :mod:`fleetcore.testing.verifier`, what it starts :mod:`fleetcore.testing.slots`; here an image is
-loaded into the spare slot and verified while it comes, and the server is told.
+:mod:`fleetcore.testing.verifier` verifies offers, :mod:`fleetcore.testing.slots` starts images; this module downloads
+an image into the spare slot, verifies it meanwhile, and reports to the server.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ Health = Callable[[], Awaitable[str | None]]
 
 
 class Say(Protocol):
-    """Tells the server a state of an execution, and returns once it has it."""
+    """Reports a state of an execution to the server, and returns once it has it."""
 
     async def __call__(self, execution: str, campaign: str, state: str, **more: object) -> None:
-        """Raises Unavailable where the server is away."""
+        """Raises Unavailable if the server cannot be reached."""
         ...
 
 
@@ -37,9 +37,9 @@ class Updater:
     """One device's firmware. :meth:`boot` comes first, and again after each loss of power.
 
     Args:
-        firmware, seq: what left the factory, in slot a.
-        trust: the factory's ``trust.json``, an envelope; None believes offers by digest and size alone.
-        server_key: the fleet's public key (raw Ed25519), by which assignments are known; None asks for none.
+        firmware, seq: the factory image, in slot a.
+        trust: the factory's ``trust.json``, an envelope; None accepts offers by digest and size alone.
+        server_key: the fleet's public key (raw Ed25519), which verifies assignments; None requires none.
         capacity: bytes of a slot.
 
     Attributes:
@@ -68,7 +68,7 @@ class Updater:
 
     @property
     def memory(self) -> Memory:
-        """What the device remembers."""
+        """The device's saved state."""
         return self.slots.memory
 
     @property
@@ -78,16 +78,16 @@ class Updater:
 
     @property
     def trust(self) -> FirmwareRoot | None:
-        """Whom the device believes; None for one that does not verify."""
+        """The trust root of the device; None if it does not verify."""
         return self._verifier.trust
 
     def boot(self) -> Image:
-        """Starts the device, and gives what runs."""
+        """Starts the device, and returns the running image."""
         self._verifier.load()
         return self.slots.boot()
 
     async def reconcile(self, say: Say, health: Health) -> None:
-        """After a start, once the server is reached: judges what is on trial, and says how an update ended."""
+        """After a start, once the server is reached: decides about an image on trial, and reports an update's end."""
         if self.memory.trying is not None:
             code = await health()
             if code is None:
@@ -107,10 +107,10 @@ class Updater:
     # --- offers --------------------------------------------------------------------------------------------------
 
     async def take(self, offer: Mapping[str, object], fetch: Fetch, say: Say, health: Health) -> None:
-        """Goes through an offer to its end, or to ``downloaded`` where it says to wait.
+        """Handles an offer to its end, or to ``downloaded`` if it says to wait.
 
-        ``fetch(start)`` streams the image from a byte on. An offer that is repeated goes on where it was, or is
-        answered as before. Raises Unavailable where the server is away; the next offer goes on from there.
+        ``fetch(start)`` streams the image from a byte on. A repeated offer continues where it was, or is answered as
+        before. Raises Unavailable if the server cannot be reached; the next offer continues from there.
         """
         execution, campaign = text_of(offer, "execution"), text_of(offer, "campaign")
         # An image on trial would be overwritten while it runs.
@@ -159,14 +159,14 @@ class Updater:
         await self.reconcile(say, health)
 
     async def withdraw(self, execution: str, say: Say) -> None:
-        """An offer is taken back: what has not been started is dropped."""
+        """An offer is withdrawn: an update that has not been started is dropped."""
         job = self.memory.job
         if job is not None and job.execution == execution and self.memory.trying is None and job.state is None:
             self.slots.remember(job=None)
             await say(execution, job.campaign, "cancelled")
 
     async def _begin(self, job: Job) -> None:
-        """Remembers the job and empties the slot that does not run, in that order: it counts as empty from here on."""
+        """Saves the job and empties the spare slot, in that order: it counts as empty from here on."""
         spare = self.slots.spare
         old = self.memory.job
         self.slots.remember(job=job, slots={**self.memory.slots, spare: None})
@@ -174,7 +174,7 @@ class Updater:
             self._flash.erase(spare)
 
     async def _load(self, job: Job, chunks: Chunks | None, fetch: Fetch, say: Say) -> None:
-        """Brings the image into the spare slot and verifies it.
+        """Downloads the image into the spare slot and verifies it.
 
         Raises Refused: ``hash_mismatch``, ``size_mismatch``.
         """
@@ -185,7 +185,7 @@ class Updater:
         if begun > image.size:
             self._flash.erase(spare)
         elif chunks is not None:
-            # Only whole pieces were verified.
+            # Only complete pieces were verified.
             self._flash.cut(spare, begun // chunks.size * chunks.size)
         start = self._flash.length(spare)
         await say(job.execution, job.campaign, "downloading", progress=0, bytes=start)
@@ -193,7 +193,7 @@ class Updater:
             await self._stream(spare, start, image.size, chunks, fetch)
             self._verify(spare, image)
         except Refused:
-            # Of what a loss of power left some may be damaged; that is not a fault of the image.
+            # Data left by a loss of power may be damaged; that is not a fault of the image.
             self._flash.erase(spare)
             if not start:
                 raise
@@ -207,7 +207,7 @@ class Updater:
         if start < size:
             async with contextlib.aclosing(_closable(fetch(start))) as pieces:
                 async for piece in pieces:
-                    # Endless data is cut here, before it is written anywhere.
+                    # Endless data is refused here, before it is written anywhere.
                     if at + len(waiting) + len(piece) > size:
                         raise Refused(f"There is more than the {size} bytes of the manifest", code="size_mismatch")
                     waiting += piece
@@ -217,7 +217,7 @@ class Updater:
         self._flash.sync(slot)
 
     def _write(self, slot: str, at: int, waiting: bytearray, size: int, chunks: Chunks | None) -> int:
-        """Writes what can be verified already, and gives where the slot ends now."""
+        """Writes what can be verified already, and returns the new end of the slot."""
         if chunks is None:
             self._flash.append(slot, bytes(waiting))
             at += len(waiting)
@@ -226,7 +226,7 @@ class Updater:
         while waiting and (len(waiting) >= chunks.size or at + len(waiting) == size):
             piece = bytes(waiting[: chunks.size])
             if hashlib.sha256(piece).hexdigest() != chunks.sha256[at // chunks.size]:
-                raise Refused(f"The piece at byte {at} is not the one of the manifest", code="hash_mismatch")
+                raise Refused(f"The piece at byte {at} does not match the manifest", code="hash_mismatch")
             self._flash.append(slot, piece)
             del waiting[: chunks.size]
             at += len(piece)
@@ -234,7 +234,7 @@ class Updater:
 
     def _verify(self, slot: str, image: Image) -> None:
         if self._flash.digest(slot) != image.sha256:
-            raise Refused("The image is not the one of the manifest", code="hash_mismatch")
+            raise Refused("The image does not match the manifest", code="hash_mismatch")
 
     async def _end(self, job: Job, state: str, code: str, reason: str, say: Say) -> None:
         ended = evolve(job, state=state, code=code, reason=reason)
@@ -248,7 +248,7 @@ async def _closable(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]
         async for piece in pieces:
             yield piece
     finally:
-        # What it holds open must not wait for the garbage collector.
+        # Its open resources must not wait for the garbage collector.
         close = getattr(pieces, "aclose", None)
         if close is not None:
             await close()

@@ -1,6 +1,6 @@
-"""What a device believes of an offer: the trust root's successors, the manifest, the server's assignment.
+"""A device's verification of an offer: the trust root's successors, the manifest, the server's assignment.
 
-Nothing of it touches the image; that is judged while it is loaded.
+It does not touch the image, which is verified during the download.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ _TRUST = "trust.json"
 
 @frozen(kw_only=True)
 class Admitted:
-    """What an offer comes down to; the ``nonce`` is another one for each attempt."""
+    """The result of an offer; the ``nonce`` differs for each attempt."""
 
     image: Image
     nonce: str
@@ -38,11 +38,11 @@ class Admitted:
 
 
 class Verifier:
-    """One device's judgement.
+    """The verifier of one device.
 
     Args:
-        trust: the factory's ``trust.json``, an envelope; None believes offers by digest and size alone.
-        server_key: the fleet's public key (raw Ed25519), by which assignments are known; None asks for none.
+        trust: the factory's ``trust.json``, an envelope; None accepts offers by digest and size alone.
+        server_key: the fleet's public key (raw Ed25519), which verifies assignments; None requires none.
         capacity: bytes of a slot.
     """
 
@@ -64,13 +64,13 @@ class Verifier:
         self.trust = self._factory
 
     def load(self) -> None:
-        """Takes up the trust root where it was left; a newer one of the factory's holds before it."""
+        """Loads the saved trust root; a newer one of the factory takes precedence."""
         kept = self._flash.load(_TRUST)
         if kept is not None and self._factory is not None:
             self.trust = max(first_trust(loads(kept)), self._factory, key=lambda item: item.version)
 
     def follow(self, chain: object) -> None:
-        """Follows the trust root version by version, and keeps how far it came."""
+        """Follows the trust root version by version, and saves how far it got."""
         if self.trust is None or not isinstance(chain, Sequence) or isinstance(chain, str | bytes):
             return
         for envelope in chain:
@@ -80,9 +80,9 @@ class Verifier:
                 self.trust = new
 
     def admit(self, offer: Mapping[str, object], running: Image, memory: Memory, *, under_way: bool) -> Admitted:
-        """What to install, given what runs and what is remembered. Raises Refused with the code to report.
+        """What to install, given the running image and the saved state. Raises Refused with the code to report.
 
-        ``under_way`` is an update that was begun already: what was begun in time may be ended later.
+        ``under_way`` is an update that was begun already: it may be finished after the offer's end.
         """
         if self.trust is None:
             return self._unsigned(offer, running)
@@ -107,9 +107,9 @@ class Verifier:
             raise Refused(f"Another image with seq {manifest.seq} runs", code="rollback_refused")
         check_requires(manifest, running.seq)
         if manifest.delta_from is not None:
-            raise Refused("This device takes whole images", code="requires_unmet")
+            raise Refused("This device only accepts whole images", code="requires_unmet")
         if manifest.size > self._capacity:
-            raise Refused(f"A slot holds {self._capacity} bytes", code="no_space")
+            raise Refused(f"A slot has {self._capacity} bytes", code="no_space")
         image = Image(
             version=manifest.version,
             sha256=manifest.sha256,
@@ -131,13 +131,13 @@ class Verifier:
     def _unsigned(self, offer: Mapping[str, object], running: Image) -> Admitted:
         size = offer.get("size")
         if type(size) is not int or size > self._capacity:
-            raise Refused(f"A slot holds {self._capacity} bytes", code="no_space")
+            raise Refused(f"A slot has {self._capacity} bytes", code="no_space")
         image = Image(version=text_of(offer, "version"), sha256=text_of(offer, "sha256"), size=size, seq=running.seq)
         return Admitted(image=image, nonce=str(offer.get("attempt", 1)))
 
 
 def text_of(offer: Mapping[str, object], name: str) -> str:
-    """A member of an offer that has to be there; raises Refused."""
+    """A required member of an offer; raises Refused."""
     value = offer.get(name)
     if not isinstance(value, str):
         raise Refused(f"The offer has no {name}")

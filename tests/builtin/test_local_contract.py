@@ -310,7 +310,12 @@ def test_a_protocol_that_breaks_a_promise_fails_its_test(broken, test, given):
             {"code": "overloaded"},
             r"refused for now with overloaded was acknowledged with Reply\(status=204",
         ),
-        (LosesDownlinks, "test_what_happens_later_comes_then", {}, "It waited for a downlink .*firmware.*; none came"),
+        (
+            LosesDownlinks,
+            "test_what_happens_later_comes_then",
+            {},
+            "It waited for a downlink .*firmware.*; none arrived",
+        ),
         (
             ForgetsWhatWaits,
             "test_what_waits_comes_when_a_device_connects",

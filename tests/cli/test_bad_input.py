@@ -30,7 +30,7 @@ def place(tmp_path, monkeypatch):
         ("demo --replay noise", 5, "noise is not CSV"),
         ("demo --replay warm.csv", 5, "warm.csv:2"),
         ("demo --replay bare.csv", 5, "bare.csv:1"),
-        ("demo --replay none.csv", 5, "none.csv holds no reading"),
+        ("demo --replay none.csv", 5, "none.csv has no reading"),
         ("demo --replay twice.csv", 5, "twice.csv:1"),
         ("demo --replay wide.csv", 5, "wide.csv:2"),
         ("demo --duration nan", 2, "finite"),

@@ -74,8 +74,8 @@ def test_a_roots_key_is_not_sent_to_a_remote_server(run, data, tmp_path):
     away = ("--server", "https://localhost:1", "--token", "fc_pat_x", "--ca", data / "pki" / "ca.pem")
 
     for said, *words in (
-        ("not sent over a network", "ca", "rotate", "begin", "--root-key", data / "pki" / "root.key"),
-        ("not sent over a network", "ca", "renew-issuing", "--root-key", data / "pki" / "root.key"),
+        ("must not be sent over a network", "ca", "rotate", "begin", "--root-key", data / "pki" / "root.key"),
+        ("must not be sent over a network", "ca", "renew-issuing", "--root-key", data / "pki" / "root.key"),
         ("is possible only on the server's machine", "ca", "take-offline", tmp_path / "k"),
     ):
         refused = run(*words, *away)
@@ -106,8 +106,8 @@ def test_the_forecast_is_a_table_for_people_and_json_for_programs(fleet, enrolle
     table = fleet("ca", "forecast", "--per", "month", "--by", "type")
     found = answer(fleet("ca", "forecast", "--per", "month", "--by", "type", "-o", "json"))
 
-    assert "2 certificates live" in table.out
-    assert "Late, past their time to renew: 0" in table.out
+    assert "2 certificates are valid" in table.out
+    assert "Late, past their renewal time: 0" in table.out
     assert sum(one["count"] for one in found["buckets"]) == 2
     assert [one["by"] for one in found["buckets"] if one["count"]] == [{"sensor": 2}]
     assert set(found["own"]) == {"server", "service"}
@@ -122,7 +122,7 @@ def test_a_stolen_cas_devices_are_named_and_it_is_distrusted(fleet, enrolled):
     refused = fleet("ca", "distrust", lost)
     forced = fleet("ca", "distrust", lost, "--force", "--reason", "stolen")
 
-    assert "2 devices, 2 of them have no certificate of another CA" in table.out
+    assert "2 devices, 2 of them without a certificate of another CA" in table.out
     assert (refused.code, forced.code) == (4, 0)
     assert fleet("ca", "incident", "nobody").code == 3
 

@@ -48,10 +48,10 @@ def test_a_certificate_near_its_end_is_named(fleet, data, name, days, state, say
 @pytest.mark.parametrize(
     ("name", "mode", "says"),
     [
-        ("pki/issuing.key", 0o644, "others can read pki/issuing.key"),
-        ("fleet.db-wal", 0o640, "others can read fleet.db-wal"),
-        ("pki/ca.pem", 0o666, "others can change pki/ca.pem"),
-        (".", 0o777, "others can change ."),
+        ("pki/issuing.key", 0o644, "other users can read pki/issuing.key"),
+        ("fleet.db-wal", 0o640, "other users can read fleet.db-wal"),
+        ("pki/ca.pem", 0o666, "other users can change pki/ca.pem"),
+        (".", 0o777, "other users can change ."),
     ],
 )
 def test_what_others_can_read_or_change_is_named(fleet, data, name, mode, says):
@@ -142,7 +142,11 @@ def test_what_retention_dropped_is_shown():
         ({"waiting": 3, "held": 2000, "lost": 1}, "ok", "2,000 entities"),
         ({"held": 2, "invalid": 4}, "warning", "4 are refused"),
         ({"state": "paused", "waiting": 7, "lag_s": 61.2}, "warning", "7 wait since 61 s"),
-        ({"waiting": 9, "removals_wait": 9}, "warning", "9 are gone from the fleet and stay in the hub until tomorrow"),
+        (
+            {"waiting": 9, "removals_wait": 9},
+            "warning",
+            "9 were deleted from the fleet and stay at the hub until tomorrow",
+        ),
     ],
 )
 def test_a_mirror_says_what_its_hub_has_and_what_it_refuses(given, state, said):

@@ -46,7 +46,7 @@ async def test_a_device_of_another_kind_is_not_taken(data, process):
         done = await asyncio.to_thread(process, "simulate", "--devices", "1", "--duration", "1", "--data", data)
 
     assert done.returncode == 4
-    assert "'sim-0001' exists and was not made by a simulation. Name others by --prefix" in done.stderr
+    assert "'sim-0001' exists and was not created by a simulation. Choose other names with --prefix" in done.stderr
 
 
 async def test_leaves_behind_gateways_over_websocket_are_simulated_and_again(data, process):

@@ -19,10 +19,10 @@ MISTAKES = {
     "an unknown key": ("[limits]\nburst = 5\nmesage_bytes = 5\n", 6, "Did you mean 'message_bytes'?"),
     "an unknown key of a plugin": (_HTTP + 'lissten = "x"\n', 6, "Did you mean 'listen'?"),
     "an unknown key near nothing": ("[limits]\nxyzzy = 5\n", 5, "Known are: burst"),
-    "text for a number": ('[limits]\nmessage_bytes = "big"\n', 5, "it should be an integer, not text"),
-    "a boolean for a number": ("[limits]\nburst = true\n", 5, "it should be an integer, not a boolean"),
-    "a fraction for an integer": ("[limits]\nburst = 1.5\n", 5, "it should be an integer, not a number"),
-    "text for a list": ('plugins = "./a.py"\n', 4, "it should be a list, not text"),
+    "text for a number": ('[limits]\nmessage_bytes = "big"\n', 5, "it must be an integer, not text"),
+    "a boolean for a number": ("[limits]\nburst = true\n", 5, "it must be an integer, not a boolean"),
+    "a fraction for an integer": ("[limits]\nburst = 1.5\n", 5, "it must be an integer, not a number"),
+    "text for a list": ('plugins = "./a.py"\n', 4, "it must be a list, not text"),
     "a number for a section": ("[protocols]\nhttp = 8443\n", 5, "Write [protocols.http]"),
     "a negative limit": ("[limits]\nmessage_bytes = -5\n", 5, "'message_bytes' must be > 0: -5"),
     "a queue of nothing": ("[limits]\nqueue_messages = 0\n", 5, "'queue_messages' must be > 0: 0"),
@@ -192,7 +192,7 @@ async def test_a_key_that_others_can_read_is_refused_with_the_command_that_helps
     assert "chmod" in err
     code, out, _ = await command("doctor", "--data", str(data))
     assert code == 1
-    assert f"others can read {key.relative_to(data)}" in out
+    assert f"other users can read {key.relative_to(data)}" in out
 
 
 async def test_a_sound_file_is_not_complained_about(command, folder):

@@ -121,7 +121,7 @@ async def test_a_store_that_stalls_is_not_ready_and_is_again(in_process, monkeyp
     monkeypatch.setattr(readiness, "_FRESH_S", 0.0)
     async with in_process() as server:
         server.disk.stall()
-        assert "did not take a commit" in (await server.fleet.readiness.waiting_for())["storage"]
+        assert "did not complete a commit" in (await server.fleet.readiness.waiting_for())["storage"]
         server.disk.heal()
         assert "storage" not in await server.fleet.readiness.waiting_for()
 

@@ -327,7 +327,7 @@ def test_what_hangs_and_does_not_heed_being_cancelled_holds_up_neither_the_stop_
     asyncio.run(main())  # it waits for all tasks that it knows
 
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert any("bad" in line and ("did not drain" in line or "left behind" in line) for line in said), said
+    assert any("bad" in line and ("did not drain" in line or "is abandoned" in line) for line in said), said
 
 
 _CODEC = """

@@ -166,7 +166,7 @@ async def test_an_admission_check_that_cannot_be_asked_lets_nobody_in_and_stops_
         code, out, _ = await server.command("doctor")
         assert code == 1
         assert "✗ plugin doorman: RuntimeError: hook fell over" in out
-        assert "✗ admission doorman: it is not open, so no device enrols" in out
+        assert "✗ admission doorman: it is not open, so no device can enrol" in out
 
 
 def test_a_plugin_whose_commands_raise_does_not_take_the_command_line_down(tmp_path):

@@ -118,9 +118,9 @@ def test_a_disabled_plugin_that_is_not_there_is_told_with_the_nearest(host):
 
     assert made.plugins["wether"].state == "unknown"
     assert made.plugins["wether"].warnings == [
-        "[fleet] disable names a plugin that is not there. Did you mean 'weather'?"
+        "[fleet] disable names a plugin that does not exist. Did you mean 'weather'?"
     ]
-    assert made.plugins["builtin"].warnings == ["It is a part of fleetcore and cannot be left out"]
+    assert made.plugins["builtin"].warnings == ["It is part of fleetcore and cannot be disabled"]
     assert "threshold" in made.offers("detectors")
 
 
@@ -142,11 +142,11 @@ def test_a_fleet_toml_disables_and_gives_the_time_limit(tmp_path):
     [
         (
             "def fleetcore_detectors(): return []",
-            "fleetcore_detectors is not asked: a hook is marked with @fleetcore.hookimpl",
+            "fleetcore_detectors is not called: mark a hook with @fleetcore.hookimpl",
         ),
         (
             "def fleetcore_detector(): return []",
-            "fleetcore_detector is not asked: a hook is marked with @fleetcore.hookimpl, and is called fleetcore_detectors",
+            "fleetcore_detector is not called: mark a hook with @fleetcore.hookimpl, and call it fleetcore_detectors",
         ),
         (
             "from fleetcore import hookimpl\n@hookimpl\ndef fleetcore_detektors(): return []",
@@ -154,11 +154,11 @@ def test_a_fleet_toml_disables_and_gives_the_time_limit(tmp_path):
         ),
         (
             "from fleetcore import hookimpl\n@hookimpl\ndef fleetcore_runners(): return []",
-            "fleetcore_runners is not asked: it has no interface yet, and will be a hook once it has one",
+            "fleetcore_runners is not called: it has no interface yet, and will be a hook once it has one",
         ),
         (
             "def fleetcore_keystores(): return []",
-            "fleetcore_keystores is not asked: it has no interface yet, and will be a hook once it has one",
+            "fleetcore_keystores is not called: it has no interface yet, and will be a hook once it has one",
         ),
     ],
 )

@@ -227,7 +227,7 @@ async def test_a_hub_that_holds_no_certificates_is_sent_none_and_says_so(served,
         checked = await manager.check_mirror("memory")
 
         assert set(hub.held) == {registry("dev-1")}
-        assert letters == [("certificate/dev-1", "This hub holds no certificates")]
+        assert letters == [("certificate/dev-1", "This hub does not hold certificates")]
         assert [(each.what, each.remedy) for each in checked.findings if each.state == "problem"] == [
             ("certificates", "Remove certificates from mirror")
         ]

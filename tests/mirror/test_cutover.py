@@ -64,7 +64,7 @@ class PlaneSide(Side):
         key = self.keys.setdefault(epoch, make_key()[1])
         await old.tell({"epoch": epoch, "state": "ready", "key": key_digest(key)})
         if (await self.fleet.security.enroll(EnrollRequest(csr=make_csr(self.name, key)))).status != 201:
-            raise Unavailable("not let in yet")
+            raise Unavailable("not admitted yet")
         self.fleet.presence.opened(self.name)
 
 
@@ -201,7 +201,7 @@ async def test_a_hub_that_a_device_cannot_speak_to_is_no_place_to_go(served, hub
         await manager.register_device("pump-1", "pump")
         over = await steps(fleet, await going(manager, "pump-1"), device(fleet, "pump-1"))
 
-    assert (over.reasons, over.failures[0].reason) == ({"fell_back": 1}, "this device cannot speak to memory")
+    assert (over.reasons, over.failures[0].reason) == ({"fell_back": 1}, "this device cannot use memory")
 
 
 async def test_a_cancelled_cut_over_takes_back_its_offers_and_the_keys_that_were_let_in(served, hub):
@@ -532,7 +532,7 @@ async def test_a_command_given_at_the_hub_before_the_device_came_home_was_heard_
         queued = [each.name for each in await manager.list_device_commands("pump-1")]
 
     assert queued == ["reboot"]
-    assert "hears it there" in inbox.refused[0][3]
+    assert "receives it there" in inbox.refused[0][3]
 
 
 async def test_a_command_given_at_the_hub_before_the_device_reads_that_it_is_home_is_heard_there(served, hub):
@@ -560,7 +560,7 @@ async def test_a_command_given_at_the_hub_before_the_device_reads_that_it_is_hom
         await until(lambda: inbox.counts["commands"] + inbox.counts["refused"])
 
     assert (side, mover.side) == ("memory", "fleet")
-    assert "hears it there" in inbox.refused[0][3]
+    assert "receives it there" in inbox.refused[0][3]
 
 
 async def _nothing():
@@ -760,7 +760,7 @@ async def test_leaves_move_with_their_gateway(served, hub, certified):
         await until(lambda: inbox.counts["commands"] + inbox.counts["refused"])
 
     assert (away, home) == ("memory", None)
-    assert "hears it there" in inbox.refused[0][3]
+    assert "receives it there" in inbox.refused[0][3]
 
 
 async def test_a_key_that_could_enrol_before_can_again_where_the_device_stays(served, hub):

@@ -316,7 +316,7 @@ async def test_a_device_that_is_imported_goes_on_reporting_at_the_hub(served, hu
         await manager.set_desired("pump-1", {"mode": "fast"})
         await caught_up(manager)
 
-    assert "hears it there" in mirror.inbox.refused[0][3]
+    assert "receives it there" in mirror.inbox.refused[0][3]
     assert hub.body(key)["reported"] == {"interval": 9, "battery": 0.4}
 
 

@@ -187,7 +187,7 @@ async def test_what_this_fleet_has_not_made_is_left_alone_and_named(manager, hub
     await running.caught_up()
 
     assert hub.body(registry("dev-1")) == {"type": "theirs"}
-    assert (await running.lane.kept.get(registry("dev-1"))).invalid == "registry/dev-1 was not made by this fleet"
+    assert (await running.lane.kept.get(registry("dev-1"))).invalid == "this fleet did not create registry/dev-1"
     assert registry("dev-2") in hub.held
     assert (await running.lane.kept.counts())["invalid"] == 1
 

@@ -142,7 +142,7 @@ async def test_what_the_fleet_does_not_take_is_a_dead_letter_and_the_hubs_is_lef
     (letter,) = await manager.list_mirror_dead_letters("memory")
 
     assert letter.entity == "twin/dev-1"
-    assert letter.reason.startswith("The fleet does not take what the hub has: ")
+    assert letter.reason.startswith("The fleet refuses the hub's state: ")
     assert hub.body(twin("dev-1")) == theirs
     assert "fleetcore" not in await desired(manager)
 
@@ -194,7 +194,7 @@ async def test_the_hub_is_read_from_time_to_time(served, hub):
 
 
 async def test_a_direction_of_what_is_not_mirrored_is_refused(served):
-    with pytest.raises(ConfigError, match="direction names what is not mirrored") as refused:
+    with pytest.raises(ConfigError, match="direction names a part that is not mirrored") as refused:
         async with served('[clouds.memory]\nmirror = ["registry"]\ndirection = {desired = "both"}'):
             pass
 

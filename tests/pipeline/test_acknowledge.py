@@ -32,7 +32,7 @@ def test_an_adapter_that_raises_harms_no_other(delivery, outcomes, caplog):
     acknowledge.stored([(session, message, lambda _outcome: 1 / 0, received), delivery({})], [1, 2])
 
     assert outcomes == [Accepted(stored=2)]
-    assert "failed to take an outcome" in caplog.text
+    assert "failed to handle an outcome" in caplog.text
 
 
 def test_too_many_metrics_names_the_limit(message):

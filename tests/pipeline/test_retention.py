@@ -66,15 +66,15 @@ def test_without_the_section_everything_is_kept():
     [
         ({"default_days": 0}, "must be >="),
         ({"default_days": -1}, "must be >="),
-        ({"default_days": float("nan")}, "it should be a finite number"),
-        ({"default_days": float("inf")}, "it should be a finite number"),
+        ({"default_days": float("nan")}, "it must be a finite number"),
+        ({"default_days": float("inf")}, "it must be a finite number"),
         (
             {"default_days": "1 year"},
-            "default_days is wrong: it should be a number of days, or \"forever\", not '1 year'",
+            "default_days is wrong: it must be a number of days, or \"forever\", not '1 year'",
         ),
-        ({"default_days": True}, "it should be a number, not a boolean"),
+        ({"default_days": True}, "it must be a number, not a boolean"),
         ({"days": 1}, "Key 'days' does not exist in .retention"),
-        ({"metric_days": {"a b": 1}}, "'a b' is not a name of a metric"),
+        ({"metric_days": {"a b": 1}}, "'a b' must be the name of a metric"),
         ({"metric_days": {"a": 0}}, "'a' must be at least a minute"),
         ({"metric_days": {"a": "7"}}, "metric_days is wrong"),
         ({"metric_days": 7}, "metric_days is wrong"),
@@ -168,7 +168,7 @@ async def test_a_store_that_cannot_drop_readings_refuses_the_section(folder):
         text.replace("async def expire(", "async def kept(").replace('"small", Small', '"keeps", Small')
     )
 
-    with pytest.raises(ConfigError, match=r"fleet.toml:\d+: The store 'keeps' does not drop readings"):
+    with pytest.raises(ConfigError, match=r"fleet.toml:\d+: The store 'keeps' cannot drop readings"):
         async with IoTFleetManager(data, clock=MovableClock(), create=True) as manager:
             await manager.open()
 

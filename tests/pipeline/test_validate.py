@@ -124,13 +124,13 @@ def test_a_blocked_leaf_refuses_its_readings_and_not_its_neighbours(message, dev
     ("reading", "said"),
     [
         ({"time": NOW // 1000}, "is seconds: send milliseconds"),
-        ({"time": NOW + 3_600_000}, "3600 s ahead of the server's clock, and at most 600 s are taken"),
+        ({"time": NOW + 3_600_000}, "3600 s ahead of the server's clock; at most 600 s are accepted"),
         ({"time": "yesterday"}, "RFC 3339 with an offset"),
-        ({"time": NOW, "age_ms": 5}, "send one of them"),
+        ({"time": NOW, "age_ms": 5}, "send only one of them"),
         ({"age_ms": -1}, "milliseconds from 0 to 366 days, not -1"),
         ({"metric": "a b"}, "1-64 characters of A-Z"),
         ({"metric": "third"}, "at most 2 metrics, and 'third' would be one more"),
-        ({"unit": "V"}, "kept in 'celsius', and 'V' does not convert to it"),
+        ({"unit": "V"}, "stored in 'celsius', and 'V' does not convert to it"),
         ({"metric": "plain", "unit": "V"}, "without a unit"),
     ],
 )
@@ -148,12 +148,12 @@ def test_each_refusal_says_what_is_wrong_and_what_is_right(sent, reading, said):
 @pytest.mark.parametrize(
     ("payload", "said"),
     [
-        (b'{"AM2301": {"Temperature": 21.5}}', "an object is not a value: send what is in it under names of its own"),
+        (b'{"AM2301": {"Temperature": 21.5}}', "an object is not a value: send its members under separate names"),
         (b'{"a": [1]}', "a list is not a value"),
         (b'{"a": null}', "leave the reading out"),
         (b'{"a": 9007199254740993}', "beyond 2^53"),
         (b'{"v": 230.1}', "'v' is reserved"),
-        (b"[5]", "each entry of the list is an object"),
+        (b"[5]", "each entry of the list must be an object"),
     ],
 )
 def test_what_a_format_refuses_has_a_sentence_too(message, devices, payload, said):

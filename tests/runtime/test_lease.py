@@ -274,7 +274,7 @@ async def test_nothing_is_made_in_a_folder_without_a_fleet_that_may_not_be_made(
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "fleet.toml").write_text("")
 
-    with pytest.raises(Exception, match="no fleet"):
+    with pytest.raises(Exception, match="without a fleet"):
         await IoTFleetManager(tmp_path / "photos", create=False).open()
 
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["fleet.toml"]

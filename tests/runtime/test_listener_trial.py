@@ -61,7 +61,7 @@ async def test_a_certificate_without_the_listeners_name_is_a_problem(folder):
 
     assert len(found) >= len(LISTENERS)
     assert {finding["state"] for finding in found} == {"problem"}, found
-    assert all("does not get through" in finding["detail"] for finding in found)
+    assert all("cannot reach it" in finding["detail"] for finding in found)
 
 
 class Tls:

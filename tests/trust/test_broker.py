@@ -156,7 +156,7 @@ async def test_the_access_list_that_we_write_is_found_to_keep_devices_apart(behi
         ("pattern readwrite fleet/v1/#\n", "topics that are not its own: fleet/v1/fleetcore-doctor"),
         ("pattern write fleet/v1/+/telemetry\n", "topics that are not its own: fleet/v1/fleetcore-doctor-2/telemetry"),
         ("pattern read fleet/v1/+/commands\n", "topics that are not its own: fleet/v1/fleetcore-doctor-2/commands"),
-        ("", "does not let a device use its own topics"),
+        ("", "does not let a device use its topics"),
     ],
     ids=["all", "write", "read", "nothing"],
 )

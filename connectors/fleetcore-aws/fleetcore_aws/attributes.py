@@ -1,7 +1,8 @@
-"""A device's registration as AWS holds it: thing type, attributes, groups, and the rest for the shadow ``meta``.
+"""A device's registration at AWS: thing type, attributes, groups, and the rest in the shadow ``meta``.
 
-Pure. What an attribute can hold becomes one, so that a plain device costs one call; everything else is the rest. Own
-members are called ``fleetcore:…``; ``fleetcore:fleet`` is the mark of the fleet that made the thing.
+Pure. Everything that fits an attribute becomes one, so that a plain device costs one call; the other members are the
+rest. Members added by fleetcore are called ``fleetcore:…``; ``fleetcore:fleet`` is the mark of the fleet that created
+the thing.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from fleetcore_aws.names import THING
 OWN = "fleetcore:"
 MARK = f"{OWN}fleet"
 GROUPS = f"{OWN}groups"
-#: The digest of the rest; where it stands there is a shadow ``meta``.
+#: The digest of the rest; if present there is a shadow ``meta``.
 META = f"{OWN}meta"
 
 #: Attributes of a thing with and without a type (quotas of AWS IoT Core, "Thing resource limits").
@@ -36,10 +37,10 @@ _LISTS = ("tags", "capabilities", "via")
 
 @frozen(kw_only=True)
 class LaidOut:
-    """A registration as AWS holds it.
+    """A registration as AWS stores it.
 
     Attributes:
-        type: the thing type's name; None for a type whose name is too long, which is in the rest.
+        type: the thing type's name; None for a type with a too long name, which is in the rest.
         groups: names of thing groups.
         rest: members of the body for the shadow.
     """
@@ -51,7 +52,7 @@ class LaidOut:
 
     @property
     def stands(self) -> Mapping[str, str]:
-        """The attributes, with the digest of the rest where there is one."""
+        """The attributes, with the digest of the rest if there is one."""
         if not self.rest:
             return self.attributes
         text = json.dumps(self.rest, sort_keys=True)
@@ -61,12 +62,12 @@ class LaidOut:
 def lay_out(body: RegistryBody, fleet: str, prefix: str) -> LaidOut:
     """Distributes a body that fits."""
     plain = {name: value for name, value in to_plain(body).items() if value not in ((), [], {})}
-    if body.location is not None:  # whose members are None by default, which a shadow has no form for
+    if body.location is not None:  # their members are None by default, which a shadow cannot store
         plain["location"] = {name: value for name, value in to_plain(body.location).items() if value is not None}
     thing_type = THING.encode(body.type, prefix)
     room = _WITHOUT_TYPE if thing_type is None else _WITH_TYPE
     attributes = {MARK: fleet}
-    room -= 2  # the mark, and the digest of what may be left
+    room -= 2  # the mark, and the digest of a possible rest
     groups = tuple(name for each in body.groups if (name := THING.encode(each, prefix)) is not None)
     if groups:
         attributes[GROUPS] = ",".join(groups)
@@ -92,7 +93,7 @@ def lay_out(body: RegistryBody, fleet: str, prefix: str) -> LaidOut:
 
 
 def _own(plain: Mapping[str, object]) -> Mapping[str, str]:
-    """The members of a body that one attribute can hold."""
+    """The members of a body that fit into one attribute each."""
     found = {name: str(plain[name]) for name in _TEXTS if _is_plain(plain.get(name))}
     for name in _LISTS:
         parts = cast("Sequence[object]", plain.get(name, ()))
@@ -108,7 +109,7 @@ def _is_plain(value: object) -> bool:
 
 
 def gathered(laid: LaidOut, prefix: str) -> RegistryBody:
-    """The body that :func:`lay_out` was given; ``groups`` as they are at AWS."""
+    """The body from which :func:`lay_out` made it; ``groups`` as they are at AWS."""
     plain: dict[str, object] = {"type": "", "lifecycle": "", **laid.rest}
     if laid.type is not None:
         plain["type"] = THING.decode(laid.type, prefix) or laid.type
@@ -127,9 +128,9 @@ def gathered(laid: LaidOut, prefix: str) -> RegistryBody:
 
 
 def fit(body: RegistryBody, fleet: str, prefix: str) -> tuple[RegistryBody | None, list[Loss], LaidOut | None]:
-    """The body as AWS can hold it, what is lost, and how the body is laid out where nothing is.
+    """The body as AWS can hold it, the losses, and its layout if nothing is lost.
 
-    No body where it cannot be held at all.
+    No body if it cannot be held at all.
     """
     lost: list[Loss] = []
     groups = _held_groups(body, prefix, lost)
@@ -138,7 +139,11 @@ def fit(body: RegistryBody, fleet: str, prefix: str) -> tuple[RegistryBody | Non
     before = len(lost)
     rest = holdable(laid.rest, "", lost)
     if size({"reported": rest}) > MAX_BYTES:
-        return None, [Loss("", f"What is not for attributes has more than the {MAX_BYTES} bytes of a shadow")], None
+        return (
+            None,
+            [Loss("", f"The members that do not fit attributes exceed the {MAX_BYTES} bytes of a shadow")],
+            None,
+        )
     if len(lost) > before:
         fitted = gathered(evolve(laid, rest=rest), prefix)
     return fitted, lost, None if lost else laid
@@ -153,9 +158,9 @@ def _held_groups(body: RegistryBody, prefix: str, lost: list[Loss]) -> tuple[str
         if name is None:
             lost.append(Loss(at, "The name is too long for a thing group"))
         elif len(kept) == _MAX_GROUPS:
-            lost.append(Loss(at, f"A thing is in {_MAX_GROUPS} groups at most"))
+            lost.append(Loss(at, f"A thing can be in at most {_MAX_GROUPS} groups"))
         elif characters + len(name) > _MAX_VALUE_LENGTH:
-            lost.append(Loss(at, f"The names of a thing's groups have {_MAX_VALUE_LENGTH} characters at most"))
+            lost.append(Loss(at, f"The names of a thing's groups may have at most {_MAX_VALUE_LENGTH} characters"))
         else:
             kept.append(group)
             characters += len(name) + 1

@@ -1,4 +1,4 @@
-"""The backend: one facet's module for each item, all of a batch at once, and what failures mean for the whole."""
+"""The backend: one facet's module for each item, all of a batch at once, and the failures of the batch."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -35,21 +35,21 @@ from fleetcore_aws.readings import Readings
 from fleetcore_aws.registry import Registry, Things
 from fleetcore_aws.twins import Twins
 
-#: What is done before what, within a batch: a thing's groups before it, and it before what needs it.
+#: The order within a batch: a thing's groups before it, and the thing before what needs it.
 _STAGES: Mapping[Facet, int] = {"group": 1, "registry": 2, "certificate": 3, "twin": 3, "job": 3}
 
 
 def _stage(item: MirrorItem) -> int:
-    """AWS removes no thing to which a certificate is attached, so those that go are first of all."""
+    """AWS refuses to remove a thing with attached certificates, so removals of certificates come first."""
     return 0 if item.key.facet == "certificate" and item.body is None else _STAGES[item.key.facet]
 
 
 class AwsCloud(FacetBackend):
-    """AWS IoT Core for one fleet, which marks with ``mark`` what it makes."""
+    """AWS IoT Core for one fleet, whose entities have the mark ``mark``."""
 
     def __init__(self, config: AwsConfig, fleet: str, mark: str, clients: Clients) -> None:
         self._config, self._fleet, self._mark, self._clients = config, fleet, mark, clients
-        # Without a call; so another account is known as such only where the configuration names it.
+        # Without a call; so another account is only recognised if it is configured.
         where = (config.account, clients.region, config.endpoint or config.data_endpoint, config.thing_prefix)
         self.identity = "/".join(each or "-" for each in where)
         self.limits = CloudLimits(
@@ -83,7 +83,7 @@ class AwsCloud(FacetBackend):
 
     @property
     def pace(self) -> Pace:
-        """How fast each action may be called."""
+        """The rate limits of the actions."""
         return self._clients.pace
 
     @pace.setter

@@ -1,8 +1,8 @@
-"""Which certificates this fleet has brought to a thing: the named shadow ``certificates``.
+"""Records which certificates this fleet attached to a thing: the named shadow ``certificates``.
 
-AWS keeps no note of who registered a certificate. The shadow is that note: what it does not name is never touched. It
-is written before the first call for a certificate and after the last one, so that a mirror that is killed between the
-two finds what it had begun.
+AWS does not record who registered a certificate. This shadow does: certificates that it does not list are never
+changed. It is written before the first call for a certificate and after the last one, so that a restarted mirror finds
+unfinished work.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ _IDS = "ids"
 
 @frozen(kw_only=True)
 class Brought:
-    """What the shadow says; ``mark`` is the mark of the fleet that wrote it."""
+    """The content of the shadow; ``mark`` is that of the fleet that wrote it."""
 
     version: int
     mark: str
@@ -33,7 +33,7 @@ class BroughtCertificates:
         self._shadows, self._mark = Shadows(clients, SHADOW), mark
 
     async def get(self, thing: str) -> Brought | None:
-        """What was brought to a thing; None where nothing is noted."""
+        """The certificates attached to a thing; None without a record."""
         shadow = await self._shadows.get(thing)
         if shadow is None:
             return None
@@ -46,7 +46,7 @@ class BroughtCertificates:
         return brought.mark == self._mark
 
     async def write(self, thing: str, there: Brought | None, ids: Iterable[str]) -> Brought:
-        """Notes these ids in place of what is there; raises CallFailed, of kind ``conflict`` after another writer."""
+        """Replaces the recorded ids; raises CallFailed, of kind ``conflict`` after another writer."""
         known = None if there is None else Shadow(there.version, {}, self._state(there.ids))
         version = await self._shadows.replace(thing, known, {}, self._state(ids))
         return Brought(version=version, mark=self._mark, ids=sorted(ids))
@@ -55,5 +55,5 @@ class BroughtCertificates:
         return {MARK: self._mark, _IDS: sorted(ids)}
 
     async def remove(self, thing: str) -> None:
-        """Notes nothing any more."""
+        """Removes the record."""
         await self._shadows.remove(thing)

@@ -1,8 +1,8 @@
-"""A device's certificates, registered without their CA: AWS is handed certificates and no right to make any.
+"""A device's certificates, registered without their CA: AWS gets certificates and no right to issue any.
 
-AWS's id of a certificate is the fingerprint that the fleet has. A certificate opens AWS once it is ACTIVE; attached to
-the thing it stands for the device. What is to go is ended before anything new is brought: a certificate that AWS
-refuses must not keep another one open.
+AWS's id of a certificate is the fleet's fingerprint. A certificate admits a device once it is ACTIVE; attached to the
+thing it identifies the device. Old certificates are deactivated before new ones are registered: a certificate that AWS
+refuses must not keep another one valid.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -24,25 +24,25 @@ from fleetcore_aws.registry import FOREIGN, Thing, Things
 _REGISTER, _UPDATE = "iot:RegisterCertificateWithoutCA", "iot:UpdateCertificate"
 _DESCRIBE, _PRINCIPALS = "iot:DescribeCertificate", "iot:ListThingPrincipals"
 _ATTACH, _DETACH = "iot:AttachThingPrincipal", "iot:DetachThingPrincipal"
-#: Keys that AWS takes in a client certificate (developer guide, X.509 client certificates: algorithms and keys).
+#: Keys that AWS accepts in a client certificate (developer guide, X.509 client certificates: algorithms and keys).
 _CURVES, _RSA_BITS = frozenset({"secp256r1", "secp384r1", "secp521r1"}), 2048
 #: Characters of a PEM (API reference, RegisterCertificateWithoutCA).
 _MAX_LENGTH = 65_536
-#: The ids of the old and the new ones together fit into a shadow.
+#: The ids of old and new ones must fit into one shadow.
 _MAX = 50
-_FOREIGN = "There is a shadow certificates which this fleet has not made"
+_FOREIGN = "There is a shadow certificates that this fleet did not create"
 
 
 @frozen(kw_only=True)
 class _Registered:
-    """A certificate as AWS has it; ``good`` where it opens AWS for its device."""
+    """A certificate at AWS; ``good`` if it admits its device."""
 
     pem: str
     good: bool
 
 
 class Certificates:
-    """See the module. ``policy`` is attached to what is brought."""
+    """See the module. ``policy`` is attached to registered certificates."""
 
     def __init__(
         self, clients: Clients, things: Things, brought: BroughtCertificates, prefix: str, policy: str | None
@@ -54,13 +54,13 @@ class Certificates:
     # -- pure -------------------------------------------------------------------------------------------------------
 
     def fit(self, item: MirrorItem, body: CertificateBody) -> Fitted:
-        """As the interface has it. Where none fits, an empty body is left: it ends those that did."""
+        """As in the interface. If none fits, an empty body is left: it ends the earlier ones."""
         if THING.encode(item.key.id, self._prefix) is None:
             return Fitted(item=None, lost=(Loss("", "The device's id is too long for a thing's name"),))
         kept: list[DeviceCertificate] = []
         lost: list[Loss] = []
         for number, entry in enumerate(body.certificates):
-            why = _unfit(entry.pem) if len(kept) < _MAX else f"A shadow names {_MAX} certificates: revoke old ones"
+            why = _unfit(entry.pem) if len(kept) < _MAX else f"A shadow can list {_MAX} certificates: revoke old ones"
             if why is None:
                 kept.append(entry)
             else:
@@ -71,7 +71,7 @@ class Certificates:
     # -- calls ------------------------------------------------------------------------------------------------------
 
     async def apply(self, item: MirrorItem, body: CertificateBody | None) -> MirrorResult:
-        """As the interface has it, of one item; raises CallFailed."""
+        """As in the interface, for one item; raises CallFailed."""
         name = THING.encode(item.key.id, self._prefix)
         if name is None:
             return MirrorResult(state="done" if body is None else "invalid", reason="The id is too long")
@@ -115,7 +115,7 @@ class Certificates:
         return MirrorResult(state="done", remote_version=str(brought.version))
 
     async def _bring(self, name: str, arn: str, pem: str) -> MirrorResult | None:
-        """Attached last: what is attached and ACTIVE has its policy. Gives why a person must act, or None."""
+        """Attached last: an attached, ACTIVE certificate has its policy. Returns why an operator must act, or None."""
         try:
             answer = await self._clients.call(_REGISTER, certificatePem=pem, status="ACTIVE")
             answers.text(_REGISTER, answer, "certificateId")
@@ -129,13 +129,13 @@ class Certificates:
             except CallFailed as failed:
                 if failed.kind != "missing":
                     raise
-                reason = f"AWS has no policy {self._policy}: make it there, and resync the mirror"
+                reason = f"AWS has no policy {self._policy}: create it there, and resync the mirror"
                 return MirrorResult(state="invalid", reason=reason)
         await self._clients.call(_ATTACH, thingName=name, principal=arn)
         return None
 
     async def _ended(self, name: str, thing: Thing, ids: Sequence[str]) -> bool:
-        """Ends certificates; False while AWS still shows one as attached, for it detaches in its own time."""
+        """Deactivates and removes certificates; False while AWS still lists one as attached: detaching takes time."""
         for each in ids:
             await self._end(each)
             await self._unless_missing(_DETACH, thingName=name, principal=_arn(thing, each))
@@ -147,7 +147,7 @@ class Certificates:
         return True
 
     async def _left_behind(self, name: str, brought: Brought | None) -> MirrorResult:
-        """Ends what was brought to a thing that was removed by hand; with the thing, its attachments went."""
+        """Ends the certificates of a thing that was removed by hand, which removed its attachments."""
         if brought is None:
             return MirrorResult(state="done")
         for each in brought.ids:
@@ -168,7 +168,7 @@ class Certificates:
         try:
             await self._clients.call("iot:DeleteCertificate", certificateId=id)
         except CallFailed as failed:
-            # A user has attached it to another policy or thing: it stays there, and opens nothing.
+            # A user has attached it to another policy or thing: it stays, but is inactive.
             if failed.kind not in {"missing", "in_use"}:
                 raise
 
@@ -180,7 +180,7 @@ class Certificates:
                 raise
 
     async def _registered(self, name: str, ids: Collection[str]) -> Mapping[str, _Registered]:
-        """What AWS really has of these."""
+        """The state of these at AWS."""
         attached = await self._principals(name) if ids else set()
         found: dict[str, _Registered] = {}
         for each in ids:
@@ -200,7 +200,7 @@ class Certificates:
         return answers.record(_DESCRIBE, answer, "certificateDescription")
 
     async def _principals(self, name: str) -> set[str]:
-        """The ids of the certificates that are attached to a thing, also by others."""
+        """The ids of the certificates attached to a thing, also by others."""
         found: set[str] = set()
         more: dict[str, object] = {}
         while True:
@@ -212,7 +212,7 @@ class Certificates:
             more = {"nextToken": after}
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
-        """As the interface has it, of one key; raises CallFailed."""
+        """As in the interface, for one key; raises CallFailed."""
         name = THING.encode(key.id, self._prefix)
         thing = None if name is None else await self._things.describe(name)
         if name is None or thing is None or not self._things.owns(thing):
@@ -228,7 +228,7 @@ class Certificates:
         return MirrorItem(key=key, body=body, remote_version=str(brought.version))
 
     async def entities(self) -> AsyncIterator[EntityKey]:
-        """As the interface has it; raises CallFailed. A call for each thing."""
+        """As in the interface; raises CallFailed. One call per thing."""
         async for device in self._things.devices():
             name = THING.encode(device, self._prefix)
             brought = None if name is None else await self._brought.get(name)
@@ -238,23 +238,23 @@ class Certificates:
 
 def _unfit(pem: str) -> str | None:
     if len(pem) > _MAX_LENGTH:
-        return f"AWS takes a certificate of {_MAX_LENGTH} characters: give the device a smaller one"
+        return f"AWS accepts certificates of up to {_MAX_LENGTH} characters: give the device a smaller one"
     key = x509.load_pem_x509_certificate(pem.encode()).public_key()
     match key:
         case rsa.RSAPublicKey() if key.key_size >= _RSA_BITS:
             return None
         case ec.EllipticCurvePublicKey() if key.curve.name in _CURVES:
             return None
-    return "AWS takes RSA from 2048 bits and EC on P-256, P-384 and P-521: renew the certificate with such a key"
+    return "AWS accepts RSA from 2048 bits and EC on P-256, P-384 and P-521: renew the certificate with such a key"
 
 
 def _own_form(pem: str) -> str:
-    """A PEM as the fleet writes it: AWS may keep another line's end."""
+    """A PEM as the fleet writes it: AWS may return other line ends."""
     return x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.PEM).decode()
 
 
 def _arn(thing: Thing, id: str) -> str:
-    """A certificate's ARN: beside the thing's, in the same Region and account."""
+    """A certificate's ARN, in the Region and account of the thing."""
     return f"{thing.arn.rpartition(':')[0]}:cert/{id}"
 
 

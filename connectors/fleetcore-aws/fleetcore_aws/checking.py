@@ -1,6 +1,6 @@
-"""``mirror check``: tries each right that can be tried without a change, and says which cannot.
+"""``mirror check``: tests each permission that can be tested without a change, and lists the others.
 
-An answer that something is not there shows that the right is: AWS looks at rights first.
+A "not found" answer shows that the permission exists: AWS checks permissions first.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from fleetcore_aws.names import fleet_digest
 from fleetcore_aws.policy import arn_of
 from fleetcore_aws.shadows import named
 
-#: Whether a device is called so does not matter: nothing of it is changed.
+#: Whether a device has this id does not matter: nothing of it is changed.
 _NO_ONE = "fleetcore-check"
 #: No certificate has this fingerprint.
 _NO_CERTIFICATE = "0" * 64
-#: Tried with what AWS finds to be no certificate, once it has looked at the right.
+#: Tested with an invalid certificate, which AWS refuses after checking the permission.
 _INVALID = frozenset({"iot:RegisterCertificateWithoutCA"})
 
 
@@ -35,7 +35,7 @@ class Checking:
         self._clients, self._config, self._fleet = clients, config, fleet
 
     def _trials(self) -> Mapping[str, Mapping[str, object]]:
-        """Actions that change nothing, with what they are tried with."""
+        """Actions without effect, with their test arguments."""
         thing = f"{self._config.thing_prefix}{_NO_ONE}"
         job = f"{fleet_digest(self._fleet)}-{_NO_ONE}"
         entry = {"Id": "0", "ReceiptHandle": _NO_ONE}
@@ -57,7 +57,7 @@ class Checking:
             "iot:DescribeJob": {"jobId": job},
             "iot:GetJobDocument": {"jobId": job},
             "iot:DescribeJobExecution": {"jobId": job, "thingName": thing},
-            # Of a job that is not there they change nothing.
+            # Without effect for a job that does not exist.
             "iot:CancelJobExecution": {"jobId": job, "thingName": thing},
             "iotjobsdata:UpdateJobExecution": {"jobId": job, "thingName": thing, "status": "IN_PROGRESS"},
             "iot:ListJobs": {"maxResults": 1},
@@ -66,7 +66,7 @@ class Checking:
                 "QueueUrl": self._config.commands_queue,
                 "AttributeNames": ["ApproximateNumberOfMessages"],
             },
-            # With a receipt that no message has they change nothing.
+            # Without effect for a receipt of no message.
             "sqs:DeleteMessage": {"QueueUrl": self._config.commands_queue, "Entries": [entry]},
             "sqs:ChangeMessageVisibility": {
                 "QueueUrl": self._config.commands_queue,
@@ -75,7 +75,7 @@ class Checking:
         }
 
     def _of_certificates(self, thing: str) -> Mapping[str, Mapping[str, object]]:
-        """Those that name a certificate by its ARN: without the account AWS might refuse it for that alone."""
+        """Actions with a certificate's ARN: without the account AWS might refuse it for that reason alone."""
         if self._config.account is None:
             return {}
         certificate = arn_of(evolve(self._config, region=self._clients.region), "iot", f"cert/{_NO_CERTIFICATE}")
@@ -86,16 +86,16 @@ class Checking:
         }
 
     async def check(self, use: CloudUse) -> Sequence[Finding]:
-        """As the interface has it."""
+        """As in the interface."""
         trials = self._trials()
         wanted = needed(use, self._config)
         tried = [action for action in wanted if action in trials]
         found = list(await asyncio.gather(*(self._try(action, trials[action]) for action in tried)))
         if untried := [action for action in wanted if action not in trials]:
-            detail = f"cannot be tried without writing: {', '.join(untried)}; the printed policy has them"
+            detail = f"cannot be tested without writing: {', '.join(untried)}; the printed policy contains them"
             found.append(Finding(state="ok", what="rights that write", detail=detail))
         paced = ", ".join(f"{action} {ACTIONS[action].rate:g}/s" for action in wanted if ACTIONS[action].rate)
-        detail = f"kept to unless [clouds.NAME.rates] says otherwise: {paced} ({SOURCES['iot']})"
+        detail = f"default rate limits, changed by [clouds.NAME.rates]: {paced} ({SOURCES['iot']})"
         found.append(Finding(state="ok", what="quotas", detail=detail))
         return clock_first(found)
 
@@ -109,7 +109,7 @@ class Checking:
                     state="problem",
                     what=action,
                     detail=str(failed),
-                    remedy="Name a queue that exists in commands_queue",
+                    remedy="Set commands_queue to an existing queue",
                 )
             if failed.kind == "credentials":
                 return Finding(state="problem", what=action, detail=str(failed), remedy=for_all(failed).remedy)
@@ -119,6 +119,6 @@ class Checking:
                 remedy = "Lower its rate in [clouds.NAME.rates], or have the quota raised"
                 return Finding(state="warning", what=action, detail=str(failed), remedy=remedy)
             if failed.kind != "missing" and not (action in _INVALID and failed.kind == "invalid"):
-                remedy = "See whether AWS can be reached from here"
+                remedy = "Check whether AWS can be reached from here"
                 return Finding(state="problem", what=action, detail=str(failed), remedy=remedy)
         return Finding(state="ok", what=action, detail=f"allowed: it {why}")

@@ -1,7 +1,7 @@
-"""The one place where the SDK is called: paced, in a bounded pool of threads, its errors told once.
+"""The only place that calls the SDK: rate limited, in a bounded thread pool, with translated errors.
 
-The engine repeats what failed, so the SDK does not. Credentials that were refused are looked for anew at the next
-call, since a file may have been renewed: the SDK itself reads it once.
+The engine repeats failed calls, so the SDK does not. Refused credentials are read again at the next call, because a
+file may have been renewed: the SDK itself reads it only once.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ from fleetcore_aws.actions import RATES
 from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.failures import CallFailed, from_answer
 
-#: Models of services, read once a process: with them most of the time goes that making a client takes.
+#: Service models, loaded once per process: loading them takes most of the time of making a client.
 _MODELS = create_loader()
 
-#: Refused credentials are looked for anew no more often: making clients costs a tenth of a second.
+#: The minimum interval of reading refused credentials again: making clients costs a tenth of a second.
 _RENEW_EVERY_S = 5.0
 
-#: Records of a page, the most that AWS gives; and how often a list is begun whose pages' tokens are refused.
+#: Records per page, AWS's maximum; and how often a list is restarted after its page token is refused.
 _PAGE, _BEGUN = 250, 3
 
-#: action → service and method of the SDK, where they do not follow from its name.
+#: action → service and method of the SDK, if they do not follow from its name.
 _DATA = {
     "iot:GetThingShadow": "get_thing_shadow",
     "iot:UpdateThingShadow": "update_thing_shadow",
@@ -48,10 +48,9 @@ _DATA = {
 }
 #: Prefix of actions → service of the SDK, where they differ.
 _SERVICES = {"iotjobsdata": "iot-jobs-data"}
-#: Services of which an account has endpoints of its own → their types: ``-ATS`` signs with a certificate that is
-#: trusted today.
+#: Services with endpoints per account → their types: ``-ATS`` has a certificate from a CA that is trusted today.
 _OWN_ENDPOINTS = {"iot-data": "iot:Data-ATS", "iot-jobs-data": "iot:Jobs"}
-#: A batch needs the right to its single action.
+#: A batch needs the permission of its single action.
 _BATCHES = {
     "sqs:SendMessage": "send_message_batch",
     "sqs:DeleteMessage": "delete_message_batch",
@@ -84,8 +83,8 @@ class Clients:
     """See the module; open it with :func:`open_clients`.
 
     Attributes:
-        pace: of calls, by action.
-        region: that calls go to.
+        pace: the rate limits, by action.
+        region: the region of the calls.
     """
 
     def __init__(self, config: AwsConfig, clock: Clock) -> None:
@@ -101,10 +100,10 @@ class Clients:
         self._made_s = -_RENEW_EVERY_S
 
     async def call(self, action: str, **arguments: object) -> answers.Answer:
-        """Calls an action of AWS.
+        """Calls an action.
 
         Raises:
-            CallFailed: for every way in which it may end without a good answer, and nothing else.
+            CallFailed: for every failure, and nothing else.
         """
         await self.pace.take(action)
         try:
@@ -116,9 +115,9 @@ class Clients:
             raise
 
     async def listed(self, action: str, member: str, **arguments: object) -> AsyncIterator[answers.Answer]:
-        """The records of a list, page by page. Where AWS takes a page's token no more, the list begins anew.
+        """The records of a list, page by page. If AWS refuses a page token, the list starts again.
 
-        A record may come twice then.
+        Then a record may be repeated.
 
         Raises:
             CallFailed: as :meth:`call`.
@@ -140,7 +139,7 @@ class Clients:
             after = {"nextToken": token}
 
     async def beside(self, action: str, **arguments: object) -> None:
-        """A call whose failure changes nothing."""
+        """A call whose failure is ignored."""
         with suppress(CallFailed):
             await self.call(action, **arguments)
 
@@ -160,7 +159,7 @@ class Clients:
         except sdk.ParamValidationError as error:
             raise CallFailed(action, "invalid", str(error)) from error
         except (sdk.BotoCoreError, OSError) as error:
-            # Connections refused, timed out, cut; names without an address; answers that nothing can be made of.
+            # Connections refused, timed out, cut; unresolvable names; unreadable answers.
             raise CallFailed(action, "unavailable", str(error), lost=True) from error
         return answer
 
@@ -195,7 +194,7 @@ class Clients:
                 read_timeout=wait_s,
                 max_pool_connections=config.threads,
                 tcp_keepalive=True,
-                # What is sent is made to fit before (fitting is pure), and AWS judges the rest.
+                # What is sent was made to fit before (fitting is pure), and AWS checks the rest.
                 parameter_validation=False,
                 user_agent_extra="fleetcore-aws",
             ),
@@ -212,11 +211,11 @@ class Clients:
         return f"https://{answers.text(action, answer, 'endpointAddress')}"
 
     def check_config(self) -> None:
-        """Raises :class:`ConfigError` where no client can be made: no region, no such profile."""
+        """Raises :class:`ConfigError` if no client can be made: no region, or an unknown profile."""
         try:
             self.region = str(self._client("iot").meta.region_name)
         except sdk.NoRegionError as error:
-            raise ConfigError("No region is known", remedy='Add region = "eu-central-1"') from error
+            raise ConfigError("No region is configured", remedy='Add region = "eu-central-1"') from error
         except sdk.ProfileNotFound as error:
             raise ConfigError(str(error), remedy="Name a profile of ~/.aws/config") from error
         except ValueError as error:
@@ -238,13 +237,13 @@ def _from_client(action: str, error: sdk.ClientError) -> CallFailed:
         said.get("Message") or "",
         meta.get("HTTPStatusCode", 0),
         meta.get("HTTPHeaders", {}),
-        time.time(),  # the clock that the SDK signs with, whichever the fleet has
+        time.time(),  # the clock with which the SDK signs, whatever the fleet's clock is
     )
 
 
 @asynccontextmanager
 async def open_clients(config: AwsConfig, context: Context) -> AsyncIterator[Clients]:
-    """Clients for the block. Raises :class:`ConfigError` where none can be made."""
+    """Clients within the context. Raises :class:`ConfigError` if none can be made."""
     clients = Clients(config, context.clock)
     try:
         await asyncio.to_thread(clients.check_config)

@@ -1,6 +1,6 @@
-"""What ``[clouds.NAME]`` may say beside what every mirror may, and what of it is refused.
+"""The connector's own keys of ``[clouds.NAME]``, and their checks.
 
-Credentials are never among it: they come by the SDK's own chain (environment, profile, the role of the machine).
+Credentials are not among them: they come from the SDK's own chain (environment, profile, the role of the machine).
 """
 
 import re
@@ -11,9 +11,9 @@ from attrs import Factory, field, frozen, validators
 from fleetcore.errors import ConfigError
 
 _SHADOW = re.compile(r"[a-zA-Z0-9:_-]{0,64}", re.ASCII)
-#: The shadow that holds a device's twin.
+#: The shadow of a device's twin.
 SHADOW = "twin"
-#: Shadows that hold something else of the fleet.
+#: Shadows with other data of the fleet.
 TAKEN_SHADOWS = ("meta", "certificates")
 _PREFIX = re.compile(r"[a-zA-Z0-9:_-]{0,63}", re.ASCII)
 _POLICY = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
@@ -25,8 +25,8 @@ class Telemetry:
     """``telemetry = {…}``: where readings go.
 
     Attributes:
-        via: ``iot-data`` publishes a message a device; the others put records into a stream or a queue.
-        topic: what topics begin with; the fleet's name, the thing's and ``telemetry`` follow.
+        via: ``iot-data`` publishes a message per device; the others put records into a stream or a queue.
+        topic: the prefix of topics; the fleet's name, the thing's and ``telemetry`` follow.
         qos: of published messages.
         stream: the name of the Kinesis stream or of the Firehose delivery stream.
         queue: the URL of the SQS queue.
@@ -41,12 +41,12 @@ class Telemetry:
     def __attrs_post_init__(self) -> None:
         if not _TOPIC.fullmatch(self.topic) or self.topic.count("/") > 3:
             raise ConfigError(
-                "telemetry.topic is not a start of a topic", remedy="Use up to 100 characters without + # $, 4 levels"
+                "telemetry.topic is not a valid topic prefix", remedy="Use up to 100 characters without + # $, 4 levels"
             )
         if self.via in {"kinesis", "firehose"} and not self.stream:
-            raise ConfigError(f"telemetry by {self.via} has no stream", remedy='Add stream = "NAME" to telemetry')
+            raise ConfigError(f"telemetry by {self.via} needs a stream", remedy='Add stream = "NAME" to telemetry')
         if self.via == "sqs" and not self.queue:
-            raise ConfigError("telemetry by sqs has no queue", remedy='Add queue = "https://…" to telemetry')
+            raise ConfigError("telemetry by sqs needs a queue", remedy='Add queue = "https://…" to telemetry')
 
 
 @frozen(kw_only=True)
@@ -54,22 +54,24 @@ class AwsConfig:
     """``[clouds.NAME]`` with ``kind = "aws"``.
 
     Attributes:
-        region: by default the SDK's own chain says it.
+        region: by default that of the SDK's own chain.
         account: the account's number, which makes the printed policy narrower.
-        endpoint: one for all services, for a local counterpart.
-        data_endpoint: of shadows and messages, ``https://…-ats.iot.REGION.amazonaws.com``; asked for where not given.
-        jobs_endpoint: of the executions of jobs, ``https://….jobs.iot.REGION.amazonaws.com``; asked for likewise.
-        profile: of the SDK's configuration file.
-        shadow: the name of the shadow that holds a device's twin; empty for the thing's unnamed one.
-        thing_prefix: what names of things, types and groups begin with.
-        certificate_policy: the AWS IoT policy that certificates are given; without one AWS lets them do nothing.
-        threads: calls of the SDK that may be under way.
-        connect_timeout_s: for a connection.
-        read_timeout_s: for an answer.
+        endpoint: one for all services, for a simulated AWS.
+        data_endpoint: the endpoint of shadows and messages, ``https://…-ats.iot.REGION.amazonaws.com``; requested from
+        AWS by default.
+        jobs_endpoint: the endpoint of job executions, ``https://….jobs.iot.REGION.amazonaws.com``; requested from AWS
+        by default.
+        profile: a profile of the SDK's configuration file.
+        shadow: the name of the shadow with a device's twin; empty for the thing's unnamed one.
+        thing_prefix: the prefix of names of things, types and groups.
+        certificate_policy: the AWS IoT policy attached to certificates; without one they may do nothing.
+        threads: concurrent calls of the SDK.
+        connect_timeout_s: the time limit of a connection.
+        read_timeout_s: the time limit of an answer.
         telemetry: where readings go.
-        commands_queue: the URL of an SQS queue that a rule fills with commands and changed shadows.
-        queue_wait_s: how long the queue is waited on at a time, 20 at most.
-        access_key_id: refused, as are the next two: credentials do not belong into fleet.toml.
+        commands_queue: the URL of an SQS queue into which a rule writes commands and changed shadows.
+        queue_wait_s: the length of one wait for the queue, at most 20.
+        access_key_id: refused, like the next two: credentials must not be in fleet.toml.
         secret_access_key: refused.
         session_token: refused.
     """
@@ -97,20 +99,21 @@ class AwsConfig:
         for name in ("access_key_id", "secret_access_key", "session_token"):
             if getattr(self, name) is not None:
                 raise ConfigError(
-                    f"{name} does not belong here",
-                    remedy="Remove it, and give the SDK its credentials: AWS_PROFILE, the environment or a role",
+                    f"{name} must not be in fleet.toml",
+                    remedy="Remove it, and give credentials to the SDK: AWS_PROFILE, the environment or a role",
                 )
         if not _SHADOW.fullmatch(self.shadow) or self.shadow in TAKEN_SHADOWS:
             raise ConfigError(
-                "shadow cannot be the name of a twin's shadow",
-                remedy="Use up to 64 characters of a-z A-Z 0-9 : _ -, and neither meta nor certificates",
+                "shadow cannot be used for a twin",
+                remedy="Use up to 64 characters of a-z A-Z 0-9 : _ -, except meta and certificates",
             )
         if not _PREFIX.fullmatch(self.thing_prefix):
             raise ConfigError(
-                "thing_prefix is not a start of a thing's name", remedy="Use up to 63 characters of a-z A-Z 0-9 : _ -"
+                "thing_prefix is not a valid prefix of a thing's name",
+                remedy="Use up to 63 characters of a-z A-Z 0-9 : _ -",
             )
         if self.certificate_policy is not None and not _POLICY.fullmatch(self.certificate_policy):
             raise ConfigError(
-                "certificate_policy is not a name of a policy",
+                "certificate_policy is not a valid policy name",
                 remedy="Name a policy of AWS IoT: up to 128 characters of a-z A-Z 0-9 _ + = , . @ -",
             )

@@ -1,7 +1,7 @@
-"""Documents as a shadow holds them: what it cannot hold is left out and told, and what is written replaces all.
+"""Documents for shadows: members that a shadow cannot hold are left out and reported, and a write replaces everything.
 
-A shadow takes a null for "remove this member", keeps no empty object, refuses an array with a null in it, and merges
-what it is sent (https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-document.html).
+A shadow takes a null as "remove this member", drops empty objects, refuses an array with a null in it, and merges
+updates (https://docs.aws.amazon.com/iot/latest/developerguide/device-shadow-document.html).
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ from fleetcore.wire.strict_json import dumps
 
 #: Of desired and reported together, as compact JSON; metadata does not count (developer guide, diagnosing shadows).
 MAX_BYTES = 8 * 1024
-#: Levels within desired or reported. The guide's error page says 6 with ``state``, the quotas 8: the less holds.
+#: Levels within desired or reported. The guide's error page says 6 with ``state``, the quotas 8: the smaller one
+#: applies.
 MAX_DEPTH = 5
 
 
 def holdable(document: Document, path: str, lost: list[Loss]) -> dict[str, object]:
-    """What of a section a shadow can hold; adds what is left out to ``lost``."""
+    """The part of a section that a shadow can hold; adds the losses to ``lost``."""
     return _holdable(document, path, lost, 1)
 
 
@@ -26,22 +27,22 @@ def _holdable(document: Document, path: str, lost: list[Loss], level: int) -> di
     for key, value in document.items():
         at = f"{path}/{pointed(key)}"
         if value is None:
-            lost.append(Loss(at, "A shadow takes null for removing a member"))
+            lost.append(Loss(at, "A shadow takes null as the removal of a member"))
         elif isinstance(value, Mapping):
             if level >= MAX_DEPTH and value:
-                lost.append(Loss(at, f"A shadow holds {MAX_DEPTH} levels"))
+                lost.append(Loss(at, f"A shadow can hold {MAX_DEPTH} levels"))
                 continue
             before = len(lost)
             inner = _holdable(value, at, lost, level + 1)
             if inner:
                 kept[key] = inner
             elif len(lost) == before:
-                lost.append(Loss(at, "A shadow keeps no empty object"))
+                lost.append(Loss(at, "A shadow drops empty objects"))
         elif isinstance(value, list | tuple):
             if _has_null(value):
-                lost.append(Loss(at, "A shadow refuses an array with null in it"))
+                lost.append(Loss(at, "A shadow refuses an array that contains null"))
             elif level + _depth(value) > MAX_DEPTH:
-                lost.append(Loss(at, f"A shadow holds {MAX_DEPTH} levels"))
+                lost.append(Loss(at, f"A shadow can hold {MAX_DEPTH} levels"))
             else:
                 kept[key] = list(value)
         else:

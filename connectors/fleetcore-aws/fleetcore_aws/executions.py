@@ -1,7 +1,7 @@
-"""The execution of a job: where AWS shows how far a device's part of a campaign is.
+"""The execution of a job: shows at AWS the progress of a device's part of a campaign.
 
-AWS makes one, ``QUEUED``, for the one target of a job. From then on its status follows the part by one table, and its
-status details say the rest: state, progress, code and reason. A status that is over never moves again.
+AWS creates one, ``QUEUED``, for the one target of a job. Then a table maps the part's state to its status, and its
+status details have the rest: state, progress, code and reason. A final status never changes.
 """
 
 import json
@@ -20,9 +20,9 @@ from fleetcore_aws.failures import CallFailed
 
 Status = Literal["QUEUED", "IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED", "CANCELED"]
 
-#: State of a part → status at AWS. ``QUEUED`` is what AWS makes and cannot be written, so it is that of parts alone of
-#: which the device knows nothing yet; ``TIMED_OUT`` and ``REMOVED`` are AWS's own. A part that was skipped ended
-#: without the device: so does an execution that is cancelled.
+#: State of a part → status at AWS. AWS creates ``QUEUED`` and it cannot be written, so it only stands for parts that
+#: the device does not know yet; ``TIMED_OUT`` and ``REMOVED`` are AWS's own. A skipped part ended without the device,
+#: like a cancelled execution.
 STATUS: Mapping[ExecutionState, Status] = {
     ExecutionState.WAITING: "QUEUED",
     ExecutionState.OFFERED: "IN_PROGRESS",
@@ -41,7 +41,7 @@ STATUS: Mapping[ExecutionState, Status] = {
     ExecutionState.CANCELLED: "CANCELED",
     ExecutionState.SKIPPED: "CANCELED",
 }
-#: What a status stands for that another writer, or AWS itself, has given an execution.
+#: The meaning of a status set by another writer, or AWS itself.
 _MOVED: Mapping[str, ExecutionState] = {
     "QUEUED": ExecutionState.WAITING,
     "IN_PROGRESS": ExecutionState.UNKNOWN,
@@ -52,9 +52,9 @@ _MOVED: Mapping[str, ExecutionState] = {
     "REMOVED": ExecutionState.CANCELLED,
     "CANCELED": ExecutionState.CANCELLED,
 }
-#: Members of the body that change while the job lasts: the names of the details.
+#: Members of the body that change during the job: the names of the details.
 CHANGING = ("state", "progress", "code", "reason")
-#: Of a detail's value, in characters (quotas of AWS IoT jobs; at most ten details).
+#: The limit of a detail's value, in characters (quotas of AWS IoT jobs; at most ten details).
 MAX_DETAIL_LENGTH = 1024
 
 _DESCRIBE = "iot:DescribeJobExecution"
@@ -63,11 +63,11 @@ _UPDATE = "iotjobsdata:UpdateJobExecution"
 
 @frozen(kw_only=True)
 class Execution:
-    """An execution as AWS has it.
+    """An execution at AWS.
 
     Attributes:
-        number: tells it from that of another job which has taken the same id.
-        version: counts what was written to it.
+        number: distinguishes it from that of another job with the same id.
+        version: counts its writes.
     """
 
     number: int
@@ -77,14 +77,14 @@ class Execution:
 
     @property
     def over(self) -> bool:
-        """Whether it moves no more."""
+        """Whether it is final."""
         return self.status not in {"QUEUED", "IN_PROGRESS"}
 
 
 def clean(text: str) -> str:
-    r"""A text as AWS takes it: ``\uXXXX`` for what its pattern ``[^\p{C}]`` excludes.
+    r"""A text that AWS accepts: ``\uXXXX`` for characters that its pattern ``[^\p{C}]`` excludes.
 
-    Beyond the basic plane it depends on the version of Unicode what is excluded: all of that is written so.
+    Beyond the basic plane the excluded characters depend on the version of Unicode: all of them are escaped.
     """
     return "".join(
         json.dumps(each)[1:-1] if each > "\uffff" or unicodedata.category(each).startswith("C") else each
@@ -93,7 +93,7 @@ def clean(text: str) -> str:
 
 
 def details(body: JobBody) -> Mapping[str, str]:
-    """What changes of a part as status details; what is None or empty is left out."""
+    """The changing members of a part as status details; None and empty ones are left out."""
     found = {"state": body.state}
     if body.progress is not None:
         found["progress"] = json.dumps(body.progress)
@@ -104,7 +104,7 @@ def details(body: JobBody) -> Mapping[str, str]:
 
 
 def read_back(said: Mapping[str, object]) -> Mapping[str, object]:
-    """The members that status details tell; what another writer has put there and cannot be read is left out."""
+    """The members in status details; unreadable ones of another writer are left out."""
     found: dict[str, object] = {}
     for name in CHANGING:
         value = said.get(name)
@@ -116,7 +116,7 @@ def read_back(said: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def members(said: Mapping[str, object]) -> Mapping[str, object]:
-    """Those members of a JSON object that change, as far as they are of their kind."""
+    """The changing members of a JSON object, if they have the right type."""
     return {
         name: said[name]
         for name in CHANGING
@@ -126,7 +126,7 @@ def members(said: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def stands_for(state: object, status: str) -> ExecutionState | None:
-    """The state that a status stands for where it is not that of ``state``; None where it is."""
+    """The state of a status if it differs from ``state``; None if it is the same."""
     known = state if isinstance(state, str) and state in STATUS else None
     wanted = None if known is None else STATUS[ExecutionState(known)]
     # Nothing goes back to QUEUED: a part that waits again is under way for AWS.
@@ -136,13 +136,13 @@ def stands_for(state: object, status: str) -> ExecutionState | None:
 
 
 class Executions:
-    """Reads and moves executions."""
+    """Reads and updates executions."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
     async def get(self, job: str, thing: str) -> Execution | None:
-        """The execution; None where AWS has made none yet, or the job is gone. Raises CallFailed."""
+        """The execution; None if AWS has not created it yet, or the job is gone. Raises CallFailed."""
         try:
             answer = await self._clients.call(_DESCRIBE, jobId=job, thingName=thing)
         except CallFailed as failed:
@@ -160,9 +160,9 @@ class Executions:
         )
 
     async def move(self, job: str, thing: str, there: Execution, body: JobBody) -> Execution:
-        """Brings an execution that is not over to a part's state, if it still has the version.
+        """Updates an execution that is not final to a part's state, if it still has the version.
 
-        Raises CallFailed, of kind ``conflict`` where it has another version or is over.
+        Raises CallFailed, of kind ``conflict`` if it has another version or is final.
         """
         status = STATUS[ExecutionState(body.state)]
         said = details(body)

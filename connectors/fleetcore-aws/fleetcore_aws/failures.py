@@ -1,4 +1,4 @@
-"""What errors of AWS mean: by their codes, and by their dates."""
+"""The meaning of AWS errors: by their codes, and by their dates."""
 
 import re
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ _CODES: Mapping[str, Kind] = {
     ),
     "VersionConflictException": "conflict",
     "ConflictException": "conflict",
-    # The execution of a job; the service model names none for another version, the guide and MQTT the first one.
+    # The execution of a job; the service model has no error for another version, the guide and MQTT the first one.
     **dict.fromkeys(
         (
             "VersionMismatch", "VersionMismatchException", "InvalidStateTransition", "InvalidStateTransitionException",
@@ -56,17 +56,17 @@ _CODES: Mapping[str, Kind] = {
     "AWS.SimpleQueueService.NonExistentQueue": "missing",
     "QueueDoesNotExist": "missing",
 }  # fmt: skip
-#: A full account has no room for what is made: not the rate of calls, and not over in a second.
+#: A full account has no room for a new object: not a rate limit, and not over in a second.
 _FULL = "LimitExceededException"
 _FULL_WAIT_S = 300.0
 #: A request whose time differs by more is refused (IAM guide, signature version 4); some services allow 15 minutes.
 _CLOCKS_DIFFER_S = 300.0
-#: What AWS's clock was, in its words: ``(20190304T212815Z + 15 min.)``.
+#: AWS's clock in its error message: ``(20190304T212815Z + 15 min.)``.
 _AWS_TIME = re.compile(r"\((\d{8}T\d{6}Z) [+-]")
 
 
 class CallFailed(call_failed.CallFailed):
-    """A call of AWS that has not ended well; ``action`` is the IAM action, ``iot:CreateThing``."""
+    """A failed call of AWS; ``action`` is the IAM action, ``iot:CreateThing``."""
 
     hub: ClassVar[str] = "AWS"
 
@@ -79,9 +79,9 @@ class CallFailed(call_failed.CallFailed):
 def from_answer(
     action: str, code: str, message: str, status: int, headers: Mapping[str, str], now_s: float
 ) -> CallFailed:
-    """The failure of an answer that is an error of the service; ``now_s`` is of the clock that signs requests.
+    """The failure of an error answer; ``now_s`` is from the clock that signs requests.
 
-    A wrong clock is told from wrong credentials by the answer's date: the SDK does not correct its signatures by it.
+    The answer's date distinguishes a wrong clock from wrong credentials: the SDK does not correct its signatures by it.
     """
     said = f"{code}: {message}" if message else code
     kind = _CODES.get(code)

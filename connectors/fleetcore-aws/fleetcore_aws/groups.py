@@ -1,6 +1,6 @@
-"""Groups as thing groups, flat: AWS lets a thing be in one group of a hierarchy only, and the fleet does not.
+"""Groups as thing groups, flat: AWS lets a thing be in only one group of a hierarchy, the fleet in several.
 
-Every group is static at AWS, with the members that the fleet gives it; what selects them is kept as an attribute.
+Every group is static at AWS, with the fleet's members; its query is stored as an attribute.
 """
 
 import base64
@@ -25,7 +25,7 @@ _MAX_QUERY_LENGTH = 800
 #: ``[\p{Graph}\x20]{0,2028}`` (API reference, ThingGroupProperties).
 _MAX_DESCRIPTION_LENGTH = 2028
 _UNPRINTABLE = re.compile(r"[^\x20\x21-\x7e\u00a1-\U0010ffff]")
-_FOREIGN = "There is a thing group of that name which this fleet has not made"
+_FOREIGN = "There is a thing group of that name that this fleet did not create"
 
 
 @frozen(kw_only=True)
@@ -43,21 +43,21 @@ class Groups:
         self._clients, self._fleet, self._prefix = clients, fleet, prefix
 
     def fit(self, item: MirrorItem, body: GroupBody) -> Fitted:
-        """As the interface has it."""
+        """As in the interface."""
         if THING.encode(item.key.id, self._prefix) is None:
             return Fitted(item=None, lost=(Loss("", "The name is too long for a thing group"),))
         lost = [
-            Loss(f"/within/{number}", "A thing is in one group of a hierarchy only, so groups are flat at AWS")
+            Loss(f"/within/{number}", "A thing can be in only one group of a hierarchy, so groups are flat at AWS")
             for number, _ in enumerate(body.within)
         ]
         fitted = evolve(body, within=())
         if len(body.description) > _MAX_DESCRIPTION_LENGTH or _UNPRINTABLE.search(body.description):
             lost.append(
-                Loss("/description", f"A description is {_MAX_DESCRIPTION_LENGTH} printable characters at most")
+                Loss("/description", f"A description may have at most {_MAX_DESCRIPTION_LENGTH} printable characters")
             )
             fitted = evolve(fitted, description="")
         if body.query is not None and len(_encoded(body.query)) > _MAX_QUERY_LENGTH:
-            lost.append(Loss("/query", f"An attribute holds {_MAX_QUERY_LENGTH} characters of base64"))
+            lost.append(Loss("/query", f"An attribute can hold {_MAX_QUERY_LENGTH} characters of base64"))
             fitted = evolve(fitted, query=None)
         return Fitted(item=item if fitted == body else evolve(item, body=fitted), lost=lost)
 
@@ -71,7 +71,7 @@ class Groups:
         }
 
     async def apply(self, item: MirrorItem, body: GroupBody | None) -> MirrorResult:
-        """As the interface has it, of one item; raises CallFailed."""
+        """As in the interface, for one item; raises CallFailed."""
         name = THING.encode(item.key.id, self._prefix)
         if name is None:
             return MirrorResult(state="done" if body is None else "invalid", reason="The name is too long")
@@ -82,7 +82,7 @@ class Groups:
             if body is None:
                 return MirrorResult(state="done")
             if item.remote_version is not None:
-                return MirrorResult(state="conflict", reason="The thing group is gone")
+                return MirrorResult(state="conflict", reason="The thing group was deleted")
             try:
                 answer = await self._clients.call(
                     "iot:CreateThingGroup", thingGroupName=name, thingGroupProperties=self._properties(body)
@@ -114,7 +114,7 @@ class Groups:
         return MirrorResult(state="done", remote_version=str(answers.number("iot:UpdateThingGroup", answer, "version")))
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
-        """As the interface has it, of one key; raises CallFailed."""
+        """As in the interface, for one key; raises CallFailed."""
         name = THING.encode(key.id, self._prefix)
         there = None if name is None else await self._describe(name)
         if there is None or there.attributes.get(MARK) != self._fleet:
@@ -122,27 +122,27 @@ class Groups:
         return MirrorItem(key=key, body=_body(there), remote_version=str(there.version))
 
     async def unowned(self, name: str) -> Unowned | None:
-        """A group that this fleet has not made, for an import; raises CallFailed."""
+        """A group that this fleet did not create, for an import; raises CallFailed."""
         there = await self._describe(name)
         owner = None if there is None else there.attributes.get(MARK)
         if there is None or owner == self._fleet:
             return None
         group = THING.decode(name, self._prefix)
         if group is None:
-            return Unowned(name=name, key=None, reason=f"{name!r} does not stand for a name of the fleet")
+            return Unowned(name=name, key=None, reason=f"{name!r} cannot be a name in the fleet")
         key = EntityKey("group", group)
         if owner is not None:
-            return Unowned(name=name, key=key, reason=f"The fleet {owner!r} has made it")
+            return Unowned(name=name, key=key, reason=f"The fleet {owner!r} created it")
         if there.query is not None:
-            return Unowned(name=name, key=key, reason="It is dynamic: AWS itself says who is in it")
+            return Unowned(name=name, key=key, reason="It is dynamic: AWS itself selects its members")
         body = GroupBody(description=there.description)
         return Unowned(name=name, key=key, held=MirrorItem(key=key, body=body, remote_version=str(there.version)))
 
     async def _adopt(self, name: str, item: MirrorItem, body: GroupBody) -> MirrorResult | None:
-        """Takes over what has no mark; None where it has this fleet's already."""
+        """Adopts a group without a mark; None if it already has this fleet's."""
         there = await self._describe(name)
         if there is None:
-            return MirrorResult(state="conflict", reason="The thing group is gone")
+            return MirrorResult(state="conflict", reason="The thing group was deleted")
         owner = there.attributes.get(MARK)
         if owner is not None:
             return None if owner == self._fleet else MirrorResult(state="foreign", reason=_FOREIGN)
@@ -158,7 +158,7 @@ class Groups:
         return MirrorResult(state="done" if same else "conflict", remote_version=version)
 
     async def entities(self) -> AsyncIterator[EntityKey]:
-        """As the interface has it; raises CallFailed. A call for each group: the list does not show the mark."""
+        """As in the interface; raises CallFailed. One call per group: the list does not contain the mark."""
         only = {"namePrefixFilter": self._prefix} if self._prefix else {}
         async for each in self._clients.listed(_LIST, "thingGroups", **only):
             name = answers.text(_LIST, each, "groupName")
@@ -187,7 +187,7 @@ class Groups:
 
 
 def _encoded(query: str) -> str:
-    # Without the padding, whose sign attributes do not take.
+    # Without the padding, whose character attributes do not allow.
     return base64.urlsafe_b64encode(query.encode()).decode().rstrip("=")
 
 

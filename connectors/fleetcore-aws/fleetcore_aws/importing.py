@@ -1,7 +1,7 @@
-"""What others have made at AWS, for an import: thing groups, things and their shadows, members of groups.
+"""Entities created by others at AWS, for an import: thing groups, things and their shadows, members of groups.
 
-A page of things costs one call, for it tells their types, attributes and versions; so nothing is asked for of a thing
-that is not imported.
+A page of things costs one call, because it contains their types, attributes and versions; so a thing that is not
+imported costs no further call.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from fleetcore_aws.shadows import Shadows
 
 _THINGS, _GROUPS, _MEMBERS = "iot:ListThings", "iot:ListThingGroups", "iot:ListThingsInThingGroup"
 _PAGE = 250
-#: In front of a page's token: which of the two lists it is of.
+#: The prefix of a page token: the list that it belongs to.
 _OF_GROUPS, _OF_THINGS = "groups:", "things:"
 
 
 class Imports:
-    """See the module. Its methods raise CallFailed, and are else as the interface has them.
+    """See the module. Its methods raise CallFailed, and are otherwise those of the interface.
 
     Args:
-        shadow: the name of the shadow that is taken for the twin; empty for the unnamed one.
+        shadow: the name of the shadow with the twin; empty for the unnamed one.
         with_groups: whether groups are listed.
     """
 
@@ -77,10 +77,10 @@ class Imports:
             return None
         device = THING.decode(name, self._prefix)
         if device is None:
-            return Unowned(name=name, key=None, reason=f"{name!r} does not stand for a name of the fleet")
+            return Unowned(name=name, key=None, reason=f"{name!r} cannot be a name in the fleet")
         key = EntityKey("registry", device)
         if owner is not None:
-            return Unowned(name=name, key=key, reason=f"The fleet {owner!r} has made it")
+            return Unowned(name=name, key=key, reason=f"The fleet {owner!r} created it")
         laid = LaidOut(type=answers.optional_text(listed, "thingTypeName"), attributes=attributes)
         version = thing_version(answers.number(_THINGS, listed, "version"))
         held = MirrorItem(key=key, body=gathered(laid, self._prefix), remote_version=version)
@@ -108,6 +108,6 @@ class Imports:
         )
         names = answer.get("things")
         if not isinstance(names, list):
-            raise CallFailed(_MEMBERS, "unavailable", "the answer has no things; it was cut off", lost=True)
+            raise CallFailed(_MEMBERS, "unavailable", "the answer lacks things; it was truncated", lost=True)
         devices = [THING.decode(str(each), self._prefix) for each in names]
         return [each for each in devices if each is not None], answers.optional_text(answer, "nextToken")

@@ -1,11 +1,11 @@
-"""What comes from AWS: an SQS queue that rules of AWS IoT fill with commands and with changed shadows.
+"""Messages from AWS: an SQS queue into which rules of AWS IoT write commands and changed shadows.
 
-A message is deleted when the next one is asked for, which says that it is kept; on leaving, what was not kept is made
-visible again at once. Forms that are read:
+A message is deleted when the next one is requested, which confirms that it was stored; on exit, unconfirmed messages
+are made visible again at once. Supported forms:
 
 - ``{"device": ID, "command": NAME, "args": {…}, "id": TEXT}``; ``thing`` instead of ``device``, and without ``id`` the
   message's own;
-- what AWS IoT publishes as ``$aws/things/THING/shadow/name/twin/update/documents``, with ``thing`` added by the rule.
+- the messages of ``$aws/things/THING/shadow/name/twin/update/documents``, with ``thing`` added by the rule.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import THING
 
 _RECEIVE = "sqs:ReceiveMessage"
-#: When a message came into the queue, ms since the epoch.
+#: When a message was sent to the queue, ms since the epoch.
 _SENT = "SentTimestamp"
 _AT_ONCE = 10
 
@@ -37,7 +37,7 @@ class Inbound:
         self._wait_s = config.queue_wait_s
 
     async def arriving(self) -> AsyncGenerator[Arrived, None]:
-        """As the interface has it; the queue itself remembers, so there are no positions."""
+        """As in the interface; the queue itself tracks messages, so there are no positions."""
         held: list[str] = []
         try:
             while True:
@@ -59,7 +59,7 @@ class Inbound:
                 await self._given_back(held)
 
     async def _polled(self) -> Sequence[answers.Answer]:
-        """Waits for messages. If it is cancelled, what the call under way still receives is given back."""
+        """Waits for messages. If it is cancelled, messages that the call under way still receives are returned."""
         asked = asyncio.ensure_future(
             self._clients.call(
                 _RECEIVE,
@@ -85,7 +85,7 @@ class Inbound:
         try:
             await self._clients.call("sqs:DeleteMessage", QueueUrl=self._queue, Entries=entries)
         except CallFailed as failed:
-            # They come again, and the engine knows their ids; without the right they would come for ever.
+            # They come again, and the engine knows their ids; without the permission they would come forever.
             if is_for_all(failed):
                 raise for_all(failed) from failed
 
@@ -96,7 +96,7 @@ class Inbound:
         await self._clients.beside("sqs:ChangeMessageVisibility", QueueUrl=self._queue, Entries=entries)
 
     def _read(self, message: answers.Answer) -> CloudCommand | CloudChange:
-        """What a message says. Raises ValueError."""
+        """The content of a message. Raises ValueError."""
         body = json.loads(answers.text(_RECEIVE, message, "Body"))
         if not isinstance(body, dict):
             raise ValueError("it is not an object")  # noqa: TRY004 - what a sender wrote, not a programmer
@@ -127,5 +127,5 @@ def _sent(message: answers.Answer) -> int | None:
 
 
 def _messages(answer: answers.Answer) -> Sequence[answers.Answer]:
-    # An empty queue is answered without the member, and a cut answer looks the same: both are asked again.
+    # The answer of an empty queue lacks the member, like a truncated one: both are repeated.
     return cast("Sequence[answers.Answer]", answer.get("Messages") or ())

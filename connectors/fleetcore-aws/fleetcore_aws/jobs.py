@@ -1,10 +1,10 @@
 """A device's part of a campaign as a job with one target, whose execution follows the part.
 
-What never changes is the job's document, which also names the fleet and our id. What changes is told by the status
-details of the execution (:mod:`.executions`), since they have a version that AWS compares: one call a change, without
-reading first. A detail cannot be written while the execution is queued or after it is over; then the job's description
-has what changes, and after the end it says so (``since``, the version of the execution). The description has no
-version: a change of it between our reading and writing is not seen.
+Constant members are in the job's document, which also contains the fleet and our id. Changing members are in the status
+details of the execution (:mod:`.executions`), because AWS compares their version: one call per change, without a read
+before. A detail cannot be written while the execution is queued or after it is final; then the job's description has
+the changing members, and after the end it says so (``since``, the version of the execution). The description has no
+version: a change of it between our read and write is not noticed.
 """
 
 import hashlib
@@ -41,10 +41,10 @@ _DESCRIBE, _DOCUMENT, _LIST = "iot:DescribeJob", "iot:GetJobDocument", "iot:List
 #: Quotas of AWS IoT jobs; a description is free of control characters (API reference, CreateJob).
 _MAX_DOCUMENT = 32 * 1024
 _MAX_DESCRIPTION_LENGTH = 2028
-_FOREIGN = "There is a job of that id which this fleet has not made"
-_NO_EXECUTION = "AWS has not made the job's execution yet"
+_FOREIGN = "There is a job of that id that this fleet did not create"
+_NO_EXECUTION = "AWS has not created the job's execution yet"
 _GOING = "DELETION_IN_PROGRESS"
-#: The remote version of a job whose execution is under way: its number, its version, the digest of the document.
+#: The remote version of a job whose execution is not final: its number, its version, the digest of the document.
 _OPEN = re.compile(r"(\d+)\.(\d+)\.([0-9a-f]+)")
 
 
@@ -53,7 +53,7 @@ def _digest(text: str) -> str:
 
 
 def _record(text: str) -> dict[str, object]:
-    """A JSON object; empty for what is none."""
+    """A JSON object; empty for anything else."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -63,7 +63,7 @@ def _record(text: str) -> dict[str, object]:
 
 @frozen(kw_only=True)
 class _Held:
-    """A job as AWS has it; ``execution`` None until AWS has made it."""
+    """A job at AWS; ``execution`` is None until AWS has created it."""
 
     description: str
     document: str
@@ -71,7 +71,7 @@ class _Held:
 
     @property
     def went_on(self) -> Mapping[str, object] | None:
-        """What the description says of a part that went on after its execution was over."""
+        """The description of a part that continued after its execution was final."""
         execution, described = self.execution, _record(self.description)
         if execution is None or not execution.over or described.get("since") != execution.version:
             return None
@@ -79,7 +79,7 @@ class _Held:
 
     @property
     def version(self) -> str:
-        """Says where it was written last; what is over has another form than what is under way."""
+        """Contains the place of the last write; a final one has another form."""
         execution = self.execution
         if execution is None or execution.status == "QUEUED":
             return f"queued.{_digest(self.description + self.document)}"
@@ -89,7 +89,7 @@ class _Held:
         return f"{moved}.{'over' if self.went_on is None else _digest(self.description)}"
 
     def changing(self) -> Mapping[str, object]:
-        """The members that change, from where they count."""
+        """The changing members, from the place that counts."""
         if (went_on := self.went_on) is not None:
             return went_on
         if self.execution is None or self.execution.status == "QUEUED":
@@ -120,14 +120,14 @@ class Jobs:
         return clean(json.dumps(said, separators=(",", ":"), ensure_ascii=False))
 
     def _key(self, document: Mapping[str, object]) -> EntityKey | None:
-        """Whose job it is, where it is one of this fleet's."""
+        """The key of a job of this fleet."""
         mark = document.get("fleetcore")
         if not isinstance(mark, dict) or mark.get("fleet") != self._things.fleet or "id" not in mark:
             return None
         return EntityKey("job", str(mark["id"]))
 
     def _body(self, key: EntityKey, held: _Held) -> JobBody | None:
-        """The body, where the job is this fleet's and has the key."""
+        """The body, if the job belongs to this fleet and has the key."""
         document = _record(held.document)
         if self._key(document) != key:
             return None
@@ -135,14 +135,14 @@ class Jobs:
         return from_plain("job", {"state": "", **kept, **held.changing()}, JobBody)
 
     def fit(self, item: MirrorItem, body: JobBody) -> Fitted:
-        """As the interface has it."""
+        """As in the interface."""
         if THING.encode(body.device, self._prefix) is None:
             return Fitted(item=None, lost=(Loss("/device", "The device's id is too long for a thing's name"),))
         if body.state not in STATUS:
-            return Fitted(item=None, lost=(Loss("/state", "No status of a job's execution stands for it"),))
+            return Fitted(item=None, lost=(Loss("/state", "No status of a job's execution matches it"),))
         if len(self._document(item.key, body).encode()) > _MAX_DOCUMENT:
-            return Fitted(item=None, lost=(Loss("/url", f"A job's document has {_MAX_DOCUMENT} bytes at most"),))
-        # A detail has one character at least.
+            return Fitted(item=None, lost=(Loss("/url", f"A job's document may have at most {_MAX_DOCUMENT} bytes"),))
+        # A detail has at least one character.
         fitted = evolve(body, code=body.code or None, reason=body.reason or None)
         lost: list[Loss] = []
         for name, smaller in (
@@ -151,18 +151,20 @@ class Jobs:
         ):
             if not self._has_room(fitted) and smaller != fitted:
                 fitted = smaller
-                lost.append(Loss(f"/{name}", f"A detail of a job's status has {MAX_DETAIL_LENGTH} characters at most"))
+                lost.append(
+                    Loss(f"/{name}", f"A detail of a job's status may have at most {MAX_DETAIL_LENGTH} characters")
+                )
         return Fitted(item=item if fitted == body else evolve(item, body=fitted), lost=tuple(lost))
 
     def _has_room(self, body: JobBody) -> bool:
-        # The description with the largest version that JSON's readers agree on.
+        # The description with the largest version that JSON readers agree on.
         described = len(self._description(body, since=2**53))
         return described <= _MAX_DESCRIPTION_LENGTH and max(map(len, details(body).values())) <= MAX_DETAIL_LENGTH
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
     async def apply(self, item: MirrorItem, body: JobBody | None) -> MirrorResult:
-        """As the interface has it, of one item; raises CallFailed."""
+        """As in the interface, for one item; raises CallFailed."""
         name = job_id(self._things.fleet, item.key.id)
         if body is not None:
             written = await (self._make if item.remote_version is None else self._move)(name, item, body)
@@ -173,7 +175,7 @@ class Jobs:
             if body is None:
                 return MirrorResult(state="done")
             if item.remote_version is not None:
-                return MirrorResult(state="conflict", reason="The job is gone")
+                return MirrorResult(state="conflict", reason="The job was deleted")
             return MirrorResult(state="failed", reason="A job of that id is being deleted")
         known = self._body(item.key, there)
         if known is None:
@@ -189,14 +191,14 @@ class Jobs:
         return await self._change(name, there, body)
 
     async def _make(self, name: str, item: MirrorItem, body: JobBody) -> MirrorResult | None:
-        """Makes the job; None where there is one of that id."""
+        """Creates the job; None if there is one of that id."""
         thing = THING.encode(body.device, self._prefix)
         target = None if thing is None else await self._things.describe(thing)
         if thing is None or target is None:
             return MirrorResult(state="failed", reason=f"There is no thing of {body.device} yet")
         if not self._things.owns(target):
             return MirrorResult(state="foreign", reason=FOREIGN)
-        # As AWS makes the execution: what is more than that is written to it, and seen to be missing until then.
+        # Equal to AWS's new execution: other members are written to it, and count as missing until then.
         waits = STATUS[ExecutionState(body.state)] == "QUEUED"
         first = body if waits else evolve(body, state="waiting", progress=None, code=None, reason=None)
         made = _Held(description=self._description(first), document=self._document(item.key, body), execution=None)
@@ -219,10 +221,10 @@ class Jobs:
         return await self._change(name, evolve(made, execution=await self._executions.get(name, thing)), body)
 
     async def _move(self, name: str, item: MirrorItem, body: JobBody) -> MirrorResult | None:
-        """Moves an execution that is under way as it was left; None where the job has to be looked at first."""
+        """Updates an execution that is as it was left; None if the job must be read first."""
         known = _OPEN.fullmatch(item.remote_version or "")
         thing, document = THING.encode(body.device, self._prefix), self._document(item.key, body)
-        # Cancelling does not name the execution's number, so it may hit that of another job which has taken the id.
+        # Cancelling does not name the execution's number, so it may affect that of another job with the same id.
         if (
             known is None
             or thing is None
@@ -243,11 +245,11 @@ class Jobs:
         )
 
     async def _change(self, name: str, there: _Held, body: JobBody) -> MirrorResult:
-        """Writes what changes where it can be written now."""
+        """Writes the changing members where they can be written now."""
         execution, state = there.execution, ExecutionState(body.state)
         if execution is not None and not execution.over and (execution.status, STATUS[state]) != ("QUEUED", "QUEUED"):
             thing = THING.encode(body.device, self._prefix)
-            assert thing is not None, "fit() has seen to it"
+            assert thing is not None, "fit() guarantees it"
             moved = await self._executions.move(name, thing, execution, body)
             return MirrorResult(state="done", remote_version=evolve(there, execution=moved).version)
         if execution is None and STATUS[state] != "QUEUED":
@@ -261,7 +263,7 @@ class Jobs:
         try:
             await self._clients.call("iot:CancelJob", jobId=name, force=True)
         except CallFailed as failed:
-            if failed.kind not in {"invalid", "conflict", "missing"}:  # over already, or gone
+            if failed.kind not in {"invalid", "conflict", "missing"}:  # already final, or gone
                 raise
         try:
             await self._clients.call("iot:DeleteJob", jobId=name, force=True)
@@ -273,7 +275,7 @@ class Jobs:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
-        """As the interface has it, of one key; raises CallFailed."""
+        """As in the interface, for one key; raises CallFailed."""
         there = await self._get(job_id(self._things.fleet, key.id))
         known = None if there is None else self._body(key, there)
         if there is None or known is None:
@@ -281,7 +283,7 @@ class Jobs:
         return MirrorItem(key=key, body=known, remote_version=there.version)
 
     async def entities(self) -> AsyncIterator[EntityKey]:
-        """As the interface has it; raises CallFailed. A hashed id costs a look at the job's document."""
+        """As in the interface; raises CallFailed. A hashed id costs a read of the job's document."""
         async for each in self._clients.listed(_LIST, "jobs"):
             name = answers.text(_LIST, each, "jobId")
             if not is_job_of(self._things.fleet, name) or each.get("status") == _GOING:
@@ -303,7 +305,7 @@ class Jobs:
         return answers.text(_DOCUMENT, await self._clients.call(_DOCUMENT, jobId=name), "document")
 
     async def _get(self, name: str) -> _Held | None:
-        """The job, and its execution where it is one of this fleet's."""
+        """The job, and its execution if it belongs to this fleet."""
         try:
             answer = await self._clients.call(_DESCRIBE, jobId=name)
             job = answers.record(_DESCRIBE, answer, "job")

@@ -11,12 +11,12 @@ JOB = Escape(plain="a-zA-Z0-9-", mark="_", longest=64)
 
 
 def fleet_digest(fleet: str) -> str:
-    """Eight hexadecimal digits that stand for a fleet where its name has no room."""
+    """Eight hexadecimal digits for a fleet, where its name does not fit."""
     return hashlib.sha256(fleet.encode()).hexdigest()[:8]
 
 
 def job_id(fleet: str, id: str) -> str:
-    """The id of a job: begins with the fleet's digest; a long id of ours is hashed, which :func:`job_key` tells."""
+    """The id of a job: begins with the fleet's digest; a long id of ours is hashed, as :func:`job_key` recognises."""
     start = fleet_digest(fleet)
     return JOB.encode(id, f"{start}-") or f"{start}_{hashlib.sha256(id.encode()).hexdigest()[:40]}"
 
@@ -27,5 +27,5 @@ def is_job_of(fleet: str, name: str) -> bool:
 
 
 def job_key(fleet: str, name: str) -> str | None:
-    """Our id of a job; None where it was hashed, and then stands in the job's document."""
+    """Our id of a job; None if it was hashed, and is in the job's document."""
     return JOB.decode(name, f"{fleet_digest(fleet)}-")

@@ -1,6 +1,6 @@
 """The entry point: offers the cloud ``aws``.
 
-Loaded at every start of fleetcore, so it does not import boto3; the opener does that.
+Loaded at every start of fleetcore, so it does not import boto3; the opener does.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -21,7 +21,7 @@ FLEETCORE_PLUGIN_API = 2
 
 @asynccontextmanager
 async def open_aws(config: AwsConfig, context: Context) -> "AsyncIterator[CloudBackend]":
-    """Makes the SDK's clients; calls nothing yet, so a hub that is down is told by the first call.
+    """Makes the SDK's clients; calls nothing yet, so the first call reports an unreachable hub.
 
     Raises:
         ConfigError: no region, or a profile that does not exist.

@@ -1,4 +1,4 @@
-"""The least rights that a mirror needs, as an IAM policy and as Terraform. Pure."""
+"""The minimal permissions of a mirror, as an IAM policy and as Terraform. Pure."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def policy(use: CloudUse, config: AwsConfig, fleet: str, mark: str) -> Mapping[s
 
 
 def _statements(use: CloudUse, config: AwsConfig, fleet: str, mark: str) -> Mapping[tuple[str, ...], Sequence[str]]:
-    """Actions by what they work on: those on the same make one statement."""
+    """Actions by resource: those on the same resource make one statement."""
     found: dict[tuple[str, ...], list[str]] = {}
     for name in needed(use, config):
         resources = tuple(_arn(resource, config, fleet, mark) for resource in ACTIONS[name].on)
@@ -62,7 +62,7 @@ def _arn(resource: Resource, config: AwsConfig, fleet: str, mark: str) -> str:
 
 
 def arn_of(config: AwsConfig, service: str, what: str) -> str:
-    """The ARN of what is of a service, with stars for what the configuration does not say."""
+    """The ARN of a service's resource, with stars for what is not configured."""
     return f"arn:{_partition(config)}:{service}:{config.region or '*'}:{config.account or '*'}:{what}"
 
 

@@ -1,4 +1,4 @@
-"""Readings as messages: one a device and call, in the device's order, over whichever service is configured."""
+"""Readings as messages: one per device and call, in the device's order, over the configured service."""
 
 import asyncio
 import hashlib
@@ -16,7 +16,7 @@ from fleetcore_aws.config import AwsConfig
 from fleetcore_aws.failures import CallFailed
 from fleetcore_aws.names import THING
 
-#: Of one message: 128 KB of AWS IoT is the least of the services' bounds; room is left for what is around readings.
+#: The limit of one message: 128 KB of AWS IoT is the smallest of the services; some room is left for metadata.
 _MAX_SIZE = 120 * 1024
 #: Messages and bytes of one call, by service (quotas: see the table of actions).
 _AT_ONCE: Mapping[str, tuple[int, int]] = {
@@ -27,18 +27,18 @@ _AT_ONCE: Mapping[str, tuple[int, int]] = {
 
 
 class Readings:
-    """See the module."""
+    """Sends readings; see the module."""
 
     def __init__(self, clients: Clients, config: AwsConfig, fleet: str) -> None:
         self._clients, self._fleet, self._prefix = clients, fleet, config.thing_prefix
         self._to = config.telemetry
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
-        """As the interface has it."""
+        """As in the interface."""
         return await self._send(*of_numbers(batch, catalog))
 
     async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
-        """As the interface has it."""
+        """As in the interface."""
         return await self._send(of_texts(texts, catalog), {})
 
     async def _send(self, readings: Sequence[Reading], refused: Mapping[int, str]) -> Sent:
@@ -51,7 +51,7 @@ class Readings:
     # -- calls ------------------------------------------------------------------------------------------------------
 
     async def _published(self, messages: Sequence[Message]) -> list[CallFailed | None]:
-        """Devices side by side, the messages of each one after another."""
+        """Devices in parallel, the messages of each one after another."""
         devices: dict[str, list[int]] = {}
         for at, message in enumerate(messages):
             devices.setdefault(message.name, []).append(at)
@@ -104,7 +104,9 @@ class Readings:
 
     def _each(self, action: str, said: Sequence[answers.Answer], part: Sequence[Message]) -> list[CallFailed | None]:
         if len(said) != len(part):
-            raise CallFailed(action, "unavailable", "the answer has not a record for each; it was cut off", lost=True)
+            raise CallFailed(
+                action, "unavailable", "the answer does not have a record for each; it was truncated", lost=True
+            )
         return [
             CallFailed(action, "throttled", f"{each['ErrorCode']}: {each.get('ErrorMessage', '')}")
             if each.get("ErrorCode")
@@ -133,5 +135,5 @@ class Readings:
             elif str(at) in taken:
                 found.append(None)
             else:
-                raise CallFailed(action, "unavailable", "the answer is not whole", lost=True)
+                raise CallFailed(action, "unavailable", "the answer is incomplete", lost=True)
         return found

@@ -1,7 +1,7 @@
-"""Devices as things: made, changed under their version, removed; and their membership in thing groups.
+"""Devices as things: created, changed under their version, removed; and their membership in thing groups.
 
-The thing comes first and the shadow ``meta`` after it. A write that ends between the two is done again by the next
-apply: making a thing that is there as wanted changes nothing, and the shadow is compared before it is written.
+The thing is written first and the shadow ``meta`` after it. The next apply repeats an interrupted write: creating an
+existing, equal thing changes nothing, and the shadow is compared before it is written.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ _DESCRIBE = "iot:DescribeThing"
 _LIST = "iot:ListThings"
 _IN_GROUPS = "iot:ListThingGroupsForThing"
 
-#: Registrations that are laid out and not sent yet: several batches of them.
+#: Registrations that are laid out and not sent yet: several batches.
 _REMEMBERED = 2000
 
-FOREIGN = "There is a thing of that name which this fleet has not made"
+FOREIGN = "There is a thing of that name that this fleet did not create"
 
 
 @frozen(kw_only=True)
 class Thing:
-    """A thing as AWS describes it."""
+    """A thing at AWS."""
 
     arn: str
     version: int
@@ -41,13 +41,13 @@ class Thing:
 
 
 class Things:
-    """Looks things up, for every facet that has to do with them."""
+    """Reads things, for every facet that needs them."""
 
     def __init__(self, clients: Clients, fleet: str, prefix: str) -> None:
         self._clients, self.fleet, self._prefix = clients, fleet, prefix
 
     async def describe(self, name: str) -> Thing | None:
-        """The thing; None where there is none."""
+        """The thing; None if it is missing."""
         try:
             answer = await self._clients.call(_DESCRIBE, thingName=name)
         except CallFailed as failed:
@@ -63,11 +63,11 @@ class Things:
         )
 
     def owns(self, thing: Thing) -> bool:
-        """Whether this fleet has made it."""
+        """Whether this fleet created it."""
         return thing.attributes.get(MARK) == self.fleet
 
     async def devices(self) -> AsyncIterator[str]:
-        """The devices whose things carry this fleet's mark."""
+        """The devices whose things have this fleet's mark."""
         async for each in self._clients.listed(_LIST, "things", attributeName=MARK, attributeValue=self.fleet):
             device = THING.decode(answers.text(_LIST, each, "thingName"), self._prefix)
             if device is not None:
@@ -81,7 +81,7 @@ class Registry:
         self._clients, self._things, self._brought, self._prefix = clients, things, brought, prefix
         self._meta = Shadows(clients, "meta")
         self._types: set[str] = set()
-        #: Bodies that were made to fit, as they are laid out, until they are sent: that is half of the work on one.
+        #: The layouts of fitted bodies, until they are sent: computing one is half of the work.
         self._laid: dict[EntityKey, tuple[RegistryBody, LaidOut]] = {}
         self._type_turn = asyncio.Lock()
         self.use = CloudUse()
@@ -89,7 +89,7 @@ class Registry:
     # -- pure -------------------------------------------------------------------------------------------------------
 
     def fit(self, item: MirrorItem, body: RegistryBody) -> Fitted:
-        """As the interface has it."""
+        """As in the interface."""
         if THING.encode(item.key.id, self._prefix) is None:
             return Fitted(item=None, lost=(Loss("", "The device's id is too long for a thing's name"),))
         fitted, lost, laid = fit(body, self._things.fleet, self._prefix)
@@ -105,7 +105,7 @@ class Registry:
     # -- calls ------------------------------------------------------------------------------------------------------
 
     async def apply(self, item: MirrorItem, body: RegistryBody | None) -> MirrorResult:
-        """As the interface has it, of one item; raises CallFailed."""
+        """As in the interface, for one item; raises CallFailed."""
         name = THING.encode(item.key.id, self._prefix)
         if name is None:
             return MirrorResult(state="done" if body is None else "invalid", reason="The id is too long")
@@ -120,23 +120,23 @@ class Registry:
         return await self._change(name, laid, item)
 
     async def _adopt(self, name: str, laid: LaidOut, item: MirrorItem) -> MirrorResult | None:
-        """Takes over a thing without a mark; None where it has this fleet's already.
+        """Adopts a thing without a mark; None if it already has this fleet's.
 
-        In one call where the thing is as it was imported. Only where it is not is it looked at.
+        In one call if the thing is as it was imported; only otherwise is it read.
         """
         version = int((item.remote_version or "0").partition(".")[0])
         try:
             await self._update(name, laid, version, there_type=None)
         except CallFailed as failed:
             if failed.kind == "missing":
-                return MirrorResult(state="conflict", reason="The thing is gone")
+                return MirrorResult(state="conflict", reason="The thing was deleted")
             if failed.kind != "conflict":
                 raise
         else:
             return await self._complete(name, laid, version + 1)
         there = await self._things.describe(name)
         if there is None:
-            return MirrorResult(state="conflict", reason="The thing is gone")
+            return MirrorResult(state="conflict", reason="The thing was deleted")
         if MARK in there.attributes:
             return None if self._things.owns(there) else MirrorResult(state="foreign", reason=FOREIGN)
         await self._clients.call(
@@ -148,7 +148,7 @@ class Registry:
         return MirrorResult(state="conflict")
 
     async def _made(self, name: str, laid: LaidOut) -> bool:
-        """Makes the thing; False where there is another one of that name."""
+        """Creates the thing; False if there is another one of that name."""
         arguments: dict[str, object] = {}
         if laid.type is not None:
             await self._have_type(laid.type)
@@ -161,7 +161,7 @@ class Registry:
             if failed.kind == "exists":
                 return False
             if failed.kind == "missing" and laid.type is not None:
-                self._types.discard(laid.type)  # it was removed: the next try makes it again
+                self._types.discard(laid.type)  # it was removed: the next try creates it again
             raise
         answers.text("iot:CreateThing", answer, "thingName")
         return True
@@ -182,7 +182,7 @@ class Registry:
     async def _change(self, name: str, laid: LaidOut, item: MirrorItem) -> MirrorResult:
         there = await self._things.describe(name)
         if there is None:
-            return MirrorResult(state="conflict", reason="The thing is gone")
+            return MirrorResult(state="conflict", reason="The thing was deleted")
         if not self._things.owns(there):
             return MirrorResult(state="foreign", reason=FOREIGN)
         meta = await self._meta_of(name, there)
@@ -215,16 +215,16 @@ class Registry:
     async def _complete(
         self, name: str, laid: LaidOut, version: int, meta: Shadow | None = None, *, read: bool = False
     ) -> MirrorResult:
-        """What stands beside the thing: the rest, and its groups."""
+        """Writes the rest beside the thing, and its groups."""
         if laid.rest:
-            # A thing that was just made may have been made before, by a call whose answer was lost.
+            # A new thing may have been created before, by a call whose answer was lost.
             there = meta if read and meta is not None else await self._meta.get(name)
             meta = Shadow(await self._meta.replace(name, there, {}, laid.rest), {}, laid.rest)
         elif meta is not None:
             await self._meta.remove(name)
             meta = None
         if "group" in self.use.sends:
-            for group in laid.groups:  # which costs nothing but a call where it is in it already
+            for group in laid.groups:  # it costs only a call if the thing is already in it
                 await self._clients.call("iot:AddThingToThingGroup", thingName=name, thingGroupName=group)
         return MirrorResult(state="done", remote_version=_version(version, meta))
 
@@ -251,19 +251,19 @@ class Registry:
         if item.remote_version != _version(there.version, meta):
             return MirrorResult(state="conflict")
         if "certificate" in self.use.sends and await self._opens(name):
-            return MirrorResult(state="failed", reason="Its certificates go before it")
+            return MirrorResult(state="failed", reason="Its certificates are removed before it")
         if meta is not None:
             await self._meta.remove(name)
         await self._clients.call("iot:DeleteThing", thingName=name, expectedVersion=there.version)
         return MirrorResult(state="done")
 
     async def _opens(self, name: str) -> bool:
-        """Whether certificates of ours may be attached to the thing: without it they would stay active unseen."""
+        """Whether certificates of ours may be attached to the thing: they must not stay active unnoticed."""
         brought = await self._brought.get(name)
         return brought is not None and self._brought.is_own(brought)
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
-        """As the interface has it, of one key; raises CallFailed."""
+        """As in the interface, for one key; raises CallFailed."""
         name = THING.encode(key.id, self._prefix)
         there = None if name is None else await self._things.describe(name)
         if name is None or there is None or not self._things.owns(there):
@@ -287,7 +287,7 @@ class Registry:
         }
 
     async def entities(self) -> AsyncIterator[EntityKey]:
-        """As the interface has it; raises CallFailed."""
+        """As in the interface; raises CallFailed."""
         async for device in self._things.devices():
             yield EntityKey("registry", device)
 
@@ -297,7 +297,7 @@ def _groups_of(thing: Thing) -> set[str]:
 
 
 def thing_version(thing: int) -> str:
-    """The version of a thing beside which there is nothing of the fleet's."""
+    """The version of a thing without further data of the fleet."""
     return _version(thing, None)
 
 

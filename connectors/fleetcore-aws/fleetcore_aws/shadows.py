@@ -1,4 +1,4 @@
-"""One named shadow: read, replaced as a whole, removed. Each with the version that AWS gave it."""
+"""One named shadow: read, replaced completely, removed; each with AWS's version."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _UPDATE = "iot:UpdateThingShadow"
 
 @frozen
 class Shadow:
-    """What a shadow holds."""
+    """The content of a shadow."""
 
     version: int
     desired: Document
@@ -25,18 +25,18 @@ class Shadow:
 
 
 def named(shadow: str) -> Mapping[str, str]:
-    """How a call names a shadow; the unnamed one by nothing."""
+    """The arguments for a shadow; none for the unnamed one."""
     return {"shadowName": shadow} if shadow else {}
 
 
 class Shadows:
-    """The shadows of one name; an empty one for the unnamed shadow, which a thing has one of."""
+    """The shadows of one name; an empty one for the unnamed shadow, of which a thing has one."""
 
     def __init__(self, clients: Clients, name: str) -> None:
         self._clients, self._named = clients, named(name)
 
     async def get(self, thing: str) -> Shadow | None:
-        """The shadow; None where there is none, or no such thing."""
+        """The shadow; None if it or the thing does not exist."""
         try:
             answer = await self._clients.call(_GET, thingName=thing, **self._named)
         except CallFailed as failed:
@@ -50,9 +50,9 @@ class Shadows:
         )
 
     async def replace(self, thing: str, there: Shadow | None, desired: Document, reported: Document) -> int:
-        """Brings the shadow from what is there to the given state; its version then.
+        """Changes the shadow from its present state to the given one; returns its new version.
 
-        Raises CallFailed, of kind ``conflict`` where another writer was faster.
+        Raises CallFailed, of kind ``conflict`` if another writer was faster.
         """
         old = there or Shadow(0, {}, {})
         if there is not None and same(old.desired, desired) and same(old.reported, reported):
@@ -74,7 +74,7 @@ class Shadows:
         return answers.number(_UPDATE, _document(_UPDATE, answer), "version")
 
     async def remove(self, thing: str) -> None:
-        """Removes the shadow, where there is one."""
+        """Removes the shadow, if there is one."""
         try:
             await self._clients.call("iot:DeleteThingShadow", thingName=thing, **self._named)
         except CallFailed as failed:
@@ -89,7 +89,7 @@ def _document(action: str, answer: answers.Answer) -> Mapping[str, object]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise CallFailed(action, "unavailable", "the answer has no document; it was cut off", lost=True)
+        raise CallFailed(action, "unavailable", "the answer lacks a document; it was truncated", lost=True)
     return cast("Mapping[str, object]", found)
 
 

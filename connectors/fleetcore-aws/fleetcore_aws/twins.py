@@ -1,7 +1,7 @@
 """Twins as the named shadow ``twin`` of a thing.
 
-The shadow carries the fleet's mark in its reported section: so a twin without members is there too, and a shadow
-that another writer has made anew is told apart without a call for the thing; the first one asks for it.
+The shadow has the fleet's mark in its reported section: so a twin without members exists too, and a shadow created
+again by another writer is recognised without a call for the thing; the first write checks the thing.
 """
 
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from fleetcore_aws.registry import FOREIGN, Things
 from fleetcore_aws.shadows import Shadow, Shadows
 
 _NAMED = "iot:ListNamedShadowsForThing"
-_FOREIGN = "There is a shadow of that name which this fleet has not made"
+_FOREIGN = "There is a shadow of that name that this fleet did not create"
 
 
 class Twins:
@@ -30,7 +30,7 @@ class Twins:
         self.use = CloudUse()
 
     def fit(self, item: MirrorItem, body: TwinBody) -> Fitted:
-        """As the interface has it."""
+        """As in the interface."""
         if THING.encode(item.key.id, self._prefix) is None:
             return Fitted(item=None, lost=(Loss("", "The device's id is too long for a thing's name"),))
         lost: list[Loss] = []
@@ -38,9 +38,9 @@ class Twins:
         reported = holdable(body.reported, "/reported", lost)
         if MARK in reported:
             del reported[MARK]
-            lost.append(Loss(f"/reported/{MARK}", "The name is taken by the mark of the fleet"))
+            lost.append(Loss(f"/reported/{MARK}", "The mark of the fleet uses this name"))
         if size({"desired": desired, "reported": self._marked(reported)}) > MAX_BYTES:
-            return Fitted(item=None, lost=(Loss("", f"A shadow holds {MAX_BYTES} bytes"),))
+            return Fitted(item=None, lost=(Loss("", f"A shadow can hold {MAX_BYTES} bytes"),))
         if not lost:
             return Fitted(item=item)
         fitted = TwinBody(desired=desired, reported=reported)
@@ -53,7 +53,7 @@ class Twins:
         return shadow.reported.get(MARK) == self._things.fleet
 
     async def apply(self, item: MirrorItem, body: TwinBody | None) -> MirrorResult:
-        """As the interface has it, of one item; raises CallFailed."""
+        """As in the interface, for one item; raises CallFailed."""
         name = THING.encode(item.key.id, self._prefix)
         if name is None:
             return MirrorResult(state="done" if body is None else "invalid", reason="The id is too long")
@@ -88,7 +88,7 @@ class Twins:
         return MirrorResult(state="done", remote_version=str(written))
 
     async def _marked_alone(self, name: str) -> MirrorResult:
-        """Takes over a shadow that has changed since it was imported, as it is."""
+        """Adopts a shadow that has changed since it was imported, as it is."""
         there = await self._shadows.get(name)
         if there is not None and MARK not in there.reported:
             await self._shadows.replace(name, there, there.desired, self._marked(there.reported))
@@ -97,16 +97,16 @@ class Twins:
         return MirrorResult(state="conflict")
 
     async def _without_thing(self, name: str) -> MirrorResult | None:
-        """Why a first shadow is not written: its thing is not there, or is another one's."""
+        """Why a first shadow is not written: its thing is missing, or belongs to others."""
         if "registry" not in self.use.sends:
-            return None  # then things are made by others, and shadows alone are ours
+            return None  # then others create the things, and only the shadows are ours
         thing = await self._things.describe(name)
         if thing is None:
             return MirrorResult(state="failed", reason="There is no thing of that name yet")
         return None if self._things.owns(thing) else MirrorResult(state="foreign", reason=FOREIGN)
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
-        """As the interface has it, of one key; raises CallFailed."""
+        """As in the interface, for one key; raises CallFailed."""
         name = THING.encode(key.id, self._prefix)
         there = None if name is None else await self._shadows.get(name)
         if there is None or not self._owns(there):
@@ -116,14 +116,14 @@ class Twins:
         return MirrorItem(key=key, body=body, remote_version=str(there.version))
 
     async def entities(self) -> AsyncIterator[EntityKey]:
-        """As the interface has it; raises CallFailed. A call for each thing: AWS lists shadows by thing alone."""
+        """As in the interface; raises CallFailed. One call per thing: AWS only lists shadows by thing."""
         async for device in self._things.devices():
             name = THING.encode(device, self._prefix)
             if name is not None and await self._there(name):
                 yield EntityKey("twin", device)
 
     async def _there(self, name: str) -> bool:
-        if not self._shadow:  # AWS lists named ones alone
+        if not self._shadow:  # AWS only lists named ones
             return (shadow := await self._shadows.get(name)) is not None and self._owns(shadow)
         try:
             answer = await self._clients.call(_NAMED, thingName=name)
@@ -133,5 +133,5 @@ class Twins:
             raise
         named = answer.get("results")
         if not isinstance(named, list):
-            raise CallFailed(_NAMED, "unavailable", "the answer has no results; it was cut off", lost=True)
+            raise CallFailed(_NAMED, "unavailable", "the answer lacks results; it was truncated", lost=True)
         return self._shadow in named

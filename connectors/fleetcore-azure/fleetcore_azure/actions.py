@@ -1,6 +1,6 @@
-"""The calls that this connector may make: at which rate, by which right, and what for. One table for all who ask.
+"""The calls that this connector may make: rate, permission and purpose, in one table.
 
-A class of calls has one rate. The printed role lists the rights, and findings name them.
+A class of calls has one rate. The printed role lists the permissions, and findings name them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from fleetcore.interfaces.cloud import CloudUse
 from fleetcore.model.mirror import Facet
 from fleetcore_azure.config import AzureConfig, Tier
 
-#: Throttles by tier and unit; those of twins are of a hub at the least.
+#: Throttles by tier and unit; those of twins have a minimum per hub.
 SOURCE = "https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling"
 
-#: Of shared access policies; RegistryWrite includes RegistryRead.
+#: Permissions of shared access policies; RegistryWrite includes RegistryRead.
 Permission = Literal["RegistryRead", "RegistryWrite", "ServiceConnect", "DeviceConnect"]
 
 _RIGHT = "Microsoft.Devices/IotHubs/"
@@ -26,11 +26,11 @@ class Action:
     """One class of calls.
 
     Attributes:
-        least: calls a second that a hub has at the least, by tier.
-        a_unit: calls a second that each unit adds, by tier; the higher of both counts.
-        rights: the data actions that it needs; none where Entra ID does not open it.
-        permission: what it needs of a shared access policy.
-        why: what it is for.
+        least: the minimum calls per second of a hub, by tier.
+        a_unit: calls per second per unit, by tier; the higher of both applies.
+        rights: its data actions; none if Entra ID does not allow it.
+        permission: its permission of a shared access policy.
+        why: its purpose.
     """
 
     least: Mapping[Tier, float]
@@ -50,11 +50,11 @@ _REGISTRY = _rate(1.67, 1.67, 83.33)
 ACTIONS: Mapping[str, Action] = {
     "devices/bulk": Action(
         least=_NONE, a_unit=_REGISTRY, rights=(f"{_RIGHT}devices/write", f"{_RIGHT}devices/delete"),
-        permission="RegistryWrite", why="makes and removes devices, 100 a call",
+        permission="RegistryWrite", why="creates and removes devices, 100 per call",
     ),
     "devices/read": Action(
         least=_NONE, a_unit=_REGISTRY, rights=(f"{_RIGHT}devices/read",), permission="RegistryRead",
-        why="reads an identity before its status or its parent is changed, so that it keeps its keys",
+        why="reads an identity before its status or its parent is changed, to keep its keys",
     ),
     "devices/write": Action(
         least=_NONE, a_unit=_REGISTRY, rights=(f"{_RIGHT}devices/write",), permission="RegistryWrite",
@@ -74,7 +74,7 @@ ACTIONS: Mapping[str, Action] = {
     ),
     "links/open": Action(
         least=_rate(100, 0, 0), a_unit=_rate(12, 120, 6000), rights=(), permission="DeviceConnect",
-        why="opens a device's connection, by which its reported properties are written",
+        why="opens a device's connection, which writes its reported properties",
     ),
     "messages/send": Action(
         least=_rate(100, 0, 0), a_unit=_rate(12, 120, 6000), rights=(), permission="DeviceConnect",
@@ -88,14 +88,14 @@ ACTIONS: Mapping[str, Action] = {
 
 
 def rates(config: AzureConfig) -> Mapping[str, float]:
-    """Calls a second of the configured hub; ``[clouds.NAME.rates]`` overrides them."""
+    """Calls per second of the configured hub; ``[clouds.NAME.rates]`` overrides them."""
     return {
         name: max(action.least[config.tier], action.a_unit[config.tier] * config.units)
         for name, action in ACTIONS.items()
     }
 
 
-#: facet → to read it, and beside these to write it. Bulk calls need the right to delete, whatever they do.
+#: facet → the calls to read it, and the further ones to write it. Bulk calls need the permission to delete in any case.
 _FACETS: Mapping[Facet, tuple[Sequence[str], Sequence[str]]] = {
     "registry": (("twins/read", "twins/query"), ("devices/bulk", "devices/read", "devices/write", "twins/write")),
     "certificate": (("twins/read", "twins/query"), ("devices/write",)),
@@ -109,7 +109,7 @@ _COMMANDS: Mapping[str, Sequence[str]] = {
 
 
 def needed(use: CloudUse, config: AzureConfig) -> Sequence[str]:
-    """The classes of calls of a mirror so used and configured, in the table's order."""
+    """The classes of calls of a mirror with this use and configuration, in the table's order."""
     found: set[str] = set()
     for facet in (use.sends | use.reads) & _FACETS.keys():
         read, written = _FACETS[facet]
@@ -119,7 +119,7 @@ def needed(use: CloudUse, config: AzureConfig) -> Sequence[str]:
     if config.device_link is not None and "twin" in use.sends:
         found.update(("links/open", "twins/query"))
     if use.readings:
-        found.update(("messages/send", "twins/read"))  # which tells why a device is refused
+        found.update(("messages/send", "twins/read"))  # to report why a device is refused
     if config.commands_by is not None and use.commands:
         found.update(_COMMANDS[config.commands_by])
     return [name for name in ACTIONS if name in found]

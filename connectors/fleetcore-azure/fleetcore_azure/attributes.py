@@ -1,7 +1,7 @@
 """A device's registration as tags of its twin. Pure.
 
-Attributes are tags of their own, so that they can be queried by their names: ``tags.site = 'north'``. Everything else
-stands under ``tags.fleetcore``; groups are members that are true there: ``tags.fleetcore.groups.lab = true``.
+Each attribute is a separate tag, so that queries can use its name: ``tags.site = 'north'``. Everything else is in
+``tags.fleetcore``; groups are true members there: ``tags.fleetcore.groups.lab = true``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from fleetcore_azure.documents import holdable, size
 from fleetcore_azure.held import OWN, section
 from fleetcore_azure.names import KEY
 
-#: Of the 8 kB of tags; the other half is for what is reported (twins.py).
+#: Of the 8 kB of tags; the other half is for reported state (twins.py).
 MAX_BYTES = 4096
-#: Members of ``tags.fleetcore`` that are of the registration.
+#: Members of ``tags.fleetcore`` that belong to the registration.
 MEMBERS = (
     "type", "lifecycle", "model", "name", "tags", "capabilities", "groups", "gateway", "location", "via",
 )  # fmt: skip
@@ -40,7 +40,7 @@ def lay_out(body: RegistryBody, mark: str) -> dict[str, object]:
             own[name] = plain[name]
     if body.groups:
         own["groups"] = {_named(each): True for each in body.groups}
-    if body.location is not None:  # whose members are None by default, which a twin has no form for
+    if body.location is not None:  # their members are None by default, which a twin cannot store
         own["location"] = {name: value for name, value in to_plain(body.location).items() if value is not None}
     given = cast("Mapping[str, object]", plain.get("attributes", {}))
     return {**{_named(key): value for key, value in given.items()}, OWN: own}
@@ -51,7 +51,7 @@ def _named(text: str) -> str:
 
 
 def gathered(tags: Document) -> RegistryBody:
-    """The body that tags say."""
+    """The body in tags."""
     own = section(tags, OWN)
     plain: dict[str, object] = {"type": "", "lifecycle": "", **{name: own[name] for name in MEMBERS if name in own}}
     plain["groups"] = sorted(KEY.decode(name) or name for name in section(own, "groups"))
@@ -60,21 +60,21 @@ def gathered(tags: Document) -> RegistryBody:
 
 
 def registration_of(tags: Document) -> dict[str, object]:
-    """What of the tags is the registration's."""
+    """The registration's part of the tags."""
     own = section(tags, OWN)
     kept = {name: own[name] for name in ("fleet", *MEMBERS) if name in own}
     return {**{name: value for name, value in tags.items() if name != OWN}, OWN: kept}
 
 
 def fit(body: RegistryBody, mark: str) -> tuple[RegistryBody | None, Sequence[Loss]]:
-    """The body as the hub can hold it, and what is lost; None where it cannot be held at all."""
+    """The body as the hub can hold it, and the losses; None if it cannot be held at all."""
     lost: list[Loss] = []
     attributes: dict[str, object] = {}
     for key, value in body.attributes.items():
         at = f"/attributes/{pointed(key)}"
         name = KEY.encode(key)
         if key == OWN:
-            lost.append(Loss(at, "The name is taken by the tags of fleetcore"))
+            lost.append(Loss(at, "The tags of fleetcore use this name"))
         elif name is None:
             lost.append(Loss(at, "The name is empty or too long for a tag"))
         else:
@@ -98,5 +98,7 @@ def fit(body: RegistryBody, mark: str) -> tuple[RegistryBody | None, Sequence[Lo
         tags = lay_out(fitted, mark)
         lost += own
     if size(tags) > MAX_BYTES:
-        return None, [Loss("", f"Its tags have {size(tags)} bytes; a registration has {MAX_BYTES} of the hub's 8 kB")]
+        return None, [
+            Loss("", f"Its tags have {size(tags)} bytes; a registration may have {MAX_BYTES} of the hub's 8 kB")
+        ]
     return fitted, lost

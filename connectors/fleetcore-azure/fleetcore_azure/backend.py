@@ -1,4 +1,4 @@
-"""The backend: registrations in bulk, then one facet's module for each item, and what failures mean for the whole."""
+"""The backend: registrations in bulk, then one facet's module for each item, and the failures of the batch."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -36,22 +36,22 @@ from fleetcore_azure.readings import Readings
 from fleetcore_azure.registry import Registry
 from fleetcore_azure.twins import Twins, is_linked
 
-#: The hub has no groups: what a device is in stands in its tags. An automatic configuration for each group would hold
-#: its description, but a hub has 100 of them, and they write to devices.
-#: A device has one way in: of one that certificates open nothing can be reported by a link.
+#: The hub has no groups: a device's groups are in its tags. An automatic configuration per group would hold its
+#: description, but a hub allows 100 of them, and they write to devices. A device has one authentication: for one with
+#: certificates, a link cannot report.
 FACETS: frozenset[Facet] = frozenset({"registry", "certificate", "twin", "job"})
 
 _Done = MirrorResult | BaseException
 
 
 class AzureCloud(FacetBackend):
-    """Azure IoT Hub for one fleet, by whose mark ``devices`` knows what it has made."""
+    """Azure IoT Hub for one fleet; ``devices`` recognises its entities by the fleet's mark."""
 
     def __init__(
         self, config: AzureConfig, fleet: str, clients: Clients, devices: Devices, links: Links | None
     ) -> None:
         self._config, self._fleet, self._clients, self._links = config, fleet, clients, links
-        # With links what is reported stands elsewhere: everything is looked at anew.
+        # With links the reported state has another place: everything is compared again.
         linked = () if config.device_link is None else (config.device_link,)
         self.identity = "/".join((clients.host, config.endpoint or "-", config.device_prefix or "-", *linked))
         self.limits = CloudLimits(
@@ -82,7 +82,7 @@ class AzureCloud(FacetBackend):
 
     @property
     def pace(self) -> Pace:
-        """How fast each class of calls may be made."""
+        """The rate limits of the classes of calls."""
         return self._clients.pace
 
     @pace.setter
@@ -105,7 +105,7 @@ class AzureCloud(FacetBackend):
         registrations = [at for at, item in enumerate(items) if item.key.facet == "registry"]
         if registrations:
             results |= zip(registrations, await self._registered([items[at] for at in registrations]), strict=True)
-        # What is of one device is written one after another: it shares the twin's ETag.
+        # Writes of one device are sequential: they share the twin's ETag.
         by_device: dict[str | None, list[int]] = {}
         for at, item in enumerate(items):
             if at not in results:
@@ -122,7 +122,7 @@ class AzureCloud(FacetBackend):
         return as_results([results[at] for at in range(len(items))])
 
     async def _registered(self, items: Sequence[MirrorItem]) -> list[_Done]:
-        """The registrations among the items: new ones and those that go in one call each, the others one by one."""
+        """The registrations among the items: new and removed ones in one call each, the others one by one."""
         found: dict[int, _Done] = {}
         fresh = [at for at, item in enumerate(items) if item.body is not None and item.remote_version is None]
         if fresh:

@@ -1,7 +1,7 @@
-"""Certificates as thumbprints of an identity: the hub keeps no certificate, and no CA of the fleet comes to it.
+"""Certificates as thumbprints of an identity: the hub stores neither certificates nor the fleet's CA.
 
-The hub takes two, the newest. A device without certificates is opened by keys, which the hub makes and never shows: by
-nothing. So what is revoked opens nothing with the next write, also where a mirror removes nothing.
+The hub accepts two, the newest. A device without certificates gets keys, which the hub generates and fleetcore never
+gives out. So a revoked certificate is invalid after the next write, even if a mirror does not remove.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -26,19 +26,19 @@ class Certificates:
         self._devices, self._identities = devices, identities
 
     def fit(self, item: MirrorItem, body: CertificateBody) -> Fitted:
-        """As the interface has it. A thumbprint says all of a certificate: that its text is not there is no loss."""
+        """As in the interface. A thumbprint identifies a certificate completely: the missing text is not a loss."""
         if self._devices.name(item.key.id) is None:
             return Fitted(item=None, lost=(Loss("", TOO_LONG),))
         newest = sorted(body.certificates, key=_since, reverse=True)[:_MAX]
         lost = tuple(
-            Loss(f"/certificates/{at}", "A device of IoT Hub has two thumbprints, which are the newest ones'")
+            Loss(f"/certificates/{at}", "A device of IoT Hub can have two thumbprints; the newest are used")
             for at, entry in enumerate(body.certificates)
             if entry not in newest
         )
         return Fitted(item=evolve(item, body=_body([item.fingerprint for item in newest])), lost=lost)
 
     async def apply(self, item: MirrorItem, body: CertificateBody | None) -> MirrorResult:
-        """As the interface has it, of one item; raises HubFailed."""
+        """As in the interface, for one item; raises HubFailed."""
         name = self._devices.name(item.key.id)
         if name is None:
             return MirrorResult(state="done" if body is None else "invalid", reason=TOO_LONG)
@@ -64,12 +64,12 @@ class Certificates:
             except CallFailed as failed:
                 if failed.kind != "conflict" or last == TRIES - 1:
                     raise
-                continue  # its status was changed meanwhile
+                continue  # its status has changed meanwhile
             return MirrorResult(state="done", remote_version=_version(wanted))
         raise AssertionError("the last try raises")
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
-        """As the interface has it, of one key; raises HubFailed."""
+        """As in the interface, for one key; raises HubFailed."""
         name = self._devices.name(key.id)
         held = None if name is None else await self._devices.get(name)
         if held is None or not self._devices.owns(held):
@@ -78,7 +78,7 @@ class Certificates:
         return MirrorItem(key=key, body=_body(there or ()), remote_version=_version(there))
 
     async def entities(self) -> AsyncIterator[EntityKey]:
-        """As the interface has it; raises HubFailed."""
+        """As in the interface; raises HubFailed."""
         async for held in self._devices.ours("authenticationType = 'selfSigned'"):
             device = self._devices.device(held.name)
             if device is not None:

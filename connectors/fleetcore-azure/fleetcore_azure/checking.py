@@ -1,6 +1,6 @@
-"""``mirror check``: tries each right without a change. All can be: a device that is not there is not changed.
+"""``mirror check``: tests each permission without a change, with a device that does not exist.
 
-An answer that it is not there shows that the right is: the hub looks at rights first.
+A "not found" answer shows that the permission exists: the hub checks permissions first.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from fleetcore_azure.held import OWN, Devices, select
 from fleetcore_azure.links import MAX, Links, too_many
 from fleetcore_azure.sdk import models
 
-#: No device of a fleet is called so: its names do not begin with the mark of an escape that says nothing.
+#: No device of a fleet has this name: names never begin with an escape sign that encodes nothing.
 _NO_ONE = ":fleetcore-check"
 _ETAG = '"AAAAAAAAAAA="'
 
@@ -47,22 +47,22 @@ class Checking:
         }
 
     async def check(self, use: CloudUse) -> Sequence[Finding]:
-        """As the interface has it."""
+        """As in the interface."""
         wanted, trials = needed(use, self._config), self._trials()
         found = list(await asyncio.gather(*(self._try(action, trials[action]) for action in wanted)))
         if use.readings and "certificate" in use.sends:
-            detail = "readings of a device that certificates open at IoT Hub are refused: only the device sends them"
+            detail = "IoT Hub refuses readings of a device with certificates: only the device itself can send them"
             remedy = "Leave out certificates or metrics, or let devices send to the hub themselves"
             found.append(Finding(state="warning", what="certificates", detail=detail, remedy=remedy))
         found += [each async for each in self._about_links(use)]
         paced = ", ".join(f"{action} {rates(self._config)[action]:g}/s" for action in wanted)
         of = f"{self._config.units} x {self._config.tier}"
-        detail = f"of {of}, unless [clouds.NAME.rates] says otherwise: {paced} ({SOURCE})"
+        detail = f"of {of}, changed by [clouds.NAME.rates]: {paced} ({SOURCE})"
         found.append(Finding(state="ok", what="quotas", detail=detail))
         return clock_first(found)
 
     async def _link(self, name: str) -> None:
-        """The door by itself, for MQTT says nothing of a device that is not there; the right by the other one."""
+        """Tests the endpoint alone: MQTT reports nothing for a missing device. Another test covers the permission."""
         assert self._links is not None
         await self._links.reach()
         await self._clients.for_device("links/open", "GET", name, "devicebound")
@@ -71,14 +71,14 @@ class Checking:
         if self._links is None or "twin" not in use.sends:
             return
         if left := self._links.left_alone:
-            detail = f"{len(left)} devices are connected to IoT Hub themselves and left alone: {', '.join(left[:5])}"
-            remedy = "Say so of each: fleetcore device set DEVICE --home NAME, with the mirror's name"
+            detail = f"{len(left)} devices are connected to IoT Hub themselves and ignored: {', '.join(left[:5])}"
+            remedy = "Record it for each: fleetcore device set DEVICE --home NAME, with the mirror's name"
             yield Finding(state="warning", what="device_link", detail=detail, remedy=remedy)
         try:
             mine = self._devices.mine if "registry" in use.sends else self._devices.mine_by_twin
             count = await self._clients.count(mine)
         except CallFailed:
-            return  # which the trial of queries tells
+            return  # the test of queries reports that
         if count > MAX:
             error = too_many()
             detail = f"{error.code}: {error.message}: {count:,}"
@@ -96,6 +96,6 @@ class Checking:
                 remedy = "Lower its rate in [clouds.NAME.rates], add units to the hub, or wait for the next day"
                 return Finding(state="warning", what=action, detail=str(failed), remedy=remedy)
             if failed.kind not in {"missing", "conflict", "exists"}:
-                remedy = "See whether the hub can be reached from here, under this name"
+                remedy = "Check whether the hub can be reached from here, under this name"
                 return Finding(state="problem", what=action, detail=str(failed), remedy=remedy)
         return Finding(state="ok", what=action, detail=f"allowed: it {ACTIONS[action].why}")

@@ -1,7 +1,7 @@
-"""The one place where the hub is called: paced, in a bounded pool of threads, its errors told once.
+"""The only place that calls the hub: rate limited, in a bounded thread pool, with translated errors.
 
-The service's API is called by the SDK; the device's API, which the SDK does not have, over a pool of connections. The
-engine repeats what failed, so neither does.
+The SDK calls the service's API; a pool of connections calls the device's API, which the SDK lacks. The engine repeats
+failed calls, so neither does.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ from fleetcore_azure.tokens import EntraTokens, Signatures, Tokens, default_cred
 
 T = TypeVar("T")
 
-#: Of the device's API (IoT Hub REST, device); the service's is the SDK's own.
+#: The version of the device's API (IoT Hub REST, device); the service's is the SDK's.
 _DEVICE_API = "2020-03-13"
-#: Records of a page of a query, and how often a query is begun whose continuation is refused.
+#: Records per page of a query, and how often a query is restarted after its continuation is refused.
 PAGE, _BEGUN = 100, 3
 
 
@@ -52,7 +52,7 @@ class _Authorized(Authentication):
 
 @frozen(kw_only=True)
 class DeviceAnswer:
-    """A good answer of the device's API; names of headers in small letters."""
+    """A successful answer of the device's API; header names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -63,10 +63,10 @@ class Clients:
     """See the module; open it with :func:`open_clients`.
 
     Attributes:
-        pace: of calls, by class.
-        host: the hub's.
-        clock: of the fleet.
-        door: where devices connect, where the mirror is told to connect for them.
+        pace: the rate limits, by class.
+        host: the hub's host name.
+        clock: the fleet's clock.
+        door: the hub's endpoint for devices, if the mirror connects on their behalf.
     """
 
     def __init__(self, config: AzureConfig, context: Context) -> None:
@@ -112,7 +112,7 @@ class Clients:
     def _made(self, config: AzureConfig) -> Any:
         service = Service(_Authorized(self._tokens), self._endpoint)
         own = service.config
-        own.keep_alive = True  # else each call opens a connection of its own
+        own.keep_alive = True  # otherwise each call opens a new connection
         own.connection.timeout = (config.connect_timeout_s, config.read_timeout_s)
         if config.ca is not None:
             own.connection.verify = config.ca
@@ -124,10 +124,10 @@ class Clients:
     # -- the service's API ------------------------------------------------------------------------------------------
 
     async def call(self, action: str, work: Callable[[Any], T]) -> T:
-        """Has a thread do some ``work`` with the SDK's client.
+        """Runs ``work`` with the SDK's client in a thread.
 
         Raises:
-            HubFailed: for every way in which it may end without a good answer, and nothing else.
+            HubFailed: for every failure, and nothing else.
         """
         return await self._paced(action, lambda: self._run(action, work), self._tokens)
 
@@ -141,7 +141,7 @@ class Clients:
         except (sdk.ValidationError, SerializationError) as error:
             raise HubFailed(action, "invalid", str(error)) from error
         except (sdk.ClientException, OSError, ValueError) as error:
-            # Connections refused, timed out, cut; names without an address; answers that nothing can be made of.
+            # Connections refused, timed out, cut; unresolvable names; unreadable answers.
             raise HubFailed(action, "unavailable", str(error), lost=True) from error
         except Exception as error:
             if type(error).__module__.startswith("azure."):  # azure-identity found no credentials
@@ -149,9 +149,9 @@ class Clients:
             raise
 
     async def queried(self, text: str) -> AsyncIterator[Any]:
-        """The twins that a query finds, page by page. Where the hub takes a continuation no more, it begins anew.
+        """The twins of a query, page by page. If the hub refuses a continuation, it starts again.
 
-        A twin may come twice then. The index lags behind the twins, so what it says of one is not a truth.
+        Then a twin may be repeated. The index lags behind the twins, so its content may be outdated.
 
         Raises:
             HubFailed: as :meth:`call`.
@@ -172,7 +172,7 @@ class Clients:
             after = following
 
     async def page(self, text: str, after: str | None) -> tuple[list[Any], str | None]:
-        """One page of a query's twins, and where it goes on. Raises HubFailed."""
+        """One page of a query's twins, and where to continue. Raises HubFailed."""
 
         def work(service: Any) -> tuple[list[Any], str | None]:
             answer = service.query.get_twins(
@@ -182,18 +182,18 @@ class Clients:
                 raw=True,
             )
             if answer.output is None:
-                raise ValueError("the answer has no twins; it was cut off")
+                raise ValueError("the answer lacks twins; it was truncated")
             return answer.output, answer.headers.get("x-ms-continuation") or None
 
         return await self.call("twins/query", work)
 
     async def count(self, where: str) -> int:
-        """How many devices a query's index has of which a condition holds. Raises HubFailed."""
+        """The number of devices in a query's index that match a condition. Raises HubFailed."""
 
         def work(service: Any) -> int:
             text = f"SELECT COUNT() AS number FROM devices WHERE {where}"  # noqa: S608 - as held.select
             answer = service.query.get_twins(models.QuerySpecification(query=text), raw=True)
-            # An empty page is a count of nothing; the SDK makes twins of what is none.
+            # An empty page means a count of zero; the SDK turns other records into twins.
             return sum(int(each["number"]) for each in answer.response.json())
 
         return await self.call("twins/query", work)
@@ -232,18 +232,18 @@ class Clients:
         return await self._paced(action, work, tokens)
 
     async def for_link(self, action: str, work: Callable[[Signatures], T]) -> T:
-        """Has a thread do some ``work`` with a device's connection. Raises HubFailed, as ``work`` does."""
+        """Runs ``work`` with a device's connection in a thread. Raises HubFailed, like ``work``."""
         tokens = self._device_tokens
         if tokens is None:
             raise HubFailed(action, "credentials", "no device_connection_string is configured")
         return await self._paced(action, lambda: work(tokens), tokens)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Has a thread do what is not a call, such as closing a connection."""
+        """Runs something other than a call in a thread, such as closing a connection."""
         return await self._pool.run(work)
 
     def key_refused(self) -> None:
-        """The hub did not let a device in, and it is not the device: the key is looked for anew."""
+        """The hub refused a device, not because of the device: the key is read again."""
         if self._device_tokens is not None:
             self._device_tokens.refused()
 
@@ -269,7 +269,7 @@ class Clients:
 
 @asynccontextmanager
 async def open_clients(config: AzureConfig, context: Context) -> AsyncIterator[Clients]:
-    """Clients for the block. Raises :class:`ConfigError` where none can be made."""
+    """Clients within the context. Raises :class:`ConfigError` if none can be made."""
     clients = await asyncio.to_thread(Clients, config, context)
     try:
         yield clients

@@ -1,6 +1,6 @@
-"""What ``[clouds.NAME]`` may say beside what every mirror may, and what of it is refused.
+"""The connector's own keys of ``[clouds.NAME]``, and their checks.
 
-Keys are never among it: a connection string is named by a reference, or the hub by its host name with credentials of
+Keys are not among them: a reference names a connection string, or the hub's host name is used with credentials of
 Microsoft Entra ID.
 """
 
@@ -16,10 +16,10 @@ _PREFIX = re.compile(r"[a-zA-Z0-9._-]{0,63}", re.ASCII)
 _HOST = re.compile(r"[a-zA-Z0-9.-]{1,253}", re.ASCII)
 _REFERENCES = ("env:", "file:")
 _LINK = "mqtts"
-#: Of MQTT over TLS.
+#: The port of MQTT over TLS.
 _LINK_PORT = 8883
 
-#: Tiers that can be named, with what they are called by Azure.
+#: The supported tiers, with their names at Azure.
 Tier = Literal["S1", "S2", "S3"]
 
 
@@ -28,24 +28,24 @@ class AzureConfig:
     """``[clouds.NAME]`` with ``kind = "azure"``.
 
     Attributes:
-        connection_string: a reference, ``env:NAME`` or ``file:PATH``, to that of a shared access policy.
-        host: the hub's, ``NAME.azure-devices.net``, where credentials come by azure-identity's chain instead.
-        device_connection_string: a reference to that of a policy with DeviceConnect, for readings and cloud-to-device
-            messages: Entra ID opens no device API. By default ``connection_string``.
-        endpoint: in place of ``https://HOST``, for a local counterpart.
-        ca: the file of the root that is trusted in place of the public ones.
-        device_prefix: what device ids at Azure begin with.
-        tier, units: of the hub: its throttles follow from them.
-        commands_by: ``desired`` takes commands from a section of each device's twin, found by one query for all
-            devices; ``c2d`` asks for cloud-to-device messages, a call for each device.
-        commands_poll_s: how often they are looked for.
-        device_link: ``mqtt`` has reported properties written by a connection of each device, rather than tags.
-        link_endpoint: ``mqtts://HOST:PORT`` in place of the hub's own, for a local counterpart.
-        links: connections of devices that may be open together.
-        threads: calls of the SDK that may be under way.
-        connect_timeout_s: for a connection.
-        read_timeout_s: for an answer.
-        subscription: the id of the Azure subscription, which makes the printed role complete.
+        connection_string: a reference, ``env:NAME`` or ``file:PATH``, to the one of a shared access policy.
+        host: the hub's host, ``NAME.azure-devices.net``, with credentials from azure-identity's chain.
+        device_connection_string: a reference to the one of a policy with DeviceConnect, for readings and
+            cloud-to-device messages: Entra ID does not allow the device API. By default ``connection_string``.
+        endpoint: replaces ``https://HOST``, for a simulated hub.
+        ca: the file of a trusted root, replacing the public ones.
+        device_prefix: the prefix of device ids at Azure.
+        tier, units: the hub's; its throttles depend on them.
+        commands_by: ``desired`` reads commands from a section of each device's twin, with one query for all devices;
+            ``c2d`` reads cloud-to-device messages, with one call per device.
+        commands_poll_s: the polling interval for commands.
+        device_link: ``mqtt`` writes reported properties over a connection of each device, rather than to tags.
+        link_endpoint: ``mqtts://HOST:PORT`` replacing the hub's own, for a simulated hub.
+        links: the maximum of open device connections.
+        threads: concurrent calls of the SDK.
+        connect_timeout_s: the time limit of a connection.
+        read_timeout_s: the time limit of an answer.
+        subscription: the id of the Azure subscription, for a complete printed role.
         resource_group: the same.
     """
 
@@ -73,12 +73,12 @@ class AzureConfig:
             value = getattr(self, name)
             if value is not None and not value.startswith(_REFERENCES):
                 raise ConfigError(
-                    f"{name} is a reference, never the text itself",
+                    f"{name} must be a reference, not the text itself",
                     remedy="Write env:NAME or file:PATH and keep the connection string there",
                 )
         if (self.connection_string is None) == (self.host is None):
             raise ConfigError(
-                "A hub is named by its connection string or by its host, and by one of them",
+                "Name the hub by its connection string or by its host, but not both",
                 remedy='Add connection_string = "env:NAME", or host = "NAME.azure-devices.net"',
             )
         if self.host is not None and not _HOST.fullmatch(self.host):
@@ -87,7 +87,8 @@ class AzureConfig:
             )
         if not _PREFIX.fullmatch(self.device_prefix):
             raise ConfigError(
-                "device_prefix is not a start of a device id", remedy="Use up to 63 characters of a-z A-Z 0-9 . _ -"
+                "device_prefix is not a valid prefix of a device id",
+                remedy="Use up to 63 characters of a-z A-Z 0-9 . _ -",
             )
         for wanted, what in (
             (self.commands_by == "c2d", "Cloud-to-device messages need a shared access policy"),
@@ -101,7 +102,7 @@ class AzureConfig:
             self.link_address("")
 
     def link_address(self, host: str) -> tuple[str, int]:
-        """Host and port where devices connect, of the hub ``host``. Raises ConfigError."""
+        """Host and port for devices, of the hub ``host``. Raises ConfigError."""
         if self.link_endpoint is None:
             return host, _LINK_PORT
         try:

@@ -1,6 +1,6 @@
-"""Documents as a twin holds them: what it cannot hold is left out and told, and sizes are Azure's.
+"""Documents for twins: members that a twin cannot hold are left out and reported; sizes are counted as by Azure.
 
-A twin takes a null for "remove this member" and merges what it is sent
+A twin takes a null as "remove this member" and merges updates
 (https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-device-twins, tags and properties format, device twin size).
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from fleetcore.model.mirror import Loss
 from fleetcore.model.patch import Document, pointed
 
-#: Of desired and reported each.
+#: The limit of desired and of reported.
 PROPERTIES_BYTES = 32 * 1024
-#: Objects within a section; arrays count as objects here, of which the page says nothing.
+#: Objects within a section; arrays count as objects here, because the page does not mention them.
 MAX_DEPTH = 10
 _LEAST, _GREATEST = -(2**52), 2**52 - 1
 _MAX_TEXT_LENGTH, _MAX_KEY_LENGTH = 4096, 1024
@@ -20,7 +20,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f.$ ]")
 
 
 def holdable(document: Document, path: str, lost: list[Loss], *, deepest: int = MAX_DEPTH) -> dict[str, object]:
-    """What of a section a twin can hold; adds what is left out to ``lost``."""
+    """The part of a section that a twin can hold; adds the losses to ``lost``."""
     kept: dict[str, object] = {}
     for key, value in document.items():
         at = f"{path}/{pointed(key)}"
@@ -36,39 +36,39 @@ def holdable(document: Document, path: str, lost: list[Loss], *, deepest: int = 
 
 def _bad_key(key: str) -> str | None:
     if not key or _FORBIDDEN.search(key):
-        return "A key of a twin is not empty and has no control character, . $ or space"
-    return f"A key of a twin has {_MAX_KEY_LENGTH} bytes at most" if _length(key) > _MAX_KEY_LENGTH else None
+        return "A key of a twin must not be empty or contain control characters, . $ or spaces"
+    return f"A key of a twin may have at most {_MAX_KEY_LENGTH} bytes" if _length(key) > _MAX_KEY_LENGTH else None
 
 
 def _bad_value(value: object, deepest: int) -> str | None:
-    """Why a value cannot be held whole; members of an object are judged one by one."""
+    """Why a value cannot be held completely; members of an object are checked one by one."""
     if value is None:
-        return "A twin takes null for removing a member"
+        return "A twin takes null as the removal of a member"
     if isinstance(value, Mapping):
-        return f"A twin holds {MAX_DEPTH} levels" if deepest < 1 else None
+        return f"A twin can hold {MAX_DEPTH} levels" if deepest < 1 else None
     if isinstance(value, list | tuple):
         return _bad_array(value, deepest)
     if isinstance(value, str) and _length(value) > _MAX_TEXT_LENGTH:
-        return f"A text of a twin has {_MAX_TEXT_LENGTH} bytes at most"
+        return f"A text of a twin may have at most {_MAX_TEXT_LENGTH} bytes"
     if isinstance(value, int) and not _LEAST <= value <= _GREATEST:
-        return "An integer of a twin is from -2^52 to 2^52 - 1"
+        return "An integer of a twin must be from -2^52 to 2^52 - 1"
     return None
 
 
 def _bad_array(value: object, deepest: int) -> str | None:
-    """Why an array, or what is in it, cannot be held: it is held whole or not at all."""
+    """Why an array, or its content, cannot be held: arrays are held completely or not at all."""
     if isinstance(value, list | tuple):
         if deepest < 1:
-            return f"A twin holds {MAX_DEPTH} levels"
+            return f"A twin can hold {MAX_DEPTH} levels"
         return next((why for each in value if (why := _bad_array(each, deepest - 1)) is not None), None)
     if isinstance(value, Mapping):
         if deepest < 1:
-            return f"A twin holds {MAX_DEPTH} levels"
+            return f"A twin can hold {MAX_DEPTH} levels"
         for key, each in value.items():
             if (why := _bad_key(key) or _bad_array(each, deepest - 1)) is not None:
                 return why
         return None
-    return "A twin has no null in an array" if value is None else _bad_value(value, deepest)
+    return "A twin cannot hold null in an array" if value is None else _bad_value(value, deepest)
 
 
 def _length(text: str) -> int:
@@ -89,5 +89,5 @@ def size(value: object) -> int:
 
 
 def plain(section: Document) -> dict[str, object]:
-    """A section of a twin without what the hub adds: ``$metadata`` and ``$version``."""
+    """A section of a twin without the hub's additions: ``$metadata`` and ``$version``."""
     return {key: value for key, value in section.items() if not key.startswith("$")}

@@ -1,7 +1,7 @@
-"""What errors of Azure IoT Hub mean.
+"""The meaning of errors of Azure IoT Hub.
 
 An error's code is a name (``ThrottlingException``) in the header ``iothub-errorcode`` and in the body's message as
-``ErrorCode:NAME;…``, with a number in some answers (429001). Where neither is known, the status counts. Source:
+``ErrorCode:NAME;…``, with a number in some answers (429001). If neither is known, the status counts. Source:
 https://learn.microsoft.com/azure/iot-hub/troubleshoot-error-codes
 """
 
@@ -32,7 +32,7 @@ _CODES: Mapping[str, Kind] = {
     "ServerError": "unavailable",
     "ServiceUnavailable": "unavailable",
     "GatewayTimeout": "unavailable",
-    # Which only means that it can still be told apart whether it was done: by reading.
+    # This only means that a read can still tell whether it was executed.
     "OperationNotAllowedInCurrentState": "unavailable",
 }
 _BY_STATUS: Mapping[int, Kind] = {
@@ -53,19 +53,19 @@ _BY_NUMBER: Mapping[str, str] = {
     "409001": "DeviceAlreadyExists", "412002": "DeviceVersionMismatch",
 }  # fmt: skip
 _DAY_S = 24 * 3600
-#: A signature holds for an hour of the clock that made it: one that is far behind makes none that hold.
+#: A signature is valid for an hour of the clock that made it: a clock that is far behind makes no valid ones.
 _BEHIND_S = 50 * 60
 _WHOSE = "the hub's"
 
 
 class HubFailed(CallFailed):
-    """A call of Azure IoT Hub that has not ended well."""
+    """A failed call of Azure IoT Hub."""
 
     hub: ClassVar[str] = "Azure IoT Hub"
 
     @property
     def needs(self) -> str:
-        """By Entra ID, or by a shared access policy."""
+        """With Entra ID, or with a shared access policy."""
         action = ACTIONS[self.action]
         actions = " and ".join(f"the data action {each}" for each in action.rights)
         permission = f"the permission {action.permission} of a shared access policy ({self.action})"
@@ -73,7 +73,7 @@ class HubFailed(CallFailed):
 
 
 def from_answer(action: str, status: int, body: str, headers: Mapping[str, str], now_s: float) -> HubFailed:
-    """The failure of an answer that is an error of the service; ``now_s`` is of the clock that signs requests."""
+    """The failure of an error answer; ``now_s`` is from the clock that signs requests."""
     code = _code(body, headers)
     said = _said(status, code, body)
     theirs_s = _hubs_time_s(headers, now_s)
@@ -89,7 +89,7 @@ def from_answer(action: str, status: int, body: str, headers: Mapping[str, str],
 
 
 def of_device(action: str, code: str, status: str) -> HubFailed:
-    """The failure of one device of a bulk operation."""
+    """The failure of one device in a bulk operation."""
     kind = _CODES.get(code) or _CODES.get(_BY_NUMBER.get(code, ""))
     return HubFailed(action, kind or "invalid", f"{code}: {status}" if status else code, paced=kind == "throttled")
 

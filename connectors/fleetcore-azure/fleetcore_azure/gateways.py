@@ -1,9 +1,9 @@
-"""Gateways: a leaf stands below the identity of its gateway, which is an IoT Edge device of the hub.
+"""Gateways: a leaf is below the identity of its gateway, which is an IoT Edge device of the hub.
 
-IoT Hub tells an edge's scope from its name and generation, so a gateway must be there before its leaves name it: a leaf
-is below at most one edge, by its ``deviceScope``; an edge is below another one by its ``parentScopes``. A leaf whose
-gateway is not there waits for it, not for ever: then it is made by itself, and drift shows it once the gateway is
-there. The hub's users place devices too: a scope is ours to change where the tags name a gateway.
+IoT Hub derives an edge's scope from its name and generation, so a gateway must exist before its leaves refer to it: a
+leaf is below at most one edge, by its ``deviceScope``; an edge is below another one by its ``parentScopes``. A leaf
+whose gateway is missing waits for a while; then it is created without a gateway, and drift shows it once the gateway
+exists. The hub's users place devices too: fleetcore only changes a scope if the tags name a gateway.
 """
 
 import asyncio
@@ -20,19 +20,19 @@ from fleetcore_azure.identities import Identities
 
 _log = logging.getLogger(__name__)
 
-#: The attribute that makes a device a gateway in the fleet, and the tag that names a leaf's.
+#: The attribute that makes a device a gateway in the fleet, and the tag with a leaf's gateway.
 GATEWAY = "gateway"
-#: How long a leaf waits for its gateway, and how often it is tried: a first synchronisation makes 100,000 devices.
+#: How long a leaf waits for its gateway, and the retry interval: a first synchronisation creates 100,000 devices.
 _WAITS_S, _AGAIN_S = 600.0, 15.0
 
 
 def is_gateway(body: RegistryBody) -> bool:
-    """Whether a device is a gateway by itself; another one is where a leaf names it."""
+    """Whether a device is a gateway by its attribute; others are gateways if a leaf names them."""
     return GATEWAY in body.attributes
 
 
 def is_ours(there: Held) -> bool:
-    """Whether the fleet has placed a device, so that its place is the fleet's to change."""
+    """Whether the fleet has placed a device, and may change its place."""
     return GATEWAY in there.own
 
 
@@ -41,11 +41,11 @@ class Gateways:
 
     def __init__(self, clients: Clients, devices: Devices, identities: Identities) -> None:
         self._clients, self._devices, self._identities = clients, devices, identities
-        #: Since when a leaf has been waiting.
+        #: The start of a leaf's wait.
         self._since_s: dict[str, float] = {}
 
     async def scope(self, gateway: str) -> str | None:
-        """The scope of a gateway, which is made an edge where it is this fleet's; None where there is none."""
+        """The scope of a gateway, which is made an edge if it belongs to this fleet; None if it does not exist."""
         there = await self._get(gateway)
         if there is not None and not there.edge and self._devices.owns(there):
             await self._identities.change(there, status=there.status, edge=True)
@@ -53,7 +53,7 @@ class Gateways:
         return None if there is None or not there.edge else there.scope
 
     async def scopes(self, gateways: Collection[str]) -> Mapping[str, str | HubFailed | None]:
-        """The scopes of some; a failure where one cannot be told."""
+        """The scopes of some gateways; a failure for an undetermined one."""
 
         async def of(gateway: str) -> str | HubFailed | None:
             try:
@@ -68,7 +68,7 @@ class Gateways:
         return None if name is None else await self._devices.get(name)
 
     def placed(self, leaf: str, gateway: str, scope: str | HubFailed | None) -> str | None:
-        """Where a leaf comes. Raises HubFailed while it waits for its gateway, which has no ``scope`` yet."""
+        """The place of a leaf. Raises HubFailed while it waits for its gateway, which has no ``scope`` yet."""
         if isinstance(scope, HubFailed):
             raise scope
         if scope is not None:
@@ -79,15 +79,15 @@ class Gateways:
             said = f"Its gateway {gateway!r} is not at IoT Hub yet"
             raise HubFailed("devices/bulk", "missing", said, retry_after_s=_AGAIN_S)
         _log.warning(
-            "Azure IoT Hub: %s stands below no gateway, for %r is not there. Once it is: `fleetcore mirror apply`",
+            "Azure IoT Hub: %s is below no gateway, because %r does not exist. Once it does: `fleetcore mirror apply`",
             leaf, gateway,
         )  # fmt: skip
         return None
 
     async def read(self, there: Held, body: RegistryBody) -> RegistryBody:
-        """The body as the hub has placed the device.
+        """The body with the hub's placement of the device.
 
-        One that stands nowhere has its gateway all the same while that is not there: nothing could be done about it.
+        An unplaced one keeps its gateway while that is missing: nothing can be done about it.
         """
         if not is_ours(there):
             return body
@@ -98,11 +98,11 @@ class Gateways:
         return evolve(body, gateway=None) if could_be else body
 
     def device(self, parent: str) -> str:
-        """Which device of the fleet a parent stands for; its own name where for none."""
+        """The fleet's device for a parent; the parent's own name if the fleet has none."""
         return self._devices.device(parent) or parent
 
 
 def place(edge: bool, scope: str | None) -> Mapping[str, object]:
-    """What places an identity below a scope, or nowhere."""
+    """The members that place an identity below a scope, or nowhere."""
     parents = [] if scope is None else [scope]
     return {"parent_scopes": parents} if edge else {"device_scope": scope or "", "parent_scopes": parents}

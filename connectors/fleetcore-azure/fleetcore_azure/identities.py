@@ -1,7 +1,7 @@
-"""The identity of a device: its status, its place, and what opens the hub for it. Written whole, under its own ETag.
+"""The identity of a device: its status, place and authentication. Written completely, under its own ETag.
 
-Keys are the hub's: it makes them, and fleetcore neither keeps nor logs them. They are read in one place, where a status
-or a place is changed: an identity is replaced whole, and one without its keys would be given others.
+The hub generates the keys; fleetcore neither stores nor logs them. They are read in one place, when a status or a place
+changes: an identity is replaced completely, and without its keys it would get new ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from fleetcore_azure.sdk import models
 
 
 class Identities:
-    """See the module. Methods raise HubFailed, of kind ``conflict`` where another writer was faster."""
+    """See the module. Methods raise HubFailed, of kind ``conflict`` if another writer was faster."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
@@ -25,20 +25,20 @@ class Identities:
 
         Args:
             edge: makes it an IoT Edge device; it stays one.
-            place: members that say what it is below; None leaves them.
+            place: the members of its place; None leaves them unchanged.
         """
         identity = await self._clients.call("devices/read", lambda service: service.devices.get_identity(there.name))
         identity.status = status
         if edge and not there.edge:
             identity.capabilities = models.DeviceCapabilities(iot_edge=True)
-            # Its scope is the hub's to make; that of an edge above is among its parents' from now on.
+            # The hub creates its scope; that of the edge above becomes one of its parents.
             identity.device_scope, identity.parent_scopes = None, [] if there.above is None else [there.above]
         for name, value in (place or {}).items():
             setattr(identity, name, value)
         await self._put(there.name, identity, identity.etag)
 
     async def set_thumbprints(self, there: Held, thumbprints: Sequence[str] | None) -> str:
-        """Has certificates open the device, two at most, or keys that the hub makes; its ETag then."""
+        """Sets certificates for the device, at most two, or keys that the hub generates; returns its new ETag."""
         if thumbprints is None:
             authentication = models.AuthenticationMechanism(type="sas")
         else:
@@ -62,7 +62,7 @@ class Identities:
         def work(service: Any) -> str:
             made = service.devices.create_or_update_identity(name, identity, if_match=f'"{bare}"')
             if made is None or not made.etag:
-                raise ValueError("the answer is not an identity; it was cut off")
+                raise ValueError("the answer is not an identity; it was truncated")
             return str(made.etag)
 
         return await self._clients.call("devices/write", work)

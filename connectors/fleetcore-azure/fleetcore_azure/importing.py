@@ -1,9 +1,9 @@
-"""What others have made at the hub, for an import: devices with their tags and twins, by pages of a query.
+"""Entities created by others at the hub, for an import: devices with their tags and twins, by pages of a query.
 
-Edges come first, so that the gateways of others are the fleet's when their leaves come.
+Edges come first, so that the gateways of others are in the fleet before their leaves.
 
-A page tells whole twins, so an import costs one call for 100 devices. That the query's index lags does no harm: a
-device is taken over only where its twin is still as the page said, else it is marked as it is and read.
+A page contains whole twins, so an import costs one call per 100 devices. The lag of the query's index is harmless: a
+device is only adopted if its twin is still as in the page, else it is marked as it is and read.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ from fleetcore_azure.registry import version_of
 from fleetcore_azure.twins import Twins
 
 _ALL = "SELECT * FROM devices"
-#: In front of a place among the edges; a place among all of the hub's, which edges are left out of, has none.
+#: The prefix of a place among the edges; a place among the other devices has none.
 _IS_EDGE = "capabilities.iotEdge = true"
 _EDGES, _REST = "edges:", "rest:"
 
 
 class Imports(ImportPart):
-    """See the module. Its methods raise HubFailed, and are else as the interface has them."""
+    """See the module. Its methods raise HubFailed, and are otherwise those of the interface."""
 
     def __init__(self, clients: Clients, devices: Devices, twins: Twins, prefix: str) -> None:
         self._clients, self._devices, self._twins, self._prefix = clients, devices, twins, prefix
-        #: Of the last page.
+        #: Those of the last page.
         self._listed: dict[str, Held] = {}
 
     async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
@@ -56,12 +56,12 @@ class Imports(ImportPart):
             return None
         device = self._devices.device(there.name)
         if device is None:
-            return Unowned(name=there.name, key=None, reason=f"{there.name!r} does not stand for a name of the fleet")
+            return Unowned(name=there.name, key=None, reason=f"{there.name!r} cannot be a name in the fleet")
         key = EntityKey("registry", device)
         if there.owner is not None:
-            return Unowned(name=there.name, key=key, reason=f"The fleet {there.owner!r} has made it")
+            return Unowned(name=there.name, key=key, reason=f"The fleet {there.owner!r} created it")
         if there.status != "enabled":
-            # It would be enabled as the fleet's.
+            # The fleet would enable it.
             return Unowned(name=there.name, key=key, reason="It is disabled at IoT Hub: enable or remove it there")
         self._devices.told(there)
         body = gathered(there.tags)

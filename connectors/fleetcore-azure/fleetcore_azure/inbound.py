@@ -1,11 +1,11 @@
 """Commands from the hub: a section of each device's desired properties, or cloud-to-device messages.
 
 ``desired``: ``properties.desired.fleetcore.commands.ID = {"name": …, "args": {…}}``. One query finds all devices with
-commands; each of them is read, for the query's index lags. A command that was kept is removed there under the twin's
-ETag. The hub's id of it is the member's name with the time at which it was written, so a name may be used again.
+commands; each of them is read, because the query's index lags. A stored command is removed there under the twin's ETag.
+The hub's id of it is the member's name with its write time, so a name may be reused.
 
-``c2d``: each device is asked for its messages, a call for each, because the hub hands them to the device alone. A
-message is ``{"command": NAME, "args": {…}}`` and is completed when it was kept.
+``c2d``: one call per device reads its messages, because the hub only delivers them to the device. A message is
+``{"command": NAME, "args": {…}}`` and is completed once it was stored.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from fleetcore_azure.held import OWN, TRIES, Devices, Held, section, with_own
 
 _COMMANDS = "commands"
 _RECEIVE = "messages/receive"
-#: Devices that are looked at together.
+#: Devices read together.
 _AT_ONCE = 100
 
 
 @frozen(kw_only=True)
 class _Found:
-    """What was found, and what takes it off the hub: member names by device, or lock tokens."""
+    """The found commands, and the data to remove them from the hub: member names by device, or lock tokens."""
 
     commands: Sequence[CloudCommand]
     invalid: Sequence[str]
@@ -49,7 +49,7 @@ class Inbound:
         self._by, self._poll_s = config.commands_by, config.commands_poll_s
 
     async def arriving(self) -> AsyncGenerator[Arrived, None]:
-        """As the interface has it; the hub itself remembers, so there are no positions."""
+        """As in the interface; the hub itself tracks commands, so there are no positions."""
         by_messages = self._by == "c2d"
         while True:
             try:
@@ -100,7 +100,7 @@ class Inbound:
         return _Found(commands=commands, invalid=invalid, taken=[(name, ""), *taken]) if given else None
 
     async def _removed(self, found: _Found) -> None:
-        """Removes commands that were kept; one that was written anew meanwhile stays."""
+        """Removes stored commands; one that was written again meanwhile stays."""
         (name, _), *keys = found.taken
         for last in range(TRIES):
             there = await self._devices.get(name)
@@ -115,7 +115,7 @@ class Inbound:
             except CallFailed as failed:
                 if failed.kind == "conflict" and last < TRIES - 1:
                     continue
-                # They come again, and the engine knows their ids; without the right they would come for ever.
+                # They come again, and the engine knows their ids; without the permission they would come forever.
                 if is_for_all(failed):
                     raise
             return
@@ -143,7 +143,7 @@ class Inbound:
         return _Found(commands=(), invalid=[invalid], taken=[(name, token)])
 
     async def _is_closed(self, name: str) -> bool:
-        """Whether it is the device that the policy may not speak for."""
+        """Whether the policy may not act for this device."""
         there = await self._devices.get(name)
         return there is None or there.authentication != "sas" or there.status != "enabled"
 
@@ -152,7 +152,7 @@ class Inbound:
             try:
                 await self._clients.for_device(_RECEIVE, "DELETE", name, f"devicebound/{quote(token, safe='')}")
             except CallFailed as failed:
-                # It comes again, and the engine knows its id; without the right it would come for ever.
+                # It comes again, and the engine knows its id; without the permission it would come forever.
                 if is_for_all(failed):
                     raise
 
@@ -168,7 +168,7 @@ def _given(there: Held) -> Document:
 
 
 def _stamp(there: Held, key: str) -> Document:
-    """When a command was written, and in which version."""
+    """The write time of a command, and its version."""
     return section(section(section(there.metadata, OWN), _COMMANDS), key)
 
 
@@ -178,7 +178,7 @@ def _id(there: Held, key: str) -> str:
 
 
 def _when(text: object) -> int | None:
-    """A time of the hub's, ms since the epoch; None where it has none."""
+    """A time of the hub, ms since the epoch; None if it is missing."""
     try:
         return parse_time(text)
     except Refused:
@@ -197,7 +197,7 @@ def _document(body: bytes) -> object:
 
 
 def _command(id: str, device: str, given: object, called: str, time: int | None) -> CloudCommand | str:
-    """A command, or why there is none."""
+    """A command, or the reason of its refusal."""
     if not isinstance(given, dict):
         return "it is not an object"
     name, args = given.get(called), given.get("args", {})

@@ -1,7 +1,7 @@
 """A device's part of a firmware campaign as a member of its desired properties: ``fleetcore.firmware.CAMPAIGN``.
 
-A device that speaks to the hub reads there what to install, and users see its state. An automatic configuration for
-each campaign would hold it too, but a hub has 100 of them, and takes 20 calls a minute.
+A device connected to the hub reads there what to install, and users see its state. An automatic configuration per
+campaign would work too, but a hub allows 100 of them, and 20 calls a minute.
 """
 
 import json
@@ -19,7 +19,7 @@ from fleetcore_azure.documents import holdable, size
 from fleetcore_azure.held import FOREIGN, OWN, TOO_LONG, TRIES, Devices, Held, section, with_own
 from fleetcore_azure.names import KEY, digest
 
-#: What one part may take of the desired properties.
+#: The maximum of one part in the desired properties.
 _MAX_SIZE = 6 * 1024
 _FIRMWARE = "firmware"
 
@@ -31,7 +31,7 @@ class Jobs:
         self._devices = devices
 
     def fit(self, item: MirrorItem, body: JobBody) -> Fitted:
-        """As the interface has it."""
+        """As in the interface."""
         if self._devices.name(body.device) is None:
             return Fitted(item=None, lost=(Loss("/device", TOO_LONG),))
         if _campaign(item.key) is None:
@@ -40,14 +40,14 @@ class Jobs:
         kept = holdable(_plain(body), "", lost)
         if (lost or size(kept) > _MAX_SIZE) and body.reason is not None:
             body = evolve(body, reason=None)
-            lost = [Loss("/reason", f"A part of a campaign has {_MAX_SIZE} bytes, and a text 4 kB")]
+            lost = [Loss("/reason", f"A part of a campaign may have {_MAX_SIZE} bytes, and a text 4 kB")]
         bad: list[Loss] = []
         if size(holdable(_plain(body), "", bad)) > _MAX_SIZE or bad:
-            return Fitted(item=None, lost=(Loss("/url", f"A part of a campaign has {_MAX_SIZE} bytes at most"),))
+            return Fitted(item=None, lost=(Loss("/url", f"A part of a campaign may have at most {_MAX_SIZE} bytes"),))
         return Fitted(item=evolve(item, body=body) if lost else item, lost=lost)
 
     async def apply(self, item: MirrorItem, body: JobBody | None) -> MirrorResult:
-        """As the interface has it, of one item; raises HubFailed."""
+        """As in the interface, for one item; raises HubFailed."""
         campaign, name = _campaign(item.key), self._devices.name(item.key.device or "")
         if campaign is None or name is None:
             return MirrorResult(state="done" if body is None else "invalid", reason=TOO_LONG)
@@ -69,12 +69,12 @@ class Jobs:
             except CallFailed as failed:
                 if failed.kind != "conflict" or last == TRIES - 1:
                     raise
-                continue  # another facet of the device, or another writer: that is looked at anew
+                continue  # another facet of the device, or another writer: it is read again
             return MirrorResult(state="done", remote_version=_version(wanted))
         raise AssertionError("the last try raises")
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
-        """As the interface has it, of one key; raises HubFailed."""
+        """As in the interface, for one key; raises HubFailed."""
         campaign, name = _campaign(key), self._devices.name(key.device or "")
         held = None if name is None else await self._devices.get(name)
         if held is None or campaign is None or not self._devices.owns(held):
@@ -86,7 +86,7 @@ class Jobs:
         return MirrorItem(key=key, body=body, remote_version=_version(there))
 
     async def entities(self) -> AsyncIterator[EntityKey]:
-        """As the interface has it; raises HubFailed."""
+        """As in the interface; raises HubFailed."""
         async for held in self._devices.ours(f"is_defined(properties.desired.{OWN}.{_FIRMWARE})"):
             device = self._devices.device(held.name)
             for name in _parts(held):
@@ -113,7 +113,7 @@ def _parts(held: Held) -> Document:
 
 
 def _with(held: Held, campaign: str, wanted: Document | None) -> Document:
-    """The desired properties with a part, or without it; no empty object stays behind."""
+    """The desired properties with a part, or without it; no empty object remains."""
     parts: dict[str, object] = {name: part for name, part in _parts(held).items() if name != campaign}
     if wanted is not None:
         parts[campaign] = dict(wanted)

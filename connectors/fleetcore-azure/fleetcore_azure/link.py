@@ -1,7 +1,7 @@
-"""A connection in the name of one device, by MQTT 3.1.1: the one way to write its reported properties.
+"""A connection under one device's name, with MQTT 3.1.1: the only way to write its reported properties.
 
-It blocks, and is served only while something is asked of it: it has no thread. Nothing comes to it unasked, since it
-subscribes to answers alone, and it is closed before it would have to be kept alive. Source of topics, names and codes:
+It blocks, and runs only during a call: it has no thread. It receives nothing unrequested, because it only subscribes to
+answers, and it is closed before a keep-alive is due. Source of topics, names and codes:
 https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
 """
 
@@ -23,22 +23,22 @@ from paho.mqtt.enums import CallbackAPIVersion
 from fleetcore.errors import ConfigError
 from fleetcore.wire.tls import ClosingSocket
 
-#: Of the device's API by MQTT.
+#: The version of the device's API over MQTT.
 _API = "2021-04-12"
-#: The hub drops a connection that is silent for 1.5 times as long; ours are closed long before (links.py).
+#: The hub drops a connection that is silent for 1.5 times this; ours are closed long before (links.py).
 _KEEP_ALIVE_S = 240
 _ANSWERS = "$iothub/twin/res/#"
 _ANSWER = re.compile(r"\$iothub/twin/res/(\d{3})/\?(.+)")
-#: CONNACK return codes of MQTT 3.1.1 (§3.2.2.3) that speak of who connects.
+#: CONNACK return codes of MQTT 3.1.1 (§3.2.2.3) about the client.
 _NOT_LET_IN = frozenset({2, 4, 5})
 
 
 class LinkLost(Exception):
-    """The connection has ended, or there is none.
+    """The connection has ended, or could not be opened.
 
     Attributes:
-        reached: whether the hub's door was reached at all.
-        let_in: False where the hub did not let the device in.
+        reached: whether the hub's endpoint was reached at all.
+        let_in: False if the hub refused the device.
     """
 
     def __init__(self, said: str, *, reached: bool = True, let_in: bool = True) -> None:
@@ -47,12 +47,12 @@ class LinkLost(Exception):
 
 
 class Unanswered(Exception):
-    """The hub may have done what was asked, and did not say so."""
+    """The hub did not answer; it may have executed the request."""
 
 
 @frozen(kw_only=True)
 class LinkAnswer:
-    """What the hub answers; ``version`` of the reported properties, None where it does not say."""
+    """The hub's answer; ``version`` of the reported properties, None if it is not given."""
 
     status: int
     version: int | None
@@ -61,7 +61,7 @@ class LinkAnswer:
 
 @frozen(kw_only=True)
 class Door:
-    """Where the hub is reached by MQTT, and how long that may take."""
+    """The hub's MQTT endpoint, and the time limits."""
 
     hub: str
     host: str
@@ -72,10 +72,10 @@ class Door:
 
 
 class Link:
-    """See the module. One thread at a time has it; its methods wait for each other.
+    """See the module. One thread at a time uses it; its methods wait for each other.
 
     Args:
-        token: the password, good until ``until_s`` of the machine's clock: the hub closes the connection then.
+        token: the password, valid until ``until_s`` of the machine's clock: the hub closes the connection then.
     """
 
     def __init__(self, door: Door, name: str, token: str, until_s: float) -> None:
@@ -99,7 +99,7 @@ class Link:
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
 
-    # -- what the hub says ------------------------------------------------------------------------------------------
+    # -- answers of the hub -----------------------------------------------------------------------------------------
 
     def _on_connect(self, _client: object, _data: object, flags: object, code: Any, _properties: object) -> None:
         del flags
@@ -120,7 +120,7 @@ class Link:
             body=message.payload.decode("utf-8", "replace"),
         )
 
-    # -- what is asked of it ----------------------------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Connects. Raises LinkLost."""
@@ -147,10 +147,10 @@ class Link:
                 raise
 
     def report(self, changes: Mapping[str, object]) -> LinkAnswer:
-        """Merges into the reported properties; a member that is None goes. Raises LinkLost, Unanswered."""
+        """Merges into the reported properties; a member that is None is removed. Raises LinkLost, Unanswered."""
         with self._lock:
             number = str(next(self._numbers))
-            self._pump(0.0)  # which shows an end that came meanwhile
+            self._pump(0.0)  # this detects an end that happened meanwhile
             topic = f"$iothub/twin/PATCH/properties/reported/?$rid={number}"
             self._client.publish(topic, json.dumps(changes).encode(), qos=0)
             end_s = time.monotonic() + self._door.read_timeout_s
@@ -159,9 +159,9 @@ class Link:
             return self._answers.pop(number)
 
     def _pump(self, end_s: float) -> None:
-        """Reads and writes what there is to, waiting for it until ``end_s``; 0 does not wait.
+        """Reads and writes available data, waiting for it until ``end_s``; 0 does not wait.
 
-        paho's own loop waits by ``select``, which knows no file descriptor above 1,023.
+        paho's own loop uses ``select``, which supports no file descriptor above 1,023.
         """
         client, connection = self._client, cast("ssl.SSLSocket | None", self._client.socket())
         if connection is None:
@@ -181,19 +181,19 @@ class Link:
             raise LinkLost("the hub closed the connection before it answered")
 
     def close(self) -> None:
-        """Says good-bye, and waits for what another thread does with it."""
+        """Disconnects, after another thread's current use."""
         with self._lock:
             self._end()
 
     def _end(self) -> None:
         if self._client.socket() is not None:
-            self._client.disconnect()  # which also closes, where it can be written at once
+            self._client.disconnect()  # this also closes, if it can be written at once
         if (connection := self._client.socket()) is not None:
             connection.close()
 
 
 def reach(door: Door) -> None:
-    """Shakes hands and leaves: shows that nothing between here and the hub closes its door. Raises OSError."""
+    """Shakes hands and disconnects: shows that the endpoint can be reached from here. Raises OSError."""
     with (
         socket.create_connection((door.host, door.port), door.connect_timeout_s) as bare,
         door.tls.wrap_socket(bare, server_hostname=door.host),
@@ -202,17 +202,15 @@ def reach(door: Door) -> None:
 
 
 def trusting(ca: str | None) -> ssl.SSLContext:
-    """A context that trusts the root of a file, or the public ones. Raises ConfigError."""
+    """A context that trusts the root in a file, or the public ones. Raises ConfigError."""
     try:
         made = ssl.create_default_context(cafile=ca)
     except OSError as error:
-        raise ConfigError(
-            f"The file {ca} has no root that can be read: {error}", remedy="Let ca name a PEM file"
-        ) from error
+        raise ConfigError(f"The file {ca} contains no readable root: {error}", remedy="Set ca to a PEM file") from error
     made.sslsocket_class = ClosingSocket
     return made
 
 
 def _return_code(code: Any) -> int:
-    """CONNACK's, of 3.1.1: paho tells it as the one of MQTT 5 that means the same."""
+    """The CONNACK code of 3.1.1: paho reports it as the equivalent one of MQTT 5."""
     return 0 if not code.is_failure else {0x84: 1, 0x85: 2, 0x88: 3, 0x86: 4, 0x87: 5}.get(code.value, 3)

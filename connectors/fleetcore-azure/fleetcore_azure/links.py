@@ -1,8 +1,8 @@
-"""Connections in the names of devices, kept while they are of use: by them what is reported reaches the hub's twins.
+"""Connections under devices' names, kept while they are used: they write reported state to the hub's twins.
 
-At most so many are open together, and one that is idle is closed. IoT Hub has one connection a device: where the device
-comes itself, ours is dropped. Then, and where the hub says that the device is connected already, it is left alone for a
-time that doubles, and said so: its connection is never taken from it.
+A limited number is open together, and idle ones are closed. IoT Hub allows one connection per device: when the device
+itself connects, ours is dropped. Then, and if the hub reports that the device is already connected, the mirror ignores
+it for a time that doubles, and logs it: it never takes over a device's connection.
 """
 
 import asyncio
@@ -24,34 +24,34 @@ from fleetcore_azure.tokens import Signatures
 
 _log = logging.getLogger(__name__)
 
-#: Devices of a mirror: a connection each is of use for some, and a hub bills and throttles them all.
+#: Devices of a mirror: connections are practical for a limited number, and a hub bills and throttles all of them.
 MAX = 1000
-#: In a twin's tag: what is reported at the hub was written by a link, and not by the device.
+#: In a twin's tag: a link, not the device, wrote the reported state at the hub.
 LINK, MQTT = "link", "mqtt"
 OPEN, _WRITE = "links/open", "twins/write"
 _IDLE_S = 60.0
-#: How late the hub may tell that a connection has ended (device twins, connectionState).
+#: How late the hub may report the end of a connection (device twins, connectionState).
 _LATE_S = 300.0
-#: How long a device that is connected itself is left alone, at first and at most.
+#: How long a device that is connected itself is ignored, at first and at most.
 _LEFT_S, _LEFT_MOST_S = 60.0, 3600.0
 #: How long a disabled device waits.
 _DISABLED_S = 600.0
-#: A full mirror is counted anew no more often.
+#: The minimum interval of recounting a full mirror.
 _COUNTED_S = 60.0
 
 
 def too_many() -> Refused:
-    """The mirror has more devices than are connected for."""
+    """The mirror has more devices than links can serve."""
     return Refused(
         f'device_link = "{MQTT}" connects for {MAX:,} devices of a mirror, and this one has more',
         code="limit_exceeded",
-        remedy="Remove device_link, which has reports go to tags, or choose fewer devices with where",
+        remedy="Remove device_link, so that reports go to tags, or select fewer devices with where",
     )
 
 
 @frozen
 class _Left:
-    """A device that is left alone until a time of the fleet's clock."""
+    """A device that is ignored until a time of the fleet's clock."""
 
     until_s: float
     for_s: float
@@ -62,13 +62,13 @@ class Links:
 
     def __init__(self, clients: Clients, devices: Devices, door: Door, most: int) -> None:
         self._clients, self._devices, self.door, self._most = clients, devices, door, most
-        #: By device, the one that was used last at the end.
+        #: By device, the most recently used at the end.
         self._open: dict[str, Link] = {}
         self._used_s: dict[str, float] = {}
         self._busy: set[str] = set()
         self._opening = 0
         self._freed = asyncio.Event()
-        #: All that were made and not closed, those among them whose opening was cancelled.
+        #: All unclosed ones, including those whose opening was cancelled.
         self._made: set[Link] = set()
         self._ended = False
         self._closed_s: dict[str, float] = {}
@@ -81,9 +81,9 @@ class Links:
     # -- which devices ----------------------------------------------------------------------------------------------
 
     async def refused(self, there: Held, *, linked: bool) -> str | None:
-        """Why nothing can be reported for a device, ever; None where it can. ``linked`` ones have their place.
+        """Why reports for a device are never possible; None if they are. ``linked`` ones already have their place.
 
-        Raises HubFailed, also where it can be reported later.
+        Raises HubFailed, also if they may be possible later.
         """
         if there.authentication != "sas":
             return CERTIFICATES
@@ -104,7 +104,7 @@ class Links:
             return None
 
     async def gone(self, name: str, *, linked: bool) -> None:
-        """The device, or its twin, has been removed: its place is free, and its connection is closed."""
+        """The device, or its twin, was removed: frees its place, and closes its connection."""
         if self._count is not None and (linked or name in self._linked):
             self._count -= 1
         self._linked.discard(name)
@@ -125,13 +125,13 @@ class Links:
         return name in self._open
 
     async def write(self, name: str, changes: Mapping[str, object], *, connected: bool = False) -> int | None:
-        """Merges into what a device reports; the version that it has then, None where the hub does not say.
+        """Merges into a device's reported properties; returns their new version, None if the hub does not say.
 
         Args:
-            connected: whether the hub says that a connection of the device is open.
+            connected: whether the hub reports an open connection of the device.
 
         Raises:
-            HubFailed: of kind ``in_use`` where the device is connected itself.
+            HubFailed: of kind ``in_use`` if the device itself is connected.
         """
         now_s = self._clients.clock.monotonic_s()
         left = self._left.get(name)
@@ -141,11 +141,11 @@ class Links:
         try:
             link = self._open.get(name)
             if link is not None and link.until_s < time.time():
-                await self._shut(name)  # its token runs out
+                await self._shut(name)  # its token expires
                 link = None
             if link is None:
                 if connected and now_s - self._closed_s.get(name, -math.inf) > _LATE_S:
-                    raise self._leave(name, "the device is connected itself")
+                    raise self._leave(name, "the device itself is connected")
                 link = await self._opened(name)
             answer = await self._asked(name, link, changes)
         finally:
@@ -182,7 +182,7 @@ class Links:
         def work(tokens: Signatures) -> Link:
             link = Link(self.door, name, *tokens.for_device(name))
             self._made.add(link)
-            if self._ended:  # looked at once the link is among those that close() ends
+            if self._ended:  # checked once the link is among those that close() ends
                 raise LinkLost("the mirror ends")
             try:
                 link.open()
@@ -199,7 +199,7 @@ class Links:
         except LinkLost as lost:
             if lost.let_in:
                 raise HubFailed(OPEN, "unavailable", str(lost), lost=not lost.reached) from lost
-            # The hub says the same of a key that is not good and of a device that the policy may not speak for.
+            # The hub gives the same error for an invalid key and for a device that the policy may not use.
             reason = await self._devices.why_closed(name)
             if reason is not None:
                 raise HubFailed(OPEN, "unavailable", reason) from lost
@@ -229,14 +229,14 @@ class Links:
         for_s = _LEFT_S if before is None else min(before.for_s * 2, _LEFT_MOST_S)
         self._left[name] = _Left(self._clients.clock.monotonic_s() + for_s, for_s)
         _log.warning(
-            "Azure IoT Hub: %s is left alone for %g s: %s. If it speaks to the hub, say so: "
-            "`fleetcore device set DEVICE --home NAME`", name, for_s, why,
+            "Azure IoT Hub: %s is ignored for %g s: %s. If it connects to the hub itself, record "
+            "it: `fleetcore device set DEVICE --home NAME`", name, for_s, why,
         )  # fmt: skip
         return self._in_use(for_s)
 
     @staticmethod
     def _in_use(wait_s: float) -> HubFailed:
-        said = "the device, which is connected to IoT Hub itself, is left alone"
+        said = "the device, which is connected to IoT Hub itself, is ignored"
         return HubFailed(OPEN, "in_use", said, retry_after_s=wait_s)
 
     # -- closing ----------------------------------------------------------------------------------------------------
@@ -254,18 +254,18 @@ class Links:
         self._made.discard(link)
 
     async def close_idle(self) -> None:
-        """For ever: closes what has not been used for a minute."""
+        """Runs until cancelled: closes links unused for a minute."""
         while True:
             await self._clients.clock.sleep(_IDLE_S / 2)
             now_s = self._clients.clock.monotonic_s()
             for name in [each for each, used_s in self._used_s.items() if now_s - used_s >= _IDLE_S]:
                 if name not in self._busy:
-                    self._left.pop(name, None)  # no other connection came while it was open
+                    self._left.pop(name, None)  # no other connection was opened while it was open
                     await self._shut(name)
             self._closed_s = {name: at for name, at in self._closed_s.items() if now_s - at <= _LATE_S}
 
     def close(self) -> None:
-        """Closes all; what a thread still does with one is waited for."""
+        """Closes all, after the current use by threads."""
         self._ended = True
         for link in list(self._made):
             link.close()
@@ -273,7 +273,7 @@ class Links:
     # -- mirror check -----------------------------------------------------------------------------------------------
 
     async def reach(self) -> None:
-        """Shows that the hub's door for devices can be reached. Raises HubFailed."""
+        """Tests whether the hub's endpoint for devices can be reached. Raises HubFailed."""
 
         def work(_tokens: Signatures) -> None:
             try:
@@ -287,7 +287,7 @@ class Links:
 
 @asynccontextmanager
 async def open_links(clients: Clients, devices: Devices, most: int) -> AsyncIterator[Links | None]:
-    """Links for the block, where the mirror has any; none is left open after it."""
+    """Links within the context, if the mirror uses them; none is left open after it."""
     if clients.door is None:
         yield None
         return

@@ -1,6 +1,6 @@
 """The entry point: offers the cloud ``azure``.
 
-Loaded at every start of fleetcore, so it does not import the SDK; the opener does that.
+Loaded at every start of fleetcore, so it does not import the SDK; the opener does.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -21,10 +21,10 @@ FLEETCORE_PLUGIN_API = 2
 
 @asynccontextmanager
 async def open_azure(config: AzureConfig, context: Context) -> "AsyncIterator[CloudBackend]":
-    """Makes the SDK's client; calls nothing yet, so a hub that is down is told by the first call.
+    """Makes the SDK's client; calls nothing yet, so the first call reports an unreachable hub.
 
     Raises:
-        ConfigError: no hub or credentials are named, or the SDK is not installed.
+        ConfigError: hub or credentials are not configured, or the SDK is not installed.
     """
     from fleetcore_azure.backend import AzureCloud
     from fleetcore_azure.clients import open_clients

@@ -1,7 +1,7 @@
-"""The least rights that a mirror needs: a role of Azure, and shared access policies. Pure.
+"""The minimal permissions of a mirror: a role of Azure, and shared access policies. Pure.
 
-Entra ID opens the service's API by data actions of a role; the device's API, by which readings are sent, is opened by a
-shared access policy alone.
+With Entra ID, data actions of a role allow the service's API; only a shared access policy allows the device's API,
+which sends readings.
 """
 
 import json
@@ -11,25 +11,25 @@ from fleetcore.interfaces.cloud import CloudUse
 from fleetcore_azure.actions import ACTIONS, needed
 from fleetcore_azure.config import AzureConfig
 
-#: Where they are not configured.
+#: Placeholders for missing configuration.
 _SUBSCRIPTION, _GROUP = "SUBSCRIPTION", "RESOURCE_GROUP"
 
 
 def policy(use: CloudUse, config: AzureConfig, fleet: str) -> Mapping[str, str]:
-    """The rights by form: ``json`` is the definition of a role, ``terraform`` it and the policy of devices.
+    """The permissions by form: ``json`` is the definition of a role, ``terraform`` has it and the policy of devices.
 
-    ``az`` makes shared access policies in place of a role.
+    ``az`` creates shared access policies instead of a role.
     """
     actions = needed(use, config)
     rights = list(dict.fromkeys(right for name in actions for right in ACTIONS[name].rights))
     permissions = list(dict.fromkeys(ACTIONS[name].permission for name in actions))
-    if "RegistryWrite" in permissions:  # which includes it
+    if "RegistryWrite" in permissions:  # this includes it
         permissions = [each for each in permissions if each != "RegistryRead"]
     scope = f"/subscriptions/{config.subscription or _SUBSCRIPTION}/resourceGroups/{config.resource_group or _GROUP}"
     role = {
         "Name": f"fleetcore {fleet}",
         "IsCustom": True,
-        "Description": f"What the mirror of the fleet {fleet} does at an IoT hub",
+        "Description": f"The permissions of the mirror of fleet {fleet} at an IoT hub",
         "Actions": [],
         "NotActions": [],
         "DataActions": rights,
@@ -62,7 +62,7 @@ def _terraform(
     if "DeviceConnect" in permissions:
         lines += [
             "",
-            "# Entra ID does not open the device's API: this policy is for device_connection_string.",
+            "# Entra ID does not allow the device's API: this policy is for device_connection_string.",
             f'resource "azurerm_iothub_shared_access_policy" "fleetcore_{word}" {{',
             f'  name                = "fleetcore-{fleet}"',
             "  resource_group_name = azurerm_iothub.hub.resource_group_name",

@@ -1,8 +1,8 @@
-"""Readings as device-to-cloud messages over HTTPS, in the name of each device: one a device and call.
+"""Readings as device-to-cloud messages over HTTPS, under each device's name: one per device and call.
 
-They are sent with the token of a shared access policy, which may speak for every device that has keys. It may not for
-one that is opened by certificates: those readings are refused, with the reason, and so are those of a device that
-another writer has made anew.
+They are sent with the token of a shared access policy, which may act for every device with keys. It may not for one
+with certificates: those readings are refused, with the reason, like those of a device that another writer has created
+again.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from fleetcore_azure.clients import Clients
 from fleetcore_azure.failures import HubFailed
 from fleetcore_azure.held import TOO_LONG, Devices
 
-#: Of one message: 256 kB with its properties (quotas, other limits), for which room is left.
+#: The limit of one message: 256 kB with its properties (quotas, other limits), with some room left.
 _MAX_SIZE = 240 * 1024
-#: How long it is known of a device why it is refused, before it is looked at again.
+#: How long the reason of a device's refusal is cached.
 _KNOWN_S = 60.0
 _SEND = "messages/send"
 
@@ -32,11 +32,11 @@ class Readings:
         self._refused: dict[str, tuple[float, str]] = {}
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
-        """As the interface has it."""
+        """As in the interface."""
         return await self._send(*of_numbers(batch, catalog))
 
     async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
-        """As the interface has it."""
+        """As in the interface."""
         return await self._send(of_texts(texts, catalog), {})
 
     async def _send(self, readings: Sequence[Reading], refused: Mapping[int, str]) -> Sent:
@@ -45,7 +45,7 @@ class Readings:
         return sent_of(len(readings) + len(refused), messages, failures, {**refused, **unnamed})
 
     async def _published(self, messages: Sequence[Message]) -> list[CallFailed | None]:
-        """Devices side by side, the messages of each one after another."""
+        """Devices in parallel, the messages of each one after another."""
         devices: dict[str, list[int]] = {}
         for at, message in enumerate(messages):
             devices.setdefault(message.name, []).append(at)
@@ -77,7 +77,7 @@ class Readings:
         except HubFailed as failed:
             if failed.kind not in {"credentials", "missing"}:
                 raise
-            # The hub says the same of a key that is not good and of a device that the policy may not speak for.
+            # The hub gives the same error for an invalid key and for a device that the policy may not use.
             reason = await self._devices.why_closed(message.name)
             if reason is None:
                 raise
@@ -86,7 +86,7 @@ class Readings:
         self._refused.pop(message.name, None)
 
     def _properties(self, message: Message) -> Mapping[str, str]:
-        """What routes and queries of the hub see without the body."""
+        """Properties for routes and queries of the hub, which do not see the body."""
         return {
             "content-type": "application/json",
             "iothub-contenttype": "application/json",

@@ -1,7 +1,7 @@
-"""Devices as identities with tags: made and removed 100 a call, changed one by one under the twin's ETag.
+"""Devices as identities with tags: created and removed 100 per call, changed one by one under the twin's ETag.
 
-A device is made with its tags in one operation, so it has its mark from the first moment. What its state is called, its
-version, is a digest of that state: bulk operations tell no ETags, and every facet of a device shares the twin's.
+One operation creates a device with its tags, so it has its mark from the first moment. The version of its state is a
+digest of that state: bulk operations return no ETags, and all facets of a device share the twin's.
 """
 
 import json
@@ -37,7 +37,7 @@ class Registry:
     # -- pure -------------------------------------------------------------------------------------------------------
 
     def fit(self, item: MirrorItem, body: RegistryBody) -> Fitted:
-        """As the interface has it."""
+        """As in the interface."""
         if self._devices.name(item.key.id) is None:
             return Fitted(item=None, lost=(Loss("", TOO_LONG),))
         fitted, lost = fit(body, self._devices.mark)
@@ -48,16 +48,16 @@ class Registry:
     # -- calls ------------------------------------------------------------------------------------------------------
 
     async def make(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult | HubFailed | None]:
-        """Makes new devices, at most 100, in one call, and gateways in one before their leaves.
+        """Creates new devices, at most 100, in one call, and gateways in another before their leaves.
 
-        None for those of which it is not known that they were made.
+        None for those whose creation is uncertain.
         """
         found: dict[int, MirrorResult | HubFailed | None] = {}
         gateways = {_registered(item).gateway for item in items}
         left = list(range(len(items)))
         while left:
             waiting = {items[at].key.id for at in left}
-            # What is in a circle, which the fleet has not, is tried as it is.
+            # A cycle, which the fleet does not have, is tried as it is.
             now = [at for at in left if _registered(items[at]).gateway not in waiting] or left
             left = [at for at in left if at not in now]
             made = await self._make([items[at] for at in now], gateways)
@@ -111,13 +111,13 @@ class Registry:
         return _version(lay_out(wanted.body, self._devices.mark), status_of(wanted.body), parent)
 
     async def _has_moved(self, wanted: "_Wanted") -> bool:
-        """Whether the gateway has another scope by now: it went, or was made anew."""
+        """Whether the gateway has another scope by now: it was removed, or created again."""
         return wanted.body.gateway is None or await self._gateways.scope(wanted.body.gateway) != wanted.scope
 
     async def _bulk(self, devices: Sequence[Any]) -> Mapping[str, HubFailed] | None:
-        """Does bulk operations; the failures by device, or None where the answer does not tell them.
+        """Executes bulk operations; the failures by device, or None if the answer does not contain them.
 
-        The SDK gives HTTP 400 as an answer without members rather than raise.
+        The SDK returns HTTP 400 as an answer without members instead of raising.
         """
 
         def work(service: Any) -> tuple[int, Any, str]:
@@ -128,7 +128,7 @@ class Registry:
         if said is None or said.is_successful is None:
             if status == 400:
                 raise HubFailed(_BULK, "invalid", text[:300])
-            raise HubFailed(_BULK, "unavailable", "the answer does not tell what became of it", lost=True)
+            raise HubFailed(_BULK, "unavailable", "the answer does not contain the outcome", lost=True)
         if said.is_successful:
             return {}
         errors = {
@@ -138,14 +138,14 @@ class Registry:
         return errors or None
 
     async def apply(self, item: MirrorItem, body: RegistryBody) -> MirrorResult:
-        """Changes one that may be there. Raises HubFailed."""
+        """Changes one that may exist. Raises HubFailed."""
         name = self._devices.name(item.key.id)
         if name is None:
             return MirrorResult(state="invalid", reason=TOO_LONG)
         for last in range(TRIES):
             there = await self._devices.to_write(name, adopts=item.adopts)
             if there is None:
-                return MirrorResult(state="conflict", reason="The device is gone")
+                return MirrorResult(state="conflict", reason="The device was deleted")
             adopts = item.adopts and there.owner is None
             if not self._devices.owns(there) and not adopts:
                 return MirrorResult(state="foreign", reason=FOREIGN)
@@ -166,30 +166,30 @@ class Registry:
             try:
                 if not at_version:
                     await self._devices.patch(there.name, there.etag, {OWN: {"fleet": self._devices.mark}}, {})
-                    return MirrorResult(state="conflict", reason="It has changed since it was imported")
+                    return MirrorResult(state="conflict", reason="It has changed since its import")
                 if there.status != status or placed or edge:
                     to = place(edge or there.edge, above) if placed else None
                     await self._identities.change(there, status=status, edge=edge, place=to)
                     there = await self._devices.get(name) or there
                 written = await self._devices.write(there, self._with_rest(tags, there), there.desired)
                 if adopts:
-                    self._devices.told(written)  # its twin is taken over next
+                    self._devices.told(written)  # its twin is adopted next
             except CallFailed as failed:
                 if failed.kind != "conflict" or last == TRIES - 1:
                     raise
-                continue  # another facet of the device, or another writer: that is looked at anew
+                continue  # another facet of the device, or another writer: it is read again
             return MirrorResult(state="done", remote_version=_version(tags, status, there.parent))
         raise AssertionError("the last try raises")
 
     @staticmethod
     def _with_rest(tags: Mapping[str, object], there: Held) -> Document:
-        """The tags with what other facets keep beside the registration."""
+        """The tags with members of other facets beside the registration."""
         mine = section(registration_of(there.tags), OWN)
         rest = {key: value for key, value in there.own.items() if key not in mine}
         return {**tags, OWN: {**rest, **section(tags, OWN)}}
 
     async def to_remove(self, item: MirrorItem) -> Held | MirrorResult:
-        """What is to be removed for an item, or what becomes of it without. Raises HubFailed."""
+        """The removal for an item, or its outcome without one. Raises HubFailed."""
         name = self._devices.name(item.key.id)
         there = None if name is None else await self._devices.get(name)
         if there is None:
@@ -201,7 +201,7 @@ class Registry:
         return there
 
     async def remove(self, going: Sequence[Held]) -> Sequence[MirrorResult | HubFailed]:
-        """Removes devices as they were read, at most 100, in one call."""
+        """Removes devices in their read state, at most 100, in one call."""
         errors = await self._bulk(
             [
                 models.ExportImportDevice(id=each.name, import_mode="deleteIfMatchETag", e_tag=each.device_etag)
@@ -209,7 +209,9 @@ class Registry:
             ]
         )
         if errors is None:
-            errors = {each.name: HubFailed(_BULK, "unavailable", "the answer does not tell") for each in going}
+            errors = {
+                each.name: HubFailed(_BULK, "unavailable", "the answer does not contain the outcome") for each in going
+            }
         found: list[MirrorResult | HubFailed] = []
         for each in going:
             failed = errors.get(each.name)
@@ -217,7 +219,7 @@ class Registry:
         return found
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
-        """As the interface has it, of one key; raises HubFailed."""
+        """As in the interface, for one key; raises HubFailed."""
         name = self._devices.name(key.id)
         there = None if name is None else await self._devices.get(name)
         if there is None or not self._devices.owns(there):
@@ -226,7 +228,7 @@ class Registry:
         return MirrorItem(key=key, body=body, remote_version=version_of(there))
 
     async def entities(self) -> AsyncIterator[EntityKey]:
-        """As the interface has it; raises HubFailed."""
+        """As in the interface; raises HubFailed."""
         async for there in self._devices.ours():
             device = self._devices.device(there.name)
             if device is not None:
@@ -235,7 +237,7 @@ class Registry:
 
 @frozen(kw_only=True)
 class _Wanted:
-    """A device that is to be made; ``scope`` is its gateway's."""
+    """A device to be created; ``scope`` is its gateway's."""
 
     name: str
     body: RegistryBody
@@ -254,6 +256,6 @@ def version_of(there: Held) -> str:
 
 
 def _version(registration: Document, status: str, parent: str | None) -> str:
-    """Of a device that the fleet has placed, what it is below is part of it."""
+    """For a device that the fleet has placed, its place is part of it."""
     placed = [parent] if GATEWAY in section(registration, OWN) else []
     return digest(json.dumps([registration, status, *placed], sort_keys=True))

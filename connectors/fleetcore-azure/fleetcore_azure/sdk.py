@@ -1,7 +1,7 @@
-"""The parts of azure-iot-hub that speak HTTPS.
+"""The parts of azure-iot-hub that use HTTPS.
 
-The package's own top imports uamqp, for what is sent by AMQP. uamqp has wheels for x86-64 alone, and none of it is used
-here; so the parts are imported below a package whose top is not run. What else imports the package gets all of it.
+The package's own top imports uamqp, for AMQP. uamqp only has wheels for x86-64, and nothing here uses it; so the parts
+are imported below a package whose top is not run. Other importers of the package get all of it.
 """
 
 import importlib
@@ -23,7 +23,7 @@ def _imported(names: tuple[str, ...]) -> list[ModuleType]:
     if spec is None:
         raise ConfigError(
             "azure-iot-hub is not installed",
-            remedy="pip install azure-iot-hub; where its uamqp has no wheel: pip install --no-deps azure-iot-hub",
+            remedy="pip install azure-iot-hub; if its uamqp has no wheel: pip install --no-deps azure-iot-hub",
         )
     whole = sys.modules.get(_PACKAGE)
     if whole is None:
@@ -37,7 +37,7 @@ def _imported(names: tuple[str, ...]) -> list[ModuleType]:
 
 _service, _models = _imported(("protocol.iot_hub_gateway_service_ap_is", "protocol.models"))
 
-#: The client that the package's managers are made of.
+#: The client under the package's managers.
 Service: Any = _service.IotHubGatewayServiceAPIs
 #: Its records: ``Twin``, ``Device``, ``ExportImportDevice``, …
 models: Any = _models

@@ -1,7 +1,7 @@
 """Authorization of calls: signatures of a shared access policy, or tokens of Microsoft Entra ID.
 
-Credentials that were refused are looked for anew at the next call, for the file or variable behind a reference may have
-been renewed.
+Refused credentials are read again at the next call, because the file or variable behind a reference may have been
+renewed.
 """
 
 import base64
@@ -19,11 +19,11 @@ from attrs import frozen
 
 from fleetcore.errors import ConfigError
 
-#: How long a signature is good, and how long before its end another one is made.
+#: The validity of a signature, and how long before its end another one is made.
 _LASTS_S, _RENEWED_S = 3600.0, 600.0
-#: Refused credentials are looked for anew no more often.
+#: The minimum interval of reading refused credentials again.
 _LOOKED_FOR_S = 5.0
-#: What a token of Entra ID is for (control access to IoT Hub by Entra ID).
+#: The scope of a token of Entra ID (control access to IoT Hub by Entra ID).
 _SCOPE = "https://iothubs.azure.net/.default"
 
 
@@ -37,15 +37,15 @@ class ConnectionString:
 
 
 def parsed(text: str, name: str) -> ConnectionString:
-    """Reads a connection string, of the setting ``name``. Raises ConfigError, which does not quote it."""
+    """Parses a connection string from the setting ``name``. Raises ConfigError, which does not quote it."""
     parts = dict(part.split("=", 1) for part in text.strip().split(";") if "=" in part)
     try:
         key = base64.b64decode(parts["SharedAccessKey"], validate=True)
         return ConnectionString(host=parts["HostName"], policy=parts["SharedAccessKeyName"], key=key)
     except (KeyError, binascii.Error):
         raise ConfigError(
-            f"What {name} refers to is not a connection string of a shared access policy",
-            remedy="It has the form HostName=…;SharedAccessKeyName=…;SharedAccessKey=…",
+            f"The reference {name} must lead to a connection string of a shared access policy",
+            remedy="Its form is HostName=…;SharedAccessKeyName=…;SharedAccessKey=…",
         ) from None
 
 
@@ -76,16 +76,16 @@ class Tokens(ABC):
             return self._text
 
     def refused(self) -> None:
-        """The hub did not take the last one."""
+        """The hub refused the last one."""
         self._refused = True
 
     @abstractmethod
     def _made(self, *, anew: bool) -> tuple[str, float]:
-        """Another one, and until when it is good, by the machine's clock: TLS and the hub ask no clock of ours."""
+        """A new one, and its end by the machine's clock: TLS and the hub do not use the fleet's clock."""
 
 
 class Signatures(Tokens):
-    """Those of a shared access policy, whose connection string a reference leads to."""
+    """Signatures of a shared access policy, whose connection string is behind a reference."""
 
     def __init__(self, reference: str, name: str, secret: Callable[[str], str]) -> None:
         super().__init__()
@@ -107,22 +107,22 @@ class Signatures(Tokens):
         return signature(self._known.host, self._known.policy, self._known.key, until_s), float(until_s)
 
     def for_device(self, name: str) -> tuple[str, float]:
-        """A password for one device alone, and until when it is to be used."""
-        self.header()  # which looks for the key anew where it was refused
+        """A password for one device, and when to stop using it."""
+        self.header()  # this reads a refused key again
         until_s = int(time.time() + _LASTS_S)
         resource = f"{self._known.host}/devices/{quote(name, safe='')}"
         return signature(resource, self._known.policy, self._known.key, until_s), until_s - _RENEWED_S
 
 
 class EntraTokens(Tokens):
-    """Those of Entra ID, by a credential of azure-identity."""
+    """Tokens of Entra ID, from a credential of azure-identity."""
 
     def __init__(self, credential: Any) -> None:
         super().__init__()
         self._credential = credential
 
     def _made(self, *, anew: bool) -> tuple[str, float]:
-        del anew  # the credential's own chain keeps what it has, and renews it by its time
+        del anew  # the credential's own chain caches its token, and renews it in time
         token = self._credential.get_token(_SCOPE)
         return f"Bearer {token.token}", float(token.expires_on)
 

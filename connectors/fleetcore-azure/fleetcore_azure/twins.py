@@ -1,15 +1,15 @@
-"""Twins: desired properties both ways, and what is reported in ``tags.fleetcore.twin`` or in the reported properties.
+"""Twins: desired properties in both directions, and reported state in tags or in the reported properties.
 
-The hub's REST API does not write reported properties: only a connection of the device can. So what the fleet knows of
-them stands in the tags, where users of the hub can read and query it. The mark beside it says whose twin it is. Of a
-device that is connected to the hub and reports there, its own report counts.
+The hub's REST API cannot write reported properties: only a connection of the device can. So the fleet's knowledge of
+them is in ``tags.fleetcore.twin``, where users of the hub can read and query it. The mark beside it names the twin's
+fleet. If a device is connected to the hub and reports there, its own report counts.
 
-With links (links.py) the fleet writes the reported properties themselves, and they alone count. The tag says then that
-they are the fleet's: without links again, they are not a report of the device's own.
+With links (links.py) the fleet writes the reported properties themselves, and only they count. Then the tag says that
+they are the fleet's: without links again, they do not count as the device's own report.
 
-A state's version is its digest with the twin's ETag and, of a linked one, the version of what is reported: the digest
-tells whether it is another state, since each facet of the device changes the ETag; with the rest a state that is
-remembered is written without reading it first.
+A state's version is its digest with the twin's ETag and, with links, the version of the reported properties. The digest
+recognises a changed state, because every facet of the device changes the ETag; with the rest a remembered state is
+written without a read before.
 """
 
 import json
@@ -30,21 +30,21 @@ from fleetcore_azure.names import digest
 REPORTED_BYTES = 3584
 #: Of the 32 kB of desired properties: the rest is for firmware and commands.
 DESIRED_BYTES = PROPERTIES_BYTES - 8 * 1024
-#: Objects around what is reported, within the tags: fleetcore, twin, reported.
+#: Objects around the reported state, within the tags: fleetcore, twin, reported.
 _AROUND = 3
 _TWIN = "twin"
-_REPORTED_MEANWHILE = "What is reported has been changed by another one"
+_REPORTED_MEANWHILE = "Another writer has changed the reported state"
 
 
 @frozen(kw_only=True)
 class _There:
-    """The twin as the hub has it.
+    """The twin at the hub.
 
     Attributes:
-        known: what is reported, as the fleet writes it: without links, a device that is connected reports there itself.
-        marked: whether this fleet has written it.
-        linked: whether the reported properties are the fleet's.
-        reports: whether the device reports there itself.
+        known: the reported state, as the fleet writes it: without links, a connected device reports there itself.
+        marked: whether this fleet wrote it.
+        linked: whether the fleet writes the reported properties.
+        reports: whether the device itself reports there.
     """
 
     body: TwinBody
@@ -70,22 +70,22 @@ class Twins:
     # -- pure -------------------------------------------------------------------------------------------------------
 
     def fit(self, item: MirrorItem, body: TwinBody) -> Fitted:
-        """As the interface has it."""
+        """As in the interface."""
         if self._devices.name(item.key.id) is None:
             return Fitted(item=None, lost=(Loss("", TOO_LONG),))
         lost: list[Loss] = []
         desired = holdable(body.desired, "/desired", lost)
         if OWN in desired:
             del desired[OWN]
-            lost.append(Loss(f"/desired/{OWN}", "The name is taken by firmware and commands"))
+            lost.append(Loss(f"/desired/{OWN}", "Firmware and commands use this name"))
         if size(desired) > DESIRED_BYTES:
-            return Fitted(item=None, lost=(Loss("", f"Desired properties have {DESIRED_BYTES} bytes here"),))
+            return Fitted(item=None, lost=(Loss("", f"Desired properties may have {DESIRED_BYTES} bytes here"),))
         if self._links is None:
             deepest, most = MAX_DEPTH - _AROUND, REPORTED_BYTES
-            why = f"Reported properties go to tags, which have {REPORTED_BYTES} bytes for them"
+            why = f"Reported properties are stored in tags, where they may have {REPORTED_BYTES} bytes"
         else:
             deepest, most = MAX_DEPTH, PROPERTIES_BYTES
-            why = f"Reported properties have {PROPERTIES_BYTES} bytes"
+            why = f"Reported properties may have {PROPERTIES_BYTES} bytes"
         reported = holdable(body.reported, "/reported", lost, deepest=deepest)
         while size(reported) > most:
             largest = max(reported, key=lambda name: (len(name) + size(reported[name]), name))
@@ -96,9 +96,9 @@ class Twins:
         return Fitted(item=evolve(item, body=TwinBody(desired=desired, reported=reported)), lost=lost)
 
     def _tags(self, held: Held, reported: Document | None, *, linked: bool) -> dict[str, object]:
-        """The tags with a twin of this fleet, or without one where ``reported`` is None.
+        """The tags with a twin of this fleet, or without one if ``reported`` is None.
 
-        ``linked``: whether the reported properties are the fleet's from now on.
+        ``linked``: whether the fleet writes the reported properties from now on.
         """
         own = {key: value for key, value in held.own.items() if key != _TWIN}
         if reported is not None:
@@ -133,7 +133,7 @@ class Twins:
     # -- calls ------------------------------------------------------------------------------------------------------
 
     async def apply(self, item: MirrorItem, body: TwinBody | None) -> MirrorResult:
-        """As the interface has it, of one item; raises HubFailed."""
+        """As in the interface, for one item; raises HubFailed."""
         name = self._devices.name(item.key.id)
         if name is None:
             return MirrorResult(state="done" if body is None else "invalid", reason=TOO_LONG)
@@ -145,7 +145,7 @@ class Twins:
                 gone = MirrorResult(state="failed", reason="There is no device of that name yet")
                 return MirrorResult(state="done") if body is None else gone
             there = self._there(held)
-            # One that was imported may be taken over before its device is.
+            # An imported one may be adopted before its device is.
             unowned = item.adopts and held.owner is None and there.owner is None
             if not unowned and (refused := self._refused(held, there)) is not None:
                 return refused
@@ -166,7 +166,7 @@ class Twins:
             try:
                 if not at_version:
                     await self._devices.write(held, self._tags(held, {}, linked=linked), held.desired)
-                    return MirrorResult(state="conflict", reason="It has changed since it was imported")
+                    return MirrorResult(state="conflict", reason="It has changed since its import")
                 tags = self._tags(held, None if body is None else reported, linked=linked)
                 written = await self._devices.write(held, tags, self._desired(held.desired, wanted.desired))
                 if changes:
@@ -177,7 +177,7 @@ class Twins:
             except CallFailed as failed:
                 if failed.kind != "conflict" or last == TRIES - 1:
                     raise
-                continue  # another facet of the device, or another writer: that is looked at anew
+                continue  # another facet of the device, or another writer: it is read again
             if body is None:
                 if self._links is not None:
                     await self._links.gone(name, linked=there.linked)
@@ -187,7 +187,7 @@ class Twins:
         raise AssertionError("the last try raises")
 
     def _changes(self, held: Held, there: _There, body: TwinBody | None) -> Document:
-        """What a link has to write; what the device itself has reported is not removed with the twin."""
+        """The changes for a link to write; what the device itself has reported stays when the twin is removed."""
         if self._links is None or (body is None and not there.linked):
             return {}
         return patch(held.reported, {} if body is None else body.reported)
@@ -197,15 +197,15 @@ class Twins:
         return await self._links.refused(held, linked=there.linked)
 
     async def _reported(self, name: str, changes: Document, before: int, *, connected: bool = False) -> int | None:
-        """The version of what is reported after ours; None where it is not the next one: another one has reported."""
+        """The version of the reported properties after our write; None if another writer has reported in between."""
         assert self._links is not None
         version = await self._links.write(name, changes, connected=connected)
         return version if version == before + 1 else None
 
     async def _from_last(self, name: str, item: MirrorItem, body: TwinBody) -> MirrorResult | None:
-        """Writes over what is remembered: one call. None where the twin has another ETag by now.
+        """Overwrites the remembered state: one call. None if the twin has another ETag by now.
 
-        What is reported by a link goes so while the link is open: else the twin must tell whether the device is
+        This works for a link's reports while the link is open: otherwise the twin must say whether the device is
         connected itself.
         """
         version, last = item.remote_version, item.last
@@ -243,20 +243,20 @@ class Twins:
         if "registry" in self.use.sends and not self._devices.owns(held):
             return MirrorResult(state="foreign", reason=FOREIGN)
         if there.owner is not None and not there.marked:
-            return MirrorResult(state="foreign", reason=f"The fleet {there.owner!r} writes this twin")
+            return MirrorResult(state="foreign", reason=f"The twin belongs to the fleet {there.owner!r}")
         return None
 
     def _known(self, held: Held, there: _There) -> str | None:
-        """The digest by which the twin is known; None where there is none yet.
+        """The digest that identifies the twin; None if it was not written yet.
 
-        What users of the hub want of a device of ours before its twin was first written is a state that is read.
+        A desired state that users of the hub set for our device before its twin was first written is read.
         """
         if there.marked or (there.body.desired and self._devices.owns(held)):
             return there.digest
         return None
 
     async def read(self, key: EntityKey) -> MirrorItem | None:
-        """As the interface has it, of one key; raises HubFailed."""
+        """As in the interface, for one key; raises HubFailed."""
         name = self._devices.name(key.id)
         held = None if name is None else await self._devices.get(name)
         if held is None:
@@ -273,7 +273,7 @@ class Twins:
         return MirrorItem(key=key, body=there.body, remote_version=_version(there.digest, held))
 
     async def entities(self) -> AsyncIterator[EntityKey]:
-        """As the interface has it; raises HubFailed."""
+        """As in the interface; raises HubFailed."""
         async for held in self._devices.with_twins():
             device = self._devices.device(held.name)
             if device is not None and self._there(held).marked:
@@ -281,7 +281,7 @@ class Twins:
 
 
 def same_body(twin_body: TwinBody, other: TwinBody) -> bool:
-    """Whether two twins are the same."""
+    """Whether two twins are equal."""
     return same([twin_body.desired, twin_body.reported], [other.desired, other.reported])
 
 
@@ -290,7 +290,7 @@ def _digest(desired: Document, reported: Document) -> str:
 
 
 def is_linked(held: Held) -> bool:
-    """Whether the reported properties of a device were written by a link."""
+    """Whether a link wrote the reported properties of a device."""
     return section(held.own, _TWIN).get(LINK) == MQTT
 
 

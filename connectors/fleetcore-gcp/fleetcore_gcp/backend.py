@@ -1,4 +1,4 @@
-"""The backend: states and readings that are published, commands that come in, and nothing that could be read back."""
+"""The backend: publishes states and readings, receives commands, and cannot read anything back."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
@@ -31,7 +31,7 @@ from fleetcore_gcp.topics import TOPICS
 
 
 class PubSubCloud(CloudBackend):
-    """Google Cloud Pub/Sub for one fleet, which marks with ``mark`` what it publishes."""
+    """Google Cloud Pub/Sub for one fleet; its messages have the mark ``mark``."""
 
     def __init__(self, config: GcpConfig, fleet: str, mark: str, clients: Clients, clock: Clock) -> None:
         self._config, self._fleet, self._clients = config, fleet, clients
@@ -49,7 +49,7 @@ class PubSubCloud(CloudBackend):
 
     @property
     def pace(self) -> Pace:
-        """How fast Pub/Sub may be called."""
+        """The rate limits of Pub/Sub."""
         return self._clients.pace
 
     @pace.setter

@@ -1,4 +1,4 @@
-"""``mirror check``: tries each permission, and looks at topics and the subscription. Changes nothing."""
+"""``mirror check``: tests each permission, and checks topics and the subscription. Changes nothing."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from fleetcore_gcp.permissions import PERMISSIONS, RATES, SOURCES, Needed, neede
 from fleetcore_gcp.topics import Names, Topic
 
 _GET_TOPIC, _GET_SUBSCRIPTION = "pubsub.topics.get", "pubsub.subscriptions.get"
-_MADE = "is made when it is first needed (create = true)"
+_MADE = "will be created at its first use (create = true)"
 
 
 class Checking:
@@ -27,7 +27,7 @@ class Checking:
         self._clients, self._config, self._names = clients, config, Names(config)
 
     async def check(self, use: CloudUse) -> Sequence[Finding]:
-        """As the interface has it."""
+        """As in the interface."""
         wanted = needed(use, self._config)
         found = await asyncio.gather(
             *(self._topic(topic) for topic in topics_in_use(use)),
@@ -36,7 +36,7 @@ class Checking:
         )
         flat = [finding for findings in found for finding in findings]
         paced = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in RATES.items())
-        detail = f"kept to unless [clouds.NAME.rates] says otherwise: {paced} ({SOURCES['quotas']})"
+        detail = f"default rate limits, changed by [clouds.NAME.rates]: {paced} ({SOURCES['quotas']})"
         return clock_first([*flat, Finding(state="ok", what="quotas", detail=detail)])
 
     async def _topic(self, topic: Topic) -> Sequence[Finding]:
@@ -47,19 +47,19 @@ class Checking:
                 _GET_TOPIC, "list_topic_subscriptions", ListTopicSubscriptionsRequest(topic=name)
             )
         except CallFailed as failed:
-            return [self._not_there(name, "Make the topic, or set create = true", failed)]
+            return [self._not_there(name, "Create the topic, or set create = true", failed)]
         regions = list(record.message_storage_policy.allowed_persistence_regions)
         if regions and self._config.region is not None and regions != [self._config.region]:
-            said = f"its messages may be kept in {', '.join(regions)}: the order holds within one region alone"
-            return [_warning(name, said, f"Let its storage policy allow {self._config.region} alone")]
+            said = f"its messages may be stored in {', '.join(regions)}: they are only ordered within one region"
+            return [_warning(name, said, f"Restrict its storage policy to {self._config.region}")]
         if not list(heard.subscriptions):
             keeps = bool(record.message_retention_duration)
-            said = "it has no subscription, so what is published is lost" + (
-                ", and a later one has to go back (seek)" if keeps else ", and it is lost"
+            said = "it has no subscription, so its messages are lost" + (
+                ", and a later one must seek back" if keeps else ", and they are lost"
             )
             remedy = f"gcloud pubsub subscriptions create NAME --topic={name} --enable-message-ordering"
             return [_warning(name, said, remedy)]
-        return [_ok(name, f"is there, with {len(heard.subscriptions)} subscription(s)")]
+        return [_ok(name, f"exists, with {len(heard.subscriptions)} subscription(s)")]
 
     async def _subscription(self) -> Sequence[Finding]:
         name = self._names.commands
@@ -68,28 +68,28 @@ class Checking:
                 _GET_SUBSCRIPTION, "get_subscription", GetSubscriptionRequest(subscription=name)
             )
         except CallFailed as failed:
-            return [self._not_there(name, "Make the subscription, or set create = true", failed)]
+            return [self._not_there(name, "Create the subscription, or set create = true", failed)]
         return [*self._ordered(name, record), *await self._dead_letters(name, record)]
 
     def _ordered(self, name: str, record: Subscription) -> Sequence[Finding]:
         if not record.enable_message_ordering:
-            remedy = "Delete it and make it anew with --enable-message-ordering: it cannot be set later"
-            return [Finding(state="problem", what=name, detail="it does not keep the order", remedy=remedy)]
-        return [_ok(name, "is there and keeps the order")]
+            remedy = "Delete it and create it again with --enable-message-ordering: it cannot be set later"
+            return [Finding(state="problem", what=name, detail="it is not ordered", remedy=remedy)]
+        return [_ok(name, "exists and is ordered")]
 
     async def _dead_letters(self, name: str, record: Subscription) -> Sequence[Finding]:
         policy = record.dead_letter_policy
         if not policy.dead_letter_topic:
-            said = "it has no dead letters: a command that the fleet never comes to keep holds up its device for ever"
+            said = "it has no dead letters: a command that the fleet can never store blocks its device forever"
             return [_warning(name, said, f"gcloud pubsub subscriptions update {name} --dead-letter-topic=TOPIC")]
         said = f"dead letters after {policy.max_delivery_attempts} deliveries, to {policy.dead_letter_topic}"
         if not self._config.create:
-            detail = f"{said}; whether Pub/Sub's service agent may move them is not tried"
+            detail = f"{said}; whether Pub/Sub's service agent may move them is not tested"
             return [_ok("dead letters", detail)]
         agent = service_agent(self._config)
         if agent is None:
             remedy = "Add project_number, or give the service agent these roles yourself"
-            detail = f"{said}; without the project's number its service agent is not given {PUBLISHER} and {SUBSCRIBER}"
+            detail = f"{said}; without the project's number its service agent does not get {PUBLISHER} and {SUBSCRIBER}"
             return [_warning("dead letters", detail, remedy)]
         return [await self._agent(agent, record, said)]
 
@@ -108,14 +108,17 @@ class Checking:
         except CallFailed as failed:
             return _problem("dead letters", failed)
         if lacking:
-            remedy = f"Give {agent} the role {' and '.join(lacking)}"
-            detail = "Pub/Sub may not move dead letters: they are delivered for ever"
+            remedy = (
+                "Whether the service agent may take messages from the subscription and publish to the dead letter "
+                "topic."
+            )
+            detail = "Pub/Sub may not move dead letters: they are delivered forever"
             return Finding(state="problem", what="dead letters", detail=detail, remedy=remedy)
         return _ok("dead letters", said)
 
     async def _permissions(self, wanted: Needed) -> Sequence[Finding]:
         if wanted.resource == self._names.project:
-            detail = f"cannot be tried: {', '.join(wanted.permissions)}; the printed policy has them"
+            detail = f"cannot be tested: {', '.join(wanted.permissions)}; the printed policy contains them"
             return [_ok("permissions on the project", detail)]
         topic = "/topics/" in wanted.resource
         call = self._clients.publishing if topic else self._clients.subscribing
@@ -124,7 +127,7 @@ class Checking:
             had = set((await call(wanted.permissions[0], "test_iam_permissions", request)).permissions)
         except CallFailed as failed:
             if failed.kind == "missing":
-                return ()  # told where the topic or subscription was looked at
+                return ()  # reported where the topic or subscription was checked
             return [_problem(wanted.resource, failed)]
         return [self._permission(each, wanted.resource, granted=each in had) for each in wanted.permissions]
 
@@ -157,5 +160,5 @@ def _problem(what: str, failed: CallFailed) -> Finding:
     if failed.kind == "throttled":
         return _warning(what, str(failed), "Lower its rate in [clouds.NAME.rates], or have the quota raised")
     refused = failed.kind == "credentials"
-    remedy = for_all(failed).remedy if refused else "See whether Pub/Sub can be reached from here"
+    remedy = for_all(failed).remedy if refused else "Check whether Pub/Sub can be reached from here"
     return Finding(state="problem", what=what, detail=str(failed), remedy=remedy)

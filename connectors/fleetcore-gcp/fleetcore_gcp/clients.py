@@ -1,9 +1,9 @@
-"""The one place where the SDK is called: paced, in a bounded pool of threads, its errors told once.
+"""The only place that calls the SDK: rate limited, in a bounded thread pool, with translated errors.
 
-It is the SDK's request layer (``google.pubsub_v1``), not its batching publisher. That one starts a thread for each
-batch and decides by itself which messages share a request; a mirror must know what of which device was taken, keeps
-one request of an ordering key under way, and sends again itself what failed. So no key is ever paused at the client.
-Credentials that were refused are looked for anew, since a file may have been renewed.
+It uses the SDK's request layer (``google.pubsub_v1``), not its batching publisher. That one starts a thread for each
+batch and decides itself which messages share a request. A mirror must know which messages of which device were
+accepted, keeps one request of an ordering key under way, and repeats failed ones itself. So no key is ever paused at
+the client. Refused credentials are read again, because a file may have been renewed.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ from fleetcore_gcp.tokens import Tokens
 _T = TypeVar("_T")
 
 _SCOPES = ("https://www.googleapis.com/auth/pubsub",)
-#: Refused credentials are looked for anew no more often: making clients costs connections.
+#: The minimum interval of reading refused credentials again: making clients costs connections.
 _RENEW_EVERY_S = 5.0
-#: A connection is tried again after so long at most; the SDK's own is two minutes. A channel of its own each, since
-#: gRPC shares connections, and with them their waiting, between channels that look the same.
+#: The maximum wait before a connection is retried; the SDK's own is two minutes. Each has its own channel, because gRPC
+#: shares connections, and their waiting, between equal channels.
 _CHANNEL = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # what an attempt may take
+    ("grpc.min_reconnect_backoff_ms", 5000),  # the time limit of an attempt
     ("grpc.max_reconnect_backoff_ms", 5000),
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -48,7 +48,7 @@ class Clients:
     """See the module; open it with :func:`open_clients`.
 
     Attributes:
-        pace: of calls, by class.
+        pace: the rate limits, by class.
     """
 
     def __init__(self, config: GcpConfig, clock: Clock) -> None:
@@ -66,19 +66,19 @@ class Clients:
     async def publishing(
         self, permission: str, method: str, request: object, *, pace: str = "admin", units: int = 1
     ) -> Any:
-        """Calls a method of the publisher's side, with the SDK's own request; topics are of this side.
+        """Calls a method of the publisher's side with the SDK's request; topics belong to this side.
 
         Args:
-            permission: that the call needs.
-            pace: the class of call, and ``units`` of it that are taken.
+            permission: the permission of the call.
+            pace: the class of the call, and the ``units`` of it that it uses.
 
         Raises:
-            CallFailed: for every way in which it may end without a good answer, and nothing else.
+            CallFailed: for every failure, and nothing else.
         """
         return await self._call(permission, lambda: getattr(self._clients()[0], method), request, pace, units)
 
     async def subscribing(self, permission: str, method: str, request: object, *, pace: str = "admin") -> Any:
-        """The same of the subscriber's side."""
+        """The same for the subscriber's side."""
         return await self._call(permission, lambda: getattr(self._clients()[1], method), request, pace, 1)
 
     async def _call(
@@ -100,16 +100,16 @@ class Clients:
         return call(request=request, retry=None, timeout=self._config.answer_timeout_s)
 
     def stream(self, requests: Any, metadata: Any) -> Any:
-        """A streaming pull, to be iterated and cancelled; blocks, and raises what the SDK raises.
+        """A streaming pull, to be iterated and cancelled; blocks, and raises the SDK's errors.
 
-        The stub, since the client around it waits for the first message before it gives the call out of its hands.
+        The stub, because the client around it waits for the first message before it returns the call.
         """
         stub: Any = self._clients()[1].transport.streaming_pull
         self._tokens.fresh()
         return stub(requests, metadata=metadata)
 
     def refused(self, kind: str) -> None:
-        """Remembers that credentials were refused: then the next call looks for them anew."""
+        """Notes that credentials were refused: the next call reads them again."""
         self._refused = self._refused or kind == "credentials"
 
     def _clients(self) -> tuple[PublisherClient, SubscriberClient]:
@@ -149,7 +149,7 @@ class Clients:
 
 @asynccontextmanager
 async def open_clients(config: GcpConfig, context: Context) -> AsyncIterator[Clients]:
-    """Clients for the block."""
+    """Clients within the context."""
     clients = Clients(config, context.clock)
     try:
         yield clients

@@ -1,6 +1,6 @@
-"""What ``[clouds.NAME]`` may say beside what every mirror may, and what of it is refused.
+"""The connector's own keys of ``[clouds.NAME]``, and their checks.
 
-Credentials are never among it: they come by the SDK's own chain (application default credentials).
+Credentials are not among them: they come from the SDK's own chain (application default credentials).
 """
 
 import re
@@ -9,8 +9,8 @@ from attrs import field, frozen, validators
 
 from fleetcore.errors import ConfigError
 
-#: Names of topics and subscriptions begin with a letter, have at most 255 characters, and not ``goog`` in front
-#: (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names); room is left for what follows.
+#: Names of topics and subscriptions begin with a letter, but not with ``goog``, and have at most 255 characters
+#: (https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names); some room is left for the rest of the name.
 _PREFIX = re.compile(r"(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{0,199}", re.ASCII)
 _PROJECT = re.compile(r"([a-z0-9.-]{1,100}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]", re.ASCII)
 _REGION = re.compile(r"[a-z]+-[a-z]+[0-9]{1,2}", re.ASCII)
@@ -23,17 +23,18 @@ class GcpConfig:
 
     Attributes:
         project: the project's id.
-        region: messages go to its endpoint, and stay there: order holds within a region alone.
+        region: messages go to its endpoint, and stay there: they are only ordered within a region.
         endpoint: another host than the region's, ``HOST`` or ``HOST:PORT``.
-        emulator: ``HOST:PORT`` of an emulator, spoken to in the clear and without credentials.
-        prefix: what names of topics and subscriptions begin with.
-        create: whether topics and the subscription of commands are made where they are missing.
-        project_number: of the project; with it ``create`` gives Pub/Sub's service agent its rights to dead letters.
-        retain_days: how long a topic that is made keeps messages, for later subscriptions to go back to; 0 to 31.
+        emulator: ``HOST:PORT`` of an emulator, used without encryption and credentials.
+        prefix: the prefix of names of topics and subscriptions.
+        create: whether missing topics and the subscription of commands are created.
+        project_number: the project's number; with it ``create`` gives Pub/Sub's service agent its rights to dead
+        letters.
+        retain_days: how long a created topic keeps messages, for later subscriptions to seek back to; 0 to 31.
         deliveries: how often a command is delivered before it is a dead letter of the subscription, 5 to 100.
-        threads: calls of the SDK that may be under way.
-        answer_timeout_s: for an answer.
-        credentials: refused, as are the next two: credentials do not belong into fleet.toml.
+        threads: concurrent calls of the SDK.
+        answer_timeout_s: the time limit of an answer.
+        credentials: refused, like the next two: credentials must not be in fleet.toml.
         credentials_file: refused.
         service_account_key: refused.
     """
@@ -57,31 +58,33 @@ class GcpConfig:
         for name in ("credentials", "credentials_file", "service_account_key"):
             if getattr(self, name) is not None:
                 raise ConfigError(
-                    f"{name} does not belong here",
-                    remedy="Remove it, and give the SDK its credentials: a service account of the machine, or "
+                    f"{name} must not be in fleet.toml",
+                    remedy="Remove it, and give credentials to the SDK: a service account of the machine, or "
                     "GOOGLE_APPLICATION_CREDENTIALS",
                 )
         if not _PROJECT.fullmatch(self.project):
-            raise ConfigError("project is not a project id", remedy="Write the id, as `gcloud projects list` has it")
+            raise ConfigError("project is not a project id", remedy="Write the id, as in `gcloud projects list`")
         if self.region is None and self.endpoint is None and self.emulator is None:
             raise ConfigError(
-                "No region is known, and the order of messages holds within a region alone",
+                "No region is configured, and messages are only ordered within a region",
                 remedy='Add region = "europe-west1"',
             )
         if self.region is not None and not _REGION.fullmatch(self.region):
-            raise ConfigError("region is not a region of AWS", remedy='Write it as Google does: "europe-west1"')
+            raise ConfigError(
+                "region must be a region of Google, not of AWS", remedy='Write it as Google does: "europe-west1"'
+            )
         for name in ("endpoint", "emulator"):
             if getattr(self, name) is not None and not _HOST.fullmatch(getattr(self, name)):
                 raise ConfigError(f"{name} is not a host", remedy="Write HOST or HOST:PORT, without https://")
         if not _PREFIX.fullmatch(self.prefix):
             raise ConfigError(
-                "prefix is not a start of a topic's name",
+                "prefix is not a valid prefix of a topic's name",
                 remedy="Begin with a letter, and not with goog; use up to 200 characters of a-z A-Z 0-9 - . _ ~ + %",
             )
 
     @property
     def host(self) -> str:
-        """Where calls go: the emulator, the endpoint that is named, or the region's own.
+        """The host of calls: the emulator, the configured endpoint, or the region's own.
 
         Regional endpoints: https://cloud.google.com/pubsub/docs/reference/service_apis_overview#service_endpoints.
         """

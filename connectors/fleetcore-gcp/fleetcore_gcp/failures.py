@@ -1,4 +1,4 @@
-"""What the SDK's errors mean: one kind for each status of gRPC, and for tokens that cannot be had.
+"""The meaning of the SDK's errors: one kind for each gRPC status, and for tokens that cannot be obtained.
 
 Sources: https://cloud.google.com/pubsub/docs/reference/error-codes and the statuses of gRPC.
 """
@@ -24,7 +24,7 @@ _KINDS: Mapping[grpc.StatusCode, Kind] = {
     grpc.StatusCode.NOT_FOUND: "missing",
     grpc.StatusCode.ALREADY_EXISTS: "exists",
 }
-#: Without an answer of the service; whether a call was done is not known.
+#: Without an answer of the service; whether the call was executed is unknown.
 _LOST = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -38,7 +38,7 @@ _WHOSE = "Google's"
 
 
 class CallFailed(call_failed.CallFailed):
-    """A call of Pub/Sub that has not ended well; its action is the permission that it needs."""
+    """A failed call of Pub/Sub; its action is the permission of the call."""
 
     hub = "Pub/Sub"
 
@@ -48,7 +48,7 @@ class CallFailed(call_failed.CallFailed):
 
 
 def from_sdk(permission: str, error: Exception) -> CallFailed:
-    """The failure that an error of the SDK is."""
+    """The failure for an error of the SDK."""
     if isinstance(error, grpc.RpcError):
         error = api.from_grpc_error(error)  # type: ignore[no-untyped-call]  # the SDK's
     said = f"{type(error).__name__}: {error}"[:_NAMED]
@@ -70,12 +70,12 @@ def from_sdk(permission: str, error: Exception) -> CallFailed:
             lost=status in _LOST,
             paced=kind == "throttled",
         )
-    # Retries that were used up, connections that were closed under a call.
+    # Exhausted retries, connections closed during a call.
     return CallFailed(permission, "unavailable", said, lost=True)
 
 
 def _retry_after_s(error: api.GoogleAPICallError) -> float:
-    """When the service says to come again."""
+    """When the service asks to retry."""
     for detail in error.details or ():
         if isinstance(detail, error_details_pb2.RetryInfo):
             delay = detail.retry_delay
@@ -84,14 +84,14 @@ def _retry_after_s(error: api.GoogleAPICallError) -> float:
 
 
 def missing(what: str, failed: call_failed.CallFailed) -> Unavailable:
-    """For the engine, where a topic or subscription is not there: that concerns all that is sent to it."""
+    """The engine's error for a missing topic or subscription: it affects everything that is sent to it."""
     return Unavailable(
-        f"{what} is not there: {failed.said}",
+        f"{what} does not exist: {failed.said}",
         retry_after_s=30.0,
-        remedy="Make it, or set create = true; `fleetcore mirror check` names what is missing",
+        remedy="Create it, or set create = true; `fleetcore mirror check` lists what is missing",
     )
 
 
 def for_all(what: str, failed: call_failed.CallFailed) -> CredentialsRejected | Unavailable:
-    """For the engine, where a failure concerns all that was asked of a topic or subscription."""
+    """The engine's error for a failure of everything that was sent to a topic or subscription."""
     return missing(what, failed) if failed.kind == "missing" else call_failed.for_all(failed)

@@ -1,13 +1,13 @@
-"""What comes from Pub/Sub: commands, by the subscription of the commands topic.
+"""Commands from Pub/Sub, over the subscription of the commands topic.
 
-A message is acknowledged when the next one is asked for, which says that it is kept. Its form:
+A message is acknowledged when the next one is requested, which confirms that it was stored. Its form:
 ``{"device": ID, "command": NAME, "args": {…}, "id": TEXT}``; ``device``, ``command`` and ``id`` may be attributes, the
-ordering key stands for a device that is not named, and without ``id`` the message's own counts. A publisher that
-repeats a message gives it another id of Pub/Sub's, so senders should give their own.
+ordering key is the default of the device, and without ``id`` the message's own is used. A publisher that repeats a
+message gets another id from Pub/Sub, so senders should give their own.
 
-What cannot be read is told and acknowledged, for nothing would make it readable, and it would hold up all that follows
-with its ordering key. What was delivered too often, because the fleet never came to keep it, is moved by Pub/Sub to the
-dead letters of the subscription.
+An unreadable message is logged and acknowledged, because it would stay unreadable, and would block everything after it
+with its ordering key. Pub/Sub moves messages that were delivered too often, because the fleet could not store them, to
+the dead letters of the subscription.
 """
 
 import json
@@ -25,7 +25,7 @@ from fleetcore_gcp.making import Making
 from fleetcore_gcp.stream import Stream
 from fleetcore_gcp.topics import Names
 
-#: Pub/Sub ends every stream from time to time. One that has lived so long is opened again without a word.
+#: Pub/Sub ends every stream from time to time. One that has lived this long is silently opened again.
 _LIVED_S = 10.0
 
 
@@ -37,7 +37,7 @@ class Inbound:
         self._subscription = Names(config).commands
 
     async def arriving(self) -> AsyncGenerator[Arrived, None]:
-        """As the interface has it; the subscription itself remembers, so there are no positions."""
+        """As in the interface; the subscription itself tracks messages, so there are no positions."""
         while True:
             begun_s = self._clock.monotonic_s()
             try:
@@ -54,12 +54,12 @@ class Inbound:
         try:
             await stream.acknowledge([each.ack_id for each in messages])
         except CallFailed as failed:
-            # They come again, and the engine knows their ids; without the right they would come for ever.
+            # They come again, and the engine knows their ids; without the permission they would come forever.
             if failed.kind == "credentials":
                 raise
 
     async def _again(self, failed: CallFailed, lived_s: float) -> None:
-        """Returns where a stream is to be opened again; raises what the engine is to hear."""
+        """Returns if a stream must be opened again; raises errors for the engine."""
         if failed.kind == "missing" and self._config.create:
             try:
                 await self._making.commands()
@@ -81,7 +81,7 @@ def _arrived(messages: Sequence[ReceivedMessage]) -> Arrived:
 
 
 def read(message: PubsubMessage) -> CloudCommand:
-    """What a message says. Raises ValueError."""
+    """The content of a message. Raises ValueError."""
     try:
         body = json.loads(message.data or b"{}")
     except RecursionError as error:

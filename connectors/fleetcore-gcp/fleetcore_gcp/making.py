@@ -1,7 +1,7 @@
-"""Makes topics and the subscription of commands where they are missing, if the section says ``create = true``.
+"""Creates missing topics and the subscription of commands, if the section has ``create = true``.
 
-What is there stays as it is: whether a subscription keeps the order is a flag of its making that cannot be set later.
-``mirror check`` tells where something is there that does not do.
+Existing ones do not change: whether a subscription is ordered is a flag of its creation that cannot be set later.
+``mirror check`` reports unsuitable ones.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ PUBLISHER, SUBSCRIBER = "roles/pubsub.publisher", "roles/pubsub.subscriber"
 
 
 class Making:
-    """See the module. All of it can be done again, and beside another server that does the same."""
+    """See the module. All of it can be repeated, also while another server does the same."""
 
     def __init__(self, clients: Clients, config: GcpConfig) -> None:
         self._clients, self._config, self._names = clients, config, Names(config)
 
     async def topic(self, topic: Topic) -> None:
-        """Makes a topic whose messages stay in the region."""
+        """Creates a topic whose messages stay in the region."""
         config = self._config
         record = TopicRecord(name=self._names.topic(topic), labels={"made-by": "fleetcore"})
         if config.region is not None:
@@ -40,12 +40,12 @@ class Making:
         await self._made("pubsub.topics.create", "create_topic", record, publisher=True)
 
     async def commands(self) -> None:
-        """Makes the subscription that commands come by, its topic, and what keeps its dead letters."""
+        """Creates the subscription of commands, its topic, and the storage of its dead letters."""
         names = self._names
         dead = names.topic("commands-dead")
         await self.topic("commands")
         await self.topic("commands-dead")
-        # Without a subscription of its own a topic keeps nothing for anyone.
+        # Without a subscription a topic stores nothing for later.
         await self._subscription(Subscription(name=names.dead_commands, topic=dead))
         policy = DeadLetterPolicy(dead_letter_topic=dead, max_delivery_attempts=self._config.deliveries)
         await self._subscription(
@@ -62,7 +62,7 @@ class Making:
             await self._grant(names.commands, SUBSCRIBER, agent, publisher=False)
 
     async def _subscription(self, record: Subscription) -> None:
-        record.expiration_policy = ExpirationPolicy()  # never, also where no server runs for a month
+        record.expiration_policy = ExpirationPolicy()  # never, even if no server runs for a month
         both = "pubsub.subscriptions.create and, on its topic, pubsub.topics.attachSubscription"
         await self._made(both, "create_subscription", record, publisher=False)
 
@@ -75,7 +75,7 @@ class Making:
                 raise
 
     async def _grant(self, resource: str, role: str, member: str, *, publisher: bool) -> None:
-        """Adds a member to a role; the policy's etag has a change by another one meanwhile fail."""
+        """Adds a member to a role; with the policy's etag it fails after a concurrent change."""
         side = "topics" if publisher else "subscriptions"
         call = self._clients.publishing if publisher else self._clients.subscribing
         policy = await call(
@@ -89,12 +89,12 @@ class Making:
 
 
 def members(policy: policy_pb2.Policy, role: str) -> Sequence[str]:
-    """Who has a role."""
+    """The members of a role."""
     return [member for binding in policy.bindings if binding.role == role for member in binding.members]
 
 
 def service_agent(config: GcpConfig) -> str | None:
-    """Pub/Sub's own account in the project, which moves dead letters; None where the project's number is not known.
+    """Pub/Sub's own account in the project, which moves dead letters; None if the project's number is not configured.
 
     https://cloud.google.com/pubsub/docs/handling-failures#grant_forwarding_permissions
     """

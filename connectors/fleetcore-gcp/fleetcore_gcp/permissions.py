@@ -1,6 +1,6 @@
-"""The permissions that this connector may need: on what, and what for. One table for all who ask.
+"""The permissions that this connector may need: resource and purpose, in one table.
 
-The printed policy lists them, the check tries them, and findings name them.
+The printed policy lists them, the check tests them, and findings name them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ from fleetcore.interfaces.cloud import CloudUse
 from fleetcore_gcp.config import GcpConfig
 from fleetcore_gcp.topics import TOPICS, Names, Topic
 
-#: Where the rates come from, and the rules on roles. Written from memory of these pages.
+#: Sources of the rates, and of the rules for roles. Written from memory of these pages.
 SOURCES: Mapping[str, str] = {
     "quotas": "https://cloud.google.com/pubsub/quotas",
     "roles": "https://cloud.google.com/pubsub/docs/access-control",
 }
-#: By class of call, a second. ``publish_kb``: kB to publish in the small regions, 12,000,000 a minute; large ones have
-#: twenty times that. ``admin``: calls that make, read and check topics and subscriptions, 6,000 a minute.
+#: By class of call, per second. ``publish_kb``: kB to publish in the small regions, 12,000,000 a minute; large ones
+#: allow twenty times that. ``admin``: calls that create, read and test topics and subscriptions, 6,000 a minute.
 RATES: Mapping[str, float] = {"publish_kb": 200_000.0, "admin": 100.0}
 
 PERMISSIONS: Mapping[str, str] = {
     "pubsub.topics.publish": "publishes",
-    "pubsub.topics.get": "looks whether a topic is there, and who hears it",
+    "pubsub.topics.get": "checks whether a topic exists, and its subscriptions",
     "pubsub.subscriptions.consume": "takes commands",
-    "pubsub.subscriptions.get": "looks whether the subscription is there and keeps the order",
-    "pubsub.topics.create": "makes topics that are missing",
-    "pubsub.subscriptions.create": "makes the subscription of commands, and that of its dead letters",
-    "pubsub.topics.attachSubscription": "makes these subscriptions on their topics",
+    "pubsub.subscriptions.get": "checks whether the subscription exists and is ordered",
+    "pubsub.topics.create": "creates missing topics",
+    "pubsub.subscriptions.create": "creates the subscription of commands, and that of its dead letters",
+    "pubsub.topics.attachSubscription": "creates these subscriptions on their topics",
     "pubsub.topics.getIamPolicy": "reads who may publish dead letters",
     "pubsub.topics.setIamPolicy": "lets Pub/Sub's service agent publish dead letters",
     "pubsub.subscriptions.getIamPolicy": "reads who may take commands",
@@ -44,13 +44,13 @@ class Needed:
 
 
 def topics_in_use(use: CloudUse) -> Sequence[Topic]:
-    """The topics that are published to."""
+    """The topics that are used."""
     found: list[Topic] = sorted({TOPICS[facet] for facet in use.sends if facet in TOPICS})
     return [*found, *(("telemetry",) if use.readings else ())]
 
 
 def needed(use: CloudUse, config: GcpConfig) -> Sequence[Needed]:
-    """What a mirror so used and configured needs, resource by resource."""
+    """The permissions of a mirror with this use and configuration, resource by resource."""
     names = Names(config)
     found = [Needed(names.topic(topic), ("pubsub.topics.publish", "pubsub.topics.get")) for topic in topics_in_use(use)]
     if use.commands:

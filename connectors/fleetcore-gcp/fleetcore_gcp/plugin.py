@@ -1,6 +1,6 @@
 """The entry point: offers the cloud ``gcp``.
 
-Loaded at every start of fleetcore, so it does not import the SDK; the opener does that.
+Loaded at every start of fleetcore, so it does not import the SDK; the opener does.
 """
 
 import os
@@ -22,7 +22,7 @@ FLEETCORE_PLUGIN_API = 2
 
 @asynccontextmanager
 async def open_gcp(config: GcpConfig, context: Context) -> "AsyncIterator[CloudBackend]":
-    """Calls nothing yet and looks for no credentials, so a hub that is down is told by the first call."""
+    """Calls nothing and reads no credentials yet, so the first call reports an unreachable hub."""
     # gRPC reads it when it is loaded; without it each connection that a server ends is a line on stderr.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from fleetcore_gcp.backend import PubSubCloud

@@ -1,4 +1,4 @@
-"""The least rights that a mirror needs: one custom role for each kind of resource, bound where it is needed. Pure."""
+"""The minimal permissions of a mirror: one custom role for each kind of resource, bound where it is needed. Pure."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _KINDS = {"topics": "topic", "subscriptions": "subscription"}
 
 @frozen(kw_only=True)
 class _Role:
-    """Permissions that some resources need alike."""
+    """Permissions that some resources share."""
 
     id: str
     permissions: Sequence[str]
@@ -22,7 +22,7 @@ class _Role:
 
 
 def policy(use: CloudUse, config: GcpConfig, fleet: str) -> Mapping[str, str]:
-    """The roles and where they are bound, by form: ``json`` and ``terraform``."""
+    """The roles and their bindings, by form: ``json`` and ``terraform``."""
     roles = _roles(needed(use, config), fleet)
     document = {
         "roles": [
@@ -52,7 +52,7 @@ def _roles(wanted: Sequence[Needed], fleet: str) -> Sequence[_Role]:
     for permissions, resources in together.items():
         kind = _kind(resources[0])
         number = numbers[kind] = numbers.get(kind, 0) + 1
-        # Ids of roles have letters, digits, . and _ alone.
+        # Ids of roles only have letters, digits, . and _.
         role_id = f"fleetcore_{fleet.replace('-', '_')}_{kind}{'' if number == 1 else number}"
         found.append(_Role(id=role_id, permissions=permissions, resources=resources))
     return found

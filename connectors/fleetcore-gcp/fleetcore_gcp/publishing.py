@@ -1,7 +1,7 @@
 """Publishes: all messages of a request have one ordering key, and one request of a key is under way.
 
-So nothing overtakes: a request that failed is told before the next of its key is sent, and what follows is decided
-anew. A request whose answer was lost may have been done; it is sent again with the same ``fleetcore-id``.
+So nothing overtakes: a failure is reported before the next request of its key is sent, and the rest is decided again. A
+request whose answer was lost may have been executed; it is sent again with the same ``fleetcore-id``.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from fleetcore_gcp.failures import CallFailed
 from fleetcore_gcp.making import Making
 from fleetcore_gcp.topics import Names, Topic
 
-#: Attributes of every message: whose it is, and by which a message that comes twice is known again. A repeated request
-#: has other message ids of Pub/Sub's.
+#: Attributes of every message: its fleet, and the id that identifies repetitions. A repeated request gets other message
+#: ids from Pub/Sub.
 FLEET, ID = "fleetcore-fleet", "fleetcore-id"
-#: Of one request (https://cloud.google.com/pubsub/quotas#resource_limits); room is left for what is around messages.
+#: The limits of one request (https://cloud.google.com/pubsub/quotas#resource_limits); some room is left for metadata.
 MAX_MESSAGES, MAX_BYTES = 1000, 9_000_000
-#: Of one ordering key, in a second; the same page.
+#: The limit of one ordering key per second; the same page.
 _KEY_BYTES_S = 1_000_000.0
 
 
@@ -36,9 +36,9 @@ class Publisher:
     def __init__(self, clients: Clients, config: GcpConfig, making: Making, clock: Clock) -> None:
         self._clients, self._config, self._making, self._clock = clients, config, making, clock
         self._names = Names(config)
-        #: Requests under way or waiting, by topic and key: forgotten with the last of them.
+        #: Requests under way or waiting, by topic and key; removed with the last of them.
         self._locks: dict[tuple[Topic, str], tuple[asyncio.Lock, int]] = {}
-        #: Until when a key has used up its bytes, of those for which that is still to come.
+        #: When a key has bytes again, for keys that have used them up.
         self._until_s: dict[tuple[Topic, str], float] = {}
 
     async def publish(self, topic: Topic, key: str, messages: Sequence[PubsubMessage], size: int) -> None:
@@ -75,7 +75,7 @@ class Publisher:
         )
         if len(answer.message_ids) != len(request.messages):
             raise CallFailed(
-                "pubsub.topics.publish", "unavailable", "the answer has not an id for each message", lost=True
+                "pubsub.topics.publish", "unavailable", "the answer does not have an id for each message", lost=True
             )
 
     async def _turn(self, at: tuple[Topic, str], size: int) -> None:

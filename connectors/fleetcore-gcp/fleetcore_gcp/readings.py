@@ -1,7 +1,7 @@
 """Readings as messages: one each, a row of the table that a BigQuery subscription writes, in the device's order.
 
-Messages of a device share requests, up to 1,000 in one. What was not taken is sent again, and with it all of its
-device that came after. ``telemetry.bigquery.json`` is the schema of the table.
+Messages of a device share requests, up to 1,000 in one. A refused one is sent again, with all later ones of its device.
+``telemetry.bigquery.json`` is the schema of the table.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from fleetcore.wire.times import format_time
 from fleetcore_gcp.failures import CallFailed, missing
 from fleetcore_gcp.publishing import FLEET, ID, MAX_BYTES, MAX_MESSAGES, Publisher, message
 
-#: What attributes, the ordering key and Pub/Sub's own framing add to a message.
+#: The bytes that attributes, the ordering key and Pub/Sub's framing add to a message.
 _AROUND_BYTES = 256
 
 
 def row(fleet: str, reading: Reading) -> bytes:
-    """One reading as a row: ``value``, ``text`` or ``boolean`` has what was read, the others are left out."""
+    """One reading as a row: ``value``, ``text`` or ``boolean`` has its value, the others are left out."""
     said = reading.said
     column = "boolean" if isinstance(said, bool) else "text" if isinstance(said, str) else "value"
     plain: dict[str, object] = {
@@ -45,12 +45,12 @@ class Readings:
         self._publisher, self._fleet, self._mark = publisher, fleet, mark
 
     async def send(self, batch: TelemetryBatch, catalog: SeriesCatalog) -> Sent:
-        """As the interface has it."""
+        """As in the interface."""
         readings, refused = of_numbers(batch, catalog)
         return await self._send(readings, refused)
 
     async def send_texts(self, texts: Sequence[TextReading], catalog: SeriesCatalog) -> Sent:
-        """As the interface has it."""
+        """As in the interface."""
         return await self._send(of_texts(texts, catalog), {})
 
     async def _send(self, readings: Sequence[Reading], refused: dict[int, str]) -> Sent:
@@ -66,12 +66,14 @@ class Readings:
         return sent_of(count, [each for requests in devices.values() for each in requests], failures, refused)
 
     def _requests(self, readings: Sequence[Reading], refused: dict[int, str]) -> list[Message]:
-        """Rows of one device each, one a line, no more than a request takes."""
+        """Rows of one device each, one per line, at most as many as a request can have."""
         devices: dict[str, list[tuple[Reading, bytes]]] = {}
         for each in readings:
             data = row(self._fleet, each)
             if len(data) + _AROUND_BYTES > MAX_BYTES:
-                refused[each.at] = f"the reading is {len(data)} bytes long as a message, and Pub/Sub takes {MAX_BYTES}"
+                refused[each.at] = (
+                    f"the reading is {len(data)} bytes long as a message, and Pub/Sub's limit is {MAX_BYTES}"
+                )
                 continue
             devices.setdefault(each.series.device, []).append((each, data))
         return [_request(device, part) for device, rows in devices.items() for part in _cut(rows)]
@@ -94,7 +96,7 @@ class Readings:
         return found
 
     def _message(self, device: str, data: bytes) -> PubsubMessage:
-        # The same reading has the same id whenever, and with whatever else, it is sent again.
+        # The same reading always has the same id, whenever it is sent again.
         return message(data, device, {FLEET: self._mark, ID: hashlib.sha256(data).hexdigest()[:32]})
 
 
@@ -105,7 +107,7 @@ def _request(device: str, rows: Sequence[tuple[Reading, bytes]]) -> Message:
         indices=[each.at for each, _ in rows],
         first=min(times),
         last=max(times),
-        data=b"\n".join(data for _, data in rows),  # JSON has no line ends of its own
+        data=b"\n".join(data for _, data in rows),  # JSON contains no line ends
     )
 
 

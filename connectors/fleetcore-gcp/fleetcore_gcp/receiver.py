@@ -1,6 +1,6 @@
-"""What a receiver makes of the messages of states: the fleet, as it was last told. For receivers in Python, and tests.
+"""Builds the fleet's states from the messages. For receivers in Python, and tests.
 
-It needs nothing of the SDK: attributes and data of each message, in whatever order they come.
+It does not need the SDK: only attributes and data of each message, in any order.
 """
 
 import json
@@ -17,11 +17,11 @@ class Receiver:
     """Takes messages of one fleet and keeps the newest state of each entity.
 
     Args:
-        mark: of the fleet, as the attribute ``fleetcore-fleet`` has it; None for the first one that is seen.
+        mark: the fleet's, in the attribute ``fleetcore-fleet``; None for the first one that is seen.
 
     Attributes:
-        states: what there is, by entity.
-        versions: the newest of each entity, also of those that are gone: an older message makes none of them anew.
+        states: the existing ones, by entity.
+        versions: the newest of each entity, also of deleted ones: an older message does not create them again.
     """
 
     def __init__(self, mark: str | None = None) -> None:
@@ -30,7 +30,7 @@ class Receiver:
         self.versions: dict[EntityKey, int] = {}
 
     def take(self, attributes: Mapping[str, str], data: bytes) -> bool:
-        """Takes a message; whether it was a state of the fleet that is newer than what is known."""
+        """Handles a message; returns whether it was a newer state of the fleet."""
         facet = attributes.get(FACET, "")
         if facet not in BODIES or attributes.get(FLEET) != (self._mark or attributes.get(FLEET)):
             return False

@@ -1,7 +1,7 @@
-"""States as messages: each the whole present state of one entity, with a version of our own that only grows.
+"""States as messages: each is the complete present state of one entity, with a version of our own that only grows.
 
-Pub/Sub holds no states, so a receiver builds them: of two messages of an entity the one with the greater version
-counts, whatever the order in which they came. What is gone is a message without a state (a tombstone).
+Pub/Sub stores no states, so a receiver builds them: of two messages of an entity the one with the greater version
+counts, in any order of arrival. A deleted entity is a message without a state (a tombstone).
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from fleetcore_gcp.failures import CallFailed, missing
 from fleetcore_gcp.publishing import FLEET, ID, MAX_BYTES, MAX_MESSAGES, Publisher, message
 from fleetcore_gcp.topics import TOPICS, Topic, ordering_key
 
-#: Attributes, by which subscriptions can filter. Their number and lengths are far from Pub/Sub's limits (100 of them,
-#: names of 256 bytes, values of 1,024), since ids of the fleet have 128 characters of ASCII at most.
+#: Attributes, for filters of subscriptions. Their number and lengths are far from Pub/Sub's limits (100 of them, names
+#: of 256 bytes, values of 1,024), because ids of the fleet have at most 128 characters of ASCII.
 FACET, ENTITY, VERSION, EVENT = "fleetcore-facet", "fleetcore-entity", "fleetcore-version", "fleetcore-event"
-#: Publishes whose fate is not known, and that are remembered; the newest.
+#: Remembered publishes with an unknown outcome; the newest.
 _REMEMBERED = 10_000
 
 
 @frozen(kw_only=True)
 class _Tried:
-    """A publish that may have been done: the version it had, and what was in it."""
+    """A publish that may have been executed: its version and content."""
 
     version: int
     state: bytes
@@ -39,7 +39,7 @@ class States:
     """See the module.
 
     Args:
-        fleet: its name, which messages carry for people; ``mark`` is what tells it apart from all others.
+        fleet: its name, for people; ``mark`` identifies it.
     """
 
     def __init__(self, publisher: Publisher, fleet: str, mark: str, clock: Clock) -> None:
@@ -48,11 +48,11 @@ class States:
         self._tried: dict[EntityKey, _Tried] = {}
 
     def fit(self, item: MirrorItem) -> Fitted:
-        """All of it, or nothing of what is too large."""
+        """All of it, or nothing if it is too large."""
         size = len(self._data(item, 1 << 53))
         if size <= MAX_BYTES:
             return Fitted(item=item)
-        reason = f"the {item.key.facet} is {size} bytes long as a message, and Pub/Sub takes {MAX_BYTES}"
+        reason = f"the {item.key.facet} is {size} bytes long as a message, and Pub/Sub's limit is {MAX_BYTES}"
         return Fitted(item=None, lost=(Loss("", reason),))
 
     def _data(self, item: MirrorItem, version: int) -> bytes:
@@ -61,7 +61,7 @@ class States:
         return dumps(plain)
 
     async def apply(self, items: Sequence[MirrorItem]) -> Sequence[MirrorResult]:
-        """As the interface has it; what has one ordering key shares requests."""
+        """As in the interface; items with one ordering key share requests."""
         requests: dict[tuple[Topic, str], list[int]] = {}
         for at, item in enumerate(items):
             requests.setdefault((TOPICS[item.key.facet], ordering_key(item.key)), []).append(at)
@@ -72,7 +72,7 @@ class States:
                 try:
                     found = await self._published(topic, key, [items[at] for at in part])
                 except CallFailed as failed:
-                    # Nothing of the key goes on: what follows waits for the engine's next turn.
+                    # The key stops here: later items wait for the engine's next turn.
                     results.update(dict.fromkeys(which[which.index(part[0]) :], failed))
                     return
                 results.update(zip(part, found, strict=True))
@@ -86,7 +86,7 @@ class States:
 
     @staticmethod
     def _parts(items: Sequence[MirrorItem], which: Sequence[int]) -> Sequence[Sequence[int]]:
-        """What one request has room for. States that were made to fit have room by themselves."""
+        """Parts that fit into one request. A fitted state always fits alone."""
         if len(which) == 1:
             return [which]
         found: list[list[int]] = [[]]
@@ -126,8 +126,8 @@ class States:
     def _version(self, item: MirrorItem) -> int:
         """Greater than any before; the same for a state whose publish had no answer.
 
-        Microseconds of the clock, so that a fleet which was restored from an older backup, or which has forgotten what
-        it sent, does not give versions anew that receivers know; counted on where the clock stands still or went back.
+        Microseconds of the clock, so that a fleet restored from an older backup, or one that has forgotten what it
+        sent, does not reuse versions; counted on while the clock stands still or is behind.
         """
         state = hashlib.sha256(b"" if item.body is None else dumps(to_plain(item.body))).digest()
         tried = self._tried.pop(item.key, None)

@@ -1,7 +1,7 @@
-"""A streaming pull: messages come as they are there, and stay ours as long as they are held.
+"""A streaming pull: messages arrive as they are available, and stay leased while they are held.
 
-One thread waits for the stream and hands on what came. A message that is held has its deadline extended; what was not
-acknowledged on leaving is given back, and comes again at once.
+One thread reads the stream and passes messages on. Deadlines of held messages are extended; on exit, unacknowledged
+ones are returned, and come again at once.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from fleetcore_gcp.failures import CallFailed, from_sdk
 from fleetcore_gcp.making import ACK_DEADLINE_S
 
 CONSUME = "pubsub.subscriptions.consume"
-#: Messages that the service sends before some of them are acknowledged.
+#: The maximum of unacknowledged messages.
 _OUTSTANDING, _OUTSTANDING_BYTES = 100, 50_000_000
 #: Acknowledged in one call (512 KiB a request; an ack id has about 200 bytes).
 _ACKS = 1000
@@ -45,7 +45,7 @@ class Stream:
         self._ended = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._read, name="fleetcore gcp stream", daemon=True)
-        #: Ack ids of what came and is neither acknowledged nor given back.
+        #: Ack ids of messages neither acknowledged nor returned.
         self._held: dict[str, None] = {}
         self._extending: asyncio.Task[None] | None = None
 
@@ -73,13 +73,13 @@ class Stream:
         if call is not None:
             call.cancel()
         await asyncio.to_thread(self._thread.join)
-        await asyncio.sleep(0)  # what the thread handed on last is here now
+        await asyncio.sleep(0)  # the last messages from the thread have arrived
         while not self._arrived.empty():
             self._hold(self._arrived.get_nowait())
         await self._deadline(list(self._held), 0)
 
     async def next(self) -> Sequence[ReceivedMessage]:
-        """The messages that come next, one at least.
+        """The next messages, at least one.
 
         Raises:
             CallFailed: the stream has ended.
@@ -95,7 +95,7 @@ class Stream:
         return messages
 
     async def acknowledge(self, ack_ids: Collection[str]) -> None:
-        """They do not come again, as a rule: an acknowledgement may be lost.
+        """Acknowledged messages normally do not come again; but an acknowledgement may be lost.
 
         Raises:
             CallFailed: they come again.
@@ -113,7 +113,7 @@ class Stream:
             await self._deadline(list(self._held), ACK_DEADLINE_S)
 
     async def _deadline(self, ack_ids: Sequence[str], seconds: int) -> None:
-        """A failure changes nothing: the messages come again, which is what they do without this."""
+        """A failure is harmless: the messages come again, as they would without this call."""
         for start in range(0, len(ack_ids), _ACKS):
             request = ModifyAckDeadlineRequest(
                 subscription=self._subscription, ack_ids=ack_ids[start : start + _ACKS], ack_deadline_seconds=seconds
@@ -147,5 +147,5 @@ class Stream:
             yield request
 
     def _hand_on(self, what: Sequence[ReceivedMessage] | CallFailed) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nothing waits for it any more
+        with suppress(RuntimeError):  # the loop is closed, so no task waits
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, what)

@@ -1,7 +1,7 @@
-"""The token that calls go with, had before the call.
+"""The token of calls, obtained before the call.
 
-Within a call gRPC has the SDK refresh it, and an error there becomes a text under the status ``UNAVAILABLE``, as if
-Pub/Sub could not be reached. Here it stays what it is: refused credentials, a wrong clock, or no network.
+Within a call gRPC makes the SDK refresh it, and an error there becomes a text with the status ``UNAVAILABLE``, as if
+Pub/Sub could not be reached. Here it keeps its meaning: refused credentials, a wrong clock, or no network.
 """
 
 import threading
@@ -12,16 +12,16 @@ from typing import Any
 from google.auth.exceptions import RefreshError
 from google.auth.transport.requests import Request
 
-#: How Google refuses what a key has signed by a wrong clock, with ``invalid_grant`` as for a key that is gone
+#: Google's refusal of a signature by a wrong clock, with ``invalid_grant`` as for a deleted key
 #: (https://developers.google.com/identity/protocols/oauth2/service-account#jwt-error-codes).
 _OUT_OF_TIME = "reasonable timeframe"
 
 
 class WrongClock(Exception):
-    """No token was to be had, since the clock of this machine differs from Google's.
+    """No token was issued, because the clock of this machine differs from Google's.
 
     Attributes:
-        ahead_s: by how much it is ahead, negative where it is behind; None where Google's answer has no date.
+        ahead_s: how far it is ahead, negative if behind; None if Google's answer has no date.
     """
 
     def __init__(self, said: str, ahead_s: float | None) -> None:
@@ -37,11 +37,11 @@ class Tokens:
         self._lock = threading.Lock()
 
     def fresh(self) -> None:
-        """Sees to it that there is a token which is good; blocks where one has to be had.
+        """Ensures that there is a valid token; blocks while one is obtained.
 
         Raises:
-            WrongClock: Google refused what was signed by this machine's clock.
-            google.auth.exceptions.GoogleAuthError: whatever else the SDK finds.
+            WrongClock: Google refused a signature by this machine's clock.
+            google.auth.exceptions.GoogleAuthError: any other error of the SDK.
         """
         if self._credentials.valid:
             return
@@ -58,7 +58,7 @@ class Tokens:
 
 
 class _Dated(Request):
-    """The SDK's requests for tokens; remembers when the last was answered, by the answer."""
+    """The SDK's requests for tokens; remembers the time of the last answer, by the answer."""
 
     _date = ""
 
@@ -68,7 +68,7 @@ class _Dated(Request):
         return answer
 
     def ahead_s(self) -> float | None:
-        """How far the clock that tokens are signed by is ahead of the one that answered."""
+        """How far the clock that signs tokens is ahead of the one that answered."""
         try:
             return time.time() - parsedate_to_datetime(self._date).timestamp()
         except ValueError:

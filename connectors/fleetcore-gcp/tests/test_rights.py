@@ -132,7 +132,7 @@ async def test_a_check_tells_a_topic_that_nobody_hears_and_a_subscription_withou
         found = {each.what.rpartition("/")[2]: each for each in await cloud.check() if each.state != "ok"}
 
     assert found["fleetcore-state"].state == "warning"
-    assert "it is lost" in found["fleetcore-state"].detail
+    assert "they are lost" in found["fleetcore-state"].detail
     assert found["fleetcore-commands"].state == "problem"
     assert "--enable-message-ordering" in found["fleetcore-commands"].remedy
 

@@ -1,6 +1,6 @@
 """Artifacts: blobs named by their SHA-256, as files ``artifacts/ab/abcd…`` or, for a store in memory, as bytes.
 
-A blob is streamed into a temporary file, synced, and renamed into place, so what can be seen is whole and durable.
+A blob is streamed into a temporary file, synced, and renamed into place, so a visible blob is complete and durable.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ T = TypeVar("T")
 
 _PIECE_BYTES = 256 * 1024
 _TEMPORARY = "tmp"
-#: Blobs whose pieces' checksums are kept: 16 bytes a MiB each.
+#: Blobs whose pieces' checksums are cached: 16 bytes a MiB each.
 _KNOWN = 1000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Artifacts(ABC):
-    """What the store asks of a place for blobs; see :class:`~fleetcore.interfaces.Storage` for the promises."""
+    """Where the store puts blobs; see :class:`~fleetcore.interfaces.Storage` for the guarantees."""
 
     @abstractmethod
     async def put(self, content: AsyncIterator[bytes], sha256: str | None, limit_bytes: int) -> ArtifactInfo:
-        """Streams a blob in."""
+        """Writes a blob from a stream."""
 
     @abstractmethod
     def info(self, sha256: str) -> ArtifactInfo | None:
@@ -50,7 +50,7 @@ class Artifacts(ABC):
 
     @abstractmethod
     def read(self, sha256: str, start: int, end: int | None) -> AsyncIterator[bytes]:
-        """A part of a blob."""
+        """Reads a part of a blob."""
 
     @abstractmethod
     def copy_to(self, target: Path) -> None:
@@ -58,15 +58,15 @@ class Artifacts(ABC):
 
     @abstractmethod
     def verify(self, after: str | None) -> tuple[list[str], int, str | None]:
-        """Reads the blob that comes next; gives what is wrong with it, its bytes, and its name, None at the end."""
+        """Checks the next blob; returns its fault, its bytes, and its name, None at the end."""
 
     @abstractmethod
     def size(self) -> int:
-        """The bytes of all blobs."""
+        """The total bytes of all blobs."""
 
 
 class MemoryArtifacts(Artifacts):
-    """Blobs that end with the process."""
+    """Blobs in memory; they end with the process."""
 
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
@@ -107,22 +107,22 @@ class MemoryArtifacts(Artifacts):
 
 
 class FileArtifacts(Artifacts):
-    """Blobs below a folder that this process alone writes to.
+    """Blobs below a folder to which only this process writes.
 
     Args:
-        admit: raises where a blob of so many bytes has no room.
+        admit: raises if there is no room for that many bytes.
     """
 
     def __init__(self, root: Path, admit: Callable[[int], None] = lambda _: None) -> None:
         self._root, self._admit = root, admit
-        #: The bytes of all blobs, once they were asked for, and of those that are on their way.
+        #: The bytes of all blobs, once counted, and of those being written.
         self._total: int | None = None
         self._counting = threading.Lock()
         self._coming = 0
         self._known: OrderedDict[str, Sequence[int]] = OrderedDict()
 
     def clean(self) -> None:
-        """Removes what a process that ended in the middle of a stream left."""
+        """Removes temporary files of an earlier process that was killed."""
         shutil.rmtree(self._root / _TEMPORARY, ignore_errors=True)
 
     async def put(self, content: AsyncIterator[bytes], sha256: str | None, limit_bytes: int) -> ArtifactInfo:
@@ -141,10 +141,10 @@ class FileArtifacts(Artifacts):
             await _in_thread(self._finish, file, digest.hexdigest())
         finally:
             self._coming -= size
-            # A full disk lets a buffered file not even close in peace.
+            # On a full disk even closing a buffered file fails.
             with suppress(OSError):
                 file.close()
-            # Renamed away where all went well.
+            # Already renamed on success.
             await asyncio.shield(asyncio.to_thread(lambda: Path(file.name).unlink(missing_ok=True)))
         return ArtifactInfo(digest.hexdigest(), size)
 
@@ -162,7 +162,7 @@ class FileArtifacts(Artifacts):
             if self._total is not None and not place.exists():
                 self._total += Path(file.name).stat().st_size
             Path(file.name).replace(place)
-        # The name is durable only with its folder, and that with the folder above it.
+        # The new name is durable only once its folder is synced, and that folder once its parent is.
         for above in (place.parent, self._root):
             _sync_folder(above)
 
@@ -191,9 +191,9 @@ class FileArtifacts(Artifacts):
                 yield piece[max(0, start - at) : end - at]
 
     def _sums(self, sha256: str) -> Sequence[int]:
-        """The checksum of each piece of a blob; it is read once as a whole, and compared with its name, for them.
+        """The checksum of each piece of a blob. For them it is read once as a whole and compared with its name.
 
-        Raises StorageError (``data_damaged``) where its content is another.
+        Raises StorageError (``data_damaged``) if the content differs.
         """
         kept = self._known.get(sha256)
         if kept is None:
@@ -242,7 +242,7 @@ class FileArtifacts(Artifacts):
         return sorted(self._root.glob("??"))
 
     def _next(self, name: str) -> Path | None:
-        """The first blob whose name is behind another; folders before its own are not looked into."""
+        """The first blob after a name; folders before it are not listed."""
         for above in self._folders():
             if above.name >= name[:2]:
                 found = next((place for place in _blobs(above) if place.name > name), None)
@@ -259,7 +259,7 @@ def _blobs(above: Path) -> list[Path]:
 
 
 async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Runs file work on another thread; its errors are the store's, unlike those of a stream that is put in."""
+    """Runs file work on another thread; its errors become the store's, while errors of a source stream do not."""
     try:
         return await asyncio.to_thread(work, *args, **kwargs)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The interned series as rows: loaded at the start, inserted as they come."""
+"""The catalog of series as rows: loaded at the start, inserted as series appear."""
 
 import logging
 import sqlite3
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 def load(db: sqlite3.Connection, above: int = 0) -> tuple[list[Series], set[int]]:
     """The stored series with an index greater than ``above``, and the indexes of those whose row is damaged.
 
-    A damaged one is there so that its readings are not taken for another's; what it is called is not sure.
+    A damaged one is included so that its readings are not attributed to another series; its name is uncertain.
     """
     found, damaged = [], set()
     with lenient(db):
@@ -42,7 +42,7 @@ def load(db: sqlite3.Connection, above: int = 0) -> tuple[list[Series], set[int]
 
 
 def insert(db: sqlite3.Connection, wanted: Sequence[SeriesRequest], known: Catalog) -> list[Series]:
-    """Makes those of the wanted series that are not there yet, and gives units; returns all of them, in order."""
+    """Inserts the wanted series that are missing, and sets units; returns all of them, in order."""
     result: list[Series] = []
     for request in wanted:
         series = known.find(request.device, request.metric)
@@ -69,5 +69,5 @@ def insert(db: sqlite3.Connection, wanted: Sequence[SeriesRequest], known: Catal
 
 
 def lacks(series: Series | None, request: SeriesRequest) -> bool:
-    """Whether a request changes something: the series is new, or has no unit and is given one."""
+    """Whether a request changes anything: the series is new, or gets its first unit."""
     return series is None or (series.unit is None and request.unit is not None)

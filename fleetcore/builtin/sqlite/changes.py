@@ -1,12 +1,12 @@
-"""The record changes of commits that are written together: judged one after another, then written as one.
+"""The record changes of commits that are written together: checked one after another, then written at once.
 
-Every statement gives the interpreter lock away (see plain.py), so its cost is that of the statement, not of the rows.
-What a group of commits touches is read with a few statements, each commit is judged in memory against what those
-before it leave behind, and what they come to is written with a few more, whatever the number of commits. Index
-entries that stay as they are, as most do when a record changes, are not written again.
+Every statement releases the interpreter lock (see plain.py), so its cost is per statement, not per row. A few
+statements read what a group of commits touches. Each commit is checked in memory against the result of those before it.
+A few more statements write the outcome, whatever the number of commits. Index entries that do not change, as most do
+not, are not written again.
 
-A commit's deletes are applied before its puts, and all unique values of the records that it touches are given free
-before new ones are taken, so values can move between records in one commit. A refused commit leaves nothing behind.
+A commit's deletes are applied before its puts, and all unique values of the records that it touches are released before
+new ones are taken, so values can move between records in one commit. A refused commit changes nothing.
 """
 
 import functools
@@ -21,20 +21,20 @@ from fleetcore.model.store import Commit, Delete, Put
 
 #: Rows of one INSERT: six values each stay below SQLite's bound of 32,766 parameters.
 _MAX_ROWS = 5440
-#: Longer statements have a multiple of so many rows, which keeps the prepared statements few.
+#: Longer statements have a multiple of this many rows, so that few prepared statements exist.
 _STEP_ROWS = 64
 #: The rows of :func:`_pairs`.
 _PAIRS = "json_each(?) AS first CROSS JOIN json_each(first.value) AS second"
-#: What is written of a record: version, due, body and checksum.
+#: The stored columns of a record: version, due, body and checksum.
 _Row = tuple[int, int | None, str, int]
 #: A record: its kind and its key.
 Name = tuple[str, str]
-#: A unique value: its space and itself.
+#: A unique value: its space and the value.
 Value = tuple[str, str]
 
 
 class RecordChanges:
-    """What is to become of records; made inside the open transaction in which it is written."""
+    """Changes of records; made inside the open transaction that writes them."""
 
     def __init__(self, db: sqlite3.Connection, commits: Sequence[Commit]) -> None:
         self._db = db
@@ -50,7 +50,7 @@ class RecordChanges:
             )
         } if named else {}  # fmt: skip
         self._there = list(self._versions)
-        #: Who holds a value, and what the records hold that no commit has touched yet.
+        #: The holders of values, and the stored values of records that no commit has touched yet.
         self._holders: dict[Value, Name] = {}
         self._held: dict[Name, set[Value]] = {}
         wanted = {value for commit in commits for put in (*commit.reindexed, *commit.puts) for value in put.unique}
@@ -71,7 +71,7 @@ class RecordChanges:
         self._indexed: dict[Name, Put] = {}
 
     def take(self, commit: Commit) -> tuple[int, ...]:
-        """Adds a commit; gives the versions of its puts.
+        """Adds a commit; returns the versions of its puts.
 
         Raises:
             VersionConflict: the first record whose version is not the expected one.
@@ -97,7 +97,7 @@ class RecordChanges:
             written[name] = (version, put.due, body, checksum.of_record(*name, version, body))
         indexed = {(put.kind, put.key): put for put in (*commit.reindexed, *commit.puts)}
         uniques = self._taken(indexed, touched)
-        # Nothing is refused from here on.
+        # Nothing is refused after this point.
         for name in touched:
             if name in self._indexed:
                 held: Iterable[Value] = self._indexed[name].unique
@@ -142,7 +142,7 @@ class RecordChanges:
         return uniques
 
     def write(self) -> None:
-        """Writes what was taken."""
+        """Writes the changes."""
         if not self._touched:
             return
         db = self._db
@@ -178,17 +178,17 @@ class RecordChanges:
 
     def _write_refs(self, there: str) -> None:
         old = self._rows("u.kind, u.name, u.value, u.sort, u.key", "refs AS u", there)
-        # A list and no set: most records come in the order of their keys, and what is nearly sorted is sorted quickly.
+        # A list, not a set: most records come in key order, and nearly sorted data sorts quickly.
         new = [(put.kind, name, value, put.sort, put.key) for put in self._indexed.values() for name, value in put.refs]
         if gone := old.difference(new):
             named = f"(kind, name, value, sort, key) IN ({_values(5)})"
             self._db.execute(f"DELETE FROM refs WHERE {named}", (text(list(gone)),))  # noqa: S608 - a constant
         if come := sorted(row for row in new if row not in old):
-            # In their order in the table: neighbours go into the same page.
+            # In table order: neighbours go into the same page.
             _insert(self._db, "refs(kind, name, value, sort, key)", come)
 
     def _rows(self, columns: str, table: str, there: str) -> set[tuple[str, ...]]:
-        """The index rows of records that were there before."""
+        """The index rows of records that existed before."""
         if not self._there:
             return set()
         query = (
@@ -205,7 +205,7 @@ def _touched(commit: Commit) -> Iterable[Name]:
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    """Pairs as :data:`_PAIRS` reads them: what comes second by what comes first, so that SQLite takes nothing apart."""
+    """Pairs in the form that :data:`_PAIRS` reads: second parts by their first, so that SQLite splits nothing."""
     grouped: dict[str, list[str]] = {}
     for first, second in pairs:
         grouped.setdefault(first, []).append(second)
@@ -219,7 +219,7 @@ def _values(width: int) -> str:
 
 
 def _insert(db: sqlite3.Connection, into: str, rows: Sequence[tuple[object, ...]], conflict: str = "") -> None:
-    """Inserts rows of one width by statements of many rows: a third less time than by one JSON text."""
+    """Inserts rows of one width by multi-row statements: a third less time than by one JSON text."""
     at = 0
     while at < len(rows):
         left = len(rows) - at

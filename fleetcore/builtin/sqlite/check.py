@@ -1,7 +1,8 @@
-"""What can be wrong with a data folder: what the tables promise each other, and whether each row is what was written.
+"""Checks of a data folder: whether the tables are consistent, and whether each row is what was written.
 
-The second reads everything, in parts of bounded size, each as of its own moment: commits go on, and a caller can show
-how far it is. The text that names the next part is ours: the stage, how many bytes were read, and the row's key.
+The second reads everything in parts of bounded size, each from its own snapshot: commits go on, and a caller can show
+progress. The text that names the next part is private to the store: the stage, the bytes read so far, and the row's
+key.
 """
 
 import sqlite3
@@ -19,23 +20,26 @@ from fleetcore.errors import Refused, StorageError
 from fleetcore.model.catalog import Catalog
 from fleetcore.model.store import Verified
 
-#: Each query finds offenders; the sentence is said with their number.
+#: Each query finds offending rows; the sentence states their number.
 _PROMISES = (
     (
         "SELECT count(*) FROM uniques WHERE (kind, key) NOT IN (SELECT kind, key FROM records)",
-        "unique values of no record",
+        "unique values without record",
     ),
-    ("SELECT count(*) FROM refs WHERE (kind, key) NOT IN (SELECT kind, key FROM records)", "references of no record"),
-    ("SELECT count(*) FROM chunks WHERE series NOT IN (SELECT id FROM series)", "chunks of no series"),
-    ("SELECT count(*) FROM texts WHERE series NOT IN (SELECT id FROM series)", "text readings of no series"),
+    (
+        "SELECT count(*) FROM refs WHERE (kind, key) NOT IN (SELECT kind, key FROM records)",
+        "references without record",
+    ),
+    ("SELECT count(*) FROM chunks WHERE series NOT IN (SELECT id FROM series)", "chunks without series"),
+    ("SELECT count(*) FROM texts WHERE series NOT IN (SELECT id FROM series)", "text readings without series"),
     ("SELECT count(*) FROM chunks WHERE id NOT IN (SELECT id FROM chunk_bodies)", "chunks without content"),
     ("SELECT count(*) FROM chunk_bodies WHERE id NOT IN (SELECT id FROM chunks)", "chunk contents without a chunk"),
 )
-#: How much one part reads, about; a row counts for so much beside its content.
+#: About how much one part reads; each row counts for this in addition to its content.
 _PART_BYTES, _ROW_BYTES = 16 * 1024**2, 100
 #: Damage beyond this in one part is counted, not named.
 _NAMED = 100
-#: SQLite compares their indexes with their rows; the others' rows are read and compared with their checksums.
+#: SQLite compares their indexes with their rows; rows of the other tables are compared with their checksums.
 _TABLES = ("meta", "series", "chunks", "records", "uniques", "refs", "marks", "texts", "cursors", "counters", "floors")
 _ARTIFACTS = "artifacts"
 
@@ -43,7 +47,7 @@ Row = tuple[Any, ...]
 
 
 def promises(db: sqlite3.Connection, state: State) -> list[str]:
-    """One sentence for each promise that is broken, and for damage that was met so far; reads no readings."""
+    """One sentence for each broken consistency rule, and for damage met so far; does not read readings."""
     found: list[str] = []
     db.execute("BEGIN")
     try:
@@ -52,7 +56,7 @@ def promises(db: sqlite3.Connection, state: State) -> list[str]:
             if count:
                 found.append(f"There are {count} {what}.")
         if wrong := headers.damaged(db):
-            found.append(f"The headers of {len(wrong)} chunks are damaged; opening the store makes them anew.")
+            found.append(f"The headers of {len(wrong)} chunks are damaged; opening the store rebuilds them.")
         found += _gaps(db)
     finally:
         db.execute("ROLLBACK")
@@ -62,7 +66,7 @@ def promises(db: sqlite3.Connection, state: State) -> list[str]:
 
 
 def _gaps(db: sqlite3.Connection) -> list[str]:
-    """The log's positions follow each other, from the trimmed one to what is sealed at least."""
+    """The log's positions are consecutive, from the trimmed one at least to the sealed one."""
     meta = schema.meta(db)
     first, last, count = db.execute("SELECT min(position), max(position), count(*) FROM log").fetchone()
     found = []
@@ -75,7 +79,7 @@ def _gaps(db: sqlite3.Connection) -> list[str]:
 
 
 def verify(db: sqlite3.Connection, catalog: Catalog, artifacts: Artifacts, after: str | None) -> Verified:
-    """Reads and checks a part of everything; see :meth:`~fleetcore.interfaces.Storage.verify`."""
+    """Reads and checks one part; see :meth:`~fleetcore.interfaces.Storage.verify`."""
     stages = [*(f"table {name}" for name in _TABLES), *_WALKS, _ARTIFACTS]
     stage, done, key = _place(after) if after is not None else (stages[0], 0, None)
     if stage not in stages:
@@ -85,7 +89,7 @@ def verify(db: sqlite3.Connection, catalog: Catalog, artifacts: Artifacts, after
         problems, read, key = artifacts.verify(key)
     else:
         problems, read, key = _part(db, catalog, stage, key)
-    # Free pages are never read, and pages of indexes are not counted: with the last row everything is done.
+    # Free pages are never read, and pages of indexes are not counted: after the last row the check is complete.
     done = done + read if stage == _ARTIFACTS else min(done + read, tables)
     if key is None:
         at = stages.index(stage) + 1
@@ -109,7 +113,7 @@ def _place(after: str) -> tuple[str, int, Any]:
 
 
 def _no_part(after: str | None) -> Refused:
-    return Refused(f"The check has no part {after!r}", code="schema_invalid", remedy="Begin it anew")
+    return Refused(f"The check has no part named {after!r}", code="schema_invalid", remedy="Begin it anew")
 
 
 def _bytes(db: sqlite3.Connection) -> int:
@@ -120,7 +124,7 @@ def _bytes(db: sqlite3.Connection) -> int:
 
 
 def _part(db: sqlite3.Connection, catalog: Catalog, stage: str, key: Any) -> tuple[list[str], int, Any]:
-    """What is wrong, how many bytes were read, and the key to go on behind; None at the stage's end."""
+    """The faults, the bytes read, and the key to continue after; None at the stage's end."""
     db.execute("BEGIN")
     try:
         with lenient(db):
@@ -130,7 +134,7 @@ def _part(db: sqlite3.Connection, catalog: Catalog, stage: str, key: Any) -> tup
             rows = db.execute(f"PRAGMA integrity_check({name})").fetchall()
             return [f"SQLite: {row}." for (row,) in rows if row != "ok"], 0, None
     except sqlite3.DatabaseError as error:
-        # A page that cannot be read ends its table, not the check.
+        # An unreadable page ends its table, not the check.
         return [f"SQLite cannot read {stage} to its end: {error}."], 0, None
     finally:
         db.execute("ROLLBACK")
@@ -138,12 +142,12 @@ def _part(db: sqlite3.Connection, catalog: Catalog, stage: str, key: Any) -> tup
 
 @frozen
 class _Walk:
-    """A way through the rows of a table.
+    """One pass through the rows of a table.
 
     Attributes:
-        rows: selects them; the last column is their checksum.
-        key: the columns by which they are ordered, the first of those that are selected.
-        wrong: the damage of a row, None where it is intact.
+        rows: the query; its last column is the checksum.
+        key: the columns that order the rows, the first of those selected.
+        wrong: the damage of a row, None if it is intact.
     """
 
     rows: str

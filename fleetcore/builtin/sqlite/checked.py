@@ -1,19 +1,19 @@
-"""Checksums for the chunks that a release without them wrote: some at a time, the newest first, until all have theirs.
+"""Adds missing checksums to the chunks of an earlier release: some at a time, newest first, until all have one.
 
-``meta.unsummed`` is the id up to which chunks may lack one. What is in them is taken as it is found, if it can be read.
+``meta.unsummed`` is the highest id of a chunk that may lack one. The content is trusted as it is, if it can be decoded.
 """
 
 import sqlite3
 
 from fleetcore.builtin.sqlite import checksum, schema
 
-#: How much is written in one transaction.
+#: The amount written in one transaction.
 MISSING_BYTES = 4 * 1024**2
 _ROWS = 512
 
 
 def add_missing(db: sqlite3.Connection) -> bool:
-    """Adds some; False where none lacks one."""
+    """Adds some; returns False when none is missing."""
     top = schema.meta(db).get("unsummed", 0)
     if top == 0:
         return False

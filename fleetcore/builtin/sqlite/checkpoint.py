@@ -1,8 +1,8 @@
-"""Writing the WAL back into the database beside the commits, so that hardly a commit waits for it.
+"""Writes the WAL back into the database beside the commits, so that a commit rarely waits for it.
 
 SQLite's own checkpoint happens inside the commit that crosses a threshold: 20-60 ms at commits of 10,000 readings. Here
-a connection of its own does the bulk while commits go on, and the writer only the little that came meanwhile; with
-that done, the next commit starts the WAL from its beginning.
+a separate connection does most of it while commits go on, and the writer does only the little that arrived meanwhile.
+Then the next commit starts the WAL from its beginning.
 """
 
 import sqlite3
@@ -15,25 +15,25 @@ from fleetcore.builtin.sqlite.readers import Readers
 from fleetcore.builtin.sqlite.writer import Reply
 from fleetcore.errors import StorageError
 
-#: Of what the writer would bear (schema.py), how much is let come before it is written back, and how long the WAL is
-#: made once.
+#: Fractions of the writer's own threshold (schema.py): how much is written before a checkpoint, and how long the WAL is
+#: made at first.
 _BACK, _EXTENDED = 2 / 3, 5 / 6
 
-#: A store that has written so much gets its WAL extended; one that is opened for a question does not.
+#: A store that has written this much gets its WAL extended; a store opened for one query does not.
 _EARNEST_BYTES = 256 * 1024
 
-#: Bytes of the WAL for a byte that a change says it writes, until the first checkpoint tells.
+#: WAL bytes per byte that a change reports, until the first checkpoint gives the real ratio.
 _SCALE = 8.0
 
 _PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
 
 
 class Checkpointer:
-    """Counts what the writer writes and acts when it is enough.
+    """Counts what the writer writes and starts checkpoints.
 
     Args:
-        db: a connection of its own.
-        on_writer: has the writer do something between two commits.
+        db: a separate connection.
+        on_writer: runs a function on the writer between two commits.
         wal_bytes: how long the WAL may become.
     """
 
@@ -46,14 +46,14 @@ class Checkpointer:
         self._back, self._extension = int(wal_bytes * _BACK), int(wal_bytes * _EXTENDED)
         self._thread = Readers([db])
         self._on_writer = on_writer
-        #: What was written since the last checkpoint, and how many bytes of the WAL that made the last time.
+        #: The bytes written since the last checkpoint, and the WAL bytes per reported byte at the last one.
         self._bytes = 0
         self._scale = _SCALE
         self._busy = self._extended = self._closing = False
 
     @property
     def failure(self) -> StorageError | None:
-        """As of the thread."""
+        """The error that ended the thread, or None."""
         return self._thread.failure
 
     def start(self) -> None:
@@ -73,15 +73,15 @@ class Checkpointer:
             except StorageError:
                 if not self._closing:
                     raise
-                # The writer is the last to stop: what it has committed meanwhile is checkpointed at the next opening.
+                # The writer stops last: what it committed meanwhile is checkpointed at the next opening.
 
     def _beside(self, db: sqlite3.Connection) -> None:
         try:
             written = self._bytes
             _, frames, _ = db.execute(_PASSIVE).fetchone()
-            # A page of which a few bytes change is a whole frame: the WAL itself says what its bytes were.
+            # Changing a few bytes of a page writes a whole frame, so the WAL's length gives the real ratio.
             self._scale = max(1.0, frames * schema.PAGE_BYTES / max(1, written))
-            # Again: it finds only what was committed during the first.
+            # Again: the second pass only handles what was committed during the first.
             db.execute(_PASSIVE).fetchall()
             self._on_writer(self._finish)
         finally:

@@ -1,8 +1,8 @@
-"""Checksums of what the tables hold, so that a flipped bit is refused when it is read, and not served.
+"""Checksums of rows, so that a flipped bit is refused when it is read, and not served.
 
-CRC-32 of the content and of the key it is stored under: content that moved to another row is damage too. It is there
-against accidents of the medium; an attacker who can write the file can write the checksum. Headers of chunks are mixed
-column by column instead, thousands at a time: each step is a bijection, so a change in one column always shows.
+CRC-32 of the content and its key: content that moved to another row is damage too. It protects against media errors; an
+attacker who can write the file can write the checksum. Headers of chunks are mixed column by column instead, thousands
+at a time: each step is a bijection, so a change in one column is always found.
 """
 
 import sqlite3
@@ -16,39 +16,39 @@ from fleetcore.errors import StorageError
 from fleetcore.model.telemetry import Int64
 
 _SEED, _PRIME, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
-#: What joins parts; no name has it.
+#: Joins the parts; no name contains it.
 _BETWEEN = "\0"
 
 
 def of_record(kind: str, key: str, version: int, body: str) -> int:
-    """Of a record; its body is the text that is stored."""
+    """The checksum of a record; its body is the stored text."""
     return crc32(f"{kind}\0{key}\0{version}\0{body}".encode())
 
 
 def of_log(position: int, readings: bytes | None, extras: bytes | None) -> int:
-    """Of a row of the log."""
+    """The checksum of a row of the log."""
     sizes = (-1 if part is None else len(part) for part in (readings, extras))
     start = crc32("{}\0{}\0{}".format(position, *sizes).encode())
     return crc32(extras or b"", crc32(readings or b"", start))
 
 
 def of_chunk(series: int, index: int, body: bytes) -> int:
-    """Of a chunk's body."""
+    """The checksum of a chunk's body."""
     return crc32(body, crc32(f"{series}\0{index}".encode()))
 
 
 def of_blob(name: str, body: bytes) -> int:
-    """Of a blob."""
+    """The checksum of a blob."""
     return crc32(body, crc32(name.encode()))
 
 
 def of_row(*values: str | int | None) -> int:
-    """Of the columns of a small row."""
+    """The checksum of the columns of a small row."""
     return crc32(_BETWEEN.join(map(str, values)).encode())
 
 
 def of_headers(columns: Sequence[Int64 | npt.NDArray[np.float64]]) -> Int64:
-    """Of the headers of chunks, given as columns; of each row a number."""
+    """The checksum of each chunk header, given as columns."""
     mixed = np.full(len(columns[0]), _SEED, np.uint64)
     for column in columns:
         mixed ^= np.ascontiguousarray(column).view(np.uint64)
@@ -58,7 +58,7 @@ def of_headers(columns: Sequence[Int64 | npt.NDArray[np.float64]]) -> Int64:
 
 
 def add_functions(db: sqlite3.Connection) -> None:
-    """Teaches a connection the checksums, for the upgrade of what is stored."""
+    """Registers the checksum functions with a connection, for upgrades of stored rows."""
 
     def of_header(*header: float) -> int:
         return int(of_headers([np.array([value]) for value in header])[0])
@@ -71,10 +71,10 @@ def add_functions(db: sqlite3.Connection) -> None:
 
 
 def damaged(what: str, **ids: object) -> StorageError:
-    """The error of stored content that is not what was written; ``what`` names it, as the subject of a sentence."""
+    """The error for damaged stored content; ``what`` is the subject of its sentence."""
     return StorageError(
-        f"{what} is damaged: it is not what was written",
+        f"{what} is damaged: its checksum does not match",
         code="data_damaged",
-        remedy="`fleetcore doctor --deep` names all that is damaged; `fleetcore restore` brings a backup back",
+        remedy="`fleetcore doctor --deep` lists all damage; `fleetcore restore` restores a backup",
         **ids,
     )

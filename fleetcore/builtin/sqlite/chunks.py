@@ -3,9 +3,9 @@
 Packing is vectorised over all chunks of a seal. Times, values, quality and sequence numbers all become integers (values
 with few decimals as multiples of a power of ten, others by their bits), and each integer column becomes small ones: the
 distance from a straight line, or from the value before, whichever is shorter. Those are written byte plane by byte
-plane, so that the high, mostly equal bytes stand together, and deflated. Regular times and sequences cost nothing.
+plane, so that the high, mostly equal bytes are adjacent, and then deflated. Regular times and sequences cost nothing.
 
-``received`` is not kept in chunks: once sealed, a reading's event time is its time.
+``received`` is not stored in chunks: after sealing, only a reading's event time is known.
 
 A body is deflated (RFC 1951, no header): ``_HEADER``, then the planes of time, value, quality, seq.
 """
@@ -22,7 +22,7 @@ from fleetcore.builtin.sqlite.order import Points, group_starts
 from fleetcore.errors import StorageError
 from fleetcore.model.telemetry import Float64, Int64, UInt8
 
-#: A longer run of one series is cut. Chunks of 3,600-14,400 readings decode fastest (33-36 M readings/s).
+#: A longer run of one series is split. Chunks of 3,600-14,400 readings decode fastest (33-36 M readings/s).
 CHUNK_POINTS = 8192
 
 _FORMAT = 1
@@ -46,7 +46,7 @@ _HEADER = np.dtype(
     ]
 )
 
-#: Run lengths and Huffman codes, no search for longer repetitions: the planes hold hardly any.
+#: Run lengths and Huffman codes without a search for longer repetitions: the planes contain hardly any.
 _LEVEL, _STRATEGY = 6, zlib.Z_RLE
 
 
@@ -68,7 +68,7 @@ class Packed:
     body: bytes
 
     def header(self, index: int) -> Header:
-        """Its header, with the id that it gets."""
+        """Its header row, with the given id."""
         return (self.series, self.t_min, index, self.t_max, self.n, self.v_last, self.q_last, self.seq_last)
 
 
@@ -125,10 +125,10 @@ def pack(points: Points) -> Iterator[Packed]:
 
 
 def unpack(series: int, index: int, body: bytes, kept: int | None) -> Points:
-    """A chunk's points, sorted by time; ``kept`` is its checksum, None where an earlier release wrote it.
+    """A chunk's points, sorted by time; ``kept`` is its checksum, None for chunks of an earlier release.
 
     Raises:
-        StorageError: the chunk is damaged (``data_damaged``), or has a format that this release does not know.
+        StorageError: the chunk is damaged (``data_damaged``), or its format is unknown to this release.
     """
     if kept is not None and kept != checksum.of_chunk(series, index, body):
         raise _damaged(series, index)
@@ -138,7 +138,7 @@ def unpack(series: int, index: int, body: bytes, kept: int | None) -> Points:
     except (zlib.error, ValueError) as error:
         raise _damaged(series, index) from error
     if head["format"] != _FORMAT:
-        raise StorageError(f"A chunk has format {head['format']}, which this release does not know")
+        raise StorageError(f"A chunk has format {head['format']}, which is unknown to this release")
     n = int(head["n"])
     at = _HEADER.itemsize
     if len(plain) != at + n * int((head["coding"] & 0x0F).sum()):
@@ -170,11 +170,11 @@ def _cuts(points: Points) -> Int64:
 
 
 def _integers(value: Float64, starts: Int64, counts: Int64) -> tuple[Int64, UInt8, Int64]:
-    """Values as integers, how they became that, and a base to measure from; all three exact by construction."""
+    """Values as integers, their encoding, and a base to subtract; all three are exact."""
     kind = np.full(len(starts), _FLOAT64, np.uint8)
     integers = value.view(np.int64).copy()
     left = np.ones(len(starts), np.bool_)
-    # A chunk's class is tried on its first readings before it is tried on all of them.
+    # A chunk's encoding is tried on its first readings before all of them.
     for decimals in range(_DECIMALS + 1):
         scale = 10.0**decimals
         hope = left.copy()
@@ -236,7 +236,7 @@ def _floats(integers: Int64, kind: int) -> Float64:
 def _narrow(
     column: Int64, base: Int64, step: Int64, starts: Int64, counts: Int64, nth: Int64
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_], Int64]:
-    """Small unsigned integers for a column, whether they are differences, and their bytes per chunk."""
+    """A column as small unsigned integers, whether they are differences, and the bytes per chunk."""
     base_at = np.repeat(base, counts)
     if step.any():
         step_at = np.repeat(step, counts)
@@ -270,7 +270,7 @@ def _narrow(
 
 
 def _widen(plain: bytes, at: int, n: int, width: int, is_delta: bool, base: int, step: int) -> Int64:
-    """The column that :func:`_narrow` made small."""
+    """Reverses :func:`_narrow`."""
     if width == 0:
         return np.full(n, base, np.int64) if step == 0 else base + step * np.arange(n, dtype=np.int64)
     octets = np.zeros((n, 8), np.uint8)

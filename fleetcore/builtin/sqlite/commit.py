@@ -19,18 +19,18 @@ from fleetcore.model.catalog import Catalog
 from fleetcore.model.store import Commit, Committed, FeedEntry, SeriesRequest
 from fleetcore.model.telemetry import Int64, Series, Tally, TelemetryBatch, TextReading
 
-#: Where the readings of a commit without any went.
+#: The place in the log of a commit without readings.
 _NOTHING = Tally()
 
 
 class CommitChange(Change[Committed]):
-    """Applies a :class:`~fleetcore.model.store.Commit`; several without readings and texts in one go.
+    """Applies a :class:`~fleetcore.model.store.Commit`; several without readings and texts can be applied together.
 
-    A commit that shows nothing (only marks, cursors, blobs, or readings that are there already) takes no place in the
-    feed: a consumer that keeps its cursor must not wake itself.
+    A commit with nothing to show (only marks, cursors, blobs, or duplicate readings) takes no position in the feed: a
+    consumer that saves its cursor must not wake itself.
 
     Args:
-        admit: raises where the store has no room for readings.
+        admit: raises if the store has no room for readings.
     """
 
     def __init__(self, state: State, change: Commit, admit: Callable[[sqlite3.Connection], None]) -> None:
@@ -84,7 +84,7 @@ class CommitChange(Change[Committed]):
         return refusals
 
     def _judge(self, db: sqlite3.Connection, together: RecordChanges) -> None:
-        """Raises what refuses the commit; nothing is written yet."""
+        """Raises the commit's refusal, if any; nothing is written yet."""
         change = self._change
         if not self._plain:
             self._admit(db)
@@ -94,7 +94,7 @@ class CommitChange(Change[Committed]):
         self._spoken = texts.plan(db, self._checked(change.texts)) if change.texts else None
 
     def _write(self, db: sqlite3.Connection) -> None:
-        """Writes what is its own: all but its records, its numbers and its place in the log."""
+        """Writes all of the commit but its records, its counters and its row in the log."""
         change, resolved, spoken = self._change, self._resolved, self._spoken
         if resolved is not None and len(resolved.batch):
             self._readings = log.pack(log.Logged(resolved.batch, resolved.shown))
@@ -108,11 +108,11 @@ class CommitChange(Change[Committed]):
 
     @property
     def _is_shown(self) -> bool:
-        # The feed does not show a change of index entries alone.
+        # A change of index entries alone does not appear in the feed.
         return bool(self._readings or self._extras or self._change.puts or self._change.deletes)
 
     def _show(self) -> None:
-        """Moves the writer's own state; nothing is refused and nothing is written any more."""
+        """Updates the writer's state in memory; nothing is refused or written after this."""
         state, change, resolved, spoken = self._state, self._change, self._resolved, self._spoken
         if self._is_shown:
             shown = resolved.visible() if resolved is not None else None
@@ -147,7 +147,7 @@ class CommitChange(Change[Committed]):
         """See the class."""
         state = self._state
         if self._points is not None:
-            # The group's readings were one after another in `pending`, and are published in the same order.
+            # The group's readings were in this order in `pending`, and are published in the same order.
             state.pending.remove(self._points)
             state.tail.append(self._points, self._received)
             state.watermarks.publish(self._points, distinct=self._distinct)
@@ -172,7 +172,7 @@ class CommitChange(Change[Committed]):
         watermarks = self._state.watermarks
         if not watermarks.known(batch.series):
             raise _unknown(self._state.catalog, batch.series.tolist())
-        # Adding 0.0 makes -0.0 the same number as 0.0.
+        # Adding 0.0 turns -0.0 into 0.0.
         own = TelemetryBatch(batch.series, batch.time, batch.received, batch.value + 0.0, batch.quality, batch.seq)
         if (own.time > watermarks.newest[own.series]).all() and watermarks.are_distinct(own.series):
             return all_new(own, distinct=True)
@@ -208,7 +208,7 @@ class CommitChange(Change[Committed]):
 
 
 def _log(db: sqlite3.Connection, position: int, shown: Sequence[CommitChange]) -> None:
-    """Writes the rows of the log behind ``position``: the columns of the one with readings, or many as one list."""
+    """Writes rows of the log after ``position``: the columns of one commit with readings, or many commits as a list."""
     if len(shown) == 1:
         (commit,) = shown
         db.execute(
@@ -235,7 +235,7 @@ def _log(db: sqlite3.Connection, position: int, shown: Sequence[CommitChange]) -
 
 
 class InternChange(Change[list[Series]]):
-    """Makes series durably; what was made first stays as it was made."""
+    """Makes series durable; existing ones do not change."""
 
     def __init__(self, state: State, wanted: tuple[SeriesRequest, ...]) -> None:
         self._state, self._wanted = state, wanted

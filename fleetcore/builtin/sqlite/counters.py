@@ -1,7 +1,6 @@
-"""Counters and floors: numbers that a commit moves beside its records, without reading them first.
+"""Counters and floors: numbers that a commit changes without reading them first.
 
-A counter is changed by a difference, so commits that count the same thing do not wait for each other; a floor only
-rises.
+A counter changes by a difference, so commits that count the same thing do not wait for each other; a floor only rises.
 """
 
 import sqlite3

@@ -1,4 +1,4 @@
-"""What damage is called where it is shown: device, metric and time span of a chunk, kind and key of a record."""
+"""The names of damaged things in messages: device, metric and time span of a chunk, kind and key of a record."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from fleetcore.wire.times import Ms
 
 
 def named(db: sqlite3.Connection, catalog: Catalog, error: StorageError) -> StorageError:
-    """A chunk's damage by what the chunk holds; any other error as it is."""
+    """The error of a damaged chunk, with what the chunk holds; any other error unchanged."""
     index, number = error.ids.get("chunk"), error.ids.get("series")
     if not isinstance(index, int) or not isinstance(number, int) or not catalog.has(number):
         return error
@@ -32,7 +32,7 @@ def named(db: sqlite3.Connection, catalog: Catalog, error: StorageError) -> Stor
 
 @contextmanager
 def of_records(db: sqlite3.Connection, kind: str) -> Iterator[None]:
-    """Names the record where a condition cannot be asked because one of the kind is not JSON any more."""
+    """The error that names the damaged record where a query fails because a body is not valid JSON."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -43,7 +43,7 @@ def of_records(db: sqlite3.Connection, kind: str) -> Iterator[None]:
 
 
 def first_record(db: sqlite3.Connection, kind: str) -> StorageError | None:
-    """The damage of the first damaged record of a kind, in the order of their rows."""
+    """The damage of the first damaged record of a kind, in row order."""
     rows = db.execute(
         "SELECT CAST(kind AS BLOB), CAST(key AS BLOB), version, CAST(body AS BLOB), checksum FROM records"
         " WHERE kind=? ORDER BY rowid",
@@ -56,7 +56,7 @@ def first_record(db: sqlite3.Connection, kind: str) -> StorageError | None:
 
 
 def of_record(kind: bytes, key: bytes, version: int, body: bytes, kept: int | None) -> StorageError | None:
-    """The damage of a record, None where it is intact."""
+    """The damage of a record, None if it is intact."""
     its, name, text = (part.decode(errors="replace") for part in (kind, key, body))
     if kept is None or kept == checksum.of_record(its, name, version, text):
         return None
@@ -64,5 +64,5 @@ def of_record(kind: bytes, key: bytes, version: int, body: bytes, kept: int | No
 
 
 def record_damaged(kind: str, key: str) -> StorageError:
-    """The error of a damaged record."""
+    """The error for a damaged record."""
     return checksum.damaged(f"The {kind} record {key!r}", kind=kind, key=key)

@@ -1,6 +1,6 @@
-"""How SQLite is asked about a JSON document: what :mod:`fleetcore.query.sql` compiles to.
+"""SQLite expressions over JSON documents: the target of :mod:`fleetcore.query.sql`.
 
-The path of a field is a parameter like every value, so nothing that a person wrote becomes part of a statement.
+The path of a field is a parameter like every value, so no user input becomes part of a statement.
 """
 
 import sqlite3
@@ -14,17 +14,17 @@ _NUMBER, _TEXT = "'integer', 'real'", "'text'"
 
 
 class SqliteDialect(Dialect):
-    """Asks about the document in a column.
+    """Builds expressions over the document in a column.
 
     Args:
-        column: an SQL expression of JSON text; ours, never a user's.
+        column: an SQL expression of JSON text; written by fleetcore, never by a user.
     """
 
     def __init__(self, column: str) -> None:
         self._column = column
 
     def can_name(self, path: Path) -> bool:
-        # SQLite compares keys with the document's text, where a backslash or a quote would be escaped.
+        # SQLite compares keys with the document's raw text, where a backslash or a quote would be escaped.
         return not any('"' in key or "\\" in key or not key.isprintable() for key in path)
 
     def exists(self, path: Path) -> Sql:
@@ -43,7 +43,7 @@ class SqliteDialect(Dialect):
         return self._typed(at, "'array'", inside, value)
 
     def like(self, path: Path, pattern: str) -> Sql:
-        # GLOB has * and ? as the grammar does, and character classes that it does not: a bracket stands for itself.
+        # GLOB has * and ? like the grammar, but also character classes, so a bracket is escaped.
         glob = pattern.replace("[", "[[]")
         return self._typed(_json_path(path), _TEXT, f"json_extract({self._column}, ?) GLOB ?", glob)
 
@@ -52,7 +52,7 @@ class SqliteDialect(Dialect):
         return self._typed(_json_path(path), _TEXT, order, version)
 
     def _typed(self, at: str, types: str, condition: str, value: Scalar) -> Sql:
-        # A CASE without ELSE is NULL: of another kind, or not there, is unknown.
+        # A CASE without ELSE is NULL: a missing value or one of another type is unknown.
         text = f"CASE WHEN json_type({self._column}, ?) IN ({types}) THEN {condition} END"
         return Sql(text, (at, at, value))
 
@@ -66,7 +66,7 @@ def _json_path(path: Path) -> str:
 
 
 def add_functions(db: sqlite3.Connection) -> None:
-    """Teaches a connection what SQLite lacks."""
+    """Registers functions that SQLite lacks with a connection."""
     db.create_function("version_order", 2, _version_order, deterministic=True)
 
 

@@ -1,6 +1,6 @@
-"""The store's threads and what they share: one that writes, two that read, one that maintains.
+"""The store's threads and their shared state: one writes, two read, one maintains.
 
-Nothing here refers to the object that callers hold, so that one which is dropped can end the threads.
+Nothing here refers to the object that callers hold, so that a dropped store can end its threads.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ Work = Callable[[sqlite3.Connection], T]
 
 _READERS = 2
 
-#: After a seal that failed, such as on a full disk, commits do not ask for the next before this.
+#: After a failed seal, for example on a full disk, commits do not request the next one before this.
 _SEAL_AGAIN_S = 5.0
 
 
@@ -57,14 +57,14 @@ class Engine:
                 self.state.load(opened[0])
                 self.artifacts = MemoryArtifacts()
                 self._writer = Writer(opened[0])
-                # A connection that is never asked: the database in memory is the writer's alone.
+                # A connection that is never used: only the writer can see the database in memory.
                 opened.append(schema.connect(None))
                 self._maintainer = Readers(opened[1:])
             elif config.read_only:
                 opened.append(schema.connect(folder / DATABASE, read_only=True))
                 self.state.load(opened[0])
                 self.artifacts = FileArtifacts(folder / ARTIFACTS)
-                # One reader: what it knows of the log is brought up to date before each job.
+                # One reader: its view of the log is brought up to date before each job.
                 self._maintainer = self._readers = Readers(opened)
                 self._seen = self._version(opened[0])
             else:
@@ -101,21 +101,21 @@ class Engine:
 
     @property
     def failure(self) -> StorageError | None:
-        """Why a thread of the store has ended before it was told to."""
+        """The error that ended a thread early, or None."""
         parts = (self._writer, self._readers, self._maintainer, self._checkpointer)
         return next((part.failure for part in parts if part is not None and part.failure is not None), None)
 
-    # What coroutines call
+    # Called by coroutines
 
     async def change(self, change: Change[T]) -> T:
-        """Has a change committed. A caller that is cancelled does not take it back."""
+        """Commits a change. Cancelling the caller does not undo it."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._writing().submit(change, Reply(loop, future))
         return cast("T", await future)
 
     async def read(self, work: Work[T]) -> T:
-        """Reads on a thread of its own; in memory between two commits."""
+        """Reads on a reading thread; in memory, on the writer between two commits."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         place = self._readers or self._writing()
@@ -123,7 +123,7 @@ class Engine:
         return cast("T", await future)
 
     async def maintain(self, work: Callable[[], T]) -> T:
-        """Runs upkeep after the upkeep that is under way."""
+        """Runs maintenance after the one under way."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._maintainer.look(lambda _: work(), Reply(loop, future))
@@ -135,10 +135,10 @@ class Engine:
             self.sealing = True
             self._maintainer.look(lambda _: self._seal(), Reply(None, Future()))
 
-    # What the maintaining thread does
+    # Called by the maintaining thread
 
     def write(self, change: Change[T]) -> T:
-        """Has a change committed and waits for it; see :class:`~fleetcore.builtin.sqlite.seal.Desk`."""
+        """Commits a change and waits for it; see :class:`~fleetcore.builtin.sqlite.seal.Desk`."""
         future: Future[Any] = Future()
         self._writing().submit(change, Reply(None, future))
         return cast("T", future.result())
@@ -174,7 +174,7 @@ class Engine:
             self.sealing = False
 
     def upkeep(self, now_ms: int) -> None:
-        """All that :meth:`~fleetcore.interfaces.Storage.maintain` promises."""
+        """Everything that :meth:`~fleetcore.interfaces.Storage.maintain` guarantees."""
         tail = self.state.tail
         oldest = tail.oldest_received
         aged = oldest is not None and now_ms - oldest >= self.config.seal_age_s * 1000
@@ -188,7 +188,7 @@ class Engine:
         self._beside(self.room.fit)
 
     def expire(self, series: Sequence[int], may: int, must: int, *, count: bool) -> Expired:
-        """Some of what :meth:`~fleetcore.interfaces.Storage.expire` drops, or what all of it would be."""
+        """Drops some of what :meth:`~fleetcore.interfaces.Storage.expire` drops, or counts all of it."""
         expiry = Expiry(self.state, self, series, may, must)
         return expiry.count() if count else expiry.step()
 
@@ -218,11 +218,11 @@ class Engine:
         self.artifacts.copy_to(target / ARTIFACTS)
 
     def problems(self) -> list[str]:
-        """What the tables break of what they promise each other."""
+        """Broken consistency rules of the tables."""
         return self.look(lambda db: check.promises(db, self.state))
 
     def verify(self, after: str | None) -> Verified:
-        """A part of a check that reads everything."""
+        """One part of a check that reads everything."""
         return self.look(lambda db: check.verify(db, self.state.catalog, self.artifacts, after))
 
     # Opening and ending
@@ -232,17 +232,17 @@ class Engine:
         self._stop(wait=True)
 
     def abandon(self) -> None:
-        """Ends the threads without waiting: the store was dropped, perhaps in the middle of a garbage collection."""
+        """Ends the threads without waiting: the store was dropped, perhaps during a garbage collection."""
         self._stop(wait=False)
 
     def _stop(self, *, wait: bool) -> None:
-        # Who asks the writer for something ends before the writer does.
+        # Threads that use the writer end before it.
         for part in (self._maintainer, self._checkpointer, self._readers, self._writer):
             if part is not None:
                 part.stop(wait=wait)
 
     def refuse_read_only(self) -> None:
-        """Raises StorageError where nothing may be written."""
+        """Raises StorageError if the store is read-only."""
         self._writing()
 
     def _writing(self) -> Writer:
@@ -250,7 +250,7 @@ class Engine:
             raise StorageError("The store is open for reading only", remedy="Open it without read_only")
         return self._writer
 
-    # Reading beside a writer in another process
+    # Reading while another process writes
 
     def _fresh(self, work: Work[T]) -> Work[T]:
         def job(db: sqlite3.Connection) -> T:

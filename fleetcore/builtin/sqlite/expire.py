@@ -1,8 +1,8 @@
-"""Expiring: readings that are older than a time leave chunks and texts, a bounded number in each transaction.
+"""Expiry: old readings leave chunks and texts, a bounded number in each transaction.
 
-A chunk that is old as a whole goes without being read. One that is old in part stays as long as it may; then it is
-written anew without its old readings. The newest reading of a series stays in any case: what a restart knows of the
-series, its latest value above all, is read from it.
+A chunk whose readings are all old is deleted without being read. One that is old in part stays as long as it may; then
+it is rewritten without its old readings. The newest reading of a series stays in any case: a restart reads the series'
+latest value from it.
 """
 
 import sqlite3
@@ -23,13 +23,13 @@ from fleetcore.builtin.sqlite.writer import Statements
 from fleetcore.model.store import Expired
 from fleetcore.model.telemetry import Int64
 
-#: What goes in one transaction, a few milliseconds together: a commit waits for no more than that.
+#: The amount deleted in one transaction, a few milliseconds: a commit waits no longer than that.
 _CHUNKS, _CUTS, _TEXTS = 128, 16, 1000
-#: No bound, for what only counts.
+#: No limit, for counting.
 _ALL = -1
-#: Of a header or a row of text, beside its content.
+#: Bytes of a header or a row of text, in addition to its content.
 _ROW_BYTES = 64
-#: Of a reading in a chunk, about.
+#: Bytes of a reading in a chunk, about.
 _PACKED_BYTES = 3
 
 _OF = "SELECT json_extract(value, '$[0]') AS series, json_extract(value, '$[1]') AS newest FROM json_each(:due)"
@@ -51,18 +51,18 @@ _SPOKEN = (
 
 
 class Expiry:
-    """What goes of some series.
+    """The expiry of some series.
 
     Args:
         series: their indices.
-        may: readings before it may go, ms.
-        must: readings before it have to.
+        may: readings before this may be dropped, ms.
+        must: readings before this must be dropped, ms.
     """
 
     def __init__(self, state: State, desk: Desk, series: Sequence[int], may: int, must: int) -> None:
         self._state, self._desk, self._may, self._must = state, desk, may, must
         known = [index for index in map(int, series) if state.catalog.has(index)]
-        # Readers see it, so it is durable; it only moves on.
+        # Visible to readers, so it is durable; it only moves forward.
         newest = state.watermarks.latest(np.array(known, np.int64))[0].tolist()
         self._known = list(zip(known, newest, strict=True))
         self._due = text(self._known)
@@ -84,7 +84,7 @@ class Expiry:
         )
 
     def count(self) -> Expired:
-        """What all steps would drop."""
+        """The number of readings that all steps would drop."""
         waiting = self._waiting()  # before the chunks: see tail.py
         whole, spoken = self._whole(_ALL), self._spoken(_ALL)
         readings, size = waiting, waiting * _PACKED_BYTES
@@ -100,7 +100,7 @@ class Expiry:
         )
 
     def _waiting(self) -> int:
-        """Readings that are old and not in chunks yet: they go once they are."""
+        """Old readings that are not in chunks yet: they are dropped after sealing."""
         found = 0
         runs = self._state.tail.view()
         for index, newest in self._known:
@@ -140,7 +140,7 @@ class Expiry:
             return None
         newest = int(self._state.watermarks.latest(np.array([series], np.int64))[0][0])
         stays = (points.time >= self._may) | (points.time == newest)
-        if not stays.any():  # a newer one came meanwhile
+        if not stays.any():  # a newer one arrived meanwhile
             stays[-1] = True
         return points.take(stays), int((~stays).sum())
 

@@ -1,4 +1,4 @@
-"""SQLite's errors in the words of the store: full, damaged, busy or failed."""
+"""Translates SQLite's errors into the store's: full, damaged, busy or failed."""
 
 import errno
 import sqlite3
@@ -7,14 +7,14 @@ from fleetcore.errors import FleetError, StorageError, Unavailable
 from fleetcore.files import remedy_of
 
 _FULL_RETRY_S = 10.0
-#: SQLite says no more than "disk I/O error", also of a disk that became read-only.
-_LOOK = "`fleetcore doctor` says what the disk refuses; no restart is needed"
+#: SQLite reports only "disk I/O error", also for a disk that became read-only.
+_LOOK = "`fleetcore doctor` reports what the disk refuses; no restart is needed"
 
 
 def storage_full() -> Unavailable:
-    """What a caller gets while there is no room."""
+    """The error while the disk has no room."""
     return Unavailable(
-        "The store is full and took nothing of this",
+        "The store is full and has stored nothing of this request",
         code="storage_full",
         retry_after_s=_FULL_RETRY_S,
         remedy="Free disk space, let [retention] drop more, or raise limit_bytes of [storage]",
@@ -22,12 +22,12 @@ def storage_full() -> Unavailable:
 
 
 def limit_reached(limit_bytes: int) -> Unavailable:
-    """What a caller gets while the store's files have come to ``limit_bytes``."""
+    """The error while the store's files have reached ``limit_bytes``."""
     return Unavailable(
-        f"The store is full: limit_bytes of [storage] is {limit_bytes} bytes. It took nothing of this",
+        f"The store is full: limit_bytes of [storage] is {limit_bytes} bytes. It has stored nothing of this request",
         code="storage_full",
         retry_after_s=_FULL_RETRY_S,
-        remedy="Let [retention] drop more, or raise limit_bytes; once there is room, it goes on by itself",
+        remedy="Let [retention] drop more, or raise limit_bytes; storing resumes once there is room",
         limit=limit_bytes,
         unit="bytes",
         scope="store",
@@ -35,7 +35,7 @@ def limit_reached(limit_bytes: int) -> Unavailable:
 
 
 def translated(error: BaseException) -> BaseException:
-    """The error a caller shall see; raise it ``from`` the given one."""
+    """The store's error for an error of SQLite or a file; raise it ``from`` the given one."""
     if isinstance(error, FleetError) or not isinstance(error, sqlite3.Error | OSError):
         return error
     if isinstance(error, OSError):
@@ -49,7 +49,7 @@ def translated(error: BaseException) -> BaseException:
         case 11 | 26:
             return StorageError(
                 f"The database is damaged: {error}",
-                remedy="Stop the server and bring a backup back with `fleetcore restore`",
+                remedy="Stop the server and restore a backup with `fleetcore restore`",
             )
         case 5 | 6:
             return Unavailable(f"Another process holds the database: {error}", code="storage_failed")

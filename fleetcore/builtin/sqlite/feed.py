@@ -1,4 +1,4 @@
-"""The feed in memory: the last commits as they were, who waits for the next one, and how far back the log reaches."""
+"""The feed in memory: the last commits, the consumers that wait for the next one, and how far back the log reaches."""
 
 import asyncio
 import sqlite3
@@ -9,12 +9,12 @@ from fleetcore.builtin.sqlite import log
 from fleetcore.errors import NotFound
 from fleetcore.model.store import FeedEntry
 
-#: What consumers that keep up are served from without decoding: so many readings, so many commits. An event counts as
-#: many readings: it is larger, and what is made of it (a row of the audit log) larger still.
+#: Consumers that keep up are served from this many readings and commits without decoding. An event counts as several
+#: readings: it is larger, and so is the audit row made from it.
 _KEEP_POINTS, _KEEP_ENTRIES = 500_000, 10_000
 _EVENT_POINTS = 50
 
-#: A page of the feed holds at most so many readings, whatever its limit.
+#: The most readings in a page of the feed, whatever its limit.
 _PAGE_POINTS = 500_000
 
 
@@ -22,8 +22,8 @@ class Feed:
     """Thread-safe. Positions have no gaps here, so an entry's place is a subtraction.
 
     Attributes:
-        position: of the last commit that readers see.
-        trimmed: the last position that is no longer there.
+        position: of the last commit visible to readers.
+        trimmed: the last position that was deleted.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Feed:
         self.trimmed = 0
 
     def append(self, entry: FeedEntry) -> None:
-        """Shows one more commit and wakes who waits for it."""
+        """Publishes one more commit and wakes its waiting consumers."""
         with self._lock:
             self._entries.append(entry)
             self._points += _points(entry)
@@ -47,7 +47,7 @@ class Feed:
             try:
                 loop.call_soon_threadsafe(_wake, future)
             except RuntimeError:
-                # That loop was closed, so no task waits any more.
+                # That loop was closed, so no task waits.
                 continue
 
     def _shorten(self) -> None:
@@ -61,13 +61,13 @@ class Feed:
         del self._entries[:gone]
 
     def clear(self) -> None:
-        """Forgets the entries in memory; the log has them."""
+        """Forgets the entries in memory; the log still has them."""
         with self._lock:
             self._entries.clear()
             self._points = 0
 
     def recent(self, after: int, limit: int) -> Sequence[FeedEntry] | None:
-        """Entries after a position, or None where memory does not reach back that far."""
+        """Entries after a position, or None if memory does not reach back that far."""
         with self._lock:
             if after >= self.position:
                 return ()
@@ -84,7 +84,7 @@ class Feed:
             return page
 
     def wait(self, after: int, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[None] | None":
-        """A future that is set with the next commit, or None where the feed has something already."""
+        """A future that is set by the next commit, or None if the feed has entries already."""
         with self._lock:
             if self.position > after:
                 return None
@@ -94,17 +94,17 @@ class Feed:
             return future
 
     def refuse_trimmed(self, after: int) -> None:
-        """Raises NotFound where commits after ``after`` are gone."""
+        """Raises NotFound if commits after ``after`` were deleted."""
         if after < self.trimmed:
             raise NotFound(
                 f"The feed after {after} was trimmed",
-                remedy="Start again from what is stored, or from the oldest position that is left",
+                remedy="Start again from the stored state, or from the oldest position that is left",
                 oldest=self.trimmed + 1,
             )
 
 
 def read(db: sqlite3.Connection, after: int, limit: int) -> list[FeedEntry]:
-    """Entries from the log, fewer than ``limit`` where they are large."""
+    """Entries from the log, fewer than ``limit`` if they are large."""
     found: list[FeedEntry] = []
     points = 0
     for row in db.execute(

@@ -1,6 +1,6 @@
-"""What is in the data folder of the store: the names of its parts and the rights of its files."""
+"""The data folder of the store: the names of its parts and the rights of its files."""
 
-#: Only the owner may look: the store holds identities and token hashes.
+#: Only the owner may read it: the store holds identities and token hashes.
 FILE_MODE = 0o600
 
 DATABASE = "fleet.db"

@@ -1,4 +1,4 @@
-"""Forgetting a device: its series, readings, texts and marks leave tables, log, memory and the file's free pages."""
+"""Forgetting a device: its series, readings, texts and marks are erased from tables, log, memory and free pages."""
 
 import sqlite3
 
@@ -12,7 +12,7 @@ from fleetcore.model.telemetry import Int64
 
 
 class Forget(Change[None]):
-    """Erases in one transaction. No seal may be under way. Rows of the log that hold such readings are written anew."""
+    """Erases in one transaction; no seal may be under way. Log rows that hold the device's readings are rewritten."""
 
     def __init__(self, state: State, device: str) -> None:
         self._state, self._device = state, device
@@ -81,5 +81,5 @@ class Forget(Change[None]):
 
 
 def erase_traces(db: sqlite3.Connection) -> None:
-    """Empties the WAL: copies of what was erased lay in it, as in the free pages, which are cut off before."""
+    """Empties the WAL, which holds copies of erased data; the free pages are cut off before."""
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -1,7 +1,7 @@
-"""The headers of chunks: what a read selects chunks by, and what the newest readings are known from at opening.
+"""The headers of chunks: they select the chunks of a read, and give the newest readings at opening.
 
-All of a header but its owner follows from the chunk's content, and the owner is part of the content's checksum. So a
-damaged header is made anew, and no read misses a chunk because of a flipped bit in it.
+Everything in a header but its owner follows from the chunk's content, and the owner is part of the content's checksum.
+So a damaged header can be rebuilt, and a flipped bit in it does not hide a chunk.
 """
 
 import logging
@@ -25,7 +25,7 @@ _INSERTED = 128
 
 
 def _checksums(rows: Sequence[Header]) -> Int64:
-    """A number for each header."""
+    """The checksum of each header."""
     columns = zip(*rows, strict=True) if rows else ((),) * len(COLUMNS)
     typed: list[Int64 | Float64] = [
         np.array(column, np.float64) if name == "v_last" else np.array(column, np.int64)
@@ -46,7 +46,7 @@ def insert(db: sqlite3.Connection, rows: Sequence[Header]) -> None:
 
 
 def damaged(db: sqlite3.Connection) -> list[Header]:
-    """The headers that are not what was written."""
+    """The headers whose checksum does not match."""
     found = db.execute(f"SELECT {_LISTED}, checksum FROM chunks WHERE {_VALID}").fetchall()  # noqa: S608 - constants
     if not found:
         return []
@@ -57,7 +57,7 @@ def damaged(db: sqlite3.Connection) -> list[Header]:
 
 
 def mend(db: sqlite3.Connection) -> None:
-    """Makes damaged headers anew; one whose chunk is damaged too stays as it is, and the check names it."""
+    """Rebuilds damaged headers; one whose chunk is damaged too stays as it is, and the check names it."""
     wrong = damaged(db)
     if not wrong:
         return
@@ -79,9 +79,9 @@ def mend(db: sqlite3.Connection) -> None:
                 found[index] = header
     if len(found) < len(wrong):
         _log.error("%d headers of chunks are damaged, and so are their chunks", len(wrong) - len(found))
-        # A flipped id: the body that is left over is its own.
+        # A flipped id: the body without a header belongs to it.
         stay += [row for row in wrong if row[2] not in found][: len(wrong) - len(found)]
-    # Anew as a whole: a changed key stands at the wrong place of its tree, where no statement finds it.
+    # The whole table: a changed key is at the wrong place of its tree, where no statement finds it.
     sql = db.execute("SELECT sql FROM sqlite_schema WHERE name='chunks'").fetchone()[0]
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -93,7 +93,7 @@ def mend(db: sqlite3.Connection) -> None:
     except BaseException:
         db.execute("ROLLBACK")
         raise
-    _log.warning("%d headers of chunks were damaged, and are made anew from the chunks", len(found))
+    _log.warning("%d headers of chunks were damaged, and are rebuilt from the chunks", len(found))
 
 
 def _from_body(index: int, body: bytes, kept: int | None, owners: Iterable[int]) -> Header | None:

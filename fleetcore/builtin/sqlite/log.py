@@ -1,7 +1,7 @@
-"""One row of the log: the readings of a commit as packed columns, and its texts and events as JSON.
+"""Rows of the log: the readings of a commit as packed columns, and its texts and events as JSON.
 
-It is written once per commit on the hot path, so packing only takes what is nearly free: a column of one value costs
-8 bytes, an integer column the bytes of its range. The feed and, after a restart, the tail are read from it.
+A row is written with every commit on the hot path, so packing uses only nearly free methods: a column of one value
+costs 8 bytes, an integer column the bytes of its range. The feed and, after a restart, the tail are read from it.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ _UNSIGNED = {1: "<u1", 2: "<u2", 4: "<u4"}
 
 @frozen(eq=False)
 class Logged:
-    """The readings of a row; those that are not ``shown`` (None: all are) only raise what is remembered."""
+    """The readings of a row; those that are not ``shown`` (None: all are) only raise the stored ``seq``."""
 
     batch: TelemetryBatch
     shown: Mask | None = None
@@ -56,12 +56,12 @@ def unpack(row: bytes) -> Logged:
     """The readings of a row.
 
     Raises:
-        StorageError: the row is damaged or of a format that this release does not know.
+        StorageError: the row is damaged or its format is unknown to this release.
     """
     try:
         head = np.frombuffer(row, _HEAD, 1)[0]
         if head["format"] != _FORMAT:
-            raise StorageError(f"A log row has format {head['format']}, which this release does not know")
+            raise StorageError(f"A log row has format {head['format']}, which is unknown to this release")
         n, at = int(head["n"]), _HEAD.itemsize
         columns: list[Int64 | Float64] = []
         for i, width in enumerate(head["width"].tolist()):
@@ -86,7 +86,7 @@ def unpack(row: bytes) -> Logged:
 
 
 def pack_extras(texts: tuple[TextReading, ...], events: tuple[Event, ...]) -> bytes | None:
-    """Texts and events as JSON, or None where there are none."""
+    """Texts and events as JSON, or None for none."""
     if not texts and not events:
         return None
     return encode(
@@ -97,13 +97,13 @@ def pack_extras(texts: tuple[TextReading, ...], events: tuple[Event, ...]) -> by
     )
 
 
-#: A row as it is stored: what the functions below are given.
+#: A stored row, as the functions below take it.
 COLUMNS = "position, readings, extras, checksum"
 Row = tuple[int, bytes | None, bytes | None, int | None]
 
 
 def intact(row: Row) -> Row:
-    """The row; raises StorageError (``data_damaged``) where it is not what was written."""
+    """The row; raises StorageError (``data_damaged``) if its checksum does not match."""
     position, readings, extras, kept = row
     if kept is not None and kept != checksum.of_log(position, readings, extras):
         raise checksum.damaged(f"Commit {position} of the log", position=position)
@@ -111,7 +111,7 @@ def intact(row: Row) -> Row:
 
 
 def entry(row: Row) -> FeedEntry:
-    """A row as the feed shows it; raises as :func:`intact`."""
+    """A row as an entry of the feed; raises as :func:`intact`."""
     position, readings, extras, _ = intact(row)
     batch = None
     if readings is not None:
@@ -131,7 +131,7 @@ def entry(row: Row) -> FeedEntry:
 
 
 def _narrow(column: np.ndarray) -> tuple[bytes, int]:
-    """The least and then the distances from it, in 1, 2, 4 or 8 bytes each, or none where all are equal."""
+    """The minimum and then the distances from it, in 1, 2, 4 or 8 bytes each; no distances if all are equal."""
     low, high = int(column.min()), int(column.max())
     base = low.to_bytes(8, "little", signed=True)
     if low == high:

@@ -1,4 +1,4 @@
-"""What is stored at given places, for late readings: the tail first, then the chunks that could hold them."""
+"""Looks up stored readings for late ones: the tail first, then the chunks that could hold them."""
 
 import sqlite3
 from collections import OrderedDict
@@ -12,14 +12,14 @@ from fleetcore.builtin.sqlite.resolve import Held
 from fleetcore.builtin.sqlite.tail import find
 from fleetcore.model.telemetry import Int64
 
-#: Decoded chunks kept for the next late readings, in points of 41 bytes.
+#: Decoded chunks cached for the next late readings, in points of 41 bytes.
 _CACHE_POINTS = 500_000
 
 
 class Lookup:
     """Belongs to the writer thread.
 
-    What a damaged chunk held is not known: a late reading is stored as if it held nothing.
+    The content of a damaged chunk is unknown: a late reading is stored as if the chunk were empty.
 
     Args:
         intact: unpacks a chunk (series, id, body, checksum); None for a damaged one.
@@ -36,11 +36,11 @@ class Lookup:
         self._points = 0
 
     def held(self, db: sqlite3.Connection, runs: Sequence[Points], series: Int64, time: Int64) -> Held:
-        """What is stored at places sorted by (series, time); ``runs`` are the unsealed readings, the latest last."""
+        """The stored readings at places sorted by (series, time); ``runs`` are the unsealed ones, the latest last."""
         result = Held.nothing(len(series))
         for run, which, at in find(runs, series, time):
             self._fill(result, which, run, at)
-        # What the tail has replaced what the chunks have.
+        # The tail replaces what the chunks hold.
         missing = np.flatnonzero(~result.found)
         if len(missing):
             self._from_chunks(db, result, missing, series[missing], time[missing])

@@ -1,4 +1,4 @@
-"""Message ids that devices used, with the first answer each got."""
+"""The message ids that devices used, with the first answer to each."""
 
 import sqlite3
 from collections import Counter
@@ -17,13 +17,13 @@ KEEP_PER_DEVICE = 10_000
 
 
 class MarkCounts:
-    """How many marks each device added since its oldest ones were pruned; belongs to the writer thread."""
+    """How many marks each device added since its oldest were pruned; belongs to the writer thread."""
 
     def __init__(self) -> None:
         self.added: Counter[str] = Counter()
 
     def crowded(self) -> list[str]:
-        """Devices that may hold more than they need; they start at zero again."""
+        """Devices that may have more marks than needed; their counts are reset."""
         found = [device for device, n in self.added.items() if n > KEEP_PER_DEVICE // 2]
         for device in found:
             del self.added[device]
@@ -31,7 +31,7 @@ class MarkCounts:
 
 
 def add(db: sqlite3.Connection, marks: Sequence[MessageMark], counts: MarkCounts) -> None:
-    """Keeps marks; an id that is known keeps its first answer."""
+    """Adds marks; a known id keeps its first answer."""
     db.execute(
         "INSERT INTO marks(device, id, time, answer, checksum) SELECT json_extract(value, '$[0]'),"
         " json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),"
@@ -47,7 +47,7 @@ def _row(mark: MessageMark) -> tuple[str, str, int, str]:
 
 
 def look_up(db: sqlite3.Connection, device: str, ids: Sequence[str]) -> dict[str, MessageMark]:
-    """Those of the ids that the device used."""
+    """The ids that the device used already."""
     rows = listed(
         db,
         "id, time, answer, checksum",
@@ -58,13 +58,13 @@ def look_up(db: sqlite3.Connection, device: str, ids: Sequence[str]) -> dict[str
     return {
         index: MessageMark(device=device, id=index, time=time, answer=json.decode(answer))
         for index, time, answer, kept in rows
-        # Without its mark a message is taken as new; readings that are there already count as duplicates.
+        # Without its mark a message counts as new; its stored readings count as duplicates.
         if kept is None or kept == checksum.of_row(device, index, time, answer)
     }
 
 
 def prune(db: sqlite3.Connection, now_ms: int, crowded: Sequence[str]) -> None:
-    """Removes marks older than a day, and of crowded devices those before the last 10,000."""
+    """Removes marks older than a day, and all but the last 10,000 of crowded devices."""
     db.execute("DELETE FROM marks WHERE time < ?", (now_ms - KEEP_MS,))
     for device in crowded:
         db.execute(

@@ -1,4 +1,4 @@
-"""The named values (:mod:`fleetcore.model.values`) as this store keeps them: a table for each sort of them."""
+"""The named values (:mod:`fleetcore.model.values`) as this store saves them: a table for each sort."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ def _intact(name: str, body: bytes, kept: int | None) -> bytes:
     return body
 
 
-#: What a space begins with → the columns that name a value (of the space, then its own), the rest, and the table.
+#: The prefix of a space → the columns that name a value (of the space, then the value's), the rest, and the table.
 _TABLES: dict[str, tuple[str | None, str, str, str]] = {
     values.CURSORS: (None, "name", "position", "cursors"),
     values.BLOBS: (None, "name", "name, body, checksum", "blobs"),
@@ -38,7 +38,7 @@ _VALUES: dict[str, Callable[..., bytes]] = {
 
 
 def read(db: sqlite3.Connection, space: str, names: Sequence[str] | None) -> dict[str, bytes]:
-    """The values of a space, those of ``names`` or all."""
+    """The values of a space: the named ones, or all."""
     sort, slash, of = space.partition("/")
     sort += slash
     if sort not in _TABLES:
@@ -47,7 +47,7 @@ def read(db: sqlite3.Connection, space: str, names: Sequence[str] | None) -> dic
     if names is None:
         condition = ""
     elif len(names) == 1:
-        # The commonest: a cursor, a blob, a floor.
+        # The most common: a cursor, a blob, a floor.
         condition = "=?"
         parameters += names
     else:

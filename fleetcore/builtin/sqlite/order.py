@@ -52,7 +52,7 @@ def group_starts(series: Int64) -> Int64:
 
 
 class Points:
-    """Stored points as columns, sorted by (series, time), each once: what tail and chunks hold of a reading."""
+    """Points as columns, sorted by (series, time), each once: the stored readings of tail and chunks."""
 
     __slots__ = ("quality", "seq", "series", "time", "value")
 
@@ -86,7 +86,7 @@ class Points:
 
     @staticmethod
     def merged(parts: "list[Points]") -> "Points":
-        """All points of some parts, sorted, the winner of each (series, time) only."""
+        """All points of some parts, sorted, only the winner of each (series, time)."""
         joined = Points.concat(parts) if parts else Points.of(TelemetryBatch.empty())
         order, unique = by_point(joined.series, joined.time)
         if not unique:
@@ -95,7 +95,7 @@ class Points:
 
 
 def _winners(points: Points) -> Int64:
-    """Sorted by (series, time); of equal ones the one that the winner's rule keeps (see resolve.py)."""
+    """Sorted by (series, time); of equal ones only the winner (see resolve.py)."""
     order = np.lexsort((-points.quality.astype(np.int16), points.value, points.seq, points.time, points.series))
     s, t = points.series[order], points.time[order]
     last = np.concatenate(((s[1:] != s[:-1]) | (t[1:] != t[:-1]), [True]))
@@ -103,7 +103,7 @@ def _winners(points: Points) -> Int64:
 
 
 def locate(points: Points, series: Int64, time: Int64) -> tuple[Int64, np.ndarray]:
-    """Where each wanted (series, time) would stand among sorted points, and whether it is there.
+    """Where each wanted (series, time) belongs among sorted points, and whether it is there.
 
     A binary search of all wanted points at once: one vector step per halving of the longest series.
     """

@@ -1,8 +1,7 @@
 """JSON between Python and SQLite: bodies, and whole lists as one parameter or one result.
 
-The ``sqlite3`` module gives the interpreter lock away for every row it steps to. While the event loop computes, getting
-it back takes up to the switch interval (5 ms), so a thousand rows cost seconds. A list that travels as one JSON text
-costs one step.
+The ``sqlite3`` module releases the interpreter lock for every row. While the event loop computes, getting it back takes
+up to the switch interval (5 ms), so a thousand rows cost seconds. A list passed as one JSON text costs one step.
 """
 
 import sqlite3
@@ -23,18 +22,18 @@ _encoder = Encoder(enc_hook=_other)
 
 
 def encode(thing: object) -> bytes:
-    """Compact JSON; raises ``TypeError`` for what JSON cannot say."""
+    """Compact JSON; raises ``TypeError`` for values that JSON cannot represent."""
     return _encoder.encode(thing)
 
 
 def text(thing: object) -> str:
-    """The same as text, as the tables keep it."""
+    """The same as text, as the tables store it."""
     return _encoder.encode(thing).decode()
 
 
 @contextmanager
 def lenient(db: sqlite3.Connection) -> Iterator[None]:
-    """Inside it, text that is not UTF-8 is read with replacement characters: for rows whose checksum is looked at."""
+    """Within the context, invalid UTF-8 is read with replacement characters: for rows whose checksum is checked."""
     kept, db.text_factory = db.text_factory, _replaced
     try:
         yield
@@ -51,8 +50,8 @@ def listed(
 ) -> Any:
     """The rows of a query, in one step. Its columns are text and integers: JSON would round other numbers.
 
-    Text that is not UTF-8 comes with replacement characters, so that its row's checksum shows the damage.
-    Any, because only the query says what a row is.
+    Invalid UTF-8 is read with replacement characters, so that the row's checksum shows the damage. Typed Any, because
+    the query decides the columns.
     """
     wrapped = f"SELECT json_group_array(json_array({columns})) FROM ({query})"  # noqa: S608 - queries of ours
     with lenient(db):

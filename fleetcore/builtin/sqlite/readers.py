@@ -1,4 +1,4 @@
-"""Threads that read: each has a connection of its own, so a read waits for no commit and no commit for a read."""
+"""Threads that read: each has its own connection, so reads and commits do not wait for each other."""
 
 import contextlib
 import logging
@@ -19,12 +19,12 @@ Work = Callable[[sqlite3.Connection], object]
 
 
 class Readers:
-    """A thread per connection; a job goes to the first that is free."""
+    """A thread per connection; a job goes to the first free one."""
 
     def __init__(self, connections: Sequence[sqlite3.Connection]) -> None:
         self._jobs: SimpleQueue[tuple[Work, Reply] | None] = SimpleQueue()
         self._stopped = False
-        #: Why a thread has ended, once one has by an error.
+        #: The error that ended a thread, or None.
         self.failure: StorageError | None = None
         self._threads = [
             threading.Thread(
@@ -48,7 +48,7 @@ class Readers:
 
     def _fail(self, error: BaseException, reply: Reply | None) -> None:
         failure = StorageError(
-            f"A reader of the store ended by {type(error).__name__}: {error}", remedy="Start the process anew"
+            f"A reader of the store ended by {type(error).__name__}: {error}", remedy="Restart the process"
         )
         failure.__cause__ = error
         _log.error("%s", failure.message, exc_info=error)
@@ -64,7 +64,7 @@ class Readers:
         deliver([(each, None, failure) for each in replies])
 
     def stop(self, *, wait: bool = True) -> None:
-        """Finishes what is queued, closes the connections and ends the threads; may be called twice."""
+        """Finishes what is queued, closes the connections and ends the threads; idempotent."""
         if not self._stopped:
             self._stopped = True
             for _ in self._threads:

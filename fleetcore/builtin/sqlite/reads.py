@@ -1,7 +1,7 @@
 """Reading a series: chunks and tail merged by time, in pieces of bounded size, and aggregates over them.
 
 Aggregates are computed from the readings: decoding runs at 15-30 M readings/s, so 30 days of one a minute in hours take
-2-3 ms (benchmarks/bench_store.py), and there are no rollups that late readings could make wrong.
+2-3 ms (benchmarks/bench_store.py), and rollups, which late readings would invalidate, are not needed.
 """
 
 import sqlite3
@@ -20,12 +20,12 @@ from fleetcore.model.telemetry import Float64, Int64
 #: Readings in one piece, give or take a chunk.
 PIECE_POINTS = 65_536
 
-#: Takes the unsealed readings. It is called before the database is looked at: see tail.py.
+#: Gives the unsealed readings. Called before the database is read: see tail.py.
 View = Callable[[], Sequence[Points]]
 
 
 def piece(db: sqlite3.Connection, view: View, series: int, start: int, end: int) -> tuple[Points, int | None]:
-    """The first readings of ``start <= time < end``, and where to go on, None at the end."""
+    """The first readings of ``start <= time < end``, and where to continue, None at the end."""
     runs = view()
     # One read transaction: a merge must not take chunks away between the two statements.
     own = not db.in_transaction
@@ -86,7 +86,7 @@ def _joined(parts: list[Points]) -> Points:
 
 @frozen(eq=False)
 class Buckets:
-    """Aggregates per bucket, empty ones left out."""
+    """Aggregates per non-empty bucket."""
 
     start: Int64
     count: Int64

@@ -1,6 +1,6 @@
 """Reading records: by key, by unique value, by due time, and page by page through an index.
 
-How they are written is in changes.py. Lists come out as one JSON text (see plain.py).
+Writing is in changes.py. Lists are returned as one JSON text (see plain.py).
 """
 
 import sqlite3
@@ -71,7 +71,7 @@ def holders(db: sqlite3.Connection, space: str, values: Sequence[str]) -> dict[s
 
 
 def due(db: sqlite3.Connection, kind: str, until: int, limit: int) -> Sequence[Record]:
-    """Records that are due, the earliest first."""
+    """Due records, the earliest first."""
     query = f"SELECT {_COLUMNS} FROM records WHERE kind=? AND due<=? ORDER BY due, key LIMIT ?"  # noqa: S608 - constants
     rows = listed(db, _COLUMNS, query, (kind, until, limit))
     return [_record(row) for row in rows]
@@ -80,7 +80,7 @@ def due(db: sqlite3.Connection, kind: str, until: int, limit: int) -> Sequence[R
 def page(
     db: sqlite3.Connection, kind: str, index: Index | None, *, after: str | None, limit: int, newest: bool
 ) -> list[tuple[str, Record]]:
-    """Records in the order of their keys, or of an index, each with its place."""
+    """Records in the order of their keys, or of an index, each with its position."""
     if index == DUE:
         return _due_page(db, kind, after=after, limit=limit, newest=newest)
     rows = _Walk(db, kind, index, newest=newest).rows(_ALL.sql, after, None, limit)
@@ -98,7 +98,7 @@ def find(
     newest: bool,
     scan: int | None,
 ) -> FoundRecords:
-    """A page; fetches one more than asked for to know whether there is a next page."""
+    """A page; fetches one record more, to know whether there is a next page."""
     condition = compiled(where, _DIALECT) if where is not None else _ALL
     residual = None if condition.exact else where
     walk = _Walk(db, kind, ref, newest=newest)
@@ -137,7 +137,7 @@ def _due_page(
 
 
 class _Walk:
-    """One way through the records of a kind: by key, or by the entries of a ref; forwards, or the newest first."""
+    """One pass through the records of a kind: by key, or by the entries of a ref; forwards, or the newest first."""
 
     def __init__(self, db: sqlite3.Connection, kind: str, ref: tuple[str, str] | None, *, newest: bool) -> None:
         self._db, self._kind, self._sorted = db, kind, ref is not None
@@ -156,7 +156,7 @@ class _Walk:
     def rows(
         self, condition: Sql, after: str | None, end: str | None, size: int
     ) -> list[tuple[str, str, str, int, str, int | None]]:
-        """The next rows behind ``after``, up to ``end``, that the condition selects: the sort and the record."""
+        """The next rows after ``after``, up to ``end``, that the condition selects: the sort key and the record."""
         bounds, parameters = self._bounds(after, end)
         query = (
             f"SELECT {self._sort} AS sort, {_OF_R} FROM {self._from}"  # noqa: S608 - values are parameters, the rest is ours
@@ -168,7 +168,7 @@ class _Walk:
         return cast("list[tuple[str, str, str, int, str, int | None]]", found)
 
     def place_of(self, number: int, after: str | None) -> str | None:
-        """The place of the ``number``-th record behind ``after``, from the index alone; None where there are fewer."""
+        """The position of the ``number``-th record after ``after``, from the index alone; None if there are fewer."""
         bounds, parameters = self._bounds(after, None)
         query = (
             f"SELECT {self._sort}, {self._key} FROM {self._index} WHERE {self._where}{bounds}"  # noqa: S608 - as above
@@ -189,7 +189,7 @@ class _Walk:
 
 
 def _record(row: Sequence[Any]) -> Record:
-    """The record; raises StorageError (``data_damaged``) where it is not what was written."""
+    """The record; raises StorageError (``data_damaged``) if its checksum does not match."""
     kind, key, version, body, kept = row
     if kept is not None and kept != checksum.of_record(kind, key, version, body):
         raise damage.record_damaged(kind, key)

@@ -1,8 +1,8 @@
 """The winner's rule: which readings of a batch change the store, and how each is counted.
 
 At one (series, time) the greatest ``(seq, value, -quality)`` stays, whatever the order of arrival. A reading whose
-value is already there is a duplicate, also if it raises the ``seq`` that the store remembers; another is a conflict.
-Times that the server assigned say nothing about the past: where one is taken the reading moves to a free one.
+value is already stored is a duplicate, also if it raises the stored ``seq``; a different value is a conflict. A time
+that the server assigned is not exact: if it is taken, the reading moves to a free one.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from fleetcore.model.telemetry import Float64, Int64, Quality, Tally, TelemetryB
 
 Mask = npt.NDArray[np.bool_]
 
-#: So many taken milliseconds in a row are tried; then the reading goes right after the newest of its series.
+#: This many taken milliseconds in a row are tried; then the reading goes right after the newest of its series.
 _BUMPS = 32
 
 
 @frozen(eq=False)
 class Held:
-    """What the store has at some (series, time) places; the columns mean something where ``found``."""
+    """The stored readings at some (series, time) places; the columns are valid where ``found``."""
 
     found: Mask
     value: Float64
@@ -31,7 +31,7 @@ class Held:
 
     @classmethod
     def nothing(cls, n: int) -> "Held":
-        """Nothing anywhere, to be filled in."""
+        """Nothing found anywhere, to be filled in."""
         return cls(np.zeros(n, np.bool_), np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.uint8))
 
 
@@ -44,10 +44,9 @@ class Resolved:
     """What a batch does to the store.
 
     Attributes:
-        batch: the readings to keep, each (series, time) once, in arrival order.
-        shown: which of them the feed shows, None for all; the others only raise what is remembered beside an
-            unchanged value.
-        distinct: whether it is known that no series occurs twice.
+        batch: the readings to store, each (series, time) once, in arrival order.
+        shown: which of them the feed shows, None for all; the others only raise the ``seq`` of an unchanged value.
+        distinct: whether no series is known to occur twice.
     """
 
     batch: TelemetryBatch
@@ -61,7 +60,7 @@ class Resolved:
 
 
 def all_new(batch: TelemetryBatch, *, distinct: bool = False) -> Resolved:
-    """The commonest outcome: every reading is the newest of its series."""
+    """The most common outcome: every reading is the newest of its series."""
     return Resolved(batch, None, Tally(stored=len(batch)), distinct)
 
 
@@ -71,7 +70,7 @@ def resolve(batch: TelemetryBatch, newest: Int64, held: Lookup) -> Resolved:
     Args:
         batch: the readings, ``-0.0`` already replaced by ``0.0``.
         newest: the newest stored time by series index.
-        held: what is stored at places that are not newer than that.
+        held: the stored readings at places that are not newer than that.
     """
     server = (batch.quality & Quality.SERVER_TIME) != 0
     if not server.any():
@@ -88,7 +87,7 @@ def resolve(batch: TelemetryBatch, newest: Int64, held: Lookup) -> Resolved:
 
 
 def _ordinary(batch: TelemetryBatch, newest: Int64, held: Lookup) -> tuple[Resolved, Int64]:
-    """The rule for times that devices gave; also where in the batch each kept reading stood."""
+    """The rule for times from devices; also the position in the batch of each stored reading."""
     n = len(batch)
     late = batch.time <= newest[batch.series]
     order, unique = by_point(batch.series, batch.time)
@@ -120,11 +119,11 @@ def _ordinary(batch: TelemetryBatch, newest: Int64, held: Lookup) -> tuple[Resol
 def _contest(
     batch: TelemetryBatch, members: Int64, counts: Int64, there: Held, contended: Mask
 ) -> tuple[Int64, Mask, Tally]:
-    """Several values for each of some places: ``counts`` members for each, and what the store holds."""
+    """Several values for each of some places: ``counts`` candidates for each, and the stored reading."""
     has = there.found[contended]
     place = np.repeat(np.arange(len(counts)), counts)
     holders = np.flatnonzero(has)
-    # One list of all candidates: per place what is stored, if anything, and then the members as they arrived.
+    # One list of all candidates: per place the stored reading, if any, and then the others in arrival order.
     at = np.argsort(np.concatenate((holders * 2, place * 2 + 1)), kind="stable")
     group = np.concatenate((holders, place))[at]
     value = np.concatenate((there.value[contended][holders], batch.value[members]))[at]
@@ -162,7 +161,7 @@ def _contest(
 
 
 def _placed(batch: TelemetryBatch, others: TelemetryBatch, newest: Int64, held: Lookup) -> TelemetryBatch:
-    """Readings with times of the server's, moved so that no two of a series share one, nor one that is taken."""
+    """Readings with server times, moved so that each has a free time of its series."""
     order, _ = by_point(batch.series, batch.time)
     series, time = batch.series[order], batch.time[order].copy()
     beside = Points.merged([Points.of(others)])
@@ -196,8 +195,8 @@ def _placed(batch: TelemetryBatch, others: TelemetryBatch, newest: Int64, held: 
 
 
 def _rising(time: Int64, group: Int64, nth: Int64) -> Int64:
-    """The least times, none earlier than given, that rise strictly within each group: a running maximum of time - n."""
+    """The smallest times, none earlier than given, that rise within each group: a running maximum of time - n."""
     lowest = int(time.min())
-    # Each group stands above all groups before it, so that one running maximum serves all.
+    # The values of each group exceed those of all groups before it, so that one running maximum serves all.
     apart = group * (int(time.max()) - lowest + len(time) + 1)
     return np.maximum.accumulate((time - lowest - nth) + apart) - apart + lowest + nth

@@ -1,8 +1,8 @@
-"""How much room the store's files take, and the bound on them: ``limit_bytes`` counts every file below the folder.
+"""The size of the store's files, and its limit: ``limit_bytes`` counts every file below the folder.
 
-Of the bound the write-ahead log has a share that is set aside, artifacts and other files have what they take, and the
-database has the rest. Readings are refused a little before the database comes to its end: packing what is stored,
-dropping what is old, cursors and operators' changes need room too, and bring room back.
+A share of the limit is set aside for the write-ahead log, artifacts and other files take what they need, and the
+database has the rest. Readings are refused a little before the database reaches its end: packing, expiry, cursors and
+operators' changes need room too, and free some.
 """
 
 import os
@@ -17,30 +17,30 @@ from fleetcore.builtin.sqlite.failure import limit_reached
 from fleetcore.builtin.sqlite.folder import ARTIFACTS, DATABASE
 from fleetcore.model.store import StoreSize
 
-#: What readings leave free for the rest: an eighth of the limit, at most 64 MiB (a seal of 16 M readings).
+#: The part that readings leave free: an eighth of the limit, at most 64 MiB (a seal of 16 M readings).
 _RESERVE, _RESERVE_MOST = 8, 64 * 1024**2
 
 
 class Room:
-    """The files of a folder; without one, or without a limit, nothing is refused.
+    """The files of a folder; without a folder or a limit, nothing is refused.
 
     Args:
         folder: None for a store in memory.
-        limit_bytes: None without one.
-        artifacts: the store's, whose size it knows.
+        limit_bytes: None for no limit.
+        artifacts: the store's artifacts, which know their size.
     """
 
     def __init__(self, folder: Path | None, limit_bytes: int | None, artifacts: Artifacts) -> None:
         self._folder, self._artifacts = folder, artifacts
         self.limit_bytes = limit_bytes if folder is not None else None
-        #: What log and other files take of the limit, as of the last look at them.
+        #: The size of log and other files, when last measured.
         self._beside = 0
-        #: Pages in use when they were first found to be more than the limit lets the database have.
+        #: Pages in use when they were first found to exceed the database's limit.
         self._over: int | None = None
         self._look()
 
     def fit(self, db: sqlite3.Connection) -> None:
-        """Looks at the files again; ``db`` is the writing connection, which SQLite itself keeps within the limit."""
+        """Measures the files again; ``db`` is the writing connection, which SQLite itself keeps within the limit."""
         if self.limit_bytes is not None:
             self._look()
             pages, free, page = _pages(db)
@@ -48,7 +48,7 @@ class Room:
             if most >= used:
                 self._over = None
             else:
-                # The limit was lowered, or other files came. What brings room back, as erasing does, needs some first.
+                # The limit was lowered, or other files were added. Erasing frees room, but needs some first.
                 self._over = used if self._over is None else self._over
                 most = self._over + self._reserve(self.limit_bytes) // page
             db.execute(f"PRAGMA max_page_count={max(1, most)}").fetchall()
@@ -58,7 +58,7 @@ class Room:
         return min(_RESERVE_MOST, limit_bytes // _RESERVE)
 
     def admit(self, db: sqlite3.Connection) -> None:
-        """Raises Unavailable (``storage_full``) where no more readings are taken."""
+        """Raises Unavailable (``storage_full``) if readings are no longer accepted."""
         if self.limit_bytes is None:
             return
         size, free, page = _pages(db)
@@ -66,7 +66,7 @@ class Room:
             raise limit_reached(self.limit_bytes)
 
     def admit_artifact(self, size_bytes: int) -> None:
-        """Raises Unavailable (``storage_full``) where an artifact of so many bytes has no room."""
+        """Raises Unavailable (``storage_full``) if there is no room for an artifact of that many bytes."""
         if self.limit_bytes is None:
             return
         assert self._folder is not None
@@ -74,7 +74,7 @@ class Room:
             raise limit_reached(self.limit_bytes)
 
     def size(self, db: sqlite3.Connection) -> StoreSize:
-        """What the files take now."""
+        """The current size of the files."""
         pages, free, page = _pages(db)
         if self._folder is None:
             return StoreSize(parts={"memory": pages * page}, free_bytes=free * page)
@@ -101,7 +101,7 @@ class Room:
 
 
 def _pages(db: sqlite3.Connection) -> tuple[int, int, int]:
-    """Pages of the database, how many of them are free, and the bytes of one."""
+    """The number of database pages, how many are free, and the bytes of one."""
     return tuple(  # type: ignore[return-value]  # three
         int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
     )
@@ -115,7 +115,7 @@ def _size(path: Path) -> int:
 
 
 def _others(folder: Path) -> Iterator[int]:
-    """The sizes of the files that are neither the database's nor artifacts; those that come and go are left out."""
+    """The sizes of the files that belong neither to the database nor to artifacts; temporary ones are left out."""
     for place, folders, names in os.walk(folder):
         if Path(place) == folder:
             folders[:] = [name for name in folders if name != ARTIFACTS]

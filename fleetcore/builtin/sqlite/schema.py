@@ -1,7 +1,7 @@
 """The tables, how they change from version to version, and how a connection is set up.
 
-``PRAGMA user_version`` holds the schema's version. A migration runs in one transaction, so one that is killed
-half-way leaves the version before. Later versions open data folders of every earlier one.
+``PRAGMA user_version`` holds the schema's version. A migration runs in one transaction, so an interrupted one leaves
+the previous version. Every release opens data folders of all earlier ones.
 """
 
 import sqlite3
@@ -15,8 +15,8 @@ from fleetcore.errors import StorageError
 #: Pages of 8 KiB: against 4 KiB about a tenth less time per commit of 10,000 readings (benchmarks/bench_store.py).
 PAGE_BYTES = 8192
 
-#: Where the writer itself writes the WAL back. Before it comes to that checkpoint.py has done it. A store with a limit
-#: sets an eighth of it aside for the WAL, if that is less.
+#: The WAL length at which the writer itself checkpoints; checkpoint.py normally does it earlier. A store with a limit
+#: reserves an eighth of it for the WAL, if that is less.
 _WAL_BYTES, _WAL_SHARE = 24 * 1024**2, 8
 
 #: How long another process may hold the database before a statement gives up.
@@ -106,17 +106,17 @@ UPDATE chunks SET checksum = checksum_of_header(series, t_min, id, t_max, n, v_l
 INSERT INTO meta SELECT 'unsummed', value FROM meta WHERE name = 'chunks';
 """
 
-#: Each takes the schema from its place in the list to the next version.
+#: Each upgrades the schema from its index in the list to the next version.
 _MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2, _VERSION_3)
 VERSION = len(_MIGRATIONS)
 
 
 def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int | None = None) -> sqlite3.Connection:
-    """A connection as all of ours are: explicit transactions, WAL, every commit synced to disk; None is in memory.
+    """A connection with the store's settings: explicit transactions, WAL, every commit synced; None is in memory.
 
     Raises StorageError as :func:`check_version` does.
     """
-    # as_uri() quotes what would be read as a query string.
+    # as_uri() quotes characters that would start a query string.
     target = f"{database.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}" if database else ":memory:"
     db = sqlite3.connect(
         target, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, uri=database is not None
@@ -124,7 +124,7 @@ def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int 
     try:
         add_functions(db)
         checksum.add_functions(db)
-        # Before anything is written: the file of a newer release is left as it is.
+        # Before anything is written: the file of a newer release stays unchanged.
         version = check_version(db)
         if read_only and version < VERSION:
             raise StorageError(
@@ -142,8 +142,8 @@ def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int 
             db.execute("PRAGMA synchronous=FULL")
             db.execute(f"PRAGMA wal_autocheckpoint={wal_bytes(limit_bytes) // PAGE_BYTES}")
             db.execute(f"PRAGMA journal_size_limit={wal_bytes(limit_bytes)}")
-            # What is moved or deleted within a page that is written anyway is overwritten: no copy outlives `forget`,
-            # which asks for ON, the mode that writes every freed page too.
+            # Bytes moved or deleted within a page that is written anyway are overwritten: no copy outlives `forget`,
+            # which sets ON, the mode that also overwrites freed pages.
             db.execute("PRAGMA secure_delete=FAST")
         db.execute("PRAGMA cache_size=-32768")
         db.execute("PRAGMA temp_store=MEMORY")
@@ -154,12 +154,12 @@ def connect(database: Path | None, *, read_only: bool = False, limit_bytes: int 
 
 
 def wal_bytes(limit_bytes: int | None) -> int:
-    """How long the WAL may become in a store of this limit."""
+    """The maximum length of the WAL in a store with this limit."""
     return _WAL_BYTES if limit_bytes is None else max(PAGE_BYTES, min(_WAL_BYTES, limit_bytes // _WAL_SHARE))
 
 
 def version_of(db: sqlite3.Connection) -> int:
-    """The schema's version; 0 is an empty file."""
+    """The schema's version; 0 for an empty file."""
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
@@ -201,7 +201,7 @@ def _statements(script: str) -> list[str]:
 
 
 def meta(db: sqlite3.Connection) -> dict[str, int]:
-    """All the store's counters."""
+    """The store's counters."""
     return dict(db.execute("SELECT name, value FROM meta"))
 
 

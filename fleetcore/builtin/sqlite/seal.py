@@ -1,9 +1,9 @@
-"""Sealing: readings leave the tail for compressed chunks, and small chunks are merged.
+"""Sealing: readings move from the tail to compressed chunks, and small chunks are merged.
 
-New chunks are written in many short transactions above ``meta.chunks``, where no reader looks; one last short
-transaction raises ``meta.chunks`` and ``meta.sealed`` together. So commits go on in between, and a crash leaves either
-the log alone or the chunks as the truth: nothing twice, nothing lost. What stands above ``meta.chunks`` is removed at
-opening. A merge replaces all its chunks of some series in one transaction.
+New chunks are written in many short transactions above ``meta.chunks``, which readers ignore; one last short
+transaction raises ``meta.chunks`` and ``meta.sealed`` together. So commits go on in between, and after a crash either
+the log or the chunks count: nothing is lost or doubled. Chunks above ``meta.chunks`` are removed at opening. A merge
+replaces all its chunks of some series in one transaction.
 """
 
 import sqlite3
@@ -30,7 +30,7 @@ _SLICE = 256
 #: Rows of one INSERT; see plain.py for why not one row each.
 _ROWS = 128
 
-#: A chunk with fewer readings is small; this many of one series and one size class (powers of 4) are merged.
+#: A chunk with fewer readings is small; this many small chunks of one series and size class (powers of 4) are merged.
 _SMALL, _FEW = chunks.CHUNK_POINTS // 2, 4
 
 #: Readings unpacked at a time by a merge.
@@ -38,21 +38,21 @@ _MERGE_POINTS = 500_000
 
 
 class Desk(Protocol):
-    """How a maintaining thread speaks to the database."""
+    """The maintaining thread's access to the database."""
 
     def write(self, change: Change[T]) -> T:
-        """Has a change committed and waits for it."""
+        """Commits a change and waits for it."""
         ...
 
     def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Has something read and waits for it."""
+        """Reads and waits for it."""
         ...
 
 
 def seal(state: State, desk: Desk) -> None:
-    """Seals everything that is committed now."""
-    # Position first: what is committed between the two lines is sealed and also read from the log after a crash. It is
-    # the same readings then, and reads merge them.
+    """Seals everything that is committed by now."""
+    # Position first: readings committed between the two lines are sealed, and after a crash also read from the log.
+    # They are the same, and reads merge them.
     position = state.feed.position
     points = state.tail.freeze()
     last = desk.write(Statements(clear_staged))
@@ -81,7 +81,7 @@ def merge(state: State, desk: Desk) -> int:
     for some in _crowds(np.array(rows, np.int64)):
         read = desk.look(partial(_read, some=some, state=state))
         if len(read) < len(some):
-            continue  # what is intact is merged the next time
+            continue  # the intact ones are merged the next time
         points = Points.merged(read)
         packed = list(chunks.pack(points))
         desk.write(Statements(partial(replace, packed=packed, old=some), weight=2 * weight(packed)))
@@ -137,7 +137,7 @@ class _Validate(Change[None]):
 
 
 def _crowds(rows: Int64) -> Iterator[Int64]:
-    """Groups of rows to merge, whole crowds of a series, up to a bounded number of readings together."""
+    """Groups of rows to merge, each complete, up to a bounded number of readings together."""
     size_class = np.log2(rows[:, 3]).astype(np.int64) // 2
     rows = rows[np.lexsort((rows[:, 1], size_class, rows[:, 0]))]
     size_class = np.log2(rows[:, 3]).astype(np.int64) // 2
@@ -169,7 +169,7 @@ def _read(db: sqlite3.Connection, some: Int64, state: State) -> list[Points]:
 
 
 def replace(db: sqlite3.Connection, packed: Sequence[Packed], old: Int64) -> None:
-    """Writes chunks in the place of others, rows of ``series, t_min, id``. A full database has room by what goes."""
+    """Replaces chunks, given as rows of ``series, t_min, id``. On a full database the deleted ones make room."""
     remove(db, old)
     first = schema.meta(db)["chunks"] + 1
     insert(db, packed, first)
@@ -177,7 +177,7 @@ def replace(db: sqlite3.Connection, packed: Sequence[Packed], old: Int64) -> Non
 
 
 def remove(db: sqlite3.Connection, old: Int64) -> None:
-    """Removes chunks, rows of ``series, t_min, id``."""
+    """Deletes chunks, given as rows of ``series, t_min, id``."""
     db.execute(
         "DELETE FROM chunks WHERE (series, t_min, id) IN (SELECT json_extract(value, '$[0]'),"
         " json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?))",

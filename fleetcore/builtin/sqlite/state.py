@@ -1,4 +1,4 @@
-"""What the store keeps in memory beside its tables, and how it is read back from them at opening."""
+"""The state that the store keeps in memory beside its tables, and how it is loaded at opening."""
 
 import logging
 import sqlite3
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class State:
-    """Readers look at ``catalog``, ``marks``, ``tail``, ``feed``, ``texts``; the rest belongs to the writer's thread.
+    """Readers use ``catalog``, ``marks``, ``tail``, ``feed``, ``texts``; the rest belongs to the writer's thread.
 
     Attributes:
         position: of the last commit, those of the open transaction included.
@@ -28,9 +28,9 @@ class State:
         sizes: bytes of the log's rows, the first one at ``feed.trimmed + 1``.
         texts: time and text of the newest text reading by series.
         sealed: the position up to which chunks hold all readings.
-        forgotten: how many times a device was forgotten.
-        damaged_chunks: ids of chunks that were seen to be damaged; any thread adds to it.
-        damaged_series: series whose row is damaged: what they are called is not sure.
+        forgotten: how many devices were forgotten.
+        damaged_chunks: ids of chunks found to be damaged; any thread adds to it.
+        damaged_series: series with a damaged row: their names are uncertain.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class State:
         self.damaged_series: set[int] = set()
 
     def intact(self, series: int, index: int, body: bytes, kept: int | None) -> Points | None:
-        """A chunk's points; None for a damaged one, which is logged once, for work that goes on without it."""
+        """A chunk's points; None for a damaged one, which is logged once."""
         if index in self.damaged_chunks:
             return None
         try:
@@ -61,7 +61,7 @@ class State:
             return None
 
     def load(self, db: sqlite3.Connection) -> None:
-        """Reads everything back; the feed's entries stay in the log until they are asked for."""
+        """Loads everything; the feed's entries stay in the log until they are asked for."""
         meta = schema.meta(db)
         self.sealed = meta["sealed"]
         self.forgotten = meta["forgotten"]
@@ -74,7 +74,7 @@ class State:
         self.load_log(db, self.sealed)
 
     def follow(self, db: sqlite3.Connection, trimmed: int) -> None:
-        """Takes up what another process committed since; nothing was sealed or forgotten meanwhile."""
+        """Loads what another process has committed since; nothing was sealed or forgotten meanwhile."""
         self.add_series(db)
         self.texts = texts.newest(db)
         self.load_log(db, self.position)
@@ -83,7 +83,7 @@ class State:
         self.feed.trimmed = trimmed
 
     def add_series(self, db: sqlite3.Connection) -> None:
-        """Shows the series that the table has beyond the known ones."""
+        """Adds the series that are new in the table."""
         found, damaged = catalog.load(db, self.catalog.top)
         self.damaged_series |= damaged
         self.catalog.add(found)
@@ -120,7 +120,7 @@ class State:
                 self.show(log.unpack(readings).batch)
 
     def show(self, batch: TelemetryBatch) -> None:
-        """Shows readings that are durable, as after a commit."""
+        """Publishes readings that are durable, as after a commit."""
         points = Points.of(batch)
         self.tail.append(points, int(batch.received[0]))
         self.watermarks.load(points)

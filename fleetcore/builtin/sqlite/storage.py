@@ -1,4 +1,4 @@
-"""The built-in store as the rest of fleetcore sees it: a thin face over the engine."""
+"""The built-in store's implementation of the storage interface: a thin layer over the engine."""
 
 import asyncio
 import sqlite3
@@ -61,20 +61,20 @@ from fleetcore.query.ast import Clause
 
 T = TypeVar("T")
 
-#: Readings in memory beyond this many times ``seal_points`` make commits wait for the seal.
+#: Above this many times ``seal_points`` in memory, commits wait for the seal.
 _TAIL_BOUND = 4
 
-#: How often a waiting commit looks again, and how long it waits before it gives up.
+#: How often a waiting commit checks again, and how long it waits before it gives up.
 _ROOM_POLL_S, _ROOM_TRIES = 0.05, 200
 
-#: How often a read-only store looks for new commits of the server.
+#: How often a read-only store checks for new commits of the server.
 _FOLLOW_S = 0.25
 
 _TEXT_PIECE = 1000
 
 
 class SqliteStorage(Storage):
-    """See :class:`~fleetcore.interfaces.Storage` for the promises; made by :func:`open_sqlite`.
+    """See :class:`~fleetcore.interfaces.Storage` for the guarantees; made by :func:`open_sqlite`.
 
     A store in memory that is dropped without being closed ends its threads silently.
     """
@@ -104,7 +104,7 @@ class SqliteStorage(Storage):
         return result
 
     async def _room(self) -> None:
-        """Waits while too many readings are in memory; a seal that cannot be written means a full disk."""
+        """Waits while too many readings are in memory; if a seal cannot be written, the disk is full."""
         bound = _TAIL_BOUND * self._engine.config.seal_points
         for _ in range(_ROOM_TRIES):
             if self._state.tail.points < bound:
@@ -195,7 +195,7 @@ class SqliteStorage(Storage):
         return self._read(db, series, lambda: reads.piece(db, self._state.tail.view, series, start, end))
 
     def _read(self, db: sqlite3.Connection, series: int, work: Callable[[], T]) -> T:
-        """Reads of a series; raises StorageError (``data_damaged``) that names device, metric and time span."""
+        """Reads of a series; raises StorageError (``data_damaged``), which names device, metric and time span."""
         if series in self._state.damaged_series:
             raise checksum.damaged(f"The row of series {series}", series=series)
         try:
@@ -257,7 +257,7 @@ class SqliteStorage(Storage):
         found = self._state.feed.recent(after, limit)
         if found is None:
             found = await self._engine.read(lambda db: feed.read(db, after, limit))
-            # It may have been trimmed while the read was on its way.
+            # It may have been trimmed during the read.
             self._state.feed.refuse_trimmed(after)
         return found
 
@@ -319,18 +319,18 @@ class SqliteStorage(Storage):
         return await self._engine.maintain(lambda: self._engine.verify(after))
 
     async def _follow(self) -> None:
-        """A read-only store takes up what the server committed meanwhile."""
+        """Loads new commits of the server, for a read-only store."""
         if self._engine.config.read_only:
             await self._engine.read(lambda _: None)
 
     async def close(self) -> None:
-        """Finishes what is under way; everything that returned is durable already."""
+        """Finishes what is under way; everything that returned is already durable."""
         self._end.detach()
         await asyncio.to_thread(self._engine.stop)
 
 
 class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
-    """A class and no generator: one that is dropped without being left must end silently."""
+    """A class instead of a generator: a dropped one must end silently."""
 
     def __init__(self, config: SqliteConfig, context: Context) -> None:
         self._config, self._create = config, context.create
@@ -347,13 +347,13 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
         there = self._place is None or (self._place / folder.DATABASE).is_file()
         if not there and (self._config.read_only or not self._create):
             raise ConfigError(
-                f"{self._place} holds no store",
+                f"{self._place} does not hold a store",
                 remedy="Name the folder of a fleet, or restore a backup",
                 path=str(self._place),
             )
         if not there and self._place is not None and (log := self._place / f"{folder.DATABASE}-wal").exists():
             raise ConfigError(
-                f"{folder.DATABASE} is gone, and its log {log.name} is still there",
+                f"{folder.DATABASE} is missing, but its log {log.name} is still there",
                 remedy=f"Put {folder.DATABASE} back, or move {log} away",
                 path=str(log),
             )
@@ -380,9 +380,9 @@ class _Opening(AbstractAsyncContextManager["SqliteStorage"]):
 def open_sqlite(config: SqliteConfig, context: Context) -> AbstractAsyncContextManager[SqliteStorage]:
     """Opens the store of ``config.path``, of the fleet's data folder, or one in memory.
 
-    One process at a time may write to a folder: ``context.lease`` sees to it. Where the store is opened without the
-    core, the default of ``context.lease`` does nothing, and keeping others out is up to the caller: SQLite's own locks
-    keep the file whole, but a second writer does not see the first one's commits and may use a position twice.
+    One process at a time may write to a folder: ``context.lease`` sees to it. Without the core, the default of
+    ``context.lease`` does nothing, and the caller must prevent a second writer: SQLite's locks protect the file, but a
+    second writer does not see the commits of the first and may use a position twice.
 
     Raises, on entering:
         DataFolderInUse: another process has the folder open for writing.

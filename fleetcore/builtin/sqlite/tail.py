@@ -1,8 +1,8 @@
-"""The tail: readings that are committed and not sealed yet, in memory, ready to be read by series.
+"""The tail: committed readings that are not sealed yet, in memory, readable by series.
 
-The writer appends what it committed; sorting happens on reading, and only for what came since. Runs of similar
-size are merged, so a read looks at few of them. While a seal is under way its points stand apart, frozen, until the
-chunks that hold them are valid; a reader that takes the tail first and the chunks afterwards misses nothing.
+The writer appends what it committed; sorting happens on reading, and only for new readings. Runs of similar size are
+merged, so a read looks at few of them. During a seal its points are frozen until their chunks are valid; a reader that
+reads the tail first and the chunks afterwards misses nothing.
 """
 
 import threading
@@ -18,10 +18,10 @@ _TIER = 4
 
 
 class Tail:
-    """Thread-safe; what :meth:`view` returned never changes afterwards.
+    """Thread-safe; the result of :meth:`view` never changes afterwards.
 
     Attributes:
-        oldest_received: when the first of the readings that are not frozen was received, or None without any.
+        oldest_received: when the oldest unfrozen reading was received, or None.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Tail:
 
     @property
     def points(self) -> int:
-        """How many readings wait to be sealed."""
+        """The number of unsealed readings."""
         return self._frozen_points + self._live_points
 
     def append(self, points: Points, received: int) -> None:
@@ -65,7 +65,7 @@ class Tail:
                 return self._frozen + self._runs
 
     def freeze(self) -> Points:
-        """Sets everything there is apart for a seal and returns it sorted; :meth:`drop_frozen` ends it."""
+        """Freezes all readings for a seal and returns them sorted; :meth:`drop_frozen` ends it."""
         with self._sorting, self._lock:
             if self._raw:
                 self._runs = (*self._runs, Points.merged(self._raw))
@@ -74,14 +74,14 @@ class Tail:
             self._live_points = 0
             self.oldest_received = None
             taken = list(self._frozen)
-        # The long sort is outside the locks: readers see the runs meanwhile.
+        # The long sort is outside the locks: readers use the runs meanwhile.
         whole = Points.merged(taken)
         with self._lock:
             self._frozen = (whole,) if len(whole) else ()
         return whole
 
     def drop_frozen(self) -> None:
-        """The frozen readings are in valid chunks now."""
+        """Drops the frozen readings, which are in valid chunks now."""
         with self._lock:
             self._frozen, self._frozen_points = (), 0
 
@@ -96,14 +96,14 @@ class Tail:
 
 
 def series_slice(run: Points, series: int, start: int, end: int) -> slice:
-    """Where a sorted run holds the points of a series with ``start <= time < end``."""
+    """The slice of a sorted run with the points of a series with ``start <= time < end``."""
     low, high = np.searchsorted(run.series, [series, series + 1])
     first, last = np.searchsorted(run.time[low:high], [start, end])
     return slice(int(low + first), int(low + last))
 
 
 def find(runs: Sequence[Points], series: Int64, time: Int64) -> list[tuple[Points, Int64, Int64]]:
-    """For each run that has some of the wanted points: the run, which wanted ones, and where in the run."""
+    """For each run with some of the wanted points: the run, which of the wanted points, and their places in the run."""
     found = []
     for run in runs:
         at, there = locate(run, series, time)

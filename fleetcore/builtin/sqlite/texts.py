@@ -23,7 +23,7 @@ def plan(db: sqlite3.Connection, texts: Sequence[TextReading]) -> ReadingPlan[Te
 
 
 def apply(db: sqlite3.Connection, some: Sequence[TextReading]) -> None:
-    """Writes text readings, each in place of one with its series and time."""
+    """Writes text readings; each replaces the one with its series and time."""
     db.executemany(
         "INSERT OR REPLACE INTO texts(series, time, received, quality, seq, value, checksum)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -71,7 +71,7 @@ def _stored(db: sqlite3.Connection, series: int, time: int) -> TextReading | Non
     try:
         found = read(db, series, time, time + 1, 1)
     except StorageError as error:
-        # It is replaced by what comes.
+        # The new reading replaces it.
         _log.error("%s", error.message)
         return None
     return found[0] if found else None

@@ -1,7 +1,7 @@
-"""Trimming: log rows go once their readings are sealed and every cursor has passed them.
+"""Trimming: log rows are deleted once their readings are sealed and every cursor has passed them.
 
-A lagging cursor holds rows back up to the configured bound; what is given up beyond it is counted in
-``meta.feed_lost``. The most recent rows stay in any case, so that a subscriber who was away for a moment can resume.
+A lagging cursor keeps rows up to the configured limit; rows deleted beyond it are counted in ``meta.feed_lost``. The
+most recent rows always stay, so that a subscriber can resume after a short break.
 """
 
 import sqlite3
@@ -13,21 +13,21 @@ from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.state import State
 from fleetcore.builtin.sqlite.writer import Change
 
-#: What stays although everybody has it: so many commits, at most so many bytes of them.
+#: Rows that stay although every cursor has passed them: this many commits, at most this many bytes.
 _RECENT_COMMITS, _RECENT_BYTES = 1000, 4 * 1024**2
 
-#: Bytes of log rows deleted in one transaction: a commit waits for no more than that.
+#: Bytes of log rows deleted in one transaction: a commit waits no longer than for that.
 _SLICE_BYTES = 8 * 1024**2
 
-#: 32 MiB; free pages are used again, so a few of them do no harm.
+#: 32 MiB; free pages are reused, so a few are harmless.
 _SHRINK_PAGES = 32 * 1024**2 // schema.PAGE_BYTES
 
-#: Pages cut off at a time, 4 MiB in 10 ms or so: a commit waits for no more than that.
+#: Pages cut off at a time, about 4 MiB in 10 ms: a commit waits no longer than that.
 _CUT_PAGES = 512
 
 
 class Trim(Change[bool]):
-    """Deletes some of the rows that may go; the result says whether there are more."""
+    """Deletes some of the rows that may be deleted; the result says whether there are more."""
 
     def __init__(self, state: State, config: SqliteConfig) -> None:
         self._state, self._config = state, config
@@ -67,16 +67,16 @@ class Trim(Change[bool]):
 
 
 def shrink(db: sqlite3.Connection) -> bool:
-    """Gives some free pages back to the file system, where they are more than a quarter of a large file.
+    """Returns some free pages to the file system, if they are more than a quarter of a large file.
 
-    False where that is not so, or not any more.
+    Returns False if they are not.
     """
     free, pages = (int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_count"))
     return free > _SHRINK_PAGES and free > pages // 4 and cut_free(db)
 
 
 def cut_free(db: sqlite3.Connection) -> bool:
-    """Cuts some free pages off the file; False where there was none."""
+    """Cuts some free pages off the file; returns False if all are in use."""
     before = int(db.execute("PRAGMA freelist_count").fetchone()[0])
     # As a script: execute() takes one step of the statement, and each step cuts one page.
     db.executescript(f"PRAGMA incremental_vacuum({_CUT_PAGES})")

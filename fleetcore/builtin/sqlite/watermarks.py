@@ -1,7 +1,7 @@
 """The newest reading of every series, as columns by series index.
 
-Two copies: ``newest`` belongs to the writer and runs ahead inside a transaction; ``latest`` is what readers see and
-moves after the commit.
+Two copies: ``newest`` belongs to the writer and may include an open transaction; ``latest`` is for readers and moves
+after the commit.
 """
 
 import threading
@@ -16,7 +16,7 @@ NEVER = np.iinfo(np.int64).min
 
 
 class Watermarks:
-    """Grows with the series; index 0 is never used."""
+    """Columns that grow with the series; index 0 is never used."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class Watermarks:
             self._seen = np.zeros(len(self.newest), np.int64)
 
     def are_distinct(self, series: Int64) -> bool:
-        """Whether no series occurs twice: each writes its place, and the last one to write is found again."""
+        """Whether no series occurs twice: each writes its position, and the last one written is read back."""
         places = np.arange(len(series))
         self._seen[series] = places
         return bool((self._seen[series] == places).all())
@@ -62,12 +62,12 @@ class Watermarks:
         return series, before
 
     def retreat(self, moved: tuple[Int64, Int64]) -> None:
-        """Undoes an :meth:`advance`; the newest first."""
+        """Undoes an :meth:`advance`; the newest is undone first."""
         series, before = moved
         self.newest[series] = before
 
     def publish(self, points: Points, *, distinct: bool) -> None:
-        """Shows committed readings to readers: of one series the newest, and of one time the later committed."""
+        """Publishes committed readings: for each series the newest, for equal times the one committed later."""
         if not distinct:
             points = _newest_of_each(points)
         with self._lock:
@@ -82,20 +82,20 @@ class Watermarks:
                 self._quality[points.series[fresh]] = points.quality[fresh]
 
     def latest(self, series: Int64) -> tuple[Int64, Float64, UInt8]:
-        """Time, value and quality of the newest reading of each, :data:`NEVER` where there is none."""
+        """Time, value and quality of the newest reading of each, :data:`NEVER` for a series without readings."""
         with self._lock:
             known = np.where((series >= 0) & (series < len(self._time)), series, 0)
             return self._time[known], self._value[known], self._quality[known]
 
     def load(self, points: Points) -> None:
-        """Takes readings that are stored already, at opening or when a read-only store catches up."""
+        """Takes stored readings, at opening or when a read-only store catches up."""
         if len(points):
             top = _newest_of_each(points)
             self.advance(top.series, top.time, distinct=True)
             self.publish(top, distinct=True)
 
     def forget(self, series: Int64) -> None:
-        """The series are gone."""
+        """Clears the given series."""
         with self._lock:
             self.alive[series] = False
             self.newest[series] = NEVER

@@ -1,8 +1,8 @@
-"""The one thread that writes: it takes everything that waits and commits it in one transaction (group commit).
+"""The only thread that writes: it takes all waiting changes and commits them in one transaction (group commit).
 
-One sync to disk serves all commits that arrived while the one before ran. A change that is refused says so before it
-writes anything, so the others of its group are unharmed; if writing itself fails, the group is rolled back and its
-changes are tried one by one.
+One sync to disk serves all commits that arrived while the one before ran. A refused change raises before it writes
+anything, so the others of its group are unaffected; if writing itself fails, the group is rolled back and its changes
+are tried one by one.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from fleetcore.errors import FleetError, StorageError
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-#: How long a stopping thread is waited for; it only finishes what it was given.
+#: How long to wait for a stopping thread; it only finishes its queue.
 _STOP_S = 60.0
 
 
@@ -30,23 +30,23 @@ class Change(ABC, Generic[T]):
     """One change; its methods run on the writer's thread."""
 
     result: T
-    #: Bytes it writes, roughly: says when the WAL is to be written back.
+    #: About how many bytes it writes; decides when the WAL is checkpointed.
     weight: int = 4096
 
     @abstractmethod
     def apply(self, db: sqlite3.Connection) -> None:
-        """Checks, then writes, then moves the writer's own state. A refusal comes before the first write."""
+        """Checks, then writes, then moves the writer's state. A refusal comes before the first write."""
 
     def joins(self, _other: "Change[Any]") -> bool:
-        """Whether it may be applied in one go with another that comes right before it."""
+        """Whether it may be applied together with the change right before it."""
         return False
 
     def apply_together(self, db: sqlite3.Connection, changes: "Sequence[Change[Any]]") -> list[FleetError | None]:
-        """Applies changes of which each joins this one, the first; gives the refusal of each that is refused.
+        """Applies changes that all join the first, this one; returns the refusal of each refused one.
 
-        As :meth:`apply` one after the other. Where it raises, no state beside the database was moved.
+        Equivalent to :meth:`apply` one after the other. If it raises, only the database was changed.
         """
-        assert len(changes) == 1, "what joins others says how"
+        assert len(changes) == 1, "a change that joins others must implement this"
         try:
             self.apply(db)
         except FleetError as refusal:
@@ -54,16 +54,16 @@ class Change(ABC, Generic[T]):
         return [None]
 
     def publish(self) -> None:
-        """Shows the change to readers: it is durable."""
+        """Publishes the change to readers: it is durable."""
         return
 
     def undo(self) -> None:
-        """Takes the writer's own state back: the transaction was rolled back. The newest change is undone first."""
+        """Restores the writer's state after a rollback. The newest change is undone first."""
         return
 
 
 class Statements(Change[T]):
-    """A change that is a function of the connection and has no state beside the database."""
+    """A change that only uses the connection and has no state in memory."""
 
     def __init__(self, work: Callable[[sqlite3.Connection], T], weight: int = 4096) -> None:
         self._work, self.weight = work, weight
@@ -73,7 +73,7 @@ class Statements(Change[T]):
 
 
 class Reply:
-    """Where an outcome goes: to a coroutine of some loop, or to a waiting thread."""
+    """The receiver of an outcome: a coroutine of some loop, or a waiting thread."""
 
     __slots__ = ("future", "loop")
 
@@ -85,7 +85,7 @@ Outcome = tuple[Reply, object, BaseException | None]
 
 
 def deliver(outcomes: list[Outcome]) -> None:
-    """Hands outcomes over, one wake-up per event loop; a caller that has gone is skipped."""
+    """Delivers outcomes, one wake-up per event loop; cancelled callers are skipped."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
     for outcome in outcomes:
         if outcome[0].loop is None:
@@ -96,7 +96,7 @@ def deliver(outcomes: list[Outcome]) -> None:
         try:
             loop.call_soon_threadsafe(_settle, some)
         except RuntimeError:
-            # The loop was closed meanwhile, so no task waits any more.
+            # The loop was closed meanwhile, so no task waits.
             continue
 
 
@@ -114,7 +114,7 @@ class Writer:
 
     def __init__(self, db: sqlite3.Connection, wrote: Callable[[int], None] = lambda _: None) -> None:
         self._db, self._wrote = db, wrote
-        #: Why the thread has ended, once it has by an error: what memory shows may not be what is on the disk then.
+        #: The error that ended the thread, or None: memory may then differ from the disk.
         self.failure: StorageError | None = None
         self._waiting: deque[tuple[Change[Any] | None, Callable[[sqlite3.Connection], object] | None, Reply]] = deque()
         # A re-entrant lock: a garbage collection inside a locked section may stop an abandoned store.
@@ -131,11 +131,11 @@ class Writer:
         self._put(change, None, reply)
 
     def look(self, work: Callable[[sqlite3.Connection], object], reply: Reply) -> None:
-        """Queues something that runs outside of a transaction: reads of a store in memory, upkeep."""
+        """Queues a function that runs outside of a transaction: reads of a store in memory, maintenance."""
         self._put(None, work, reply)
 
     def stop(self, *, wait: bool = True) -> None:
-        """Finishes what is queued, closes the connection and ends the thread; may be called twice."""
+        """Finishes what is queued, closes the connection and ends the thread; idempotent."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -178,10 +178,10 @@ class Writer:
             self._db.close()
 
     def _fail(self, error: BaseException, replies: list[Reply]) -> None:
-        """Answers what was taken and what waits, and refuses what comes; whether it is stored is unknown."""
+        """Fails the current and the waiting changes, and refuses new ones; whether they are stored is unknown."""
         failure = StorageError(
             f"The store's writer ended by {type(error).__name__}: {error}",
-            remedy="Start the process anew: what is on the disk is whole",
+            remedy="Restart the process: the stored data is intact",
         )
         failure.__cause__ = error
         _log.error("%s", failure.message, exc_info=error)
@@ -226,7 +226,7 @@ class Writer:
 
 
 def _runs(changes: list[tuple[Change[Any], Reply]]) -> Iterator[list[tuple[Change[Any], Reply]]]:
-    """The changes in their order, those together that join the first of their run."""
+    """The changes in order, grouped into runs that join their first."""
     run: list[tuple[Change[Any], Reply]] = []
     for entry in changes:
         if run and not entry[0].joins(run[0][0]):

@@ -1,7 +1,7 @@
-"""A day's budget of a mirror: how much of something it may do from midnight to midnight (UTC), over restarts.
+"""A daily budget of a mirror: how much it may do from midnight to midnight (UTC), also over restarts.
 
-What was spent is kept by the commit that keeps what it was spent on. The commit that spends the last of it says
-so in an event, ``mirror.budget_spent``.
+The commit that records the work also records the spending. The one that spends the last of a day's budget writes an
+event ``mirror.budget_spent``.
 """
 
 from typing import cast
@@ -15,10 +15,10 @@ KIND = "mirror_budget"
 
 
 class DayBudget:
-    """See the module.
+    """A budget per day; see the module.
 
     Args:
-        per_day: None for as much as there is.
+        per_day: None for no limit.
     """
 
     def __init__(self, mirror: str, what: str, per_day: int | None, storage: Storage, clock: Clock) -> None:
@@ -27,7 +27,7 @@ class DayBudget:
         self._day, self.spent, self._more, self._told = -1, 0, 0, False
 
     async def load(self) -> None:
-        """Reads what was spent of the day; before anything else."""
+        """Reads what was spent today; call it before anything else."""
         record = await self._storage.get(KIND, self._key)
         if record is not None:
             self._day, self.spent, self._more = (cast("int", record.body[name]) for name in ("day", "spent", "more"))
@@ -39,7 +39,7 @@ class DayBudget:
         return 1 << 62 if self.per_day is None else max(0, self.per_day + self._more - self.spent)
 
     def spend(self, count: int) -> Commit:
-        """Takes some of it; what keeps that."""
+        """Spends some of it; returns the change that records it."""
         self._turn_over()
         self.spent += count
         if self.per_day is None or not count:
@@ -49,13 +49,13 @@ class DayBudget:
         return self._kept() + Commit(events=(self._alarm(),) if spent else ())
 
     def allow(self, count: int) -> Commit:
-        """So much more for today; what keeps that."""
+        """Adds this much for today; returns the change that records it."""
         self._turn_over()
         self._more, self._told = self._more + count, False
         return self._kept()
 
     def until_tomorrow_s(self) -> float:
-        """When there is a new budget."""
+        """Seconds until the next budget."""
         return (DAY_MS - self._clock.now_ms() % DAY_MS) / 1000
 
     def _turn_over(self) -> None:

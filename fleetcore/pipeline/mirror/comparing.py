@@ -1,6 +1,7 @@
 """What a mirror would do, and where its hub differs, page by page: nothing is changed.
 
-A hub that cannot be read is not compared: what it took, as far as that was kept, is. Answers say which it was.
+If a hub cannot be read, what it accepted last is compared instead, as far as it was recorded. Answers say which of the
+two was compared.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -16,15 +17,16 @@ from fleetcore.pipeline.mirror.lane import Bodies, StateLane
 from fleetcore.pipeline.mirror.reconciling import Homed, twins_at_hub
 from fleetcore.pipeline.mirror.walk import Walk
 
-#: In front of a place among the kept states. A plan looks at them last: what is gone from the fleet is there alone.
+#: The prefix of a place among the recorded states. A plan lists them last: only there are the entities that the fleet
+#: no longer has.
 _KEPT = "kept:"
-#: Entities of the hub that are looked for in the fleet together.
+#: Entities of the hub that are looked up in the fleet together.
 _TOGETHER = 100
 
 
 @frozen(kw_only=True)
 class Change:
-    """What would be done with an entity; ``reason`` where the hub could not hold it."""
+    """What would be done with an entity; ``reason`` if the hub could not hold it."""
 
     key: EntityKey
     action: Literal["create", "change", "remove", "refuse"]
@@ -34,9 +36,9 @@ class Change:
 
 @frozen(kw_only=True)
 class Difference:
-    """An entity that the hub has otherwise: see :class:`~fleetcore.calls.responses.mirrors.MirrorDriftResponse`.
+    """An entity that differs at the hub: see :class:`~fleetcore.calls.responses.mirrors.MirrorDriftResponse`.
 
-    ``held`` is what the hub has, and ``seen`` whether it could be read.
+    ``held`` is the hub's state, and ``seen`` whether it could be read.
     """
 
     key: EntityKey
@@ -47,9 +49,9 @@ class Difference:
 
 @frozen(kw_only=True)
 class Drift:
-    """Where the hub differs in a part, how many entities of it were compared, and where the next part begins.
+    """The differences in a part, how many entities were compared, and where the next part begins.
 
-    ``against`` is what the fleet was compared with: what the ``hub`` has, or what was ``sent`` to it.
+    ``against`` is the other side of the comparison: the state of the ``hub``, or what was ``sent`` to it.
     """
 
     differences: Sequence[Difference]
@@ -59,7 +61,7 @@ class Drift:
 
 
 class Comparing:
-    """Looks at the entities of a mirror in their order; an ``after`` is a place in it."""
+    """Compares the entities of a mirror in order; an ``after`` is a place in that order."""
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class Comparing:
         self._gone, self._removes = lane.gone, lane.removes
 
     async def plan(self, hub: Hub, after: str | None, limit: int) -> tuple[list[Change], str | None]:
-        """What would be sent of the next ``limit`` entities; those that are as the hub has them are left out."""
+        """What would be sent of the next ``limit`` entities; those that match the hub are left out."""
         if after is not None and after.startswith(_KEPT):
             return await self._removals(after.removeprefix(_KEPT), limit)
         keys, following = await self._walk.next(after, limit)
@@ -97,9 +99,9 @@ class Comparing:
         return found, None if following is None else f"{_KEPT}{following}"
 
     async def drift(self, hub: Hub, after: str | None, limit: int) -> Drift:
-        """Where the hub differs in the next ``limit`` entities; the last page has what the hub alone has.
+        """Where the hub differs in the next ``limit`` entities; the last page has the entities that only the hub has.
 
-        Only what the hub should hold is asked for: dead letters and paused entities are told apart from drift.
+        Only entities that the hub should hold are read: dead letters and paused entities are not drift.
         """
         keys, following = await self._walk.next(after, limit)
         if not hub.limits.readable:
@@ -124,7 +126,7 @@ class Comparing:
         return Drift(differences=found, compared=compared, after=following)
 
     async def _drift_of_sent(self, hub: Hub, keys: Sequence[EntityKey], following: str | None) -> Drift:
-        """The same where the hub cannot be read: what it took last counts for what it has."""
+        """The same for a hub that cannot be read: what it accepted last stands for its state."""
         found: list[Difference] = []
         compared = 0
         bodies, states = await self._bodies(keys), await self._kept.get_many(keys)
@@ -140,7 +142,7 @@ class Comparing:
         return Drift(differences=found, compared=compared, after=following, against="sent")
 
     async def _sent_extra(self) -> list[Difference]:
-        """What was sent, and not taken back, of entities that the fleet has no more."""
+        """Sent entities, not withdrawn, that the fleet no longer has."""
         found: list[Difference] = []
         after: str | None = None
         while True:
@@ -156,7 +158,7 @@ class Comparing:
                 return found
 
     def _fitted(self, hub: Hub, key: EntityKey, body: MirrorBody | None, kept: Kept) -> MirrorItem | None:
-        """What the hub should hold of an entity; None where it is none of its business."""
+        """The state that the hub should hold of an entity; None if the hub does not hold it."""
         if body is None or kept.paused is not None or kept.invalid is not None:
             return None
         return hub.fit(key, body).item
@@ -164,7 +166,7 @@ class Comparing:
     async def _difference(self, hub: Hub, wanted: MirrorItem, held: MirrorItem | None) -> Difference | None:
         key = wanted.key
         if held is None:
-            # An answer that was cut may look like one without it.
+            # A truncated answer may look like a shorter one.
             (held,) = await hub.read([key])
         if held is None:
             return Difference(key=key, state="missing")
@@ -184,14 +186,14 @@ class Comparing:
 
 
 def _with_its_report(wanted: MirrorItem, held: MirrorItem) -> MirrorItem:
-    """What the fleet should see at the hub of a device that is connected there: its report is as it has made it."""
+    """The expected twin of a device that is connected to the hub: its report is the device's."""
     if isinstance(wanted.body, TwinBody) and isinstance(held.body, TwinBody):
         return evolve(wanted, body=evolve(wanted.body, reported=held.body.reported))
     return wanted
 
 
 async def _parts(keys: AsyncIterator[EntityKey]) -> AsyncIterator[Sequence[EntityKey]]:
-    """The same, several at a time."""
+    """The parts of several at a time."""
     part: list[EntityKey] = []
     async for key in keys:
         part.append(key)

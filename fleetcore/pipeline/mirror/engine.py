@@ -1,6 +1,6 @@
 """One mirror: a hub, and the lanes to it.
 
-The backend is opened once and shared; a lane that fails leaves the others as they are.
+All lanes share one open backend; a failing lane does not affect the others.
 """
 
 import asyncio
@@ -35,10 +35,9 @@ _PAUSED = "mirror_paused"
 
 @frozen(kw_only=True)
 class Overview:
-    """How a mirror stands: entities that wait, that the hub holds, will never take, holds in part, and are paused.
+    """The state of a mirror: how many entities wait, are at the hub, are invalid, were sent in part, and are paused.
 
-    ``lag_s`` is for how long the one has waited that has waited longest, ``removals_wait`` how many have tomorrow's
-    turn to be removed.
+    ``lag_s`` is how long the oldest entity has waited, ``removals_wait`` how many removals wait for tomorrow.
     """
 
     state: str
@@ -52,18 +51,18 @@ class Overview:
 
 
 class Mirror:
-    """See the module.
+    """One mirror; see the module.
 
     Args:
-        opener: opens the backend; asked again after a failure.
-        inbox: takes what comes from the hub; None where nothing may come.
-        use: what is done with the hub.
-        rates: calls a second by class, over those of the backend.
-        timeout_s: how long the hub may take for a batch.
+        opener: opens the backend; called again after a failure.
+        inbox: handles what the hub sends; None if nothing is accepted from it.
+        use: what the mirror does with the hub.
+        rates: calls per second by class, replacing those of the backend.
+        timeout_s: the time limit of a batch.
 
     Attributes:
         error: why the backend is not open, or empty.
-        readings: None where no readings are sent.
+        readings: None if no readings are sent.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Mirror:
         lane.on_state = self._show
 
     async def hub(self) -> Hub:
-        """The hub, as soon as it is open; raises Unavailable where it cannot be opened now."""
+        """The hub once it is open; raises Unavailable if it cannot be opened now."""
         while self._hub is None:
             if self.error:
                 raise Unavailable(f"The hub is not open: {self.error}")
@@ -100,11 +99,11 @@ class Mirror:
         return self._hub
 
     async def cloud(self) -> CloudBackend:
-        """Its backend, in the same way."""
+        """The backend, in the same way."""
         return (await self.hub()).cloud
 
     def _show(self, error: Exception | None) -> None:
-        """What ``doctor`` shows of the mirror is what its first consumer says."""
+        """``doctor`` shows the state of the mirror's first consumer."""
         if error is None:
             self.looking.show_hub("", "")
         else:
@@ -112,13 +111,13 @@ class Mirror:
 
     @property
     def state(self) -> str:
-        """``opening`` until the backend is open, ``failing`` where it does not open; else the state lane's."""
+        """``opening`` until the backend is open, ``failing`` if it does not open; else the state of the state lane."""
         if self._hub is None:
             return "failing" if self.error else "opening"
         return self.lane.state
 
     async def overview(self) -> Overview:
-        """How it stands."""
+        """The mirror's state."""
         kept, since_ms = await self.lane.kept.counts(), await self.lane.marks.oldest_ms()
         return Overview(
             state=self.state,
@@ -134,47 +133,47 @@ class Mirror:
     # -- what operators do ------------------------------------------------------------------------------------------
 
     async def pause(self, *, actor: str, reason: str) -> None:
-        """Sends no state until it is resumed, also after a restart."""
+        """Sends no state until resumed, also after a restart."""
         put = Put(kind=_PAUSED, key=self.name, body={"actor": actor, "reason": reason})
         await self._storage.commit(Commit(puts=(put,), events=(self._event("mirror.paused", actor, reason),)))
         self.lane.pause()
 
     async def resume(self, *, actor: str, reason: str) -> None:
-        """Goes on, at once."""
+        """Continues at once."""
         delete = Delete(kind=_PAUSED, key=self.name)
         await self._storage.commit(Commit(deletes=(delete,), events=(self._event("mirror.resumed", actor, reason),)))
         self.lane.resume()
         self._again.set()
 
     async def pause_entity(self, key: EntityKey, *, actor: str, reason: str) -> None:
-        """Leaves one entity as the hub has it until it is resumed; it may be one that is not there yet."""
+        """Leaves one entity as it is at the hub until resumed; the entity need not exist yet."""
         why = reason or f"{actor} paused it"
         event = self._event("mirror.paused", actor, reason, entity=str(key))
         await self.lane.amend(key, lambda kept: evolve(kept, paused=why), Commit(events=(event,)))
 
     async def resume_entity(self, key: EntityKey, *, actor: str, reason: str) -> None:
-        """Brings one entity in step again. Raises NotFound where it is not paused."""
+        """Continues with one entity. Raises NotFound if it is not paused."""
         kept = await self.lane.kept.get(key)
         if kept.paused is None:
-            remedy = f"`fleetcore mirror paused {self.name}` lists those that are"
+            remedy = f"`fleetcore mirror paused {self.name}` lists paused entities"
             raise NotFound(f"Mirror {self.name!r} has not paused {key}", remedy=remedy, entity=str(key))
         event = self._event("mirror.resumed", actor, reason, entity=str(key))
-        # Marked first: what it missed is looked at also where the server ends between the two.
+        # Marked first: missed changes are then sent even if the server ends between the two.
         await self.lane.mark([key], Commit())
         await self.lane.amend(key, lambda kept: evolve(kept, paused=None), Commit(events=(event,)))
         await self.lane.mark([key], Commit())
 
     async def allow_removals(self, count: int, *, actor: str, reason: str) -> None:
-        """Lets so many more entities be removed from the hub today."""
+        """Allows this many more removals from the hub today."""
         await self.lane.allow_removals(count, self._event("mirror.removals_allowed", actor, reason, count=count))
 
     async def resync(self, *, actor: str, reason: str) -> None:
-        """Looks at everything again; a hub that cannot be read is sent everything again."""
+        """Compares everything again; a hub that cannot be read is sent everything again."""
         anew = not await self._readable()
         await self.looking.look_again(self._event("mirror.resynced", actor, reason), anew=anew)
 
     async def look_at(self, key: EntityKey, *, actor: str, reason: str) -> None:
-        """Looks at one entity again, such as a dead letter; raises NotFound where neither side has it."""
+        """Compares one entity again, such as a dead letter; raises NotFound if neither side has it."""
         if not await self.lane.knows(key):
             raise NotFound(f"Mirror {self.name!r} has no {key}", entity=str(key))
         event = self._event("mirror.resynced", actor, reason, entity=str(key))
@@ -183,7 +182,7 @@ class Mirror:
         await self.lane.mark([key], Commit(events=(event,)))
 
     async def _readable(self) -> bool:
-        """Whether the hub can be read, as it was when it was opened last."""
+        """Whether the hub can be read, as of the last opening."""
         known = await self._storage.get(HUB_KIND, self.name)
         return known is None or known.body.get("readable", True) is True
 
@@ -191,7 +190,7 @@ class Mirror:
         return Event(type=what, subject=self.name, time=self._clock.now_ms(), actor=actor, reason=reason, data=data)
 
     async def _know(self, hub: str, *, readable: bool) -> None:
-        """Forgets what is kept where this is another hub than it is of, and has everything looked at again."""
+        """Forgets the recorded states if they belong to another hub, and compares everything again."""
         known = await self._storage.get(HUB_KIND, self.name)
         body = {"hub": hub, "readable": readable}
         if known is not None and known.body["hub"] == hub:
@@ -209,11 +208,11 @@ class Mirror:
             named = " and ".join(sorted(CALLED[facet] for facet in self._use.reads))
             raise ConfigError(
                 f"[clouds.{self.name}] takes {named} from a hub that only receives",
-                remedy="Remove direction: what is desired of devices can be given to such a hub as a command",
+                remedy="Remove direction: desired state can be sent to such a hub as a command",
             )
 
     async def _listen(self, inbox: Inbox, hub: Hub) -> None:
-        """Takes what comes from the hub, and begins again where that fails; what is sent goes on."""
+        """Handles what the hub sends, and starts again after a failure; sending is not affected."""
         failures = 0
         while True:
             begun_s = self._clock.monotonic_s()
@@ -227,16 +226,16 @@ class Mirror:
                     failures = 0
                 wait_s = back_off_s(failures)
                 failures += 1
-                said = "Mirror %s hears nothing, and tries again in %g s: %s"
+                said = "Mirror %s receives nothing, and tries again in %g s: %s"
                 _log.warning(said, self.name, wait_s, inbox.error)
                 await self._clock.sleep(wait_s)
             else:
-                return  # the hub gives nothing
+                return  # the hub sends nothing
 
     # -- work -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Opens the backend and works off the state lane, until cancelled."""
+        """Opens the backend and runs the state lane, until cancelled."""
         failures = 0
         if await self._storage.get(_PAUSED, self.name) is not None:
             self.lane.pause()
@@ -262,7 +261,7 @@ class Mirror:
                 self.error = str(error)
                 self.looking.show("stopped", self.error, remedy_of(error))
                 self._opened.set()
-                _log.error("Mirror %s has stopped until a person acts: %s", self.name, error)
+                _log.error("Mirror %s has stopped until an operator acts: %s", self.name, error)
                 return
             except asyncio.CancelledError:
                 raise
@@ -270,9 +269,9 @@ class Mirror:
                 failed = contained(raised, f"mirror {self.name!r}")
                 self.error = in_a_line(failed)
                 self._show(failed)
-                self._opened.set()  # what waits for it hears why it does not come
+                self._opened.set()  # callers that wait for it get the reason
                 wait_s = back_off_s(failures)
                 failures += 1
-                _log.warning("Mirror %s failed and is tried again in %g s: %s", self.name, wait_s, self.error)
+                _log.warning("Mirror %s failed; the next try is in %g s: %s", self.name, wait_s, self.error)
                 self._again.clear()
                 await first_of(self._clock.sleep(wait_s), self._again.wait())

@@ -1,7 +1,8 @@
-"""A backend as the engine calls it: in time, with answers that are as they should be, and errors that are told apart.
+"""A backend as the engine calls it: with time limits, checked answers and classified errors.
 
 Errors of the interface pass: :class:`~fleetcore.errors.Unavailable`, :class:`~fleetcore.errors.CredentialsRejected`,
-and :class:`~fleetcore.errors.PluginError` of a call that took too long. Any other is a :class:`BackendError`.
+and :class:`~fleetcore.errors.PluginError` of a call that took too long. Any other error becomes a
+:class:`BackendError`.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class BackendError(PluginError):
-    """The backend raised what its interface does not have."""
+    """The backend raised an error that its interface does not define."""
 
 
 @contextmanager
@@ -32,10 +33,10 @@ def _told_apart(what: str) -> Iterator[None]:
 
 
 class Hub:
-    """See the module.
+    """A backend with checks; see the module.
 
     Args:
-        timeout_s: how long the hub may take for a batch.
+        timeout_s: the time limit of a batch.
     """
 
     def __init__(self, name: str, cloud: CloudBackend, *, timeout_s: float) -> None:
@@ -44,13 +45,13 @@ class Hub:
 
     @property
     def limits(self) -> CloudLimits:
-        """Those of the backend."""
+        """The limits of the backend."""
         return self.cloud.limits
 
     def fit(self, key: EntityKey, body: MirrorBody, remote_version: str | None = None) -> Fitted:
-        """A state as the hub can hold it; nothing of a facet that the hub does not hold."""
+        """A state as the hub can hold it; empty for a facet that the hub does not hold."""
         if key.facet not in self.limits.facets:
-            return Fitted(item=None, lost=(Loss("", f"This hub holds no {CALLED[key.facet]}"),))
+            return Fitted(item=None, lost=(Loss("", f"This hub does not hold {CALLED[key.facet]}"),))
         with _told_apart(self._what), plugin_code(self._what):
             return self.cloud.fit(MirrorItem(key=key, body=body, remote_version=remote_version))
 
@@ -68,14 +69,14 @@ class Hub:
         return [found.get(key) for key in keys]
 
     async def entities(self, facet: Facet) -> AsyncIterator[EntityKey]:
-        """What the hub has of a facet by this fleet's mark. However long it takes."""
+        """The hub's entities of a facet that have this fleet's mark. Not limited in time."""
         if facet not in self.limits.facets:
             return
         async for key in self._given(self.cloud.entities(facet)):
             yield key
 
     async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None]:
-        """What others have made there; from its beginning where ``after`` is not a place any more."""
+        """Entities that others have created there; from the beginning if ``after`` is no longer a place."""
         with _told_apart(self._what):
             async with plugin_call(self._what, self._timeout_s):
                 found = await self.cloud.unowned(after) or await self.cloud.unowned(None)
@@ -92,13 +93,13 @@ class Hub:
                 return await self.cloud.members(group, after)
 
     async def inbound(self, after: str | None) -> AsyncGenerator[Arrived, None]:
-        """What comes from the hub."""
+        """Messages from the hub."""
         async with aclosing(self.cloud.inbound(after)) as arriving:
             async for arrived in self._given(arriving):
                 yield arrived
 
     async def check(self) -> Sequence[Finding]:
-        """What the backend finds of credentials, permissions and quotas, and facets that are sent to no end."""
+        """The backend's check of credentials, permissions and quotas, and facets that are sent to no purpose."""
         with _told_apart(self._what):
             async with plugin_call(self._what, self._timeout_s):
                 found = await self.cloud.check()
@@ -107,16 +108,18 @@ class Hub:
     def _unheld(self) -> Iterator[Finding]:
         unheld = [CALLED[facet] for facet in CALLED if facet in self.cloud.use.sends - self.limits.facets]
         for each in unheld:
-            yield Finding(state="problem", what=each, detail="this hub holds none", remedy=f"Remove {each} from mirror")
+            yield Finding(
+                state="problem", what=each, detail="this hub does not hold them", remedy=f"Remove {each} from mirror"
+            )
 
     def policy(self) -> Mapping[str, str]:
-        """The least rights that are needed, by form."""
+        """The minimal permissions, by form."""
         with _told_apart(self._what), plugin_code(self._what):
             return self.cloud.policy()
 
     async def _given(self, given: AsyncIterator[_T]) -> AsyncIterator[_T]:
         while True:
-            # Not around the yield, where this generator is closed.
+            # Not around the yield, because this generator is closed there.
             with _told_apart(self._what), plugin_code(self._what):
                 try:
                     each = await anext(given)

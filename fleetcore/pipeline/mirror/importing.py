@@ -1,8 +1,8 @@
-"""Import: devices and groups that others have made at a hub become the fleet's, page by page as an operation.
+"""Import: devices and groups that others created at a hub enter the fleet, page by page as an operation.
 
-The fleet's part is done here: a device is registered in one commit with the note that the hub's is to be taken over,
-and paused until its twin and groups are here too. The state lane does the hub's part with its next write. A page that
-is done again after a crash goes on where it was: what the fleet has already is left as it is.
+This module does the fleet's part: one commit registers a device and notes that the hub's entity is to be adopted; the
+device is paused until its twin and groups are imported too. The state lane does the hub's part with its next write.
+Repeating a page after a crash continues it: what the fleet already has stays as it is.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from fleetcore.wire.records import to_plain
 
 KIND = "mirror import"
 
-#: Why a device is paused whose twin and groups are not imported yet.
+#: The reason why a device is paused until its twin and groups are imported.
 _BEGUN = "Its import is under way"
-#: In front of a group's name: where members are read, once all groups and devices are the fleet's.
+#: The prefix of a group's name: its members are read once all groups and devices are imported.
 _MEMBERS = "members:"
-#: Groups whose members are read between two records of how far it is.
+#: Groups whose members are read between two saved positions.
 _GROUPS = 20
 
 
 @frozen(kw_only=True)
 class Judged:
-    """What an import would do with something: ``create``, ``resume`` what was begun, or ``skip`` for a reason."""
+    """What an import would do with an entity: ``create``, ``resume`` an unfinished one, or ``skip`` for a reason."""
 
     found: Unowned
     action: Literal["create", "resume", "skip"]
@@ -46,7 +46,7 @@ class Judged:
 
 
 class Importable(Protocol):
-    """A mirror, as an import needs it."""
+    """A mirror as an import uses it."""
 
     lane: StateLane
 
@@ -56,14 +56,14 @@ class Importable(Protocol):
 
 
 class CloudImports:
-    """Drives these operations for all mirrors of a fleet."""
+    """Runs import operations for all mirrors of a fleet."""
 
     def __init__(self, mirrors: Mapping[str, Importable], adopting: Adopting, operations: Operations) -> None:
         self._mirrors, self._adopting, self._operations = mirrors, adopting, operations
         operations.register(KIND, Kind(driver=self._drive))
 
     async def start(self, mirror: str, *, type: str, actor: str, reason: str) -> Operation:
-        """Starts one; ``type`` is given to devices of which the hub has none. Raises Refused where it cannot be."""
+        """Starts one; ``type`` is for devices without a type at the hub. Raises Refused if it cannot start."""
         self._check(mirror, await self._mirrors[mirror].hub())
         spec = {"after": None, "type": type}
         return await self._operations.start(KIND, [mirror], spec=spec, actor=actor, reason=reason)
@@ -73,16 +73,16 @@ class CloudImports:
             raise Refused(f"Nothing can be imported from the hub of {mirror!r}")
         if not hub.cloud.use.imports:
             raise Refused(
-                f"Mirror {mirror!r} may not import anything", remedy=f"Add imports = true to [clouds.{mirror}]"
+                f"Mirror {mirror!r} is not allowed to import", remedy=f"Add imports = true to [clouds.{mirror}]"
             )
         if "registry" not in self._mirrors[mirror].lane.facets:
             raise Refused(
-                f"Mirror {mirror!r} does not mirror devices, so none can be taken over",
+                f"Mirror {mirror!r} does not mirror devices, so none can be imported",
                 remedy='Add "registry" to its mirror',
             )
 
     async def plan(self, mirror: str, after: str | None, *, type: str) -> tuple[Sequence[Judged], str | None]:
-        """What would be done with the next devices and groups of the hub, and where it goes on. Changes nothing."""
+        """What would be done with the next devices and groups of the hub, and where to continue. Changes nothing."""
         hub = await self._mirrors[mirror].hub()
         self._check(mirror, hub)
         found, following = await hub.unowned(after)
@@ -105,7 +105,7 @@ class CloudImports:
             return Judged(found=found, action="resume")
         if there:
             what = "group" if key.facet == "group" else "device"
-            reason = f"The fleet has a {what} of that name already, which it has not imported"
+            reason = f"The fleet already has a {what} of that name, which was not imported"
             return Judged(found=found, action="skip", reason=reason, code="already_exists")
         if key.facet not in lane.facets:
             return Judged(found=found, action="skip", reason="The mirror does not send groups", code="not_found")
@@ -150,7 +150,7 @@ class CloudImports:
         return self._moved(operation, [each.found.name for each in judged], errors, counts, following)
 
     async def _join(self, operation: Operation, hub: Hub, lane: StateLane, after: str | None) -> Operation:
-        """Puts devices into the groups that the hub has them in, where the hub tells it by group."""
+        """Puts devices into the groups that they have at the hub, if the hub lists members by group."""
         actor, reason = _by(operation, lane)
         counts = Counter(operation.result)
         groups, following = await self._adopting.groups_after(after, _GROUPS)
@@ -197,19 +197,19 @@ class CloudImports:
     async def _take(
         self, operation: Operation, hub: Hub, lane: StateLane, judged: Judged, states: Sequence[MirrorItem]
     ) -> Counter[str]:
-        """Takes one over; what came of it."""
+        """Imports one; returns the outcome."""
         by_facet = {item.key.facet: item for item in states}
         actor, reason = _by(operation, lane)
         group, device = by_facet.get("group"), by_facet.get("registry")
         if group is not None:
             return await self._take_group(hub, lane, judged, group, actor, reason)
         if device is None or not isinstance(device.body, RegistryBody):
-            return Counter()  # it has gone meanwhile
+            return Counter()  # it was deleted meanwhile
         if judged.action == "create":
             type_ = cast("str", operation.spec["type"])
             body = await self._adopting.below(device.body)
             made = self._adopting.prepared(device.key.id, body, type_, lane.name)
-            # The lane leaves it alone until all of it is here: what it has taken over is not listed again.
+            # The lane ignores it until all of it is imported: an adopted entity is not listed again.
             begun = evolve(_imported(device, hub.limits), paused=_BEGUN)
             kept = lane.kept.putting(device.key, await lane.kept.get(device.key), begun)
             await self._adopting.register(made, kept, actor=actor, reason=reason)
@@ -224,7 +224,7 @@ class CloudImports:
             assert isinstance(twin.body, TwinBody)
             if (await lane.kept.get(twin.key)).digest is None:
                 await self._adopting.fill(device.key.id, twin.body, actor=actor, reason=reason)
-                # Not before: the twin that the lane sends must be the hub's, not an empty one.
+                # Not earlier: the twin that the lane sends must be the hub's, not an empty one.
                 await lane.amend(twin.key, lambda _: _imported(twin, hub.limits))
         await lane.amend(device.key, _whole)
         await lane.mark(here, Commit())
@@ -235,7 +235,7 @@ class CloudImports:
     ) -> Counter[str]:
         assert isinstance(group.body, GroupBody)
         if judged.action == "create":
-            # Kept first: a group that was made and is not known as imported would be another one of that name.
+            # Recorded first: a group that was created but not recorded would be a second one of that name.
             await lane.amend(group.key, lambda _: _imported(group, hub.limits))
             try:
                 await self._adopting.group(group.key.id, group.body, actor=actor, reason=reason)
@@ -250,12 +250,12 @@ def _whole(kept: Kept) -> Kept:
 
 
 def _by(operation: Operation, lane: StateLane) -> tuple[str, str]:
-    """Who does it, and why."""
+    """The actor and the reason."""
     return lane.actor, operation.reason or f"imported by {operation.actor}"
 
 
 def _imported(item: MirrorItem, limits: CloudLimits) -> Kept:
-    """What is kept of an entity that was imported as the hub has it."""
+    """The record of an entity that was imported as it is at the hub."""
     body = item.body
     assert body is not None
     return Kept(

@@ -1,7 +1,7 @@
-"""The inbox of a mirror: commands that come from its hub, each run once, and word of what changed there.
+"""The inbox of a mirror: commands from its hub, each run once, and reports of changes there.
 
-A command is known by the hub's id for it: one that comes again, after a crash or by the hub's own repetition, is the
-same command. How far the hub was read is kept after what came was.
+The hub's id identifies a command: one that arrives again, after a crash or because the hub repeats it, is the same
+command. The position in the hub's stream is saved after its messages were stored.
 """
 
 import logging
@@ -24,22 +24,22 @@ from fleetcore.pipeline.mirror.lane import StateLane
 _log = logging.getLogger(__name__)
 
 KIND = "mirror_inbox"
-#: Refused commands that are named; the newest.
+#: Refused commands that are listed; the newest.
 _NAMED = 100
 
 
 class Inbox:
-    """See the module.
+    """The inbox; see the module.
 
     Args:
-        names: the commands that may be given at the hub; ``*`` for all.
-        mirrored: whether a device is one of the mirror's.
-        heard_at_hub: whether a device hears the hub's commands there, or did when one was given, ms since the epoch.
+        names: the commands that the hub may send; ``*`` for all.
+        mirrored: whether this mirror includes a device.
+        heard_at_hub: whether a device receives the hub's commands there, or did when one was given, ms since the epoch.
 
     Attributes:
-        counts: since the start: ``commands``, ``refused`` ones, ``changes`` and what was ``invalid``.
-        error: why nothing comes from the hub, or empty.
-        refused: the newest refused commands: the hub's id, device, name and why.
+        counts: since the start: ``commands``, ``refused`` ones, ``changes`` and ``invalid`` messages.
+        error: why nothing is received from the hub, or empty.
+        refused: the newest refused commands: the hub's id, device, name and reason.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Inbox:
         self.refused: deque[tuple[str, str, str, str]] = deque(maxlen=_NAMED)
 
     async def run(self, hub: Hub) -> None:
-        """Takes what comes until cancelled; returns where the hub gives nothing."""
+        """Handles messages until cancelled; returns if the hub sends nothing."""
         record = await self._storage.get(KIND, self._lane.name)
         after = None if record is None else cast("str", record.body["position"])
         async with aclosing(hub.inbound(after)) as arriving:
@@ -68,10 +68,10 @@ class Inbox:
                 self.error = ""
 
     async def take(self, arrived: Arrived) -> None:
-        """Keeps what came, and then how far the hub was read."""
+        """Stores the messages, and then the position in the hub's stream."""
         for reason in arrived.invalid:
             self.counts["invalid"] += 1
-            _log.warning("Mirror %s cannot read what came from the hub: %s", self._lane.name, reason)
+            _log.warning("Mirror %s cannot read a message of the hub: %s", self._lane.name, reason)
         changed = []
         for event in arrived.events:
             if isinstance(event, CloudCommand):
@@ -90,13 +90,15 @@ class Inbox:
         actor = self._lane.actor
         try:
             if not (_is_text(command.id) and _is_text(command.name)):
-                raise Refused("The command's id or name is no Unicode", code="name_invalid")
+                raise Refused("The command's id or name is not valid Unicode", code="name_invalid")
             if not (command.name in self._names or "*" in self._names):
                 raise Refused(f"[clouds.{self._lane.name}] commands does not name {command.name!r}", code="forbidden")
             if await self._mirrored(EntityKey("registry", check_device_id(command.device))) is None:
-                raise NotFound(f"Device {command.device!r} is not one of the mirror's", code="device_unknown")
+                raise NotFound(
+                    f"Mirror {self._lane.name!r} does not include device {command.device!r}", code="device_unknown"
+                )
             if await self._heard_at_hub(command.device, command.given):
-                said = f"Device {command.device!r} was connected to the hub then, and hears it there"
+                said = f"Device {command.device!r} was connected to the hub then, and receives it there"
                 raise Refused(said, code="forbidden")
             await self._commands.send(
                 command.device,
@@ -115,5 +117,5 @@ class Inbox:
 
 
 def _is_text(text: str) -> bool:
-    """Whether a text is Unicode: over half a surrogate pair the store raises, and what holds it would come for ever."""
+    """Whether a text is valid Unicode: the store raises for a lone surrogate, and the message would arrive forever."""
     return not any("\ud800" <= char <= "\udfff" for char in text)

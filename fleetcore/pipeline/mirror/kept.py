@@ -1,4 +1,4 @@
-"""What a mirror keeps of each entity: the hub's version of it, what was sent last, and what the hub could not hold."""
+"""The recorded state of each entity of a mirror: the hub's version, what was sent last, and what did not fit there."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from fleetcore.model.store import Commit, Counter, Delete, Put
 from fleetcore.wire.records import from_plain, to_plain
 
 KIND = "mirror_state"
-#: Losses of an entity that are kept by name; the rest is counted.
+#: Losses of an entity that are recorded by name; the rest is counted.
 _LOSSES = 20
 #: Entities that are forgotten in one commit.
 _FORGET = 200
@@ -20,40 +20,40 @@ _FORGET = 200
 _encoder = msgspec.json.Encoder(order="sorted")
 
 NOTHING = Kept()
-#: The digest of an entity that was sent for the first time, until the hub has said that it has it.
+#: The digest of an entity sent for the first time, until the hub has confirmed it.
 UNCONFIRMED = ""
 
 
 def digest(body: MirrorBody | None) -> str | None:
-    """Of a body, 32 hexadecimal digits, the same whatever the order of its members; None for none."""
+    """The digest of a body, 32 hexadecimal digits, independent of the order of its members; None for None."""
     if body is None:
         return None
     return hashlib.sha256(_encoder.encode(to_plain(body))).hexdigest()[:32]
 
 
 def with_losses(kept: Kept, lost: Sequence[Loss]) -> Kept:
-    """The same with what the hub cannot hold of it."""
+    """The state with the members that the hub cannot hold."""
     return evolve(kept, lost=tuple(lost[:_LOSSES]), lost_count=len(lost))
 
 
 def _listed(kept: Kept) -> Mapping[str, bool]:
-    """The lists of entities, and whether one is in each."""
+    """The lists of entities, and whether an entity is in each."""
     return {"invalid": kept.invalid is not None, "lost": kept.lost_count > 0, "paused": kept.paused is not None}
 
 
 class KeptStates:
-    """Those of one mirror."""
+    """The recorded states of one mirror."""
 
     def __init__(self, mirror: str, storage: Storage) -> None:
         self._mirror, self._storage = mirror, storage
 
     async def get(self, key: EntityKey) -> Kept:
-        """That of an entity; :data:`NOTHING` where it was never sent."""
+        """The state of an entity; :data:`NOTHING` if it was never sent."""
         record = await self._storage.get(KIND, self._key(key))
         return NOTHING if record is None else self._load(record.body)
 
     async def get_many(self, keys: Iterable[EntityKey]) -> Mapping[EntityKey, Kept]:
-        """Those of some entities; :data:`NOTHING` of those that were never sent."""
+        """The states of some entities; :data:`NOTHING` for those never sent."""
         wanted = {self._key(key): key for key in keys}
         found = await self._storage.get_many(KIND, wanted)
         return {key: self._load(found[at].body) if at in found else NOTHING for at, key in wanted.items()}
@@ -65,7 +65,7 @@ class KeptStates:
         return f"mirror/{self._mirror}/{key}"
 
     def putting(self, key: EntityKey, old: Kept, new: Kept) -> Commit:
-        """What keeps it, and counts what it says."""
+        """The changes that record it and its counters."""
         if old == new:
             return Commit()
         refs = {("mirror", self._mirror)}
@@ -83,7 +83,7 @@ class KeptStates:
     async def page(
         self, only: str, after: str | None, limit: int
     ) -> tuple[Sequence[tuple[EntityKey, Kept]], str | None]:
-        """The next ones in the order of their keys that are ``invalid``, ``lost`` or ``paused``; ``mirror`` for all."""
+        """The next entities in key order that are ``invalid``, ``lost`` or ``paused``; ``mirror`` for all."""
         found = await self._storage.find(KIND, ref=(only, self._mirror), after=after, limit=limit)
         return [(self._entity(record.key), self._load(record.body)) for record in found.items], found.after
 
@@ -103,7 +103,7 @@ class KeptStates:
         return EntityKey(facet, entity)  # type: ignore[arg-type]  # written by putting()
 
     async def forget(self) -> None:
-        """Drops what is kept of every entity, page by page."""
+        """Deletes the recorded state of every entity, page by page."""
         while True:
             found = await self._storage.find(KIND, ref=("mirror", self._mirror), limit=_FORGET)
             if not found.items:
@@ -116,5 +116,5 @@ class KeptStates:
             await self._storage.commit(change)
 
     async def counts(self) -> Mapping[str, int]:
-        """How many entities the hub holds (``held``), and how many are in each list of :meth:`page`."""
+        """How many entities are at the hub (``held``), and how many are in each list of :meth:`page`."""
         return await self._storage.counters(f"mirror/{self._mirror}")

@@ -1,7 +1,7 @@
-"""The state lane of a mirror: works off its marks, a few batches at a time, and no entity waits for another's answer.
+"""The state lane of a mirror: sends marked entities in a few batches at a time; no entity waits for another's answer.
 
-What the hub answers to a batch is kept at once, in one commit with the marks that are done. An entity that the hub
-turns away for now waits by itself; a hub that does not answer is left alone for a while, with everything.
+The hub's answers to a batch are recorded at once, in one commit with the finished marks. An entity that the hub defers
+waits by itself; if the hub does not answer, everything waits for a while.
 """
 
 import asyncio
@@ -33,26 +33,26 @@ from fleetcore.wire.records import from_plain, to_plain
 
 _log = logging.getLogger(__name__)
 
-#: Marks that are ready in memory; the rest waits in the store.
+#: Marks that are ready in memory; the others wait in the store.
 _KNOWN = 5_000
-#: How often an entity is read and written again for a conflict, before it waits as if it were turned away.
+#: How often an entity is read and written again after a conflict, before it waits as if deferred.
 _CONFLICTS = 3
-#: How long an entity waits that the hub turned away without saying how long, doubled each time, and at most.
+#: How long an entity waits that the hub deferred without a time, doubled each time, and at most.
 _AGAIN_S, _MAX_S = 1.0, 300.0
-#: Rejected credentials are tried again as often: a role may have been given back, a file renewed.
+#: Rejected credentials are retried as often: a role may have been restored, a file renewed.
 _CREDENTIALS_S = 60.0
 _NO_CHANGE = Commit()
 
-#: Gives the present states of entities; those that the fleet has not are left out.
+#: Returns the present states of entities, without those that the fleet does not have.
 Bodies = Callable[[Sequence[EntityKey]], Awaitable[Mapping[EntityKey, MirrorBody]]]
 
 
 @frozen(kw_only=True)
 class _Work:
-    """One entity as it is to be sent.
+    """One entity to be sent.
 
-    ``agreed`` is what fleet and hub share then, where it goes both ways; ``read_first``: something of it comes in, so
-    that it is read before it is written.
+    ``agreed`` is the state that fleet and hub share afterwards, for both directions; ``read_first``: part of it comes
+    in, so it is read before it is written.
     """
 
     key: EntityKey
@@ -63,38 +63,38 @@ class _Work:
 
     @property
     def body(self) -> MirrorBody | None:
-        """The state that the hub is to have."""
+        """The state for the hub."""
         return None if self.fitted.item is None else self.fitted.item.body
 
 
 def _as_kept(fitted: Fitted, key: EntityKey, kept: Kept) -> Fitted:
-    """With what was sent last, where that is kept, and whether it is to be taken over."""
+    """The same with what was sent last, if recorded, and whether it is to be adopted."""
     if fitted.item is None or (kept.body is None and not kept.adopts):
         return fitted
     last = None if kept.body is None else from_plain("mirror_state", kept.body, BODIES[key.facet])
     return evolve(fitted, item=evolve(fitted.item, last=last, adopts=kept.adopts))
 
 
-#: Entities that are done, each with what is kept of that.
+#: Finished entities, each with its state to record.
 _Done = list[tuple[EntityKey, Commit]]
 
 
 class StateLane:
-    """See the module.
+    """The lane; see the module.
 
     Args:
-        bodies: gives the present states of entities; those that are not there are left out.
-        facets: those that are sent; a mark of another one, which an earlier configuration left, is dropped.
-        reconciling: how what goes both ways is reconciled; None where all goes out.
-        deletes: whether what is gone from the fleet is removed from the hub, and at most so many a day: a fleet that
-            was emptied by mistake is not emptied at the hub. What is over waits.
-        every_s: an entity is written once in so long at most; what changes meanwhile is one write.
+        bodies: returns the present states of entities, without those that do not exist.
+        facets: the facets that are sent; a mark of another one, left by an earlier configuration, is dropped.
+        reconciling: how entities of both directions are reconciled; None if everything goes out.
+        deletes: whether entities that the fleet no longer has are removed from the hub, and at most how many a day: if
+            a fleet is emptied by mistake, its hub is not. Further removals wait.
+        every_s: the minimum interval between two writes of an entity; changes in between are one write.
 
     Attributes:
-        counts: since the start: ``calls``, entities ``written``, ``taken`` (the hub's part came into the fleet),
-            ``unchanged``, ``conflicts``, leaves that both sides had changed (``both_changed``), ``throttled``,
-            ``failed``, ``invalid``, ``foreign``, and ``unsettled``: changed at the hub again and again.
-        actor: the name by which what this mirror takes into the fleet is written down.
+        counts: since the start: ``calls``, entities ``written``, ``taken`` (the hub's part entered the fleet),
+            ``unchanged``, ``conflicts``, values changed on both sides (``both_changed``), ``throttled``, ``failed``,
+            ``invalid``, ``foreign``, and ``unsettled``: changed at the hub repeatedly.
+        actor: the actor of what this mirror writes into the fleet.
         removals_wait: entities whose removal waits for tomorrow's budget.
     """
 
@@ -114,7 +114,7 @@ class StateLane:
         self.name, self._storage, self._clock, self._bodies = name, storage, clock, bodies
         self.deletes, self._reconciling, self.facets = deletes, reconciling, facets
         self._removals = DayBudget(name, "removals", deletes_per_day, storage, clock)
-        #: Removals that are under way.
+        #: Removals under way.
         self._removing: set[EntityKey] = set()
         self.removals_wait: set[EntityKey] = set()
         self.actor = f"mirror/{name}"
@@ -123,31 +123,31 @@ class StateLane:
         self.at_work = False
         self.counts: Counter[str] = Counter()
         self._paused = False
-        #: Marks that wait in memory, in their order, and those that may not be sent before a time.
+        #: Marks that wait in memory, in order, and those that may not be sent before a time.
         self._ready: dict[EntityKey, None] = {}
         self._later: list[tuple[float, int, EntityKey]] = []
         self._delayed: set[EntityKey] = set()
         self._tries: dict[EntityKey, int] = {}
         self._number = itertools.count()
-        #: Entities of a batch by which the backend failed: each is tried by itself, to find the one.
+        #: Entities of a batch at which the backend failed: each is tried alone, to find the faulty one.
         self._alone: set[EntityKey] = set()
-        #: When entities were written, the oldest first, and those that wait for that alone.
+        #: When entities were written, oldest first, and those that only wait for the interval.
         self._every_s = every_s
         self._written_s: dict[EntityKey, float] = {}
         self._paced: set[EntityKey] = set()
-        #: Under way; True where the entity was marked again meanwhile.
+        #: Entities under way; True if one was marked again meanwhile.
         self._under_way: dict[EntityKey, bool] = {}
         self._all_known = False
-        #: Adding and removing marks take turns: else one that comes while its entity is done would be lost.
+        #: Adding and removing marks take turns: otherwise a mark set while its entity finishes would be lost.
         self._turn = asyncio.Lock()
         self._news, self._moved = asyncio.Event(), asyncio.Event()
         self._failures, self._untried = 0, True
         self._until_s = 0.0
-        #: Called whenever the state may have changed, with why it fails, or None.
+        #: Called whenever the state may have changed, with the error or None.
         self.on_state: Callable[[Exception | None], None] = lambda _error: None
 
     def removes(self, *facets: Facet) -> bool:
-        """Whether the hub is told what is gone from the fleet: of these facets, or of any that is sent."""
+        """Whether entities that the fleet no longer has are removed from the hub: of these facets, or of any sent."""
         return self.deletes or not WITHDRAWN.isdisjoint(facets or self.facets)
 
     # -- marks ------------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ class StateLane:
                 if key in self._under_way:
                     again.append(key)
                 elif key in self.removals_wait:
-                    # It may be there again: then it does not wait for tomorrow.
+                    # It may exist again: then it does not wait for tomorrow.
                     self.removals_wait.discard(key)
                     self._delayed.discard(key)
                     self._ready[key] = None
@@ -170,7 +170,7 @@ class StateLane:
             if adding != Commit() or extra != Commit():
                 await self._storage.commit(adding + extra)
             for key in again:
-                # Its row is in the store as long as it is under way; it stays there.
+                # While it is under way its row stays in the store.
                 if key in self._under_way:
                     self._under_way[key] = True
                 else:
@@ -182,13 +182,13 @@ class StateLane:
         self._news.set()
 
     async def amend(self, key: EntityKey, how: Callable[[Kept], Kept], extra: Commit = _NO_CHANGE) -> None:
-        """Changes what is kept of an entity, in one commit with ``extra``; while it is under way, after that."""
+        """Changes an entity's recorded state, in one commit with ``extra``; if it is under way, afterwards."""
         while not await self._amended(key, how, extra):
             self._moved.clear()
             await self._moved.wait()
 
     async def _amended(self, key: EntityKey, how: Callable[[Kept], Kept], extra: Commit) -> bool:
-        """Whether it could be, for it is not under way. Marks wait meanwhile: they trust that it has a row then."""
+        """Whether it could be changed, being not under way. Marks wait meanwhile: they rely on its row."""
         async with self._turn:
             if key in self._under_way:
                 return False
@@ -204,14 +204,14 @@ class StateLane:
         return True
 
     async def doubt(self, keys: Iterable[EntityKey]) -> None:
-        """Takes what was sent of entities for not known any more, so that it is sent again."""
+        """Drops what is known of the hub's state of entities, so that they are sent again."""
         for key in keys:
             await self.amend(key, lambda kept: kept if kept.digest is None else evolve(kept, digest=UNCONFIRMED))
 
     async def gone(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
-        """Of the next entities that the hub may have, those that the fleet has no more, and where it goes on.
+        """Of the next entities that the hub may have, those that the fleet no longer has, and where to continue.
 
-        Those that are paused, of a facet that is not sent, or of one that stays at the hub, are left out.
+        Paused entities, and those of a facet that is not sent or stays at the hub, are left out.
         """
         states, following = await self.kept.page("mirror", after, limit)
         sent = [key for key, kept in states if kept.digest is not None and kept.paused is None]
@@ -220,11 +220,11 @@ class StateLane:
         return [key for key in known if key not in bodies], following
 
     async def knows(self, key: EntityKey) -> bool:
-        """Whether the fleet has an entity, or something is kept of it."""
+        """Whether the fleet has an entity, or a state of it is recorded."""
         return await self.kept.get(key) != NOTHING or key in await self._bodies([key])
 
     async def _fill(self) -> None:
-        """Reads marks from the store while few are known."""
+        """Reads marks from the store while few are in memory."""
         if self._all_known or len(self._ready) >= _KNOWN // 2:
             return
         async with self._turn:
@@ -242,7 +242,7 @@ class StateLane:
     # -- work -------------------------------------------------------------------------------------------------------
 
     async def run(self, hub: Hub) -> None:
-        """Works until cancelled. Raises what is not the hub's: an error of the store."""
+        """Runs until cancelled. Raises errors that are not the hub's, such as the store's."""
         tasks: set[asyncio.Task[None]] = set()
         await self._removals.load()
         self.at_work = True
@@ -273,7 +273,7 @@ class StateLane:
             self._all_known = False
 
     async def _something(self, tasks: set[asyncio.Task[None]]) -> None:
-        """Until a batch is done, there is news, or a time has come."""
+        """Returns when a batch is finished, marks arrive, or a time has come."""
         waits: list[Coroutine[Any, Any, object]] = [self._news.wait()]
         if (wait_s := self._wait_s()) is not None:
             waits.append(self._clock.sleep(wait_s))
@@ -320,11 +320,11 @@ class StateLane:
 
     @property
     def _trying(self) -> bool:
-        """Whether the hub did not answer, or was not asked yet: then it is tried with one entity."""
+        """Whether the hub did not answer, or was not called yet: then it is tried with one entity."""
         return bool(self._failures) or self._untried
 
     def _early_s(self, key: EntityKey) -> float:
-        """How much too early it is to write an entity again."""
+        """How long to wait before an entity may be written again."""
         now_s = self._clock.monotonic_s()
         while self._written_s:
             oldest, at_s = next(iter(self._written_s.items()))
@@ -346,7 +346,7 @@ class StateLane:
             work = await self._announced(work)
             results = await self._applied(hub, work)
         except BackendError as error:
-            # It may be one entity that it cannot handle, which must hold up no other.
+            # The failure may come from one entity, which must not delay the others.
             _log.warning("Mirror %s: the backend failed with %d entities: %s", self.name, len(batch), error)
             if len(asked) > 1:
                 self._alone.update(batch)
@@ -360,7 +360,7 @@ class StateLane:
             self._fails("failing", error, getattr(error, "retry_after_s", None) or 0.0)
             self._return(batch)
             if len(asked) == 1:
-                # It may be this one entity that gets no answer: the next one to be tried is another.
+                # The timeout may come from this entity: the next try uses another one.
                 self._ready.pop(asked[0])
                 self._ready[asked[0]] = None
             return
@@ -376,7 +376,7 @@ class StateLane:
         await self._finish(batch, done)
 
     async def _prepared(self, hub: Hub, batch: Sequence[EntityKey]) -> tuple[list[_Work], _Done]:
-        """What has to be sent, and what is done without."""
+        """Decides what has to be sent, and what is finished without sending."""
         work: list[_Work] = []
         done: _Done = []
         states, bodies = await self.kept.get_many(batch), await self._bodies(batch)
@@ -389,7 +389,7 @@ class StateLane:
             if body is None:
                 removal = self._removal(key, kept)
                 if removal is None:
-                    # What is gone is not a dead letter any more.
+                    # A deleted entity is not a dead letter any more.
                     done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), ()))))
                 elif self._may_remove(key):
                     work.append(removal)
@@ -405,7 +405,7 @@ class StateLane:
         return work, done
 
     def _removal(self, key: EntityKey, kept: Kept) -> _Work | None:
-        """What removes an entity that is gone from the fleet; None where there is nothing to remove."""
+        """The removal of an entity that the fleet no longer has; None if there is nothing to remove."""
         if kept.digest is None or not self.removes(key.facet):
             self.counts["unchanged"] += 1
             return None
@@ -413,7 +413,7 @@ class StateLane:
         return _Work(key=key, kept=kept, fitted=fitted)
 
     def _may_remove(self, key: EntityKey) -> bool:
-        """Whether today's removals leave room; without it the entity waits for tomorrow, or until more are allowed."""
+        """Whether today's budget of removals allows one more; else the entity waits for tomorrow or for more budget."""
         if key.facet in WITHDRAWN:
             return True
         if self._removals.room() > len(self._removing):
@@ -430,7 +430,7 @@ class StateLane:
         return False
 
     async def allow_removals(self, count: int, *events: Event) -> None:
-        """Lets so many more entities be removed today."""
+        """Allows this many more removals today."""
         await self._storage.commit(self._removals.allow(count) + Commit(events=events))
         for key in self.removals_wait & self._delayed:
             self._delayed.discard(key)
@@ -439,8 +439,8 @@ class StateLane:
         self._news.set()
 
     async def _reconcile(self, hub: Hub, reconciling: Reconciling, work: Sequence[_Work], done: _Done) -> list[_Work]:
-        """The same with what goes both ways read and merged; what is in step then is done."""
-        # What is taken over is as it was imported, unless the hub says that it is another one by now.
+        """Reads and merges the entities of both directions; those that match already are finished."""
+        # An adopted entity matches its import, unless the hub reports another one by now.
         both = [item for item in work if item.read_first and item.body is not None and not item.kept.adopts]
         if not both:
             return list(work)
@@ -455,7 +455,7 @@ class StateLane:
             try:
                 reconciled = await reconciling.reconcile(hub, entry.key, entry.kept, entry.body, held)
             except Refused as error:
-                reason = f"The fleet does not take what the hub has: {error.message}"
+                reason = f"The fleet refuses the hub's state: {error.message}"
                 done.append((entry.key, self._invalid(entry.key, entry.kept, reason)))
                 continue
             except (NotFound, Conflict) as error:
@@ -481,10 +481,10 @@ class StateLane:
         return left
 
     async def _announced(self, work: Sequence[_Work]) -> list[_Work]:
-        """Keeps what is about to be written, as far as it must be known if no answer comes.
+        """Records what is about to be written, as far as it must be known if no answer arrives.
 
-        An entity that was made without our knowing it would stay there when it goes from the fleet; and what goes both
-        ways would come back as the hub's own change.
+        Otherwise an entity created without an answer would stay at the hub after its deletion, and a write in both
+        directions would come back as a change of the hub.
         """
         announced: list[_Work] = []
         change = Commit()
@@ -501,9 +501,9 @@ class StateLane:
         return announced
 
     async def _applied(self, hub: Hub, work: Sequence[_Work]) -> list[MirrorResult]:
-        """The hub's answers; after a conflict the hub's state is read and ours is written over it.
+        """Handles the hub's answers; after a conflict the hub's state is read and overwritten.
 
-        What goes both ways is reconciled anew instead, unless it is removed.
+        Entities of both directions are reconciled again instead, unless they are removed.
         """
         if not work:
             return []
@@ -524,7 +524,7 @@ class StateLane:
             for at, held in zip(which, there, strict=True):
                 version = None if held is None else held.remote_version
                 items[at] = evolve(items[at], remote_version=version, last=None if held is None else held.body)
-                # The answer to our own write may have been lost: then the hub has what we want already.
+                # The answer to our write may have been lost: then the hub already has the state.
                 if held is not None and held.body is not None and digest(held.body) == digest(items[at].body):
                     results[at] = MirrorResult(state="done", remote_version=version)
             again = [at for at in which if results[at].state == "conflict"]
@@ -535,7 +535,7 @@ class StateLane:
         return results
 
     def _result(self, hub: Hub, work: _Work, result: MirrorResult) -> _Done:
-        """What is kept of an answer; nothing where the entity is to be sent again."""
+        """The state to record for an answer; None if the entity is to be sent again."""
         self.counts[{"done": "written", "conflict": "unsettled"}.get(result.state, result.state)] += 1
         if result.state == "done":
             self._tries.pop(work.key, None)
@@ -553,14 +553,14 @@ class StateLane:
             self._tries.pop(work.key, None)
             return [(work.key, self._invalid(work.key, work.kept, result.reason or result.state))]
         if result.state == "conflict" and work.kept.adopts:
-            # It is marked, and was changed since it was imported: from now on it is merged like any other.
+            # It is marked, and was changed since its import: from now on it is merged like any other.
             self._under_way[work.key] = True
             return [(work.key, self.kept.putting(work.key, work.kept, evolve(work.kept, adopts=False)))]
         self._again(work.key, result.retry_after_s)
         return []
 
     def _again(self, key: EntityKey, wait_s: float = 0.0) -> None:
-        """Has an entity wait by itself, for as long as the hub says or, without a word of it, ever longer."""
+        """Lets an entity wait by itself, as long as the hub says, or else longer each time."""
         tries = self._tries[key] = self._tries.get(key, 0) + 1
         self._delay(key, wait_s or min(_AGAIN_S * 2.0 ** min(tries - 1, 16), _MAX_S))
 
@@ -595,7 +595,7 @@ class StateLane:
         heapq.heappush(self._later, (self._clock.monotonic_s() + wait_s, next(self._number), key))
 
     def _return(self, batch: Sequence[EntityKey]) -> None:
-        """They were not sent: they are the next again, before all others."""
+        """Returns unsent entities to the front of the queue."""
         self._removing.difference_update(batch)
         self._delayed.difference_update(batch)
         for key in batch:
@@ -607,7 +607,7 @@ class StateLane:
         wait_s = max(wait_s, back_off_s(self._failures))
         self._failures += 1
         self._until_s = max(self._until_s, self._clock.monotonic_s() + wait_s)
-        _log.warning("Mirror %s (%s) goes on in %g s: %s", self.name, state, wait_s, in_a_line(error))
+        _log.warning("Mirror %s (%s) continues in %g s: %s", self.name, state, wait_s, in_a_line(error))
         self._became(state, error)
         self._news.set()
 
@@ -619,12 +619,12 @@ class StateLane:
     # -- what operators do ------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Sends nothing from now on; what is under way is finished. Marks are kept."""
+        """Sends nothing from now on; batches under way are finished. Marks stay."""
         self._paused = True
         self._became("paused")
 
     def resume(self) -> None:
-        """Goes on, at once also after failures and rejected credentials."""
+        """Continues at once, also after failures and rejected credentials."""
         self._paused, self._failures, self._until_s = False, 0, 0.0
         self._became("running")
         self._news.set()
@@ -636,13 +636,13 @@ class StateLane:
 
     @property
     def _is_worked_off(self) -> bool:
-        """The same, but for what the hub turned away."""
+        """The same, except for deferred entities."""
         return self._all_known and not (self._ready or self._under_way or self._paced)
 
     async def caught_up(self) -> None:
-        """Returns once all that is marked was sent, but for what the hub turned away; at once where it is not at work.
+        """Returns once all marked entities were sent, except deferred ones; at once if the lane does not run.
 
-        What was marked before the call is meant.
+        Covers the marks made before the call.
         """
         while self.at_work and self.state == "running" and not self._is_worked_off:
             self._moved.clear()

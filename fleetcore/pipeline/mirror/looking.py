@@ -1,8 +1,8 @@
-"""What a mirror has to look at: first everything, then what the feed says has changed.
+"""Decides which entities a mirror compares: first all, then those that the feed says have changed.
 
-A snapshot marks every entity, page by page with its progress; the feed is followed from before it began. Where the feed
-was trimmed before it was seen, the snapshot is made again. What the feed does not tell is looked at from time to time:
-changes at the hub, and devices that a query selects by the time of day.
+A snapshot marks every entity, page by page with saved progress; the feed is followed from before its start. If the feed
+was trimmed before it was read, the snapshot starts again. Changes that the feed does not report are polled: changes at
+the hub, and devices that a query selects by the time of day.
 """
 
 import logging
@@ -23,30 +23,30 @@ from fleetcore.pipeline.mirror.walk import Walk
 _log = logging.getLogger(__name__)
 
 _KIND = "mirror_snapshot"
-#: Which hub it is that is kept.
+#: The blob with the hub's id.
 HUB_KIND = "mirror_hub"
 _PAGE = 500
-#: In front of a place among the kept states, as in a plan.
+#: The prefix of a place among the recorded states, as in a plan.
 _KEPT = "kept:"
 _DEVICES: frozenset[Facet] = frozenset({"registry"})
 _CERTIFICATES: frozenset[Facet] = frozenset({"certificate"})
 _POSITION = frozenset({"location"})
 
 
-#: The next entities behind a place, and where it goes on; None at the end.
+#: The next entities after a place, and where to continue; None at the end.
 HomedPage = Callable[[str | None], Awaitable[tuple[Sequence[EntityKey], str | None]]]
 
 
 @frozen(kw_only=True)
 class Watch:
-    """What is looked at beside what the feed names.
+    """What is compared besides what the feed names.
 
     Attributes:
-        located: whether a new position of a device is something to send.
+        located: whether a device's new position is sent.
         parts: parts of a device's document that decide whether it is mirrored at all.
-        polled: facets that are looked at every ``every_s``, since the feed does not tell their changes.
+        polled: facets compared every ``every_s``, because the feed does not report their changes.
         homed: the twins of the devices that are connected to the hub, page by page: they report there, so they are
-            looked at as often.
+            polled as often.
     """
 
     located: bool = False
@@ -57,13 +57,13 @@ class Watch:
 
 
 class Looking(Consumer):
-    """Marks what changes, and makes snapshots.
+    """Marks changed entities, and makes snapshots.
 
     Args:
-        walk: through all that the mirror sends.
+        walk: through all entities that the mirror sends.
 
     Attributes:
-        snapshot: how many entities a snapshot that is under way has marked so far; None without one.
+        snapshot: how many entities the current snapshot has marked so far; None without one.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Looking(Consumer):
         self._looked_s = clock.monotonic_s()
 
     def show_hub(self, error: str, remedy: str) -> None:
-        """Says how it is with the hub from now on, an empty error where it is well; its opener may be first to end."""
+        """Sets the hub's state, with an empty error if it is well; its opener may end first."""
         self._hub_fails = bool(error)
         self.show("failing" if error else "running", error, remedy)
 
@@ -86,7 +86,7 @@ class Looking(Consumer):
     async def start(self) -> None:
         begun = await self._storage.get(_KIND, self._lane.name)
         if await self._storage.cursor(self.name) is None:
-            # A mirror that begins anew knows nothing of its hub, whatever was kept of an earlier one of its name.
+            # A new mirror knows nothing of its hub, whatever an earlier one of its name recorded.
             position, forget = await self._storage.position(), Delete(kind=HUB_KIND, key=self._lane.name)
             await self._storage.commit(
                 Commit(cursors={self.name: position}, puts=(self._progress(FACETS),), deletes=(forget,))
@@ -107,11 +107,11 @@ class Looking(Consumer):
         return Put(kind=_KIND, key=self._lane.name, body=body)
 
     async def look_again(self, *events: Event, facets: Collection[Facet] = FACETS, anew: bool = False) -> None:
-        """Has every entity looked at again, in a snapshot that begins now; one under way begins anew, with its facets.
+        """Compares every entity again, in a snapshot that begins now; a running one starts again, including its facets.
 
         Args:
-            facets: those that are looked at.
-            anew: whether they are sent also where they are as they were sent last.
+            facets: the facets to compare.
+            anew: whether entities are also sent if they match what was sent last.
         """
         record = await self._storage.get(_KIND, self._lane.name)
         if record is not None and not record.body["ended"]:
@@ -125,7 +125,7 @@ class Looking(Consumer):
         self.snapshot = None if record is None or record.body["ended"] else cast("int", record.body["marked"])
 
     async def _rest(self, after: int, seconds: float) -> bool:
-        """Between two looks at the feed a page of the snapshot is marked, while there is one."""
+        """Marks a page of the snapshot between two reads of the feed, while there is one."""
         if await self._storage.wait_feed(after, 0.0):
             return True
         if await self.step():
@@ -151,7 +151,7 @@ class Looking(Consumer):
                 return
 
     async def step(self) -> bool:
-        """Marks the next page of a snapshot; False where there is none."""
+        """Marks the next page of a snapshot; False if no snapshot is under way."""
         record = await self._storage.get(_KIND, self._lane.name)
         if record is None or record.body["ended"]:
             self.snapshot = None
@@ -170,7 +170,7 @@ class Looking(Consumer):
         return True
 
     async def _page(self, after: str | None, facets: Collection[str]) -> tuple[Sequence[EntityKey], str | None]:
-        """The next entities; at the end those that went unseen, which only what is kept of them names."""
+        """The next entities; at the end the missed ones, which only their recorded state names."""
         if after is not None and after.startswith(_KEPT):
             keys, following = await self._lane.gone(after.removeprefix(_KEPT) or None, _PAGE)
             return keys, None if following is None else f"{_KEPT}{following}"
@@ -183,7 +183,7 @@ class Looking(Consumer):
             key for event in events for key in self._touched(event) if key.facet in self._walk.facets
         )
         for device in {device for event in events if (device := self._may_go(event)) is not None}:
-            # What the hub has of it besides goes with it, and no event says so.
+            # Its other entities at the hub go with it, and no event reports that.
             touched.update(dict.fromkeys(await self._lane.kept.of_device(device)))
         if "registry" in self._walk.facets and any(_moves_devices(event) for event in events):
             await self.look_again(facets=_DEVICES)
@@ -207,10 +207,10 @@ class Looking(Consumer):
             return
         key = kind.mirrored(event)
         if key is not None and not (key.facet == "twin" and event.actor == self._lane.actor):
-            yield key  # what the mirror itself has taken from the hub into a twin, it has seen to
+            yield key  # twins that the mirror itself changed from the hub are up to date
 
     def _may_go(self, event: Event) -> str | None:
-        """The device that was erased, or that the query may select now, or no more."""
+        """The device that was erased, or that the query may select now, or not any more."""
         kind = CORE.get(event.type)
         if kind is None or not (event.type == DEVICE_ERASED or kind.changes & self._watch.parts):
             return None
@@ -218,17 +218,17 @@ class Looking(Consumer):
 
     async def _missed(self) -> None:
         _log.warning(
-            "Mirror %s: the feed does not keep what it missed, so it looks at everything again", self._lane.name
+            "Mirror %s: the feed no longer has what it missed, so it compares everything again", self._lane.name
         )
         await self.look_again()
 
 
 def _moves_trust(event: Event) -> bool:
-    """Whether certificates may be good, or not any more, without an event of theirs: a CA is trusted otherwise."""
+    """Whether certificates may have become valid or invalid without their own event: trust in a CA changed."""
     kind = CORE.get(event.type)
     return kind is not None and kind.subject is Subject.CA
 
 
 def _moves_devices(event: Event) -> bool:
-    """Whether a group lies within others now, and its devices with it."""
+    """Whether a group may have moved into other groups, and its devices with it."""
     return event.type == GROUP_CHANGED and "within" in event.data

@@ -1,7 +1,7 @@
-"""Marks: which entities a mirror has yet to bring to its hub, kept in the store.
+"""Marks: the entities that a mirror still has to send to its hub, saved in the store.
 
-A mark says only that an entity may differ; what is sent is its state at that time, so a hundred changes are one
-mark. A mark is deleted by the commit that keeps the hub's answer: whatever is killed, it is looked at again.
+A mark says only that an entity may differ; the state at sending time is sent, so a hundred changes are one mark. The
+commit that records the hub's answer deletes the mark: after a crash the entity is compared again.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +15,12 @@ _SORT = "{:017d}"
 
 
 def waiting_counter(mirror: str) -> Counter:
-    """Counts a mirror's marks."""
+    """The counter of a mirror's marks."""
     return f"mirror/{mirror}", "waiting"
 
 
 class Marks:
-    """The marks of one mirror. Its commits take turns: the caller sees to that."""
+    """The marks of one mirror. The caller serialises its commits."""
 
     def __init__(self, mirror: str, storage: Storage) -> None:
         self._mirror, self._storage = mirror, storage
@@ -29,7 +29,7 @@ class Marks:
         return f"{self._mirror}/{key}"
 
     async def adding(self, keys: Iterable[EntityKey], now_ms: int) -> Commit:
-        """What marks those that are not marked yet. A mark that there is keeps its place in the order."""
+        """The changes that mark entities. An existing mark keeps its place in the order."""
         wanted = {self._key(key): key for key in keys}
         there = await self._storage.get_many(KIND, wanted)
         new = [key for at, key in wanted.items() if at not in there]
@@ -46,24 +46,24 @@ class Marks:
         return Commit(puts=tuple(puts), add={waiting_counter(self._mirror): len(puts)} if puts else {})
 
     def removing(self, keys: Sequence[EntityKey]) -> Commit:
-        """What takes back the marks of some entities, each of which has one."""
+        """The changes that delete the marks of some entities, each of which has one."""
         return Commit(
             deletes=tuple(Delete(kind=KIND, key=self._key(key)) for key in keys),
             add={waiting_counter(self._mirror): -len(keys)} if keys else {},
         )
 
     async def page(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
-        """The next marked entities, those that have waited longest first."""
+        """The next marked entities, the longest waiting first."""
         found = await self._storage.find(KIND, ref=("mirror", self._mirror), after=after, limit=limit)
         return [_entity(record.body) for record in found.items], found.after
 
     async def oldest_ms(self) -> int | None:
-        """Since when the one that has waited longest has waited, ms since the epoch; None where there is none."""
+        """When the longest waiting mark was made, ms since the epoch; None without marks."""
         found = await self._storage.find(KIND, ref=("mirror", self._mirror), limit=1)
         return int(found.items[0].body["since"]) if found.items else None  # type: ignore[call-overload]  # see adding()
 
     async def waiting(self) -> int:
-        """How many there are."""
+        """The number of marks."""
         space, name = waiting_counter(self._mirror)
         return (await self._storage.counters(space)).get(name, 0)
 

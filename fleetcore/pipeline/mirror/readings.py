@@ -1,8 +1,7 @@
-"""The telemetry lane of a mirror: readings, in their order, as far as the hub is to have them.
+"""The telemetry lane of a mirror: sends readings in order.
 
-Readings are sent at least once: the place in the feed is kept after the hub has taken what came before it. What waits
-longer than the lane's time to live, what a message budget does not cover and what the hub refuses is counted, and the
-refused ones are named.
+Readings are sent at least once: the feed position is saved after the hub has accepted what comes before it. Readings
+past the lane's time to live, beyond the message budget or refused by the hub are counted, and refused ones are listed.
 """
 
 from collections import Counter, deque
@@ -23,11 +22,11 @@ from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.mirror.budget import DayBudget
 from fleetcore.pipeline.selection import Selection
 
-#: Refused readings that are named; the newest.
+#: Refused readings that are listed; the newest.
 _NAMED = 100
-#: How long the rest of a batch waits where the hub does not say.
+#: How long the rest of a batch waits if the hub does not say.
 _AGAIN_S = 1.0
-#: How often the place in the feed is kept at least while there is something; a crash repeats what came since.
+#: The longest time between two saved feed positions; a crash repeats what followed the last one.
 _KEEP_S = 1.0
 
 
@@ -36,10 +35,10 @@ class ReadingRules:
     """Which readings a mirror sends.
 
     Attributes:
-        metrics: of these metrics only; ``*`` stands for all.
-        deadband: metric → by how much a value must differ from the one sent last; ``*`` for all others.
-        ttl_s: readings that are older than this when their turn comes are dropped.
-        per_day: so many readings a day at most (UTC); None without a bound.
+        metrics: only these metrics; ``*`` means all.
+        deadband: metric → the minimum difference from the value sent last; ``*`` for all others.
+        ttl_s: readings older than this when their turn comes are dropped.
+        per_day: the maximum number of readings a day (UTC); None for no limit.
     """
 
     metrics: frozenset[str]
@@ -49,14 +48,14 @@ class ReadingRules:
 
 
 class ReadingsLane(Consumer):
-    """See the module.
+    """The telemetry lane; see the module.
 
     Args:
-        devices_at: returns once the hub has the devices that there were at a position, those that it takes at all.
+        devices_at: returns once the hub has the devices that existed at a position, as far as it accepts them.
 
     Attributes:
         counts: readings ``taken``, ``refused``, ``expired``, ``over_budget`` and ``within_deadband``.
-        refused: the newest that the hub refused: device, metric, time (ms) and why.
+        refused: the newest readings that the hub refused: device, metric, time (ms) and reason.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class ReadingsLane(Consumer):
         for entry in entries:
             group.append(entry)
             count += len(entry.texts) + (0 if entry.readings is None else len(entry.readings))
-            # Kept group by group: a page that fails half-way does not begin anew for ever.
+            # Saved group by group: otherwise a page that always fails half-way would start again forever.
             if count >= cloud.limits.readings:
                 await self._deliver(cloud, group, keep=True)
                 group, count = [], 0
@@ -101,7 +100,7 @@ class ReadingsLane(Consumer):
         return False
 
     async def _deliver(self, cloud: CloudBackend, group: Sequence[FeedEntry], *, keep: bool) -> None:
-        """Sends what some commits have, and keeps how far that is where it is asked for or a budget was spent."""
+        """Sends the readings of some commits; saves the position if it is asked for or a budget was spent."""
         catalog, most = self._storage.catalog, cloud.limits.readings
         batch = await self._chosen(
             TelemetryBatch.concat([each.readings for each in group if each.readings is not None])
@@ -128,7 +127,7 @@ class ReadingsLane(Consumer):
             self._kept, self._kept_at = position, self._clock.monotonic_s()
 
     async def _chosen(self, batch: TelemetryBatch) -> TelemetryBatch:
-        """The readings that are to be sent."""
+        """The readings to be sent."""
         if "*" not in self._rules.metrics:
             series, place = np.unique(batch.series, return_inverse=True)
             wanted = [self._is_wanted(index) for index in series.tolist()]
@@ -176,11 +175,11 @@ class ReadingsLane(Consumer):
         send: Callable[[Sequence[int]], Awaitable[Sent]],
         about: Callable[[int], tuple[int, int]],
     ) -> Commit:
-        """Sends readings by their places, as far as the day's budget goes; what keeps that it was spent.
+        """Sends readings by their positions, within the day's budget; returns the change that records the spending.
 
         Args:
-            most: of one call.
-            about: series and time of a reading, for those that are refused.
+            most: the maximum per call.
+            about: series and time of a reading, to list refused ones.
         """
         room = min(self.budget.room(), count)
         spent = Commit()
@@ -188,7 +187,7 @@ class ReadingsLane(Consumer):
         while pending:
             at = pending.popleft()
             if self._trying and len(at) > 1:
-                # A hub that did not take the last ones is tried with one.
+                # A hub that did not accept the last ones is tried with one reading.
                 pending.appendleft(at[1:])
                 at = at[:1]
             self._trying = True
@@ -197,7 +196,7 @@ class ReadingsLane(Consumer):
             except (Unavailable, PluginError, OSError):
                 raise
             except Exception as error:
-                # It may be one reading that the backend cannot handle, which must hold up no other.
+                # The failure may come from one reading, which must not delay the others.
                 self._trying = False
                 if len(at) == 1:
                     self._refuse(*about(at[0]), f"The backend raised {in_a_line(error)}")
@@ -211,7 +210,7 @@ class ReadingsLane(Consumer):
             for each, why in sent.refused.items():
                 self._refuse(*about(at[each]), why)
             if not sent.taken and not sent.refused and sent.rest:
-                raise Unavailable("The hub takes no readings now", retry_after_s=sent.retry_after_s or _AGAIN_S)
+                raise Unavailable("The hub does not accept readings now", retry_after_s=sent.retry_after_s or _AGAIN_S)
             self._trying = False
             if sent.rest:
                 pending.appendleft([at[each] for each in sent.rest])
@@ -220,12 +219,12 @@ class ReadingsLane(Consumer):
         return spent
 
     async def _answered(self, call: Awaitable[Sent]) -> Sent:
-        """The hub's answer. Rejected credentials are tried again: a role may have been given back, a file renewed."""
+        """The hub's answer. Rejected credentials are retried: a role may have been restored, a file renewed."""
         try:
             async with plugin_call(f"mirror {self.name!r}", self._timeout_s):
                 return await call
         except CredentialsRejected as error:
-            # As such it would end the consumer, until the server is restarted.
+            # Raised as it is, it would end the consumer until the server is restarted.
             raise Unavailable(str(error), remedy=error.remedy) from error
 
     def _refuse(self, series: int, time: int, why: str) -> None:
@@ -235,5 +234,5 @@ class ReadingsLane(Consumer):
 
 
 def _later(before: Commit, after: Commit) -> Commit:
-    """What keeps a budget after both: the later state of it, and the events of each."""
+    """The change that records both: the later state of the budget, and the events of each."""
     return Commit(puts=after.puts or before.puts, events=(*before.events, *after.events))

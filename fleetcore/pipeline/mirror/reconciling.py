@@ -1,7 +1,7 @@
-"""Reconciling: brings an entity that goes both ways to what fleet and hub should have, and takes the hub's part over.
+"""Reconciling entities of both directions: decides the common state, and writes the hub's part into the fleet.
 
-Such an entity is read before it is written. What is about to be written is kept first: where the answer is lost, the
-hub's state is known again as our own.
+Such an entity is read before it is written. The write is recorded first: if its answer is lost, the hub's state is
+still known to be our own.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -19,23 +19,24 @@ from fleetcore.pipeline.mirror.kept import digest
 
 Direction = Literal["out", "in", "both"]
 
-#: Those of some devices that are connected to the hub.
+#: The twins of some devices that are connected to the hub.
 Homed = Callable[[Collection[str]], Awaitable[Collection[str]]]
 
 
 async def twins_at_hub(homed: Homed, keys: Collection[EntityKey]) -> frozenset[EntityKey]:
-    """Those of some entities whose reported part the device itself writes at the hub."""
+    """Of some entities, those whose reported part the device itself writes at the hub."""
     devices = [key.id for key in keys if key.facet == "twin"]
     return frozenset(EntityKey("twin", each) for each in await homed(devices)) if devices else frozenset()
 
 
 @frozen(kw_only=True)
 class Way:
-    """How the shared part of a facet goes.
+    """The direction of the shared part of a facet.
 
     Attributes:
-        direction: ``in``: the hub's counts and the fleet's is never written; ``both``: what either changed counts.
-        wins: whose value of a leaf counts where both changed it.
+        direction: ``in``: the hub's values count and the fleet's are never written; ``both``: changes on either side
+        count.
+        wins: which side's value counts if both changed it.
     """
 
     direction: Literal["in", "both"]
@@ -44,25 +45,25 @@ class Way:
 
 @frozen(kw_only=True)
 class Settled:
-    """The body that the hub is to have, what both sides agree on then, and the leaves that both had changed."""
+    """The body for the hub, the state that both sides then share, and the values that both had changed."""
 
     body: MirrorBody
     conflicts: int = 0
 
     @property
     def agreed(self) -> Mapping[str, object]:
-        """To be kept once the hub has it."""
+        """To be recorded once the hub has it."""
         return shared(self.body)
 
 
 class Reconciling:
-    """See the module.
+    """Reconciles entities; see the module.
 
     Args:
-        body: gives the present state of an entity.
-        take: brings the fleet's shared part of an entity from one document to another; raises Refused.
-        homed: those of some devices that are connected to the hub, and report there.
-        report: takes over what such a device reported; raises Refused.
+        body: returns the present state of an entity.
+        take: changes the fleet's shared part of an entity from one document to another; raises Refused.
+        homed: the twins of some devices that are connected to the hub, and report there.
+        report: writes what such a device reported; raises Refused.
     """
 
     def __init__(
@@ -78,20 +79,20 @@ class Reconciling:
         self._homed, self._report = homed, report
 
     async def read_first(self, keys: Collection[EntityKey]) -> frozenset[EntityKey]:
-        """Those that are read before they are written: what goes both ways, and twins of devices at the hub."""
+        """The entities that are read before they are written: those of both directions, and twins of devices there."""
         return frozenset(key for key in keys if key.facet in self.ways) | await twins_at_hub(self._homed, keys)
 
     async def reconcile(
         self, hub: Hub, key: EntityKey, kept: Kept, ours: MirrorBody, held: MirrorItem | None
     ) -> Settled | None:
-        """Merges, and takes the hub's part over; None where the entity went, or does not fit any more.
+        """Merges, and writes the hub's part into the fleet; None if the entity was deleted, or does not fit any more.
 
         Args:
             ours: the fleet's state as the hub can hold it.
-            held: the hub's; where it has none, the fleet's counts whole.
+            held: the hub's state; if it has none, the fleet's counts completely.
 
         Raises:
-            Refused: the fleet does not take what the hub has.
+            Refused: the fleet refuses the hub's state.
         """
         if held is None or held.body is None:
             return Settled(body=ours)
@@ -116,13 +117,13 @@ class Reconciling:
         fitted = None if now is None else hub.fit(key, now).item
         if fitted is None or fitted.body is None:
             return None
-        # What the fleet has after it, for a layer may stand above what was taken.
+        # The fleet's state afterwards: a layer may override what was written.
         body = with_shared(fitted.body, document) if way.direction == "in" else fitted.body
         return Settled(body=body, conflicts=conflicts)
 
 
 def _base(kept: Kept, held: MirrorBody, theirs: Mapping[str, object]) -> Mapping[str, object]:
-    """What both sides had last. What went out alone so far is that, as long as the hub has it as it was sent."""
+    """The last common state. For an entity that only went out so far, it is what was sent, if the hub still has it."""
     if kept.agreed is not None:
         return kept.agreed
     return theirs if kept.digest == digest(held) else {}

@@ -1,6 +1,6 @@
-"""Repair: finds where a hub differs from the fleet and has it brought in step, page by page as an operation.
+"""Repair: finds where a hub differs from the fleet and corrects it, page by page as an operation.
 
-A page that is done again after a crash finds nothing that was repaired already.
+Repeating a page after a crash does not find what was already repaired.
 """
 
 import functools
@@ -24,7 +24,7 @@ _PAGE = 200
 
 
 class Repaired(Protocol):
-    """A mirror, as a repair needs it."""
+    """A mirror as a repair uses it."""
 
     lane: StateLane
     comparing: Comparing
@@ -35,7 +35,7 @@ class Repaired(Protocol):
 
 
 class Repair:
-    """Drives these operations for all mirrors of a fleet."""
+    """Runs repair operations for all mirrors of a fleet."""
 
     def __init__(self, mirrors: Mapping[str, Repaired], operations: Operations) -> None:
         self._mirrors, self._operations = mirrors, operations
@@ -63,9 +63,9 @@ class Repair:
 
 
 async def mend(lane: StateLane, found: Sequence[Difference]) -> None:
-    """Keeps what the hub really has of these entities, and marks them: the lane does the rest.
+    """Records the hub's real state of these entities, and marks them: the lane does the rest.
 
-    What the hub alone has is left there where the mirror does not remove.
+    Entities that only the hub has stay there if the mirror does not remove.
     """
     found = [each for each in found if each.state != "extra" or lane.removes(each.key.facet)]
     for each in (item for item in found if item.seen):

@@ -1,4 +1,4 @@
-"""A walk through the entities of some facets, page by page; the facets in the order in which they are first sent."""
+"""A walk through the entities of some facets, page by page, in the order in which facets are first sent."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
@@ -8,10 +8,10 @@ Page = Callable[[Facet, str | None, int], Awaitable[tuple[Sequence[EntityKey], s
 
 
 class Walk:
-    """See the module.
+    """A walk; see the module.
 
     Args:
-        page: the next entities of a facet, at most so many, behind a place in it.
+        page: the next entities of a facet, up to a limit, after a place in it.
     """
 
     def __init__(self, facets: frozenset[Facet], page: Page) -> None:
@@ -21,12 +21,12 @@ class Walk:
     async def next(
         self, after: str | None, limit: int, only: Collection[str] | None = None
     ) -> tuple[Sequence[EntityKey], str | None]:
-        """The next entities, at most ``limit``, and where the walk goes on, as text; None at the end.
+        """The next entities, at most ``limit``, and where to continue, as text; None at the end.
 
-        A page may be short, or empty, and go on: it has entities of one facet.
+        A page has entities of one facet, so it may be short or empty before the end.
 
         Args:
-            only: the facets that it goes through; None for all.
+            only: the facets to walk through; None for all.
         """
         number, _, place = (after or "0:").partition(":")
         at = int(number)

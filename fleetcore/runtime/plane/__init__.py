@@ -1,1 +1,1 @@
-"""The device plane, in the parts that protocols see through :class:`~fleetcore.interfaces.protocol.DevicePlane`."""
+"""The device plane: the services that protocols use through :class:`~fleetcore.interfaces.protocol.DevicePlane`."""

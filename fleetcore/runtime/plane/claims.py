@@ -1,6 +1,6 @@
-"""Sessions by a claim certificate, on protocols that keep connections: such a peer enrols devices and is none itself.
+"""Sessions with a claim certificate, on protocols with lasting connections: such a peer enrols devices and is not one.
 
-It has no device session: it has no presence and gets no downlinks, and its messages never reach the data path. It ends
+It has neither a device session nor presence, gets no downlinks, and its messages never reach the data path. It ends
 when its batch is disabled.
 """
 
@@ -18,12 +18,12 @@ from fleetcore.runtime.plane.enrolling import enroll
 from fleetcore.wire import messages
 from fleetcore.wire.replies import refusal
 
-#: What it may ask beside enrolling.
+#: Its messages beside enrolling.
 _ASKED = frozenset({messages.CA_GET, messages.TIME})
 
 
 class ClaimSessions:
-    """Opens sessions by claim certificates, and ends those of a batch that is disabled."""
+    """Opens sessions with claim certificates, and ends those of a disabled batch."""
 
     def __init__(self, security: SecurityManager, denials: Denials, handlers: Handlers, refusals: Refusals) -> None:
         self._security, self._denials, self._handlers, self._refusals = security, denials, handlers, refusals
@@ -47,7 +47,7 @@ class ClaimSessions:
         session = BatchSession(
             self._security, self._denials, self._handlers, self._refusals, batch, certificate, protocol, peer
         )
-        # Known before the batch is asked about: one that is disabled meanwhile ends it.
+        # Registered before the batch is checked: disabling it meanwhile ends the session.
         self._open[batch].add(session)
         session.on_end(lambda _code: self._forget(session))
         try:
@@ -80,7 +80,7 @@ class ClaimSessions:
 
 
 class BatchSession(CloseOnce, ClaimSession):
-    """The implementation; ``batch`` is what the certificate names."""
+    """The implementation; ``batch`` is the one that the certificate names."""
 
     def __init__(
         self,
@@ -117,9 +117,7 @@ class BatchSession(CloseOnce, ClaimSession):
             answer = await self._handlers.run(Request(identity=self.name, subject=self.name), message)
             return self._refused(answer) if isinstance(answer, Rejected) else answer  # type: ignore[return-value]  # calls
         self.denied(message.type.name, "not_authorised")
-        return self._refused(
-            Rejected(code="not_authorised", reason="A claim certificate enrols devices and does nothing else")
-        )
+        return self._refused(Rejected(code="not_authorised", reason="A claim certificate can only enrol devices"))
 
     def _refused(self, rejected: Rejected) -> Reply:
         self._refusals.count(self._protocol, rejected.code)

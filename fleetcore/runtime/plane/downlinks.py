@@ -1,8 +1,8 @@
-"""Downlinks: what is sent to a device, and through which connection.
+"""Downlinks: what is sent to a device, and over which connection.
 
-A change reaches the sinks of the device's own sessions, else its gateway's, else those of brokers in between. What is
-unfinished is handed over again when a device comes back. Handing over counts as *sent*, never as delivered. A device
-that sleeps is not woken: what it is to be told waits until it speaks or comes back.
+A change goes to the sinks of the device's own sessions, else to its gateway's, else to those of brokers in between.
+Unfinished items are sent again when a device returns. Sending counts as *sent*, never as delivered. A sleeping device
+is not woken: its items wait until it sends or returns.
 """
 
 import asyncio
@@ -32,20 +32,20 @@ _log = logging.getLogger(__name__)
 
 Sink = Callable[[Downlink], None]
 
-#: Ticks between two looks at devices whose sleep may be over without a word of them.
+#: Ticks between two searches for devices whose sleep may have ended without a message.
 _OVERSLEPT = 60
 
-#: The lifecycles in which a device is sent anything.
+#: The lifecycle states in which a device gets downlinks.
 SERVED = frozenset({Lifecycle.REGISTERED, Lifecycle.PROVISIONED, Lifecycle.ACTIVE})
 
 
 class Downlinks:
-    """Takes changes from the capabilities and hands them to whatever reaches the device.
+    """Takes changes from the capabilities and sends them over whatever reaches the device.
 
     Args:
-        sources: what waits for devices, by message type.
-        changed: called with the device before anything is handed over.
-        presence: knows which devices sleep, and which were heard of.
+        sources: the waiting items of devices, by message type.
+        changed: called with the device before anything is sent.
+        presence: knows which devices sleep, and which have sent.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Downlinks:
     ) -> None:
         self._registry, self._commands, self._sessions = registry, commands, sessions
         self._sources, self._changed, self._presence = sources, changed, presence
-        #: Devices that sleep → those from which something is held back: itself, and leaves behind it.
+        #: Sleeping devices → those whose items are held back: itself, and its leaves.
         self._held: dict[str, set[str]] = {}
         self._ticks = 0
         self._listeners: dict[str, dict[DeviceSession, Sink]] = defaultdict(dict)
@@ -106,20 +106,20 @@ class Downlinks:
         return end
 
     def came_back(self, device: str) -> None:
-        """A device says that it is online, or wakes: all that is unfinished is handed over."""
+        """A device reports that it is online or awake: all unfinished items are sent."""
         if device in self._held:
             self._held[device].discard(device)
         self.spawn(self._greet_back(device), f"greet {device}")
 
     def heard(self, devices: Iterable[str]) -> None:
-        """Messages of these devices were handled: what is held back for them is handed over while they are awake."""
+        """Messages of these devices were handled: items held back for them are sent while they are awake."""
         if not self._held:
             return
         for sleeper in self._held.keys() & set(devices):
             if self._presence.is_asleep(sleeper):
                 continue
             for device in self._held.pop(sleeper):
-                # It may sleep again before this is done; it has been awake for it.
+                # It may sleep again before this is done; it was awake for it.
                 self.spawn(self._greet_subject(device, None, awake=sleeper), f"greet {device}")
 
     async def _greet(self, session: DeviceSession, sink: Sink) -> None:
@@ -133,12 +133,12 @@ class Downlinks:
 
     async def _greet_back(self, device: str) -> None:
         await self._greet_subject(device, None)
-        if self._brokers and device not in self._listeners:  # no session of a gateway's own greets its leaves
+        if self._brokers and device not in self._listeners:  # a gateway's leaves are not greeted by its own session
             for leaf in await self._registry.leaves(device):
                 await self._greet_subject(leaf.id, None)
 
     async def _greet_subject(self, subject: str, sink: Sink | None, *, awake: str = "") -> None:
-        """Hands over all that is unfinished, unless the device or its gateway sleeps; ``awake`` has just spoken."""
+        """Sends all unfinished items, unless the device or its gateway sleeps; ``awake`` has just sent something."""
         device = await self._registry.find(subject)
         if device is None or not await self._is_served(device) or self._holds_back(device, awake):
             return
@@ -154,14 +154,14 @@ class Downlinks:
         return list(listeners.values()) if listeners else list(self._brokers)
 
     def _served(self, device: Device) -> list[Sink]:
-        """The sinks of a device that is sent anything; none for another, nor by a gateway that is known to be none."""
+        """The sinks of a device that gets downlinks; none for others, nor through a device that is not a gateway."""
         gateway = None if device.gateway is None else self._sessions.known(device.gateway)
         if device.lifecycle not in SERVED or (gateway is not None and gateway.lifecycle not in SERVED):
             return []
         return [] if self._holds_back(device) else self._sinks(device)
 
     def _holds_back(self, device: Device, awake: str = "") -> bool:
-        """Whether the device, or the gateway that it is reached through, sleeps; what is held back is noted."""
+        """Whether the device, or its gateway, sleeps; held back items are noted."""
         for each in (device.id, device.gateway):
             if each is not None and each != awake and self._presence.is_asleep(each):
                 self._held.setdefault(each, set()).add(device.id)
@@ -169,14 +169,14 @@ class Downlinks:
         return False
 
     async def _is_served(self, device: Device) -> bool:
-        """Whether a device, and the gateway that it is reached through, are sent anything."""
+        """Whether a device, and its gateway, may get downlinks."""
         if device.lifecycle not in SERVED:
             return False
         gateway = None if device.gateway is None else await self._sessions.current(device.gateway)
         return gateway is None or gateway.lifecycle in SERVED
 
     def _give(self, sinks: list[Sink], device: Device, what: Downlink | Command) -> None:
-        """Hands over; a command is stored as handed out already, so the store hears where nothing takes it."""
+        """Sends an item; a command is already stored as sent, so the store is told if no sink takes it."""
         if not isinstance(what, Command):
             self._hand(sinks, device, what)
         elif not sinks:
@@ -192,7 +192,7 @@ class Downlinks:
                 sink(downlink)
             except BaseException as error:
                 failure = contained(error, "it")
-                _log.error("An adapter failed to take a downlink for %s", downlink.subject, exc_info=failure)
+                _log.error("An adapter failed to send a downlink for %s", downlink.subject, exc_info=failure)
 
     def _cancel_asked(self, command: Command) -> None:
         body = {"id": command.id}
@@ -206,14 +206,14 @@ class Downlinks:
         self.push(device, Downlink(type=messages.FIRMWARE, subject=device, body=body))
 
     def _reaches(self, device: str) -> bool:
-        """Whether what is handed out for a device now has a listener, and nothing that waits before it."""
+        """Whether a sink would take an item for a device now, and no earlier one waits."""
         known = self._sessions.known(device)
         return known is not None and device not in self._dirty and bool(self._served(known))
 
     def push(self, device: str, what: Downlink | Command | MessageType) -> None:
-        """Something changed for a device: it is handed over, in order.
+        """Something changed for a device: it is sent, in order.
 
-        A command as ``what`` is stored as handed out; a message type asks its source what is to be handed out.
+        A command in ``what`` is already stored as sent; for a message type its source gives the items.
         """
         self._changed(device)
         if not self._listeners and not self._brokers:
@@ -257,11 +257,11 @@ class Downlinks:
             self._dirty.pop(subject, None)
 
     async def tick(self) -> None:
-        """Ends commands that are past their time, hands out again what was not accepted, and what was held back."""
+        """Ends expired commands, and sends again unaccepted items and those held back."""
         self._ticks += 1
         heard = self._presence.last
         for sleeper in list(self._held):
-            # A sleep that is over is found once a minute; all else that ends one is a word of the device.
+            # An ended sleep is found once a minute; otherwise a message of the device ends it.
             if (sleeper in heard or self._ticks % _OVERSLEPT == 0) and not self._presence.is_asleep(sleeper):
                 for device in self._held.pop(sleeper):
                     self.came_back(device)
@@ -269,17 +269,17 @@ class Downlinks:
             self.push(device, messages.COMMAND)
 
     def spawn(self, work: Coroutine[object, object, None], name: str) -> None:
-        """Runs ``work`` in a task of the plane; what it raises is logged."""
+        """Runs ``work`` in a task of the plane; its errors are logged."""
         task = asyncio.create_task(_logged(work, name), name=f"fleetcore {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def wait_idle(self) -> None:
-        """Returns once what is under way is done."""
+        """Returns once the tasks under way are finished."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Ends what is under way."""
+        """Cancels the tasks under way."""
         for task in list(self._tasks):
             task.cancel()
         await self.wait_idle()

@@ -1,4 +1,4 @@
-"""Enrolment as a reply: whatever goes wrong is a problem document, never an exception."""
+"""Enrolment as a reply: every error becomes a problem document, never an exception."""
 
 import logging
 
@@ -17,8 +17,8 @@ _log = logging.getLogger(__name__)
 async def enroll(security: SecurityManager, request: EnrollRequest, refusals: Refusals) -> Reply:
     """See :meth:`fleetcore.interfaces.protocol.DevicePlane.enroll`.
 
-    A refusal is counted and audited, also where a stranger hears what
-    it would hear of any id. It is never kept as a dead letter: the request may hold a token.
+    A refusal is counted and audited, even where an unknown peer gets the same answer for any id. It never becomes a
+    dead letter: the request may contain a token.
     """
     try:
         reply = await security.enroll(request)

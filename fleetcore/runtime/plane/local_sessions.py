@@ -1,6 +1,6 @@
-"""Sessions through which a program speaks for devices: one each, kept open from call to call.
+"""Sessions in which a program sends for devices: one per device, kept open between calls.
 
-They are not connections: a device is seen by its messages, and nothing goes offline when they close.
+They are not connections: a device's messages make it present, and nothing goes offline when they close.
 """
 
 from fleetcore.errors import NotAuthorised
@@ -9,19 +9,19 @@ from fleetcore.model.credential import LocalCredential
 from fleetcore.pipeline.session import OWNER, DeviceSession, DeviceState
 from fleetcore.runtime.plane.plane import Plane
 
-#: How many are kept; the oldest is closed for a new one.
+#: How many are kept; a new one closes the oldest.
 _KEPT = 10_000
 
 
 class LocalSessions:
-    """Opens a device's session when it is first asked for, and again where it has ended."""
+    """Opens a device's session at its first use, and again after it has ended."""
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._open: dict[str, Session] = {}
 
     async def of(self, device: str) -> Session:
-        """The device's session. Raises what the device plane raises: NotAuthorised for a suspended device, say."""
+        """The device's session. Raises the device plane's errors, such as NotAuthorised for a suspended device."""
         session = self._open.get(device)
         if session is None or session.ended is not None:
             session = await self._plane.authenticate(LocalCredential(device), protocol=OWNER)
@@ -31,7 +31,7 @@ class LocalSessions:
         return session
 
     async def state(self, device: str) -> DeviceState | str:
-        """How the data path sees the device, or the code of why it takes nothing of it."""
+        """The data path's state of the device, or the code with which its messages are refused."""
         try:
             session = await self.of(device)
         except NotAuthorised as error:

@@ -1,4 +1,4 @@
-"""The implementation of :class:`~fleetcore.interfaces.protocol.DevicePlane`: its parts, put together."""
+"""The implementation of :class:`~fleetcore.interfaces.protocol.DevicePlane` from its parts."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -25,7 +25,7 @@ from fleetcore.wire.replies import refusal, rejection, reply_to
 
 
 class Plane(DevicePlane):
-    """Delegates; what is decided here is how a call is answered, and which artifacts a device may read."""
+    """Delegates; decides only how a call is answered, and which artifacts a device may read."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Plane(DevicePlane):
         if (too_often := self._rate.refusal(session)) is not None:
             return too_often
         if message.subject != session.identity and not message.type.leaf:
-            return Rejected(code="operation_unknown", reason=f"{message.type} is not sent for a leaf")
+            return Rejected(code="operation_unknown", reason=f"{message.type} cannot be sent for a leaf")
         try:
             if message.subject not in session.subjects and not await self._sessions.subject(session, message.subject):
                 return FOREIGN
@@ -141,11 +141,11 @@ class Plane(DevicePlane):
             )
 
     async def wait_idle(self) -> None:
-        """Returns once what is under way is done: activations and pushes."""
+        """Returns once activations and pushes under way are finished."""
         await self._downlinks.wait_idle()
 
     async def close(self) -> None:
-        """Ends every session and what is under way."""
+        """Ends every session and the tasks under way."""
         self._sessions.close()
         self._claims.close()
         await self._downlinks.close()

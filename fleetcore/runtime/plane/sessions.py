@@ -1,10 +1,10 @@
-"""Sessions and rights: which device a connection belongs to, and which devices it may speak for.
+"""Sessions and rights: which device a connection belongs to, and about which devices it may send.
 
-A session is opened by a credential and ends with its connection, or when the device loses the right that the credential
-gave. The data path asks here, for every message, what it has to know of a device.
+A credential opens a session. It ends with its connection, or when the device loses the right that the credential gave.
+The data path gets from here, for every message, its state of a device.
 
-All of it is known to this process alone: several nodes over one store would each have sessions of their own, and would
-have to tell each other of the end of a right.
+All of it is local to this process: several nodes over one store would have separate sessions, and would have to tell
+each other when a right ends.
 """
 
 from collections import defaultdict
@@ -32,15 +32,15 @@ from fleetcore.pipeline.admit import Directory
 from fleetcore.pipeline.session import DeviceSession, DeviceState
 from fleetcore.wire.shared_keys import key_of
 
-#: Of an id of a token that a peer names: a device id, a colon and 16 digits fit.
+#: The maximum length of a token id from a peer: a device id, a colon and 16 digits fit.
 _MAX_LENGTH = 96
 
 
 class Sessions(Directory):
-    """Opens sessions and ends them, and knows the devices of those that are open.
+    """Opens and ends sessions, and has the devices with open ones.
 
     Attributes:
-        last_seen: when each device sent last, ms since the epoch; the data path writes it.
+        last_seen: when each device last sent, ms since the epoch; the data path updates it.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Sessions(Directory):
         self._registry, self._presence = registry, presence
         self._security, self._denials = security, denials
         self._states: WeakValueDictionary[str, DeviceState] = WeakValueDictionary()
-        #: Token buckets that were not full when the device's last session ended: a new connection is not a new bucket.
+        #: Token buckets that were not full when the device's last session ended: a new connection does not refill them.
         self._buckets: dict[str, tuple[float, float]] = {}
         self._open: dict[str, set[DeviceSession]] = defaultdict(set)
         self._activating: set[str] = set()
@@ -67,7 +67,7 @@ class Sessions(Directory):
         security.on_revoked(self.end)
 
     def on_first_message(self, activate: Callable[[str], None]) -> None:
-        """``activate(device)`` at the first message of a device that is not active yet."""
+        """Calls ``activate(device)`` at the first message of a device that is not active yet."""
         self._activate = activate
 
     @property
@@ -80,7 +80,7 @@ class Sessions(Directory):
     async def open(
         self, credential: Credential, *, protocol: str, peer: str = "", lasting: bool = True
     ) -> DeviceSession:
-        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.authenticate`; a refusal is written down."""
+        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.authenticate`; a refusal is audited."""
         try:
             return await self._opened(credential, protocol, peer, lasting)
         except (NotAuthenticated, NotAuthorised) as error:
@@ -100,7 +100,7 @@ class Sessions(Directory):
             record = await self._security.verify_token(credential.token)
             device_id, until = record.device, record.expires
             if credential.device is not None and credential.device != device_id:
-                raise NotAuthenticated("The token belongs to another device than the user name says")
+                raise NotAuthenticated("The token belongs to another device than the user name")
         elif isinstance(credential, KeyCredential):
             record = await self._security.token_of(credential.token_id)
             device_id, until = record.device, record.expires
@@ -112,7 +112,7 @@ class Sessions(Directory):
         if device.lifecycle is Lifecycle.RETIRED:
             raise NotAuthorised(f"Device {device_id!r} is retired", code="device_retired", device=device_id)
         state = await self._state(device)
-        # It may have lost its right since it was looked at. Nothing else runs between this and the session.
+        # It may have lost its right since it was read. Nothing else runs between this and the session.
         if isinstance(credential, TokenCredential):
             await self._security.verify_token(credential.token)
         elif isinstance(credential, KeyCredential):
@@ -133,11 +133,11 @@ class Sessions(Directory):
         return session
 
     async def shared_key(self, token_id: str, *, protocol: str, peer: str) -> bytes | None:
-        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.shared_key`; an unknown token is written down."""
+        """See :meth:`fleetcore.interfaces.protocol.DevicePlane.shared_key`; an unknown token is audited."""
         try:
             record = await self._security.token_of(token_id)
         except NotAuthenticated as error:
-            # The id names the device that tries; it is not a secret.
+            # The id names the device that tries; it is not secret.
             self._denials.note(
                 "unknown", "session", error.code, protocol=protocol, peer=peer, token=token_id[:_MAX_LENGTH]
             )
@@ -166,19 +166,19 @@ class Sessions(Directory):
             state = DeviceState(device, tokens, refilled)
             state.metrics.update({series.metric: series.index for series in await self._storage.series_of(device.id)})
             state = self._states.setdefault(device.id, state)
-            # What changed since it was read has passed the new state by.
+            # A change since it was read has not reached the new state.
             device = await self._registry.find(device.id) or device
         if device.version >= state.device.version:
             state.update(device)
         return state
 
     def known(self, device: str) -> Device | None:
-        """A device as it is now, where it has a session: every change passes by here."""
+        """The present record of a device, if it has a session: every change is reported here."""
         state = self._states.get(device)
         return None if state is None else state.device
 
     async def current(self, device: str) -> Device | None:
-        """A device as it is now, or None."""
+        """The present record of a device, or None."""
         return self.known(device) or await self._registry.find(device)
 
     def _device_changed(self, device: Device) -> None:
@@ -195,9 +195,9 @@ class Sessions(Directory):
             self.end(device.id, "device_retired")
 
     def end(self, device: str, code: str, certificate: str | None = None) -> None:
-        """Ends the device's sessions on every protocol at once; those of one certificate only, where it is named.
+        """Ends the device's sessions on every protocol at once; only those of one certificate, if it is given.
 
-        A session that a broker has vouched for may be of that certificate: it ends too, and opens again if the device
+        A session that a broker has vouched for may use that certificate: it ends too, and opens again if the device
         may.
         """
         for session in list(self._open.get(device, ())):
@@ -205,7 +205,7 @@ class Sessions(Directory):
                 session.end(code)
 
     def end_stale(self) -> None:
-        """Ends sessions whose certificate or token has expired or is superseded by now; a revocation does not wait."""
+        """Ends sessions whose certificate or token has expired or was superseded; revocation ends them at once."""
         now = self._clock.now_ms()
         for sessions in list(self._open.values()):
             for session in list(sessions):
@@ -232,15 +232,15 @@ class Sessions(Directory):
         return state
 
     async def check(self, session: Session, subject: str) -> DeviceSession:
-        """The session, where it may speak for a device now; raises NotAuthorised."""
+        """The session, if it may send about a device now; raises NotAuthorised."""
         assert isinstance(session, DeviceSession)
         if session.state.blocked is not None:
-            raise NotAuthorised("The device may not speak", code=session.state.blocked)
+            raise NotAuthorised("The device may not send in this state", code=session.state.blocked)
         state = session.subjects.get(subject) or await self.subject(session, subject)
         if state is None:
-            raise NotAuthorised("The identity may not speak for this device", code="not_your_device")
+            raise NotAuthorised("The identity may not send messages about this device", code="not_your_device")
         if state.blocked is not None:
-            raise NotAuthorised("The device may not speak", code=state.blocked)
+            raise NotAuthorised("The device may not send in this state", code=state.blocked)
         return session
 
     def seen(self, state: DeviceState, now_ms: int) -> None:
@@ -250,17 +250,17 @@ class Sessions(Directory):
             self._activate(state.device.id)
 
     def activated(self, device: str) -> None:
-        """The activation of a device has ended, either way."""
+        """Called when the activation of a device has ended, either way."""
         self._activating.discard(device)
 
     def both_seen(self, session: DeviceSession, subject: str) -> None:
-        """The identity has spoken and, where it speaks for a leaf, the leaf."""
+        """Notes that the identity has sent and, for a leaf, the leaf too."""
         now = self._clock.now_ms()
         for state in {session.identity: session.state, subject: session.subjects[subject]}.values():
             self.seen(state, now)
 
     def forget_full_buckets(self) -> None:
-        """Forgets the token buckets that have filled up since."""
+        """Forgets token buckets that have become full."""
         if self._buckets:
             now_s, rate, burst = self._clock.monotonic_s(), self._limits.rate_per_s, self._limits.burst
             self._buckets = {

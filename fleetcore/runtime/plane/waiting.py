@@ -1,4 +1,4 @@
-"""Waiting: what waits for a device that asks for it, now or as soon as there is something."""
+"""Waiting items: devices ask for them, and get them now or when there are some."""
 
 import asyncio
 from collections import defaultdict
@@ -13,27 +13,27 @@ from fleetcore.runtime.plane.downlinks import SERVED
 from fleetcore.runtime.plane.sessions import Sessions
 from fleetcore.wire import messages
 
-#: How many devices' counts of waiting things are remembered; each changes only by what passes here.
+#: The number of devices whose counts of waiting items are cached; only changes reported here affect them.
 _PENDING_KEPT = 100_000
 
 
 class Waiting:
-    """Long polls, and what an answer says is waiting.
+    """Long polls, and the waiting items that an answer announces.
 
     Args:
-        sources: what waits for devices, by message type.
+        sources: the waiting items of devices, by message type.
     """
 
     def __init__(self, registry: Registry, sessions: Sessions, sources: Mapping[MessageType, Source]) -> None:
         self._registry, self._sessions, self._sources = registry, sessions, sources
         self._waiters: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._pending: dict[str, Mapping[str, int]] = {}
-        #: Devices whose counts are being read: a change meanwhile makes what is read old.
+        #: Devices whose counts are being read: a change meanwhile makes the result stale.
         self._reading: dict[str, object] = {}
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
-        """All that waits, for a device that asks by a call."""
+        """The handlers of the calls by which devices ask for waiting items."""
         return {messages.INBOX: self._inbox}
 
     async def _inbox(self, request: Request, _body: object) -> Reply:
@@ -41,13 +41,13 @@ class Waiting:
         return Reply(status=200 if body else 204, body=body)
 
     def changed(self, device: str) -> None:
-        """Something changed for a device: its long polls look again."""
+        """Something changed for a device: its long polls check again."""
         self.forget(device)
         for event in self._waiters.get(device, ()):
             event.set()
 
     def forget(self, device: str) -> None:
-        """A device has said something, so what waits for it may be less."""
+        """A device has sent a report, so fewer items may wait for it."""
         self._pending.pop(device, None)
         self._reading.pop(device, None)
 
@@ -63,7 +63,7 @@ class Waiting:
             async with asyncio.timeout(timeout_s if timeout_s > 0 else None):
                 while True:
                     event.clear()
-                    # Again each time: a leaf may have been moved away, or a right lost, while it waited.
+                    # Checked each time: a leaf may have been moved away, or a right lost, meanwhile.
                     await self._sessions.check(session, subject)
                     body = await self._read(subject, what, after)
                     if session.ended is not None:

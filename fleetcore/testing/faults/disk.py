@@ -1,8 +1,8 @@
-"""Disks that fail: files that cannot grow, syncs that fail or take their time, flipped bits.
+"""Failing disks: files that cannot grow, syncs that fail or are slow, flipped bits.
 
-Python's own syncs are reached in the process (:func:`at_sync`, :func:`failing_sync`, :func:`slow_sync`); those of a C
-library, such as SQLite's, by the kernel (:func:`break_calls`). The kernel's way cannot be taken back, so it is for the
-child process of :func:`~fleetcore.testing.kill.killed`.
+Python's own syncs are replaced in the process (:func:`at_sync`, :func:`failing_sync`, :func:`slow_sync`); those of a C
+library, such as SQLite's, by the kernel (:func:`break_calls`). The kernel's way is irreversible, so it is for the child
+process of :func:`~fleetcore.testing.kill.killed`.
 """
 
 import ctypes
@@ -21,11 +21,11 @@ from unittest.mock import patch
 
 @contextmanager
 def files_cannot_grow(pid: int = 0, *, beyond_bytes: int = 1) -> Iterator[None]:
-    """Every write behind ``beyond_bytes`` of a file fails with EFBIG, in a running process, for the block.
+    """Within the block, writes after the first ``beyond_bytes`` of a file fail with EFBIG, in a running process.
 
     Args:
         pid: the process; 0 is this one.
-        beyond_bytes: the largest size that a file may get.
+        beyond_bytes: the maximum size of a file.
     """
     soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (beyond_bytes, hard))
@@ -51,7 +51,7 @@ def at_sync(action: Callable[[Callable[[], None]], object]) -> Iterator[None]:
 
 @contextmanager
 def failing_sync(code: int = errno.EIO) -> Iterator[None]:
-    """Syncs fail, as on a broken disk; with ``errno.ENOSPC`` as on a full one that finds out late."""
+    """Syncs fail, as on a broken disk; with ``errno.ENOSPC`` as on a full one that reports it late."""
 
     def fail(_sync: Callable[[], None]) -> None:
         raise OSError(code, os.strerror(code))
@@ -62,7 +62,7 @@ def failing_sync(code: int = errno.EIO) -> Iterator[None]:
 
 @contextmanager
 def slow_sync(wait: Callable[[], object]) -> Iterator[None]:
-    """Syncs take as long as ``wait()`` does: a :class:`~fleetcore.testing.faults.stuck.Stuck` until it is released."""
+    """Syncs take as long as ``wait()``, such as until a :class:`~fleetcore.testing.faults.stuck.Stuck` is released."""
 
     def slowly(sync: Callable[[], None]) -> None:
         wait()
@@ -73,7 +73,7 @@ def slow_sync(wait: Callable[[], object]) -> Iterator[None]:
 
 
 def flip_bit(file: Path, at: int | None = None, *, bit: int = 0) -> int:
-    """Flips one bit of a file, by default of the byte in its middle; returns the place of the byte."""
+    """Flips one bit of a file, by default in its middle byte; returns the byte's offset."""
     content = bytearray(file.read_bytes())
     place = len(content) // 2 if at is None else at % len(content)
     content[place] ^= 1 << bit
@@ -83,9 +83,9 @@ def flip_bit(file: Path, at: int | None = None, *, bit: int = 0) -> int:
     return place
 
 
-#: What writes a file's content through to the disk.
+#: Calls that write a file's content through to the disk.
 SYNCS = ("fsync", "fdatasync", "sync_file_range", "msync")
-#: What writes at a place in a file, as databases do. ``write`` is not among them: pipes and sockets need it.
+#: Calls that write at an offset in a file, as databases do. ``write`` is not included: pipes and sockets need it.
 PLACED_WRITES = ("pwrite64", "pwritev", "pwritev2", "fallocate")
 
 #: Numbers of system calls by machine (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h).
@@ -126,14 +126,14 @@ def can_break_calls() -> bool:
 
 
 def break_calls(*names: str, code: int = errno.EIO) -> None:
-    """From now on these system calls fail in every thread of this process, also those that C code makes.
+    """Makes these system calls fail in every thread of this process from now on, also those of C code.
 
-    There is no way back: only for a process that ends afterwards, such as the child of
+    This is irreversible: use it only in a process that ends afterwards, such as the child of
     :func:`~fleetcore.testing.kill.killed`.
 
     Args:
         names: of :data:`SYNCS` or :data:`PLACED_WRITES`.
-        code: what they fail with: ``errno.EIO`` as a broken disk, ``errno.ENOSPC`` as a full one.
+        code: the error: ``errno.EIO`` as for a broken disk, ``errno.ENOSPC`` as for a full one.
 
     Raises:
         NotImplementedError: not on this system, see :func:`can_break_calls`.
@@ -142,7 +142,7 @@ def break_calls(*names: str, code: int = errno.EIO) -> None:
     if not can_break_calls():
         raise NotImplementedError(f"system calls cannot be broken on {platform.system()} {platform.machine()}")
     numbers = _NUMBERS[platform.machine()]
-    # A program of the kernel's packet filter: the number of the call is the first word of what it is given.
+    # A program of the kernel's packet filter: the number of the call is the first word of its input.
     program = [_Instruction(_LOAD, 0, 0, 0)]
     program += [_Instruction(_JUMP_IF_EQUAL, len(names) - place, 0, numbers[name]) for place, name in enumerate(names)]
     program += [_Instruction(_RETURN, 0, 0, _ALLOW), _Instruction(_RETURN, 0, 0, _FAIL | code)]

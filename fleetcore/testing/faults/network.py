@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts, resets or stalls what goes through it: the network between a device and a server.
+"""A TCP proxy that cuts, resets or stalls connections: the network between a device and a server.
 
 async with CutProxy("127.0.0.1", port) as proxy:
 proxy.cut_after(1000, down=True)
@@ -19,10 +19,10 @@ _PIECE_BYTES = 65536
 
 
 class CutProxy:
-    """Passes connections on to a server, until a fault is ordered; an async context manager.
+    """Forwards connections to a server, until a fault is requested; an async context manager.
 
-    ``up`` is from the client to the server, ``down`` the other way. A fault holds for connections that are open and
-    for those to come, until :meth:`heal`.
+    ``up`` is from the client to the server, ``down`` the opposite direction. A fault applies to open and new
+    connections, until :meth:`heal`.
 
     Args:
         host, port: the server; it need not listen before a client connects.
@@ -30,8 +30,8 @@ class CutProxy:
     Attributes:
         port: where the proxy listens, on 127.0.0.1.
         connections: how many are open.
-        accepted: how many there were.
-        passed: bytes that went through each way.
+        accepted: how many were opened.
+        passed: bytes forwarded in each direction.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -54,26 +54,26 @@ class CutProxy:
     # levers
 
     def cut_after(self, count: int, *, down: bool = False, reset: bool = False) -> None:
-        """Cuts each connection once ``count`` more bytes went up, or ``down``: with a FIN, or with a RST."""
+        """Cuts each connection after ``count`` more bytes up, or ``down``: with a FIN, or with a RST."""
         self._resets = reset
         side: Side = "down" if down else "up"
         self._limits[side] = self.passed[side] + count
 
     def cut(self, *, reset: bool = False) -> None:
-        """Cuts all connections now; the next ones pass."""
+        """Cuts all connections now; new ones are forwarded."""
         for writers in tuple(self._open):
             self._end(writers, reset=reset)
 
     def refuse(self) -> None:
-        """Closes every new connection at once, before a byte."""
+        """Closes every new connection at once, before the first byte."""
         self._refuses = True
 
     def stall(self) -> None:
-        """Passes nothing on, in either direction; connections stay open, as behind a dead router."""
+        """Forwards nothing, in either direction; connections stay open, as behind a dead router."""
         self._flows.clear()
 
     def heal(self) -> None:
-        """Ends all faults; what was stalled goes on."""
+        """Ends all faults; stalled connections continue."""
         self._limits.clear()
         self._resets = self._refuses = False
         self._flows.set()
@@ -102,7 +102,7 @@ class CutProxy:
             if not self._refuses:
                 await self._connect(reader, writer)
         except asyncio.CancelledError:
-            pass  # the proxy closes; the task of a connection is asyncio's, which would log it
+            pass  # the proxy closes; asyncio owns the task of a connection, and would log it
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -146,7 +146,7 @@ class CutProxy:
         for writer in writers:
             connected = writer.get_extra_info("socket")
             if reset and connected is not None and not writer.is_closing():
-                # Lingering for no time makes a close a RST (socket(7)).
+                # SO_LINGER with 0 turns a close into a RST (socket(7)).
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
             else:

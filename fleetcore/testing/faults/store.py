@@ -1,4 +1,4 @@
-"""Faults on purpose: a storage that fails, stalls or fills up when told to, and is the real one otherwise."""
+"""A storage that fails, stalls or fills up when told to, and is otherwise the real one."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, Committed
 
 
-@Storage.register  # it hands on all of the interface
+@Storage.register  # it delegates the whole interface
 class FaultyStorage:
     """Wraps a storage; ``cast`` to Storage by :func:`faulty`.
 
     Attributes:
-        commits: how many were asked for.
+        commits: how many were requested.
         reading_commits: how many of them had readings.
     """
 
@@ -38,7 +38,7 @@ class FaultyStorage:
         self._error, self._left = lambda: StorageError("The disk is broken"), commits
 
     def heal(self) -> None:
-        """Commits work again."""
+        """Commits succeed again."""
         self._error, self._left = None, 0
         self._open.set()
 
@@ -58,6 +58,6 @@ class FaultyStorage:
 
 
 def faulty(inner: Storage) -> tuple[Storage, FaultyStorage]:
-    """A storage with faults: the interface, and the handle that orders them."""
+    """A storage with faults: the interface, and the handle that controls them."""
     wrapper = FaultyStorage(inner)
     return cast("Storage", wrapper), wrapper

@@ -1,4 +1,4 @@
-"""A call that hangs until it is let go: what a plugin's thread does when the other end of a cable is gone."""
+"""A call that hangs until it is released, like a plugin's thread whose connection is dead."""
 
 import threading
 from types import TracebackType
@@ -8,12 +8,12 @@ from fleetcore.testing.patience import PATIENCE_S
 
 
 class Stuck:
-    """Put it where a blocking function is called; it hangs in the thread of its caller, whatever it is given.
+    """Use it in place of a blocking function; it hangs in the calling thread, with any arguments.
 
-    As a context manager it lets everybody go at the end, so that no test leaves a thread behind.
+    As a context manager it releases all callers at the end, so that no test leaves a thread behind.
 
     Attributes:
-        returned: how many calls have gone on.
+        returned: how many calls have returned.
     """
 
     def __init__(self) -> None:
@@ -26,12 +26,12 @@ class Stuck:
         self.returned += 1
 
     def wait_entered(self, timeout_s: float = PATIENCE_S) -> None:
-        """Blocks until some call hangs; raises TimeoutError where none comes."""
+        """Blocks until some call hangs; raises TimeoutError if none does."""
         if not self._entered.wait(timeout_s):
             raise TimeoutError(f"nothing called it within {timeout_s:g} s")
 
     def release(self) -> None:
-        """Lets all calls go on, also those to come."""
+        """Releases all calls, also later ones."""
         self._let_go.set()
 
     def __enter__(self) -> Self:

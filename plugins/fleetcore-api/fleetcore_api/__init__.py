@@ -1,7 +1,8 @@
 """The operators' HTTP API: ``/api/v1`` as a fleetcore service.
 
-A gate in front (who is it, may the body be read, was it sent before), handlers that ask for a right on each object and
-call the fleet's capabilities, and models from which the OpenAPI document is made. No rule of the fleet lives here.
+The middleware authenticates, limits the body and recognises repeated requests. Handlers check a right on each object
+and call the fleet's capabilities. The OpenAPI document is made from models. This package contains no rules of the
+fleet.
 """
 
 __version__ = "0.1.0"

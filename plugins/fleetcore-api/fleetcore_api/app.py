@@ -1,4 +1,4 @@
-"""Puts the API together: the routes of the table of calls, the pages beside them, the middleware before all."""
+"""Assembles the API: the routes of the table of calls, the other pages, and the middleware before all."""
 
 import hashlib
 from functools import partial
@@ -39,7 +39,7 @@ def build(state: AppState) -> RequestMiddleware:
 
 
 def _constant(content: bytes) -> Any:
-    """A page that is the same as long as the server runs; a reader that has it is told so."""
+    """A page that does not change while the server runs, with an ETag."""
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {"etag": tag, "cache-control": "no-cache"}
 
@@ -58,14 +58,14 @@ async def _metrics(state: AppState, scope: Any) -> Answered:
 
 
 async def _health(_scope: Any) -> Answered:
-    """IdempotencyStore while the process runs."""
+    """Answers 200 while the process runs."""
     return Answered(200, b'{"status":"ok","waiting_for":[]}', {"content-type": "application/json"})
 
 
 async def _readiness(state: AppState, _scope: Any) -> Answered:
     """200 once every part of the server works, else 503 with the parts that do not.
 
-    Their reasons are for operators, in `fleetcore doctor`: anybody may ask for this page.
+    Their reasons are in `fleetcore doctor`, for operators: this page is public.
     """
     waiting = list(await state.fleet.readiness.waiting_for())
     if state.closing.is_set():

@@ -1,4 +1,4 @@
-"""What all parts of the API share while it is open: the fleet, the settings, who failed how often."""
+"""The state that all parts of the API share: the fleet, the settings, and counts of failures."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,12 +9,12 @@ from fleetcore.fleet.buckets import Buckets
 from fleetcore.runtime.app import Fleet
 from fleetcore_api.config import ApiConfig
 
-#: Consumers that tell the outside: nothing that is read here waits for them.
+#: Consumers that write to other systems: reads here do not wait for them.
 _OUTWARD = ("mirror/", "notifier/")
 
 
 class AppState:
-    """One open API; ``name`` is that of its section."""
+    """One open API; ``name`` is the name of its section."""
 
     def __init__(self, *, name: str, config: ApiConfig, fleet: Fleet) -> None:
         self.name, self.config, self.fleet = name, config, fleet
@@ -24,18 +24,18 @@ class AppState:
         self._end: asyncio.Future[None] | None = None
 
     def check_rate(self, principal: str) -> None:
-        """Counts a request of a principal; raises Unavailable where it asks too often."""
-        too_often = f"This principal asks too often: it may ask {self.requests.per_minute} times a minute"
+        """Counts a request of a principal; raises Unavailable if it sends too many."""
+        too_often = f"This principal sends too many requests: it may send {self.requests.per_minute} a minute"
         self.requests.check(principal, too_often, unit="requests/min", scope="principal")
 
     def close(self) -> None:
-        """Ends event streams, and requests that wait: for their body, or for something to happen."""
+        """Ends event streams, and requests that wait for their body or for an event."""
         self.closing.set()
         if self._end is not None and not self._end.done():
             self._end.set_result(None)
 
     def until_end(self, receive: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
-        """A request's ``receive``, to which it is as if the reader had left once the API ends."""
+        """A request's ``receive``, which reports a disconnect once the API ends."""
 
         async def receiving() -> Any:
             if self._end is None:
@@ -51,23 +51,25 @@ class AppState:
         return receiving
 
     def cut_off(self, what: str) -> FleetError:
-        """The refusal of what did not come to its end: its sender left, or the API ends."""
+        """The refusal of an interrupted request: its sender has left, or the API ends."""
         if self.closing.is_set():
-            return NotReady("The server stops", remedy="Send it again when it is back")
-        return Refused(f"The {what} was cut off", code="payload_unreadable")
+            return NotReady("The server stops", remedy="Send it again when the server is back")
+        return Refused(f"The {what} was interrupted", code="payload_unreadable")
 
     async def reach(self, position: int) -> None:
-        """Returns once what was committed up to a position shows in everything that is read here.
+        """Returns once everything committed up to a position is visible in reads.
 
-        Raises Refused for a position that this fleet never was at, NotReady where waiting took too long.
+        Raises Refused for a position that this fleet has not reached, NotReady if waiting took too long.
         """
         storage = self.fleet.storage
         if position > await storage.position():
-            raise Refused(f"The fleet has not been at position {position}", remedy="Send one that this server answered")
+            raise Refused(
+                f"The fleet has not reached position {position}", remedy="Send a position that this server returned"
+            )
         inward = [consumer for consumer in self.fleet.consumers if not consumer.name.startswith(_OUTWARD)]
         try:
             async with asyncio.timeout(self.config.wait_s):
                 for consumer in inward:
                     await consumer.catch_up(position)
         except TimeoutError as error:
-            raise NotReady(f"The fleet is not at position {position} yet", retry_after_s=1.0) from error
+            raise NotReady(f"The fleet has not reached position {position} yet", retry_after_s=1.0) from error

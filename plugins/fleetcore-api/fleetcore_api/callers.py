@@ -1,4 +1,4 @@
-"""The caller that a request, or a live stream, is for the calls."""
+"""The caller of a request or a live stream, as calls see it."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -8,7 +8,7 @@ from fleetcore_api.app_state import AppState
 
 
 def caller_of(state: AppState, scope: Any, left: Callable[[], Coroutine[Any, Any, object]] | None = None) -> Caller:
-    """The caller of a request; ``left`` returns when the caller has gone, so that waiting for it ends."""
+    """The caller of a request; ``left`` returns when the client has disconnected, which ends waits."""
     operators, token = state.fleet.operators, scope["auth"]
     return Caller(
         state.fleet,

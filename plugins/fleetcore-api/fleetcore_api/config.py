@@ -1,4 +1,4 @@
-"""What ``[services.api]`` may say, and what of it is refused."""
+"""The section ``[services.api]``, and its checks."""
 
 from attrs import field, frozen, validators
 
@@ -14,14 +14,14 @@ class ApiConfig:
 
     Attributes:
         listen: ``https://HOST:PORT``; ``http://`` on a loopback address only.
-        body_bytes: longest request body.
-        failures_per_minute: refused tokens from one address before further ones are answered 429.
-        requests_per_minute: of one principal, by all of its tokens, before further ones are answered 429.
-        wait_s: longest wait of a read that names a ``Fleetcore-Position``.
-        command_wait_s: longest wait of who sends a command for its end.
-        origins: of the pages whose scripts may open the live stream, such as ``https://dashboard.example``. A handshake
-            with an ``Origin`` that is not among them is refused: browsers always send it, programs do not.
-        parser: ``h11``, or ``httptools``, which takes less processor time and does not bound the head of a request.
+        body_bytes: maximum request body.
+        failures_per_minute: refused tokens from one address before further requests are answered with 429.
+        requests_per_minute: requests of one principal, with all its tokens, before further ones are answered with 429.
+        wait_s: longest wait of a read with a ``Fleetcore-Position``.
+        command_wait_s: longest wait for the end of a sent command.
+        origins: the origins of pages whose scripts may open the live stream, such as ``https://dashboard.example``. A
+            handshake with another ``Origin`` is refused: browsers always send it, programs do not.
+        parser: ``h11``, or ``httptools``, which takes less processor time and does not limit the head of a request.
     """
 
     listen: str = "https://127.0.0.1:8444"
@@ -37,5 +37,5 @@ class ApiConfig:
         check_origins(self.origins)
 
     def listener(self) -> Listener:
-        """``listen``, taken apart. Raises :class:`ConfigError` where it cannot be listened on safely."""
+        """``listen``, parsed. Raises :class:`ConfigError` if it is not safe to listen on."""
         return http_listener(self.listen, example="https://127.0.0.1:8444", secrets="would send tokens")

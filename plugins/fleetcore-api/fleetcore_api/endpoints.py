@@ -1,4 +1,4 @@
-"""The routes of a table of calls as ASGI endpoints; the web framework is not seen beyond this module."""
+"""The routes of a table of calls as ASGI endpoints; only this module uses the web framework."""
 
 import logging
 import re
@@ -41,20 +41,20 @@ def routes(table: Table, state: AppState) -> list[Route]:
 
 
 def streamed(table: Table) -> Callable[[str, str], bool]:
-    """Says of a method and a path whether a call takes the body piece by piece."""
+    """Whether a call, given by method and path, reads the body piece by piece."""
     calls = [call for call in table if call.path and call.stream]
     found = [(call.method, re.compile(PREFIX + _NAMED.sub("[^/]+", call.path))) for call in calls]
     return lambda method, path: any(method == item and pattern.fullmatch(path) for item, pattern in found)
 
 
 class Page:
-    """A path that is only read: ``answer(scope)`` gives what is sent."""
+    """A read-only path: ``answer(scope)`` returns the response."""
 
     def __init__(self, answer: Callable[[Any], Awaitable[Answered]]) -> None:
         self._answer = answer
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """IdempotencyStore one request."""
+        """Answers one request."""
         if scope["method"] in ("GET", "HEAD"):
             await _guarded(scope, receive, send, self._respond(scope))
         else:
@@ -82,14 +82,14 @@ class _Endpoint:
         if calls is None:
             return _not_served(request.method, self._calls)
         call, query = chosen(calls, scope["query_string"])
-        # A stream, and a body in pieces, hear for themselves that the reader has left.
+        # A stream, and a body in pieces, detect a disconnect themselves.
         waits = not (call.is_stream or call.stream)
         caller = caller_of(self._state, scope, partial(gone, request.receive) if waits else None)
         admit(call, caller)
         kept: KeptAnswer | None = scope.get(KEPT)
         if kept is not None:
             kept.passed = True
-            return Response(status_code=204)  # the middleware sends the kept one
+            return Response(status_code=204)  # the middleware sends the stored one
         scope[SHOWN_ONCE] = call.declared.secret_fields
         form, query = format_of(call, query)
         values = values_of(
@@ -108,22 +108,22 @@ class _Endpoint:
 
 
 async def _guarded(scope: Any, receive: Any, send: Any, responding: Awaitable[Response | EventStream]) -> None:
-    """Sends what comes of a request, a refusal and a fault of ours too."""
+    """Sends the result of a request, also a refusal or a fault of ours."""
     answer: Response | EventStream
     try:
         answer = await responding
     except FleetError as error:
         answer = refused(problem(error))
     except ClientDisconnect:
-        return  # the reader left before it was answered
+        return  # the client disconnected before it was answered
     except Exception as error:  # noqa: BLE001  # a fault of ours is answered too
         _log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
-        answer = refused(problem(FleetError("The server made a mistake; it is in its log")))
+        answer = refused(problem(FleetError("The server failed; its log has the error")))
     await answer(scope, receive, send)
 
 
 def refused(answer: Answer) -> Response:
-    """A ready problem as the framework sends it."""
+    """A problem as the framework sends it."""
     return Response(answer.body, answer.status, dict(answer.headers))
 
 
@@ -133,12 +133,12 @@ def _not_served(method: str, allowed: Any) -> Response:
 
 
 def _named(text: str) -> str:
-    """A name from a path: a slash within it came as ``%2F`` (see the middleware)."""
+    """A name from a path: a slash within it was sent as ``%2F`` (see the middleware)."""
     return text.replace("%2F", "/").replace("%25", "%")
 
 
 def _content(request: Request, headers: Headers, state: AppState) -> AsyncIterator[bytes]:
-    """The body in pieces; raises Refused for a media type that is not that of bytes."""
+    """The body in pieces; raises Refused for any media type but that of bytes."""
     headers.coding(())
     headers.check_media_type(_OCTETS)
     return _pieces(request, state)

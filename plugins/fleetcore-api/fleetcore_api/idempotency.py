@@ -1,8 +1,8 @@
-"""First answers to requests with an ``Idempotency-Key``, kept in the store for a day.
+"""First answers to requests with an ``Idempotency-Key``, stored for a day.
 
-Only an answer that did something is kept: a refusal changed nothing, so the same key may be tried again. Secrets that
-an answer shows once are not kept; the repeated answer is without them. An answer belongs to the rights that it was
-given under: a caller that has lost some of them since does not get it again.
+Only an answer with an effect is stored: a refusal changed nothing, so the same key may be tried again. One-time secrets
+of an answer are not stored; the repeated answer lacks them. An answer depends on the rights of its request: a caller
+that has lost some of them does not get it again.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _KEY = Reader("idempotency_key", IdempotencyKey)
 
 
 def check_key(header: str | None) -> str | None:
-    """The key, or None without one; raises Refused for what is not a key, as every front end does."""
+    """The key, or None without one; raises Refused for an invalid key, as every front end does."""
     if header is None:
         return None
     try:
@@ -43,7 +43,7 @@ def check_key(header: str | None) -> str | None:
 
 
 class IdempotencyStore:
-    """Keeps and finds them; one request of a key at a time."""
+    """Stores and finds them; one request of a key at a time."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
@@ -51,12 +51,12 @@ class IdempotencyStore:
 
     @staticmethod
     def name(principal: str, method: str, path: str, key: str) -> str:
-        """Under what an answer is kept."""
+        """The name under which an answer is stored."""
         return hashlib.sha256(f"{principal}\0{method}\0{path}\0{key}".encode()).hexdigest()
 
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[None]:
-        """Two requests with one key at once: the second waits for the first one's answer."""
+        """With two requests of one key at once, the second waits for the first one's answer."""
         lock = self._turns.get(name)
         if lock is None:
             self._turns[name] = lock = asyncio.Lock()
@@ -66,22 +66,22 @@ class IdempotencyStore:
     async def find(self, name: str, digest: str, rights: Rights) -> list[dict[str, Any]] | None:
         """The first answer.
 
-        Raises Refused (``idempotency_mismatch``) where it answered something else, NotAuthorised where it was given
-        under rights that are not all there any more.
+        Raises Refused (``idempotency_mismatch``) if the key belongs to another request, NotAuthorised if the caller has
+        lost rights since.
         """
         record = await self._storage.get(KIND, name)
         if record is None or cast("int", record.body["until"]) <= self._clock.now_ms():
             return None
         if record.body["request"] != digest:
             raise Refused(
-                "This Idempotency-Key came with another request",
+                "This Idempotency-Key was used for another request",
                 code="idempotency_mismatch",
-                remedy="Take a new key for a new request",
+                remedy="Use a new key for a new request",
             )
         if not rights.include(cast("list[list[Any]]", record.body.get("rights", []))):
             raise NotAuthorised(
-                "This was answered under rights that are not all there any more",
-                remedy="Ask for what was made, or take a new key for a new request",
+                "The caller has lost rights since the first answer",
+                remedy="Read the created object, or use a new key for a new request",
             )
         headers = [
             (item.encode(), two.encode("latin-1")) for item, two in cast("list[list[str]]", record.body["headers"])
@@ -96,9 +96,9 @@ class IdempotencyStore:
     async def keep(
         self, name: str, digest: str, parts: list[dict[str, Any]], rights: Rights, *, secret: Collection[str]
     ) -> None:
-        """Keeps an answer that did something, with the rights it was given under, and lets go of old ones.
+        """Stores an answer with an effect, with the rights of its request, and deletes old ones.
 
-        The members that ``secret`` names are not kept.
+        The members in ``secret`` are not stored.
         """
         start = parts[0]
         if start["status"] >= 300:

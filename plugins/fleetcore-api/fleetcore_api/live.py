@@ -1,7 +1,7 @@
 """The live stream as a WebSocket: ``GET /api/v1/live`` with the subprotocol ``fleetcore.live.v1``.
 
-The conversation itself is the core's (:mod:`fleetcore.calls.live`). A frame is one text message of JSON. The stream
-ends when the reader leaves, when its rights do (close code 4401 or 4403), or when the API does (1012).
+The protocol itself is in the core (:mod:`fleetcore.calls.live`). A frame is one text message of JSON. The stream ends
+when the client disconnects, when its rights end (close code 4401 or 4403), or when the API does (1012).
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from fleetcore_api.problems import problem
 _log = logging.getLogger(__name__)
 PATH = "/api/v1/live"
 SUBPROTOCOL = "fleetcore.live.v1"
-#: The longest message of a reader.
+#: The longest message of a client.
 FRAME_BYTES = 64 * 1024
 CREDENTIAL, REVOKED = 4401, 4403
 _UNSUPPORTED, _INTERNAL, _RESTART, _AGAIN = 1003, 1011, 1012, 1013
@@ -32,20 +32,20 @@ _encode = msgspec.json.Encoder(enc_hook=encode_hook).encode
 
 
 def close_code(error: FleetError) -> int:
-    """What a stream is closed with for an error."""
+    """The close code for an error."""
     if isinstance(error, Unavailable):
         return _AGAIN
     return CREDENTIAL if isinstance(error, NotAuthenticated) else REVOKED
 
 
 class LiveStream:
-    """An ASGI application for one WebSocket that the middleware has let through."""
+    """An ASGI application for one WebSocket that the middleware has admitted."""
 
     def __init__(self, state: AppState) -> None:
         self._state = state
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Talks until the end."""
+        """Runs the stream until its end."""
         conversation = Conversation(caller_of(self._state, scope))  # raises before the handshake is answered
         await conversation.begin()
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
@@ -62,7 +62,7 @@ class LiveStream:
                 code, reason = next(_end_of(part) for part in parts if part.done())
         finally:
             await end_tasks(*parts, ending)
-        with contextlib.suppress(OSError, RuntimeError):  # the reader has left
+        with contextlib.suppress(OSError, RuntimeError):  # the client has disconnected
             await send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _read(self, conversation: Conversation, principal: str, receive: Any) -> None:
@@ -84,13 +84,13 @@ async def _tell(conversation: Conversation, send: Any) -> None:
 
 
 def _plain(frame: Mapping[str, object]) -> Mapping[str, object]:
-    """A frame with its error, if it has one, as the problem that every answer of the API has."""
+    """A frame with its error, if any, as a problem like in every answer of the API."""
     error = frame.get("error")
     return {**frame, "error": msgspec.Raw(problem(error).body)} if isinstance(error, FleetError) else frame
 
 
 def _end_of(part: "asyncio.Future[None]") -> tuple[int, str]:
-    """Close code and reason of a stream of which a part has ended."""
+    """Close code and reason of a stream after the end of one of its parts."""
     match part.exception():
         case None:
             return 1000, ""
@@ -99,18 +99,18 @@ def _end_of(part: "asyncio.Future[None]") -> tuple[int, str]:
         case OSError():
             return 1000, ""
         case _NotText():
-            return _UNSUPPORTED, "Frames are text messages of JSON"
+            return _UNSUPPORTED, "Frames must be text messages of JSON"
         case error:
             _log.error("A live stream failed", exc_info=error)
-            return _INTERNAL, "The server made a mistake; it is in its log"
+            return _INTERNAL, "The server failed; its log has the error"
 
 
 def check(scope: Any, origins: Collection[str]) -> list[str]:
-    """Judges an opening handshake; returns the tokens that a browser's script shows.
+    """Checks an opening handshake; returns the tokens from a browser's subprotocols.
 
     Raises:
         NotAuthorised: a page of an origin that is not configured.
-        Refused: a path without a stream, or no subprotocol of ours.
+        Refused: a path without a stream, or no supported subprotocol.
     """
     if scope["path"] != PATH:
         raise Refused(f"WebSockets are served at {PATH}", code="operation_unknown")
@@ -118,14 +118,14 @@ def check(scope: Any, origins: Collection[str]) -> list[str]:
     browser.check_origin(shown, origins, "services.api")
     offered = scope.get("subprotocols", [])
     if SUBPROTOCOL not in offered:
-        raise Refused(f"The subprotocol {SUBPROTOCOL} is not offered", code="protocol_violation")
+        raise Refused(f"Offer the subprotocol {SUBPROTOCOL}", code="protocol_violation")
     return browser.tokens(offered)
 
 
 async def refuse(send: Any, error: FleetError, *, browser: bool) -> None:
-    """Refuses the handshake by an HTTP answer.
+    """Refuses the handshake with an HTTP answer.
 
-    A browser hides that from its script: for one the handshake is completed, and the close code says why.
+    A browser hides that from its script: then the handshake is completed, and the close code gives the reason.
     """
     if browser:
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})

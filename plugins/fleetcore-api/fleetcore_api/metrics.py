@@ -1,4 +1,4 @@
-"""Metrics of the server for Prometheus (text format 0.0.4). Nothing here costs more with more devices."""
+"""Metrics of the server for Prometheus (text format 0.0.4). Their cost does not grow with the number of devices."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -8,12 +8,12 @@ from fleetcore.runtime.status import room
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Sample = tuple[Mapping[str, str], float]
-#: A name, its kind, what it means, and its samples.
+#: Name, kind, meaning, and samples.
 _Family = tuple[str, str, str, Sequence[Sample]]
 
 
 async def text(fleet: Fleet) -> str:
-    """What the server did since it started, and how it stands."""
+    """The server's counters since its start, and its state."""
     tally, position = fleet.path.tally, await fleet.storage.position()
     size, dropped = await room(fleet), fleet.retention.dropped
     outcomes = ("stored", "duplicates", "conflicts", "refused")
@@ -22,21 +22,26 @@ async def text(fleet: Fleet) -> str:
         (
             "readings_total",
             "counter",
-            "Readings by what became of them.",
+            "Readings by outcome.",
             [({"outcome": outcome}, getattr(tally, outcome)) for outcome in outcomes],
         ),
-        ("messages_accepted_total", "counter", "Messages that were accepted.", [({}, fleet.path.accepted)]),
+        ("messages_accepted_total", "counter", "Accepted messages.", [({}, fleet.path.accepted)]),
         (
             "messages_rejected_total",
             "counter",
-            "Messages that were refused, by protocol and code.",
+            "Refused messages by protocol and code.",
             [
                 ({"protocol": protocol, "code": code}, count)
                 for (protocol, code), count in sorted(fleet.refusals.counts.items())
             ],
         ),
-        ("queue_waiting", "gauge", "Messages that wait for their commit.", [({}, fleet.ingest.waiting)]),
-        ("queue_refused_total", "counter", "Messages refused by a full queue.", [({}, fleet.ingest.refused_full)]),
+        ("queue_waiting", "gauge", "Messages waiting for their commit.", [({}, fleet.ingest.waiting)]),
+        (
+            "queue_refused_total",
+            "counter",
+            "Messages refused because the queue was full.",
+            [({}, fleet.ingest.refused_full)],
+        ),
         ("sessions", "gauge", "Open device sessions.", [({}, len(fleet.device_sessions))]),
         (
             "connections",
@@ -47,7 +52,7 @@ async def text(fleet: Fleet) -> str:
         (
             "listener_bound_total",
             "counter",
-            "How often a listener reached one of its bounds.",
+            "How often a listener reached one of its limits.",
             [
                 ({"listener": name, "bound": bound}, count)
                 for (name, bound), count in sorted(fleet.listening.reached.items())
@@ -56,39 +61,39 @@ async def text(fleet: Fleet) -> str:
         (
             "listener_connections",
             "gauge",
-            "Connections that a listener has accepted, those that have not spoken yet too.",
+            "Accepted connections of a listener, including those without a first byte.",
             [({"listener": share.name}, share.open) for share in fleet.listening.shares],
         ),
         (
             "storage_bytes",
             "gauge",
-            "Bytes that the store takes, by part.",
+            "Bytes of the store, by part.",
             [({"part": part}, taken) for part, taken in size.parts.items()],
         ),
-        ("storage_free_bytes", "gauge", "Bytes in the store that new content takes first.", [({}, size.free_bytes)]),
+        ("storage_free_bytes", "gauge", "Free bytes in the store, used before it grows.", [({}, size.free_bytes)]),
         (
             "storage_limit_bytes",
             "gauge",
-            "Bytes that all parts of the store may take together; absent without a limit.",
+            "Limit of the store in bytes; absent without a limit.",
             [] if size.limit_bytes is None else [({}, size.limit_bytes)],
         ),
         (
             "retention_dropped_total",
             "counter",
-            "Readings that were older than their period and are gone, by kind, since the fleet was made.",
+            "Readings dropped by retention, by kind, since the fleet was created.",
             [({"kind": "number"}, dropped.readings), ({"kind": "text"}, dropped.texts)],
         ),
         (
             "retention_freed_bytes_total",
             "counter",
-            "Bytes that dropped readings took, since the fleet was made.",
+            "Bytes of readings dropped by retention, since the fleet was created.",
             [({}, dropped.size_bytes)],
         ),
         ("feed_position", "gauge", "Position of the last commit.", [({}, position)]),
         (
             "consumer_lag",
             "gauge",
-            "Feed positions that a consumer has not seen.",
+            "Commits that a consumer has not handled yet.",
             [
                 ({"consumer": consumer.name}, max(0, position - consumer.status.position))
                 for consumer in fleet.consumers
@@ -104,7 +109,7 @@ async def text(fleet: Fleet) -> str:
         (
             "plugin_counts_total",
             "counter",
-            "What plugins count, by the section and the name that they give it.",
+            "Counters of plugins, by section and name.",
             [
                 ({"piece": piece, "name": name}, count)
                 for piece, names in fleet.counts.snapshot().items()
@@ -118,15 +123,15 @@ async def text(fleet: Fleet) -> str:
 
 
 async def _mirrors(fleet: Fleet) -> list[_Family]:
-    """How the mirrors stand, and what they did."""
+    """The state and the counters of mirrors."""
     overviews = {name: await mirror.overview() for name, mirror in fleet.mirrors.items()}
     gauges = (
-        ("waiting", "Entities that a mirror has yet to bring to its hub."),
-        ("lag_seconds", "For how long the entity has waited that has waited longest."),
-        ("held", "Entities that a hub holds."),
-        ("invalid", "Entities that cannot be brought in step."),
-        ("lost", "Entities that a hub holds in part."),
-        ("paused", "Entities that are left as they are."),
+        ("waiting", "Entities that a mirror still has to send."),
+        ("lag_seconds", "How long the oldest waiting entity has waited."),
+        ("held", "Entities at a hub."),
+        ("invalid", "Entities that a hub refused."),
+        ("lost", "Entities at a hub in part."),
+        ("paused", "Paused entities."),
         ("removals_wait", "Entities whose removal waits for the next day's budget."),
     )
     found: list[_Family] = [
@@ -139,18 +144,18 @@ async def _mirrors(fleet: Fleet) -> list[_Family]:
         for gauge, meaning in gauges
     ]
     counted: tuple[tuple[str, str, str, Callable[[Mirror], Mapping[str, int]]], ...] = (
-        ("state", "outcome", "Entities and calls of a mirror by what became of them.", lambda item: item.lane.counts),
-        ("throttled", "class", "Calls that a hub throttled, by class.", lambda item: item.pace.throttled),
+        ("state", "outcome", "Entities and calls of a mirror by outcome.", lambda item: item.lane.counts),
+        ("throttled", "class", "Calls throttled by a hub, by class.", lambda item: item.pace.throttled),
         (
             "readings",
             "outcome",
-            "Readings of a mirror by what became of them.",
+            "Readings of a mirror by outcome.",
             lambda item: {} if item.readings is None else item.readings.counts,
         ),
         (
             "inbox",
             "outcome",
-            "What came from a hub by what became of it.",
+            "Messages from a hub by outcome.",
             lambda item: {} if item.inbox is None else item.inbox.counts,
         ),
     )

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: the paths of the table of calls, and what holds for all: problems, keys, positions."""
+"""The OpenAPI 3.1 document: the paths of the table of calls, and their common parts: problems, keys, positions."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ _KEY = {
     "in": "header",
     "required": False,
     "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
-    "description": "The same key again gives the first answer again, for a day; with another request it is refused.",
+    "description": "The same key again returns the first answer again, for a day; with another request it is refused.",
 }
 _POSITION = {
     "name": "Fleetcore-Position",
     "in": "header",
     "required": False,
     "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
-    "description": "What a write was answered with: the answer waits until that write shows.",
+    "description": "The position in a write's answer: this request waits until that write is visible.",
 }
 _PROBLEM = {
     "description": "A refusal with a stable code (RFC 9457)",
@@ -47,7 +47,7 @@ class Problem(msgspec.Struct, kw_only=True):
 
 
 class Health(msgspec.Struct, kw_only=True):
-    """Whether the server lives, or may be sent work."""
+    """Whether the server is alive, or ready for requests."""
 
     status: str
     waiting_for: list[str]
@@ -62,7 +62,7 @@ def document(table: Table) -> dict[str, Any]:
         for method in _METHODS & item.keys():
             operation = item[method]
             operation["responses"]["default"] = _PROBLEM
-            # What takes bytes piece by piece makes what its digest names: it needs no key.
+            # Bytes read piece by piece are identified by their digest: the call needs no key.
             octets = "application/octet-stream" in operation.get("requestBody", {}).get("content", ())
             more = [_KEY] if method == "post" and not octets else [_POSITION] if method == "get" else []
             operation["parameters"] = [*operation.get("parameters", ()), *more]
@@ -82,13 +82,13 @@ def _pages() -> dict[str, Any]:
     """The paths that are not calls."""
     health = {"application/json": {"schema": {"$ref": _REF.format(name="Health")}}}
     catalogue = {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}}
-    not_ready = {"503": {"description": "Some parts do not work, or it closes", "content": health}}
+    not_ready = {"503": {"description": "Some parts do not work, or it is closing", "content": health}}
     return {
-        f"{PREFIX}/calls": _page("catalogue", "The calls of this server, its plugins' among them", catalogue),
-        "/metrics": _page("metrics", "What the server did since it started, and how it stands", {
+        f"{PREFIX}/calls": _page("catalogue", "The calls of this server, including those of plugins", catalogue),
+        "/metrics": _page("metrics", "The server's counters since its start, and its state", {
             metrics.MEDIA_TYPE.partition(";")[0]: {"schema": {"type": "string"}}
         }),
-        "/healthz": _page("healthz", "IdempotencyStore while the process runs", health, security=[]),
+        "/healthz": _page("healthz", "200 while the process runs", health, security=[]),
         "/readyz": _page("readyz", "Whether every part of the server works", health, not_ready, security=[]),
     }  # fmt: skip
 
@@ -99,7 +99,7 @@ def _page(name: str, summary: str, content: Json, responses: Json | None = None,
 
 
 def methods_at(document: dict[str, Any], path: str) -> list[str]:
-    """The methods that a path takes, for the header ``Allow``."""
+    """The methods of a path, for the header ``Allow``."""
     segments = path.split("/")
     for template, item in document["paths"].items():
         wanted = template.split("/")

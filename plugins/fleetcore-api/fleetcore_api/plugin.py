@@ -21,7 +21,7 @@ async def open_api(config: ApiConfig, context: Context, fleet: "Fleet") -> "Asyn
     """Listens until the context ends; event streams are ended first.
 
     Raises:
-        ConfigError: plain HTTP away from the loopback, or HTTPS in a fleet without a CA.
+        ConfigError: plain HTTP outside of the loopback, or HTTPS in a fleet without a CA.
         NotReady: the address cannot be bound now.
     """
     from fleetcore_api.server import serve

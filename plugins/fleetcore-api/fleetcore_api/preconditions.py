@@ -5,7 +5,7 @@ import re
 from fleetcore.errors import FleetError, Refused, VersionConflict
 
 _TAG = re.compile(r'(?:W/)?"?([A-Za-z]*)([0-9]{1,18})"?')
-#: Several versions, each with its letter: ``"d3.r7.a2"``.
+#: Several versions, each with a letter: ``"d3.r7.a2"``.
 _SECTIONS = re.compile(r'"((?:[a-z][0-9]{1,18})(?:\.[a-z][0-9]{1,18})+)"')
 
 
@@ -15,16 +15,16 @@ def etag(version: int) -> str:
 
 
 def expected(header: str | None, section: str = "", *, required: bool = False) -> int | None:
-    """The version that ``If-Match`` names, of a section where the tag has several; None without one, or with ``*``.
+    """The version in ``If-Match``, of one section if the tag has several; None without one, or for ``*``.
 
     Raises:
-        FleetError: ``precondition_required`` where it is asked for and absent.
-        VersionConflict: for a tag that no answer gave: it cannot match.
+        FleetError: ``precondition_required`` if it is required and absent.
+        VersionConflict: for a tag that is in no answer, so it cannot match.
     """
     if header is None:
         if required:
             raise Refused(
-                "If-Match is required here", code="precondition_required", remedy="Send the ETag of the last answer"
+                "If-Match is required", code="precondition_required", remedy="Send the ETag of the last answer"
             )
         return None
     if header.strip() == "*":

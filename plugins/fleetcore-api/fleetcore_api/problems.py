@@ -8,13 +8,13 @@ import msgspec
 from fleetcore.errors import CODES, FleetError, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
-#: Seconds to wait where the error names none.
+#: Seconds to wait if the error names none.
 _RETRY_AFTER_S = {429: 1.0, 503: 5.0, 507: 30.0}
 _PLAIN = (str, int, float, bool, list, tuple, dict, type(None))
 
 
 class Answer(msgspec.Struct, kw_only=True, frozen=True):
-    """A ready problem."""
+    """A problem ready to be sent."""
 
     status: int
     body: bytes
@@ -22,13 +22,13 @@ class Answer(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def status_of(error: FleetError) -> int:
-    """The HTTP status of an error; a code that is not a refusal on its own (202) is one here."""
+    """The HTTP status of an error; a code with status 202 becomes a refusal here."""
     status = CODES[error.code].http if error.code in CODES else 500
     return status if status >= 400 else 409
 
 
 def problem(error: FleetError, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> Answer:
-    """The answer to a request that ended in an error; ``status`` where HTTP has a finer one (405)."""
+    """The answer to a request that ended in an error; ``status`` if HTTP has a finer one (405)."""
     code = error.code if error.code in CODES else "internal"
     status = status_of(error) if status is None else status
     body: dict[str, object] = {

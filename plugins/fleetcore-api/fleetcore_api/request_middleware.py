@@ -1,6 +1,6 @@
 """Runs before every handler: checks the path, the caller, the body, repeated requests and positions.
 
-It stands outside the web framework, so nothing of a request is looked at by anything else until it has passed.
+It is outside of the web framework, so no other code sees a request before these checks.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ from fleetcore_api.problems import Answer, problem
 
 _log = logging.getLogger(__name__)
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
-#: What anybody may read: whether the server lives, and what the API is.
+#: Public paths: the health of the server, and the description of the API.
 OPEN = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
 _POSITION = b"fleetcore-position"
-#: The member of a request's scope with its headers as the middleware read them; nothing else looks at the raw ones.
+#: The member of a request's scope with its parsed headers; no other code reads the raw ones.
 HEADERS = "fleetcore.headers"
-#: The member of a request's scope that says that its answer is kept already.
+#: The member of a request's scope that says that its answer is stored already.
 KEPT = "fleetcore.kept"
-#: The member that names the members of its answer that are shown once.
+#: The member that names the one-time members of its answer.
 SHOWN_ONCE = "fleetcore.shown-once"
 
 Scope = Any
@@ -41,7 +41,7 @@ Send = Any
 
 @define
 class KeptAnswer:
-    """A first answer on its way through the guard of its route; ``passed`` once the guard has let it through."""
+    """A stored answer on its way through the guard of its route; ``passed`` once the guard has admitted it."""
 
     parts: list[dict[str, Any]]
     passed: bool = False
@@ -57,16 +57,16 @@ class RequestMiddleware:
         methods: Callable[[str], Sequence[str]],
         streamed: Callable[[str, str], bool] = lambda _method, _path: False,
     ) -> None:
-        """``methods`` gives those of a path; ``streamed`` says whether a call reads the body, piece by piece.
+        """``methods`` returns those of a path; ``streamed`` says whether a call reads the body piece by piece.
 
-        What such a call makes is told apart by its digest, so it needs no key.
+        The result of such a call is identified by its digest, so it needs no key.
         """
         self._inner, self._state, self._methods, self._streamed = inner, state, methods, streamed
         self._answers = IdempotencyStore(state.fleet.storage, state.fleet.clock)
         self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """IdempotencyStore one request, or holds one conversation."""
+        """Answers one request, or runs one live stream."""
         if scope["type"] == "websocket":
             await self._converse(scope, receive, send)
             return
@@ -79,7 +79,7 @@ class RequestMiddleware:
         try:
             scope[HEADERS] = headers = Headers.of(scope["headers"])
         except Refused as error:
-            # Where the next request begins may be in doubt.
+            # The start of the next request may be uncertain.
             await _answer(send, problem(error, headers={"connection": "close"}))
             return
         scope["path"] = _path(scope)
@@ -90,7 +90,7 @@ class RequestMiddleware:
             await self._serve(rights, headers, scope, receive, send)
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()  # the handshake, which is in the scope already
+        await receive()  # the handshake, which is already in the scope
         shown: list[str] = []
         try:
             headers = Headers.of(scope["headers"])
@@ -98,7 +98,7 @@ class RequestMiddleware:
             shown = live.check(scope, self._state.config.origins)
             bearer = headers.credential("bearer")
             if len(shown) + (bearer is not None) > 1:
-                raise NotAuthenticated("More than one token was shown")
+                raise NotAuthenticated("More than one token was sent")
             async with self._admitted(scope, shown[0] if shown else bearer):
                 await live.LiveStream(self._state)(scope, receive, send)
         except FleetError as error:
@@ -106,7 +106,7 @@ class RequestMiddleware:
 
     @asynccontextmanager
     async def _admitted(self, scope: Scope, token: str | None) -> AsyncIterator[Rights]:
-        """What a token opens: its principal's rights, while its request, or its stream, lasts."""
+        """The rights of a token's principal, while its request, or its stream, lasts."""
         scope["user"] = rights = await self._who(scope, token)
         self._state.check_rate(rights.principal)
         with self._under_way(rights.principal):
@@ -114,7 +114,7 @@ class RequestMiddleware:
 
     @contextmanager
     def _under_way(self, principal: str) -> Iterator[None]:
-        """A request, or a stream, of a principal that has not ended."""
+        """Counts a request, or a stream, of a principal as under way."""
         most = self._state.fleet.listening.limits.per_identity
         if self._open[principal] >= most:
             self._state.fleet.listening.note(
@@ -123,7 +123,7 @@ class RequestMiddleware:
             raise Unavailable(
                 f"This principal has {most} requests under way",
                 code="rate_limited",
-                remedy="Wait for their answers, end event streams that are not read, or raise [listeners] per_identity",
+                remedy="Wait for their answers, close unread event streams, or raise [listeners] per_identity",
                 limit=most,
                 unit="requests",
                 scope="principal",
@@ -158,7 +158,7 @@ class RequestMiddleware:
     async def _who(self, scope: Scope, token: str | None) -> Rights:
         try:
             if token is None:
-                raise NotAuthenticated("A bearer token is needed", remedy="Send Authorization: Bearer fc_pat_…")
+                raise NotAuthenticated("A bearer token is required", remedy="Send Authorization: Bearer fc_pat_…")
             scope["auth"] = token
             return await self._state.fleet.operators.authenticate(scope["auth"])
         except NotAuthenticated:
@@ -173,11 +173,11 @@ class RequestMiddleware:
         if text is None:
             return
         if not (text.isascii() and text.isdigit()) or len(text) > 18:
-            raise Refused("Fleetcore-Position is a number that a write was answered with")
+            raise Refused("Fleetcore-Position must be a number from a write's answer")
         await self._state.reach(int(text))
 
     async def _once(self, key: str, rights: Rights, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Runs a request whose key was not seen before; else gives the first answer again, where it still may."""
+        """Runs a request with a new key; for a known key returns the first answer again, if still allowed."""
         name = self._answers.name(rights.principal, scope["method"], scope["path"], key)
         match = scope[HEADERS].get("if-match")
         sent = (body, scope["query_string"], *(() if match is None else (match.encode("latin-1"),)))
@@ -193,7 +193,7 @@ class RequestMiddleware:
                 await self._inner(scope, _replay(body, receive), self._with_position(collect))
                 await self._answers.keep(name, digest, parts, rights, secret=scope.get(SHOWN_ONCE, ()))
             else:
-                # Through the route's own guard, which may be closed by now.
+                # Through the route's own guard, which may refuse by now.
                 scope[KEPT] = answer = KeptAnswer(kept)
                 await self._inner(scope, _replay(body, receive), collect)
                 if answer.passed:
@@ -202,7 +202,7 @@ class RequestMiddleware:
             await send(message)
 
     def _with_position(self, send: Send) -> Send:
-        """Writes that succeed say at which position the fleet is now."""
+        """Adds the fleet's position to answers of successful writes."""
 
         async def sending(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
@@ -214,18 +214,18 @@ class RequestMiddleware:
 
 
 def _path(scope: Scope) -> str:
-    """The path with its segments apart: a group's name may hold a slash, which stays ``%2F`` here.
+    """The path with its segments apart: a slash in a group's name stays ``%2F`` here.
 
-    Raises Refused for a path that is no UTF-8 or holds control characters.
+    Raises Refused for a path that is not UTF-8 or contains control characters.
     """
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     segments = [unquote_to_bytes(item) for item in raw.split(b"?")[0].split(b"/")]
     try:
         path = "/".join(segment.decode().replace("%", "%25").replace("/", "%2F") for segment in segments)
     except UnicodeDecodeError as error:
-        raise Refused("The path is no UTF-8", code="payload_unreadable") from error
+        raise Refused("The path is not UTF-8", code="payload_unreadable") from error
     if any(item < " " or item == "\x7f" for item in path):
-        raise Refused("The path holds control characters", code="payload_unreadable")
+        raise Refused("The path contains control characters", code="payload_unreadable")
     return path
 
 
@@ -248,12 +248,12 @@ async def _read(receive: Receive, headers: Headers, state: AppState) -> bytes:
 
 def _too_long(most: int) -> Refused:
     return Refused(
-        f"A body is at most {most} bytes long", code="limit_exceeded", limit=most, unit="bytes", scope="request"
+        f"A body may have at most {most} bytes", code="limit_exceeded", limit=most, unit="bytes", scope="request"
     )
 
 
 def _replay(body: bytes, then: Receive) -> Receive:
-    """A receive that gives the body that was read already, ``then`` what comes after it: that the reader has left."""
+    """A receive that returns the body read before, and then calls ``then``, which reports the disconnect."""
     given = False
 
     async def receive() -> Any:

@@ -1,4 +1,4 @@
-"""One request to a call, and its answer; nothing here knows of a web framework."""
+"""Runs one request as a call, and makes its answer; independent of the web framework."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
@@ -22,12 +22,12 @@ _encode = msgspec.json.Encoder(enc_hook=encode_hook).encode
 _MAX_QUERY_MEMBERS = 100
 _MAX_TAG = 64
 _JSON = ("application/json",)
-#: A change is a merge patch (RFC 7396), whichever of the two names it has.
+#: A change is a merge patch (RFC 7396), under either of two names.
 _PATCHES = ("application/merge-patch+json", *_JSON)
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A whole answer."""
+    """A complete answer."""
 
     status: int
     body: bytes = b""
@@ -69,16 +69,16 @@ def values_of(
     body: bytes = b"",
     content: AsyncIterator[bytes] | None = None,
 ) -> dict[str, Any]:
-    """What a request gives, as the call takes it.
+    """The parameters of the call in a request.
 
     Args:
         path: the named parts of the path, decoded.
         query: the query as it was sent.
-        body: the whole body; empty where the call takes it piece by piece.
+        body: the whole body; empty if the call reads it piece by piece.
         content: the body in pieces.
 
     Raises:
-        Refused: for what the call does not take.
+        Refused: for parameters that the call does not have.
     """
     given: dict[str, Any] = {name: [text] for name, text in path.items()} | _query(call, query)
     for name in call.placed["last-event-id"]:
@@ -133,7 +133,7 @@ def _body(call: Call, headers: Headers, body: bytes) -> dict[str, Any]:
     if whole is not None:
         return {whole: plain}
     if not isinstance(plain, dict):
-        raise Refused("The body is not a JSON object", remedy="Send an object, {} for one without members", pointer="")
+        raise Refused("The body must be a JSON object", remedy="Send an object, {} for one without members", pointer="")
     faults = [decode.unknown(name, known) for name in plain if name not in known]
     if faults:
         raise decode.refusal(faults)
@@ -144,8 +144,8 @@ def answered(call: Call, answer: object, *, located: bool = False, format: Forma
     """An answer of a call.
 
     Args:
-        located: whether what is made can be read below the path; the answer then has its ``Location``.
-        format: how it is written; another one than JSON for a call with rows.
+        located: whether the created object can be read below the path; the answer then has its ``Location``.
+        format: its format; other than JSON for a call with rows.
     """
     status = call.declared.status
     if answer is None:
@@ -178,7 +178,7 @@ def _as_rows(rows: Rows, answer: object, format: Format) -> Answered:
 
 
 def format_of(call: Call, query: bytes) -> tuple[Format, bytes]:
-    """How an answer is to be written, and the rest of the query. Raises Refused for a format that there is not."""
+    """The format of an answer, and the rest of the query. Raises Refused for an unknown format."""
     if call.declared.rows is None:
         return "json", query
     parts = query.split(b"&")

@@ -22,22 +22,22 @@ from fleetcore_api.config import ApiConfig
 from fleetcore_api.live import FRAME_BYTES
 from fleetcore_api.timed import TimedConnections
 
-#: How long requests under way may take once the service closes.
+#: How long requests under way may take while the service closes.
 _GRACE_S = 3
-#: How long the other end of a connection may take to close it.
+#: How long the peer may take to close a connection.
 _CLOSE_S = 0.5
 _KEEP_ALIVE_S = 75
 
 
 class ApiServer:
-    """A listener that is open; made by :func:`serve`."""
+    """An open listener; made by :func:`serve`."""
 
     def __init__(self, url: str, state: AppState) -> None:
         self.url, self.state = url, state
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """The address that it listens on."""
+        """The address of the listener."""
         return (self.url,)
 
 
@@ -46,7 +46,7 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
     """Serves until the block ends. Raises ConfigError, NotReady."""
     listener = config.listener()
     if listener.tls and context.tls is None:
-        raise ConfigError("HTTPS needs the fleet's CA", remedy="`fleetcore init` makes one; in memory use http://")
+        raise ConfigError("HTTPS needs the fleet's CA", remedy="`fleetcore init` creates one; in memory use http://")
     state = AppState(name=context.name, config=config, fleet=fleet)
     settings = uvicorn.Config(
         build(state),
@@ -68,7 +68,7 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
     bound = _bind(listener)
     server = uvicorn.Server(settings)
     server.lifespan = settings.lifespan_class(settings)
-    # In place of its own startup, which would accept without any bound.
+    # Replaces uvicorn's startup, which would accept without a limit.
     server.servers, server.started = [], True
     timed = TimedConnections(settings, server.server_state, context.listening.limits, context.clock)
     listening = OpenListener(context.name, bound, timed.connection, context.listening, context.clock, tls=tls)
@@ -90,7 +90,7 @@ async def serve(config: ApiConfig, context: Context, fleet: Fleet) -> AsyncItera
 
 
 async def _shut(server: uvicorn.Server) -> None:
-    """Ends the listener; one that was answered and does not close its end of TLS is not waited for."""
+    """Closes the listener; a peer that was answered and does not close its side of TLS is not waited for."""
     shutting = asyncio.ensure_future(server.shutdown())
     try:
         await asyncio.wait({shutting}, timeout=_CLOSE_S)
@@ -121,4 +121,4 @@ def _bind(listener: Listener) -> list[socket.socket]:
     try:
         return bind(listener.host, listener.port)
     except OSError as error:
-        raise NotReady(f"{listener.host}:{listener.port} cannot be listened on: {error}") from error
+        raise NotReady(f"{listener.host}:{listener.port} cannot be bound: {error}") from error

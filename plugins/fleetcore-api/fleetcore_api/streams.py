@@ -1,9 +1,9 @@
-"""A call that streams, as server-sent events: it ends when the reader leaves, when its rights do, or when the API does.
+"""A streaming call as server-sent events: ends when the client disconnects, its rights end, or the API does.
 
-An item with a position carries it as the event's id, so that ``Last-Event-ID`` goes on after it. Where a position is
-not kept any more the reader gets ``event: reset``: read again what you hold, then follow from there. A call that has
-no more items says ``event: end``, one that is refused or fails says ``event: error`` with the problem; a stream that
-ends without either was cut off.
+An item with a position has it as the event's id, so that ``Last-Event-ID`` continues after it. If a position is no
+longer available the client gets ``event: reset``: read the current state again, then follow from there. A call without
+further items sends ``event: end``, a refused or failed one ``event: error`` with the problem; a stream that ends
+without either was interrupted.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from fleetcore_api.app_state import AppState
 from fleetcore_api.problems import problem
 
 _log = logging.getLogger(__name__)
-#: A comment so often keeps proxies from closing a quiet stream.
+#: The interval of comments that keep proxies from closing a quiet stream.
 _HEARTBEAT_S = 15.0
-#: How long a reader may take for the end of a stream that ends.
+#: How long a client may take for the end of a stream.
 _LAST_S = 0.5
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -40,14 +40,14 @@ class EventStream:
 
     Args:
         first: the call's items.
-        again: the same after a position, for a reader whose own position is gone.
+        again: the same after a position, for a client whose own position is no longer available.
     """
 
     def __init__(self, state: AppState, first: Items, again: Callable[[int], Awaitable[Items]]) -> None:
         self._state, self._items, self._again = state, first, again
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Sends until the end; a reader that does not read holds nothing up."""
+        """Sends until the end; a client that does not read blocks nothing else."""
         del scope
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         left, sending = asyncio.ensure_future(gone(receive)), asyncio.ensure_future(self._send(send))
@@ -65,14 +65,14 @@ class EventStream:
             await _sent(send, b"retry: 2000\n\n")
             await self._send_items(send)
         except (NotAuthenticated, NotAuthorised):
-            pass  # the reader asks again, and is answered so
+            pass  # the client reconnects, and gets it then
         except FleetError as error:
             await _sent(send, _event("error", json.decode(problem(error).body), None))
         except OSError:
-            pass  # the reader has left
+            pass  # the client has disconnected
         except Exception as error:  # noqa: BLE001  # a fault of ours is told too
             _log.error("A stream failed", exc_info=error)
-            mistake = FleetError("The server made a mistake; it is in its log")
+            mistake = FleetError("The server failed; its log has the error")
             await _sent(send, _event("error", json.decode(problem(mistake).body), None))
 
     async def _send_items(self, send: Any) -> None:
@@ -112,7 +112,7 @@ class EventStream:
 
 
 async def gone(receive: Any) -> None:
-    """Returns when the reader has left, or the API ends."""
+    """Returns when the client has disconnected, or the API ends."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -122,6 +122,6 @@ async def _sent(send: Any, piece: bytes) -> None:
 
 
 def _event(kind: str, item: object, position: int | None) -> bytes:
-    # JSON holds no line break, so one data line is enough; a type holds none either.
+    # JSON contains no line break, so one data line is enough; a type contains none either.
     head = b"" if position is None else f"id: {position}\n".encode()
     return head + b"event: " + kind.encode() + b"\ndata: " + _encode(item) + b"\n\n"

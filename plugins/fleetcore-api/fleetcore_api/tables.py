@@ -1,6 +1,6 @@
-"""Tables: CSV (RFC 4180) that a spreadsheet shows as it is, and Arrow's stream format where pyarrow is installed.
+"""Tables: CSV (RFC 4180) that a spreadsheet shows unchanged, and Arrow's stream format if pyarrow is installed.
 
-In CSV, text that would be taken for a formula gets a quote before it.
+In CSV, text that a spreadsheet would run as a formula gets a quote before it.
 """
 
 import io
@@ -12,7 +12,7 @@ from fleetcore.errors import Refused
 
 CSV = "text/csv; charset=utf-8; header=present"
 ARROW = "application/vnd.apache.arrow.stream"
-#: Columns that are times, and those that are text in every answer.
+#: Time columns, and columns that are text in every answer.
 _TIMES = frozenset({"time", "start"})
 _TEXTS = frozenset({"device", "metric", "unit"})
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -36,12 +36,12 @@ def _cell(value: object) -> object:
 
 
 def arrow(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """The same as an Arrow stream; times are ms in UTC. Raises Refused where pyarrow is not installed."""
+    """The same as an Arrow stream; times are ms in UTC. Raises Refused if pyarrow is not installed."""
     try:
         import pyarrow as pa  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
     except ImportError:
         raise Refused(
-            "This server writes no Arrow",
+            "This server cannot write Arrow",
             code="media_type_unsupported",
             remedy="Install fleetcore-api[arrow] there, or ask for format=csv",
         ) from None

@@ -1,6 +1,6 @@
 """uvicorn's connections with deadlines: for the head of a request, and for each piece of its body.
 
-uvicorn itself has one for the rest between requests alone.
+uvicorn itself only has a deadline between requests.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from fleetcore.listening.lateness import sweeps
 from fleetcore.listening.limits import ListenerLimits
 from fleetcore_api.problems import problem
 
-_NO_HTTP = "This is not HTTP/1.1: its headers or the framing of its body cannot be read in one way"
+_NO_HTTP = "This is not HTTP/1.1: its headers or the framing of its body are ambiguous"
 
 
 class TimedConnections:
-    """Makes the connections of one listener, and ends those that are late."""
+    """Makes the connections of one listener, and closes late ones."""
 
     def __init__(self, settings: uvicorn.Config, state: ServerState, limits: ListenerLimits, clock: Clock) -> None:
         self._settings, self._state, self._limits, self._clock = settings, state, limits, clock
@@ -31,14 +31,14 @@ class TimedConnections:
         self._timed: Any = type(f"Timed{parser.__name__}", (_Timed, parser), {})
 
     def connection(self, lost: Callable[[], None]) -> asyncio.Protocol:
-        """The protocol of a connection; ``lost`` is called when it is over."""
+        """The protocol of a connection; it calls ``lost`` when it ends."""
         made: Any = self._timed(config=self._settings, server_state=self._state, app_state={})
         made.begin(self._limits, self._clock, lost)
         protocol: asyncio.Protocol = made
         return protocol
 
     async def sweep(self) -> None:
-        """Runs for ever: cuts off what is late, within a second."""
+        """Runs until cancelled: closes late connections within a second."""
         async for now in sweeps(self._clock):
             for connection in tuple(self._state.connections):
                 if isinstance(connection, _Timed | _TimedStream):
@@ -46,7 +46,7 @@ class TimedConnections:
 
 
 class _Timed:
-    """What is laid over uvicorn's protocol, of which it uses ``cycle``, ``transport`` and ``flow``."""
+    """A mixin for uvicorn's protocol, of which it uses ``cycle``, ``transport`` and ``flow``."""
 
     cycle: Any
     transport: Any
@@ -54,7 +54,7 @@ class _Timed:
     ws_protocol_class: Any
 
     def begin(self, limits: ListenerLimits, clock: Clock, lost: Callable[[], None]) -> None:
-        """Before the connection is made."""
+        """Called before the connection is made."""
         self._limits, self._clock, self._lost = limits, clock, lost
         self._until_s, self._in_head = inf, False
         self.ws_protocol_class = partial(_TimedStream, limits, clock, lost)
@@ -76,7 +76,7 @@ class _Timed:
         self._lost()
 
     def judge(self, now_s: float) -> None:
-        """Ends the connection where it is late, and its peer is the cause."""
+        """Closes the connection if it is late because of its peer."""
         if now_s < self._until_s:
             return
         if self._answering and (self.flow.read_paused or not self.cycle.more_body):
@@ -84,10 +84,10 @@ class _Timed:
         elif self._answering or self._in_head:
             self.transport.abort()
         else:
-            self._until_s = inf  # it rests: uvicorn ends that
+            self._until_s = inf  # it is idle: uvicorn ends that
 
     def send_400_response(self, msg: str) -> None:  # uvicorn's own
-        """What could not be parsed as HTTP, as a problem document; the connection closes after it."""
+        """Answers invalid HTTP with a problem document; the connection closes after it."""
         del msg
         if not self._answering:
             answer = problem(Refused(_NO_HTTP, code="payload_unreadable", remedy="Send each header of a request once"))
@@ -106,7 +106,7 @@ class _Timed:
 
 
 class _TimedStream(WebSocketsSansIOProtocol):
-    """A WebSocket: what a request has become."""
+    """A WebSocket, after the upgrade of a request."""
 
     def __init__(
         self,
@@ -134,6 +134,6 @@ class _TimedStream(WebSocketsSansIOProtocol):
         self._unread_s = inf
 
     def judge(self, now_s: float) -> None:
-        """Ends a stream whose reader has read nothing for too long."""
+        """Closes a stream whose client has read nothing for too long."""
         if now_s - self._unread_s >= self._limits.unread_s:
             self.transport.abort()

@@ -1,4 +1,4 @@
-"""Where a datagram came from: the number of our socket, and the address as the system gave it."""
+"""The source of a datagram: the number of our socket, and the address as the system reports it."""
 
 from fleetcore.listening.addresses import network
 
@@ -6,7 +6,7 @@ Address = tuple[object, ...]
 
 
 def network_of(address: Address) -> str:
-    """What caps count as one address."""
+    """The network of an address, as limits count addresses."""
     where = address[1]
     assert isinstance(where, tuple)
     return network(str(where[0]))

@@ -1,4 +1,4 @@
-"""aiocoap's codec, as the device's client has it: so every message between the two ends is read by two codecs."""
+"""aiocoap's codec, used by the device client: so two codecs read every message between the two ends."""
 
 from aiocoap.error import UnparsableMessage
 from aiocoap.message import Message

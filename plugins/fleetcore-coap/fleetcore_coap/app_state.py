@@ -1,4 +1,4 @@
-"""What all peers of a listener have in common."""
+"""The state that all peers of a listener share."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,19 +14,19 @@ from fleetcore.interfaces.waits import end_tasks
 
 
 class Waking(Protocol):
-    """A peer, as the tick needs it."""
+    """A peer, as the tick uses it."""
 
     def tick(self) -> bool:
-        """Time has passed; says whether more of it matters."""
+        """Handles the passing of time; returns whether it needs further ticks."""
 
 
 @define(kw_only=True, eq=False)
 class AppState:
-    """What the peers are lent.
+    """The shared state.
 
     Attributes:
-        tasks: work under way: requests, notifications, keys that are looked for.
-        awake: peers for which time matters: something of theirs is to be repeated, acknowledged or forgotten.
+        tasks: work under way: requests, notifications, key lookups.
+        awake: peers with something to repeat, acknowledge or forget.
     """
 
     context: Context
@@ -44,6 +44,6 @@ class AppState:
         return task
 
     async def end(self) -> None:
-        """Cancels what is under way."""
+        """Cancels the tasks under way."""
         leftover = tuple(self.tasks)
         await end_tasks(*leftover)

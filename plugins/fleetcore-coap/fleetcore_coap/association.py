@@ -1,7 +1,7 @@
 """One DTLS 1.2 association: OpenSSL between datagrams and messages, by pyOpenSSL with memory BIOs. No sockets.
 
-Datagrams go in by :meth:`Association.receive` and out by the function that it was made with; both sides use it.
-OpenSSL's own retransmission timer runs on the machine's clock: :attr:`Association.timeout_s` says when to call
+Datagrams go in by :meth:`Association.receive` and out by its ``send`` function; both sides use it. OpenSSL's own
+retransmission timer uses the machine's clock: :attr:`Association.timeout_s` says when to call
 :meth:`Association.retransmit`.
 """
 
@@ -14,30 +14,30 @@ from OpenSSL import SSL
 
 from fleetcore_coap.records import DATAGRAM_BYTES, count, pack
 
-#: What OpenSSL may have written at once: a flight of a handshake, with chains.
+#: The most that OpenSSL writes at once: a flight of a handshake, with chains.
 _FLIGHT_BYTES = 64 * 1024
-#: More than a datagram holds that is read (:mod:`fleetcore_coap.sockets`). Buffers of this length are made and cleared
-#: for each message, so it is no longer than it must be.
+#: More than any datagram that is read (:mod:`fleetcore_coap.sockets`). Buffers of this length are made and cleared for
+#: each message, so it is as small as possible.
 _RECORD_BYTES = 2048
 _ALL = 1 << 16
 
 
 class Association:
-    """See the module.
+    """One association; see the module.
 
     Args:
-        connection: OpenSSL's, made with no socket; a listening one that has taken a ClientHello, or a client's.
+        connection: OpenSSL's, without a socket; a listening one that has read a ClientHello, or a client's.
         send: takes a datagram; never blocks.
 
     Attributes:
         established: the handshake is complete.
-        ended: why it is over: ``closed`` by the peer or by us, or what OpenSSL says of a handshake that failed.
+        ended: why it ended: ``closed`` by either side, or OpenSSL's reason for a failed handshake.
     """
 
     __slots__ = ("_connection", "_send", "ended", "established")
 
     def __init__(self, connection: SSL.Connection, send: Callable[[bytes], None]) -> None:
-        #: None once it is closed.
+        #: None after closing.
         self._connection: Any = connection
         self._send = send
         self.established = False
@@ -45,7 +45,7 @@ class Association:
 
     @property
     def certificate(self) -> bytes | None:
-        """The peer's certificate, DER; its chain was verified in the handshake. None where it has shown none."""
+        """The peer's certificate, DER, its chain verified in the handshake; None if it sent none."""
         if self._connection is None:
             return None
         shown = self._connection.get_peer_certificate(as_cryptography=True)
@@ -53,7 +53,7 @@ class Association:
 
     @property
     def timeout_s(self) -> float | None:
-        """Seconds until :meth:`retransmit` is due; None where nothing waits for the peer."""
+        """Seconds until :meth:`retransmit` is due; None if nothing waits for the peer."""
         return None if self.ended is not None else self._connection.DTLSv1_get_timeout()
 
     def begin(self) -> None:
@@ -61,17 +61,17 @@ class Association:
         self._shake_hands()
 
     def receive(self, datagram: bytes) -> list[bytes]:
-        """Takes a datagram of whole records; returns the messages in it. Bytes that do not belong to it are dropped."""
+        """Handles a datagram of whole records; returns its messages. Foreign bytes are dropped."""
         if self.ended is not None:
             return []
         self._connection.bio_write(datagram)
-        # What came before it was complete may wait in OpenSSL beside what is in this datagram.
+        # Earlier data may wait in OpenSSL together with this datagram's.
         most = count(datagram) if self.established else _ALL
         if not self.established:
             self._shake_hands()
         messages = self._read(most) if self.established else []
         if not messages:
-            # An alert, or our last flight again for a peer that has missed it; with a message there is nothing to say.
+            # An alert, or our last flight again for a peer that missed it; after a message there is nothing to send.
             self._flush()
         return messages
 
@@ -84,10 +84,10 @@ class Association:
             self.ended = reason_of(error)
         else:
             self.established = True
-        self._flush()  # also the alert of a handshake that failed
+        self._flush()  # also the alert of a failed handshake
 
     def _read(self, most: int) -> list[bytes]:
-        """At most so many messages: OpenSSL says by an exception that there is none, which costs as much as one."""
+        """Reads a limited number of messages: OpenSSL signals "none" by an exception, which costs as much as one."""
         messages: list[bytes] = []
         while self.ended is None and len(messages) < most:
             try:
@@ -101,7 +101,7 @@ class Association:
         return messages
 
     def send(self, message: bytes) -> None:
-        """Sends a message; nothing happens where the association is over or not established yet."""
+        """Sends a message; does nothing if the association is not established or has ended."""
         if self.ended is not None or not self.established:
             return
         try:
@@ -111,7 +111,7 @@ class Association:
         self._flush(_RECORD_BYTES)
 
     def retransmit(self) -> None:
-        """The timer has run: sends the last flight again; ends the association after too many (OpenSSL: 12)."""
+        """The timer has expired: sends the last flight again; ends the association after too many (OpenSSL: 12)."""
         if self.ended is not None:
             return
         try:
@@ -121,9 +121,9 @@ class Association:
         self._flush()
 
     def close(self) -> None:
-        """Tells the peer that it is over, and lets go of OpenSSL's part; idempotent.
+        """Notifies the peer, and releases OpenSSL's memory; idempotent.
 
-        What OpenSSL holds is some 80 kB, and the collector of cycles, which counts objects, comes to it after hours.
+        OpenSSL holds some 80 kB, and the garbage collector, which counts objects, frees it only after hours.
         """
         if self.ended is None:
             self.ended = "closed"
@@ -139,7 +139,7 @@ class Association:
 
 
 def written(connection: SSL.Connection, most: int = _FLIGHT_BYTES) -> bytes:
-    """What OpenSSL has written since it was last asked, up to ``most`` bytes."""
+    """OpenSSL's output since the last call, up to ``most`` bytes."""
     try:
         return connection.bio_read(most)
     except SSL.WantReadError:
@@ -147,12 +147,12 @@ def written(connection: SSL.Connection, most: int = _FLIGHT_BYTES) -> bytes:
 
 
 def prepare(connection: SSL.Connection) -> None:
-    """Bounds what a connection writes, handshake flights too; the context has OP_NO_QUERY_MTU."""
+    """Limits the size of datagrams, also in handshakes; the context has OP_NO_QUERY_MTU."""
     connection.set_ciphertext_mtu(DATAGRAM_BYTES)
 
 
 def reason_of(error: SSL.Error) -> str:
-    """What OpenSSL says of a failure, in its own words."""
+    """OpenSSL's text for a failure."""
     details = error.args[0] if error.args else ()
     if isinstance(details, list | tuple) and details and isinstance(details[0], tuple):
         return str(details[0][-1]) or "failed"

@@ -1,6 +1,6 @@
-"""Bodies longer than a datagram (RFC 7959): put together from Block1, cut into Block2. No sockets, no tasks.
+"""Bodies longer than a datagram (RFC 7959): assembles Block1, cuts Block2. No sockets, no tasks.
 
-What a peer can make us hold is bounded: one message of the limit's length for each body, and few bodies at once.
+A peer's memory is limited: one message of the maximum length for each body, and few bodies at once.
 """
 
 from collections import OrderedDict
@@ -13,12 +13,12 @@ from fleetcore_coap.codec import Block, Option, Packet, uint
 #: Blocks of 1024 bytes: with options and the DTLS record the datagram stays below 1,280 bytes.
 EXPONENT = 6
 BLOCK_BYTES = 16 << EXPONENT
-#: Bodies of one peer that are being put together; the one that was touched longest ago goes.
+#: Unfinished bodies of one peer; the least recently used one is dropped.
 _MAX_BODIES = 2
-#: Answers of one peer that are fetched block by block and cannot be made again, those to requests with an effect. The
-#: newest one is kept also where it alone is longer: it says which of a thousand readings were refused.
+#: Answers of one peer that are fetched block by block and cannot be repeated, because their requests had an effect. The
+#: newest one is kept even if it alone is longer: it says which of a thousand readings were refused.
 _MAX_ANSWERS_BYTES = 64 * 1024
-#: A body or an answer that is not asked on about for as long is forgotten (RFC 7252 §4.8.2: EXCHANGE_LIFETIME).
+#: A body or an answer that is not continued for this long is dropped (RFC 7252 §4.8.2: EXCHANGE_LIFETIME).
 _FORGOTTEN_S = 247.0
 
 BodyKey = tuple[object, ...]
@@ -27,9 +27,9 @@ _OF_A_BLOCK = frozenset({Option.BLOCK1, Option.BLOCK2, Option.OBSERVE, Option.CO
 
 
 def key_of(request: Packet) -> BodyKey:
-    """What all requests for one body have in common (RFC 7959 §2.4): all but the blocks, and what is in no cache key.
+    """The common part of all requests for one body (RFC 7959 §2.4): everything but blocks and uncached options.
 
-    Those are the sizes, and an Echo value, which a device shows with the first block alone.
+    Those are the sizes, and an Echo value, which a device sends only with the first block.
     """
     return (request.code, *(option for option in request.options if _is_common(option[0])))
 
@@ -45,10 +45,10 @@ class _Body:
 
 
 class Bodies:
-    """The request bodies of one peer that are not complete.
+    """The unfinished request bodies of one peer.
 
     Args:
-        limit_bytes: of a body.
+        limit_bytes: the maximum length of a body.
     """
 
     __slots__ = ("_bodies", "_limit")
@@ -58,7 +58,7 @@ class Bodies:
         self._bodies: OrderedDict[BodyKey, _Body] = OrderedDict()
 
     def take(self, request: Packet, now_s: float = 0.0) -> "bytes | Continue | Incomplete | TooLong":
-        """The whole body with its last block, or what is to be answered before that."""
+        """The whole body with its last block, or the answer before that."""
         block = request.block(Option.BLOCK1)
         declared = request.uint(Option.SIZE1)
         if block is None:
@@ -68,15 +68,15 @@ class Bodies:
             self._bodies.pop(key, None)
             return TooLong()
         if block.more and len(request.payload) != block.size:
-            return Incomplete("The block is not as long as it says")
+            return Incomplete("The block's length differs from its option")
         body = self._begin(key) if block.number == 0 else self._bodies.get(key)
         if body is None or len(body.content) < block.start:
             self._bodies.pop(key, None)
-            return Incomplete("A block before this one is missing")
+            return Incomplete("An earlier block is missing")
         if block.start + len(request.payload) > self._limit:
             del self._bodies[key]
             return TooLong()
-        # A block that came before under another message id takes its place again.
+        # A block received earlier under another message id replaces itself.
         body.content[block.start :] = request.payload
         body.touched_s = now_s
         self._bodies.move_to_end(key)
@@ -86,7 +86,7 @@ class Bodies:
         return bytes(body.content)
 
     def forget(self, now_s: float) -> None:
-        """Drops the bodies of which no block has come for too long."""
+        """Drops the bodies whose last block came too long ago."""
         while self._bodies:
             key, body = next(iter(self._bodies.items()))
             if now_s - body.touched_s < _FORGOTTEN_S:
@@ -105,36 +105,36 @@ class Bodies:
 
 @define
 class Continue:
-    """The next block may come."""
+    """Asks for the next block."""
 
     block: Block
 
 
 @define
 class Incomplete:
-    """The body has a hole, or its blocks contradict each other."""
+    """The body has a gap, or its blocks contradict each other."""
 
     why: str
 
 
 @define
 class TooLong:
-    """The body passes the limit."""
+    """The body exceeds the limit."""
 
 
 def etag_of(content: bytes) -> bytes:
-    """The entity tag of a body that has none of its own: 8 bytes of its digest (RFC 7252 §5.10.6 allows no more)."""
+    """The entity tag of a body without one: 8 bytes of its digest (RFC 7252 §5.10.6 allows no more)."""
     return sha256(content).digest()[:8]
 
 
 class OutOfRange(Exception):
-    """There is no such block."""
+    """The block does not exist."""
 
 
 def cut(block: Block | None, size_bytes: int) -> tuple[Block, int] | None:
-    """The block to answer with, and where it ends; None where the whole body fits and nothing was asked for.
+    """The block for an answer, and its end; None if the whole body fits and no block was requested.
 
-    Raises :class:`OutOfRange` for a block that begins at or beyond the end.
+    Raises :class:`OutOfRange` for a block that begins at or after the end.
     """
     if block is None:
         if size_bytes <= BLOCK_BYTES:
@@ -154,7 +154,7 @@ def block_options(block: Block, size_bytes: int) -> list[tuple[int, bytes | None
 
 
 class Answers:
-    """Long answers to requests that change something: later blocks come from here, the request is not done again."""
+    """Long answers to requests with an effect: later blocks are read from here, and the request is not repeated."""
 
     __slots__ = ("_answers", "_bytes")
 
@@ -163,7 +163,7 @@ class Answers:
         self._bytes = 0
 
     def keep(self, request: Packet, response: Packet, now_s: float = 0.0) -> None:
-        """Keeps a whole answer for the blocks that follow."""
+        """Keeps a complete answer for its later blocks."""
         key = key_of(request)
         self._drop(key)
         self._answers[key] = now_s, response
@@ -172,12 +172,12 @@ class Answers:
             self._drop(next(iter(self._answers)))
 
     def find(self, request: Packet) -> Packet | None:
-        """The answer of which this request asks a later block, or None."""
+        """The answer whose later block this request asks for, or None."""
         kept = self._answers.get(key_of(request))
         return None if kept is None else kept[1]
 
     def forget(self, now_s: float) -> None:
-        """Drops what was made too long ago."""
+        """Drops old answers."""
         while self._answers:
             key, (made_s, _) = next(iter(self._answers.items()))
             if now_s - made_s < _FORGOTTEN_S:

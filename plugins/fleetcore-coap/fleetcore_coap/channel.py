@@ -1,4 +1,4 @@
-"""A client's way to one server: a connected socket, DTLS on it, and requests that wait for their answers by token."""
+"""A client's connection to one server: a connected socket, DTLS on it, and requests waiting for answers by token."""
 
 import asyncio
 from random import SystemRandom
@@ -20,17 +20,18 @@ from fleetcore_coap.echo import with_echo
 from fleetcore_coap.exchanges import Exchanges
 from fleetcore_coap.records import look
 
-#: Of an alert about a key, as OpenSSL spells it.
+#: An alert about a key, as OpenSSL spells it.
 _REFUSED = "decrypt error"
-#: For a handshake, and for an answer after its request was acknowledged; above any commit, below a person's patience.
+#: The time limit of a handshake, and of an answer after its request was acknowledged; above any commit, below a
+#: person's patience.
 HANDSHAKE_S, ANSWER_S = 60.0, 30.0
 _TICK_S = 0.25
 
 
 class Channel(asyncio.DatagramProtocol):
-    """See the module; opened by :meth:`open`, closed by :meth:`close`. ``correlation`` has what waits."""
+    """Opened by :meth:`open`, closed by :meth:`close`. ``correlation`` has the waiting requests."""
 
-    #: Each message is protected by itself, so the way need not be.
+    #: Each message is protected individually, so the transport need not be.
     protected = False
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets) -> None:
@@ -47,20 +48,20 @@ class Channel(asyncio.DatagramProtocol):
 
     @property
     def closing(self) -> bool:
-        """Closed by us."""
+        """Whether this side has closed it."""
         return self._closing
 
     async def open(self) -> None:
         """Shakes hands.
 
         Raises:
-            NotAuthenticated: the server does not know the key of the device token, or has another one.
+            NotAuthenticated: the server does not know the key of the device token, or has a different one.
             Unavailable: no answer, or the answer is not from the expected server.
         """
         try:
             where = listener(self._endpoint, protected=self.protected)
         except ConfigError as error:
-            raise Unavailable(f"{self._endpoint} is no CoAP server: {error}", code="not_ready") from error
+            raise Unavailable(f"{self._endpoint} is not a CoAP server: {error}", code="not_ready") from error
         loop = asyncio.get_running_loop()
         try:
             await loop.create_datagram_endpoint(lambda: self, remote_addr=(where.host, where.port))
@@ -96,13 +97,13 @@ class Channel(asyncio.DatagramProtocol):
         except TimeoutError as error:
             raise Unavailable(f"{self._endpoint} does not answer", code="not_ready") from error
         shown = association.certificate
-        # The key proves who the server is, where there is one.
+        # If there is a key, it authenticates the server.
         if secrets.token is None and (shown is None or not names(shown, host)):
             raise Unavailable(f"The certificate of {self._endpoint} is for another name", code="not_ready")
         self._exchanges = Exchanges(association.send, self._random, codec=AIOCOAP)
 
     def close(self) -> None:
-        """Says goodbye and closes; idempotent."""
+        """Notifies the server and closes; idempotent."""
         self._closing = True
         if self._association is not None:
             self._association.close()
@@ -111,9 +112,9 @@ class Channel(asyncio.DatagramProtocol):
     # -- requests --------------------------------------------------------------------------------------------------
 
     async def ask(self, packet: Packet, *, token: bytes | None = None) -> Packet:
-        """Sends a request and returns its answer; raises Unavailable where none comes.
+        """Sends a request and returns its answer; raises Unavailable without one.
 
-        A server that wants to know first whether our address is ours gets what it asks for (RFC 9175 §2).
+        If the server first wants to verify our address, the request is sent again with its value (RFC 9175 §2).
         """
         answer = await self._ask(packet, token)
         again = with_echo(packet, answer)
@@ -138,7 +139,7 @@ class Channel(asyncio.DatagramProtocol):
     # -- datagrams -------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast: the class of asyncio's own loop is not a subclass of it (3.11).
+        # A cast, because the class of asyncio's own loop is not a subclass (3.11).
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: object) -> None:
@@ -154,7 +155,7 @@ class Channel(asyncio.DatagramProtocol):
         self._after()
 
     def error_received(self, exc: Exception) -> None:
-        """The system says that no process listens there."""
+        """The system reports that no process listens there."""
         self._end(f"{self._endpoint} cannot be reached: {exc}")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -174,7 +175,7 @@ class Channel(asyncio.DatagramProtocol):
             self.correlation.take(opened)
 
     def _opened(self, packet: Packet) -> Packet | None:
-        """What a message of the server's says; None where it says nothing that counts."""
+        """The message in a datagram of the server; None without one."""
         return packet
 
     def _after(self) -> None:

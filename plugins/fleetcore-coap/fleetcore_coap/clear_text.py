@@ -1,7 +1,7 @@
-"""What a peer shows in clear in a DTLS 1.2 handshake with a pre-shared key: its cipher suites, and who it says it is.
+"""The clear part of a DTLS 1.2 handshake with a pre-shared key: the peer's cipher suites, and its claimed identity.
 
-Nothing of it is proved. It is read before OpenSSL reads it, to choose the context and to look for the key; where the
-two would read something else, OpenSSL's reading is the one that counts (:mod:`fleetcore_coap.keyed`).
+None of it is proved. It is read before OpenSSL reads it, to choose the context and to look up the key; if the two
+readings differ, OpenSSL's counts (:mod:`fleetcore_coap.keyed`).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _BEFORE_SESSION_BYTES = 34
 _CLIENT_KEY_EXCHANGE = 16
 _ALERT_NUMBER = 1 << 32
 
-#: Those of :mod:`fleetcore_coap.contexts`, by number: RFC 5487 §2, RFC 6655 §4, RFC 7905 §2.
+#: The suites of :mod:`fleetcore_coap.contexts`, by number: RFC 5487 §2, RFC 6655 §4, RFC 7905 §2.
 KEY_SUITES = frozenset({0x00A8, 0x00A9, 0xC0A4, 0xC0A5, 0xC0A8, 0xC0A9, 0xCCAB, 0xCCAC})
 
 
@@ -33,9 +33,9 @@ def offers_key(hello: bytes) -> bool:
 
 
 def identity_in(datagram: bytes) -> bytes | None:
-    """The identity of a ClientKeyExchange in a datagram; None where it has none.
+    """The identity in a datagram's ClientKeyExchange; None if it is missing.
 
-    One that is split within the identity counts as none: a datagram holds it more than once over.
+    One that is split within the identity counts as none: a datagram has room for several.
     """
     for head, body in _handshake_messages(datagram):
         offset = int.from_bytes(head[6:9], "big")
@@ -46,25 +46,25 @@ def identity_in(datagram: bytes) -> bytes | None:
 
 
 def changes_cipher(datagram: bytes) -> bool:
-    """Whether the peer says in it that it encrypts from now on."""
+    """Whether the peer announces in it that it encrypts from now on."""
     return any(record[0] == Content.CHANGE_CIPHER_SPEC for record in whole_records(datagram))
 
 
 def has_finished(datagram: bytes) -> bool:
-    """Whether it has a handshake message that is encrypted: the proof that the peer has the key."""
+    """Whether it has an encrypted handshake message: the proof that the peer has the key."""
     return any(record[0] == Content.HANDSHAKE and record[3:5] == b"\0\x01" for record in whole_records(datagram))
 
 
 def decrypt_error() -> bytes:
-    """The alert for a peer whose proof is wrong, in clear as it reads nothing else yet (RFC 4279 §2, RFC 5246 §7.2.2).
+    """The alert for a peer with a wrong proof, in clear because it cannot decrypt yet (RFC 4279 §2, RFC 5246 §7.2.2).
 
-    Its number is above those that OpenSSL has given to its records in a handshake.
+    Its sequence number is above those that OpenSSL has used in a handshake.
     """
     return b"\x15\xfe\xfd\0\0" + _ALERT_NUMBER.to_bytes(6, "big") + b"\0\x02\x02\x33"
 
 
 def _handshake_messages(datagram: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Head and body of the messages in clear; a record may have several."""
+    """Header and body of the clear messages; a record may have several."""
     for record in whole_records(datagram):
         if record[0] != Content.HANDSHAKE or record[3:5] != b"\0\0":
             continue

@@ -1,8 +1,8 @@
-"""The device's side of CoAP: for simulated devices, for gateways in Python, and for the tests of the server's side.
+"""The device side of CoAP: for simulated devices, for gateways in Python, and for the tests of the server.
 
-It shows what a good device does: one request at a time (NSTART of RFC 7252 §4.7), states observed beside it, long
-bodies block by block, an artifact from the byte where it broke off. It keeps nothing: what to do after
-:class:`~fleetcore.errors.Unavailable` is its owner's decision.
+It behaves as a good device: one request at a time (NSTART of RFC 7252 §4.7), states observed beside it, long bodies
+block by block, an artifact resumed from the byte where it broke off. It saves nothing: its owner decides what to do
+after :class:`~fleetcore.errors.Unavailable`.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ from fleetcore_coap.routes import methods_of
 from fleetcore_coap.stream_channel import StreamChannel
 
 _BASE = ("device", "v1")
-#: A registration is renewed after as long without a notification: the server may have lost it, and a NAT the way.
+#: A registration is renewed after this long without a notification: the server may have lost it, or a NAT the mapping.
 _RENEW_S = 60.0
 _DEPTH = 32
 _OBSERVED = (messages.TWIN_DESIRED, messages.COMMAND, messages.FIRMWARE)
-#: Codes of success as the statuses that replies have; every other one of class 2 is 204.
+#: Success codes as statuses of replies; every other one of class 2 is 204.
 _STATUSES = {(2, 1): 201, (2, 3): 304, (2, 5): 200}
 
 
@@ -51,7 +51,7 @@ class _Ask:
     content_format: int | None = None
 
     def packet(self, payload: bytes, *given: tuple[int, bytes | None]) -> Packet:
-        """The request with one block, or without."""
+        """The request with one block, or without blocks."""
         made: list[tuple[int, bytes | None]] = [(Option.URI_PATH, segment.encode()) for segment in self.path]
         made += [(Option.URI_QUERY, text.encode()) for text in self.query]
         if self.content_format is not None:
@@ -60,11 +60,11 @@ class _Ask:
 
 
 class CoapDeviceClient(DeviceClient):
-    """A device on CoAP over DTLS, or over TLS on TCP. Requests go one after the other on one association, so in order.
+    """A device on CoAP over DTLS, or over TLS on TCP. Requests use one association in turn, so they stay in order.
 
-    Downlinks are those of the device itself; a gateway that wants its leaves' asks for ``messages.INBOX`` with a
-    ``subject``. It shows its certificate or has the key of its device token, which it proves in the handshake of DTLS;
-    on ``coap://`` its messages go under OSCORE.
+    Downlinks are those of the device itself; a gateway asks for those of its leaves with ``messages.INBOX`` and a
+    ``subject``. It authenticates with its certificate, or with the key of its device token in the DTLS handshake; on
+    ``coap://`` OSCORE protects its messages.
     """
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets) -> None:
@@ -76,7 +76,7 @@ class CoapDeviceClient(DeviceClient):
         self._inbox = Inbox(secrets.device)
 
     async def __aenter__(self) -> Self:
-        """Shakes hands and learns whether the certificate or key, where there is one, is accepted.
+        """Shakes hands; fails if the certificate or key, if there is one, is refused.
 
         Raises:
             Unavailable: no answer, or the handshake fails.
@@ -84,9 +84,9 @@ class CoapDeviceClient(DeviceClient):
         """
         if self._secrets.token is not None and not (self._takes_token and self._secrets.certificate is None):
             raise Refused(
-                "CoAP takes a device token over coaps:// and coap:// alone, and without a certificate",
+                "CoAP accepts a device token only over coaps:// and coap://, and without a certificate",
                 code="not_authenticated",
-                remedy="Show the device's certificate",
+                remedy="Use the device's certificate",
             )
         await self._channel.open()
         try:
@@ -113,10 +113,10 @@ class CoapDeviceClient(DeviceClient):
         id: str | None = None,
     ) -> Reply:
         if type.path is None or not type.coap_method or Method.GET in methods_of(type):
-            raise Refused(f"{type} is not a message that is sent over CoAP", code="operation_unknown")
+            raise Refused(f"{type} cannot be sent over CoAP", code="operation_unknown")
         content_format = None
         if isinstance(body, bytes | bytearray | memoryview):
-            data = bytes(body)  # ready bytes have a form already; the server looks at them
+            data = bytes(body)  # ready bytes are already encoded; the server checks them
         else:
             data = dumps(body)
             content_format = number_of(next(iter(type.media_types), "application/json"))
@@ -142,9 +142,9 @@ class CoapDeviceClient(DeviceClient):
             )
 
     async def downlinks(self) -> AsyncIterator[Downlink]:
-        """What the server sends, by observing the three states; ends when the client closes.
+        """Yields the server's messages, by observing the three states; ends when the client closes.
 
-        A state is a snapshot, so what was already handed out is left out here.
+        A state is a snapshot, so items yielded before are left out.
 
         Raises:
             Unavailable: the association is lost.
@@ -175,7 +175,7 @@ class CoapDeviceClient(DeviceClient):
         return _Ask(method=Method.GET, path=self._path(row, None, None)).packet(b"", (Option.OBSERVE, b""))
 
     async def _fresh(self, row: MessageType, packet: Packet) -> list[Downlink]:
-        """What a state says that was not handed out yet."""
+        """The items of a state that were not yielded before."""
         block = packet.block(Option.BLOCK2)
         if block is not None and block.more:
             reply = await self.request(row)
@@ -185,7 +185,7 @@ class CoapDeviceClient(DeviceClient):
             raise error_of(reply)
         body = reply.body or {}
         if row is messages.FIRMWARE and body.get("offer") is None and "cancel" not in body:
-            return []  # over HTTP it is absent
+            return []  # absent over HTTP
         return self._inbox.fresh({row.waits: body})
 
     async def enroll(self, request: EnrollRequest) -> Reply:
@@ -198,11 +198,11 @@ class CoapDeviceClient(DeviceClient):
             )
 
     async def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
-        """Downloads from byte ``start``, a block at a time. The digest is not checked here.
+        """Downloads from byte ``start``, a block at a time. Does not check the digest.
 
         Raises:
             NotFound: ``artifact_unknown``, no open offer names it.
-            Refused: another artifact has come in between.
+            Refused: the artifact was replaced meanwhile.
         """
         ask = _Ask(method=Method.GET, path=self._path(messages.ARTIFACT, None, sha256))
         number, skip = divmod(start, BLOCK_BYTES)
@@ -211,10 +211,10 @@ class CoapDeviceClient(DeviceClient):
             if packet.code >= 128:
                 reply = _reply(packet, packet.payload, messages.ARTIFACT)
                 if number and reply.error is not None and reply.error.get("code") == "range_invalid":
-                    return  # all of it was there already
+                    return  # the whole artifact was there already
                 raise error_of(reply)
             if packet.get(Option.ETAG) != bytes.fromhex(sha256)[:8]:
-                raise Refused("The artifact is another one", code="hash_mismatch")
+                raise Refused("The artifact has changed", code="hash_mismatch")
             if packet.payload[skip:]:
                 yield packet.payload[skip:]
             skip = 0
@@ -242,7 +242,7 @@ class CoapDeviceClient(DeviceClient):
             if packet.code != first.code or block is None or block.number != wanted.number:
                 return _reply(packet, packet.payload, row)
             if packet.get(Option.ETAG) != first.get(Option.ETAG):
-                # It has changed while it was read (RFC 7959 §2.4): from the start again.
+                # It changed during the read (RFC 7959 §2.4): start again.
                 return await self._exchange(ask, row)
             content += packet.payload
         return _reply(first, content, row)
@@ -276,7 +276,7 @@ def _channel(endpoint: str, secrets: DeviceSecrets, *, protected: bool) -> Chann
 
 
 def _reply(packet: Packet, content: bytes, row: MessageType | None) -> Reply:
-    """An answer as the reply that every protocol gives."""
+    """An answer as the reply type of all protocols."""
     number = packet.uint(Option.CONTENT_FORMAT)
     if packet.code >= 128:
         members = problems.members(content if number == CONCISE_PROBLEM else b"", packet.code)

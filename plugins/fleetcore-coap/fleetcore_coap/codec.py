@@ -1,8 +1,8 @@
-"""Messages as bytes and back (RFC 7252 §3), strictly: what is not a message of the standard is :class:`Malformed`.
+"""Encodes and decodes messages (RFC 7252 §3), strictly: anything invalid is :class:`Malformed`.
 
-Option values stay bytes here: the record says what one means, so an option that is never read costs
-nothing. No state, no sockets. It is the endpoint's; a device's client goes by aiocoap's
-(:mod:`.aiocoap_codec`), which makes an object of every option and takes four times as long.
+Option values stay bytes here and are decoded on access, so an unread option costs nothing. No state, no sockets. The
+endpoint uses it; the device client uses aiocoap's (:mod:`.aiocoap_codec`), which makes an object of every option and
+takes four times as long.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ class Method(IntEnum):
 
 
 def code_of(number: int) -> int:
-    """The code of ``class * 100 + detail``, as people and the registry of errors write it: 404 for 4.04."""
+    """The code for ``class * 100 + detail``, as people and the registry of errors write it: 404 for 4.04."""
     return (number // 100) << 5 | number % 100
 
 
@@ -58,20 +58,20 @@ class Option:
     IF_MATCH, URI_HOST, ETAG, IF_NONE_MATCH, OBSERVE, URI_PORT, OSCORE = 1, 3, 4, 5, 6, 7, 9
     URI_PATH, CONTENT_FORMAT, MAX_AGE, URI_QUERY, ACCEPT = 11, 12, 14, 15, 17
     BLOCK2, BLOCK1, SIZE2, SIZE1, ECHO, REQUEST_TAG = 23, 27, 28, 60, 252, 292
-    #: Of ours, what waits for a device. Elective, safe to forward, no part of a cache key (RFC 7252 §5.4.6), and in
-    #: the range for experiments (§12.2).
+    #: Our option: the waiting items of a device. Elective, safe to forward, not part of a cache key (RFC 7252 §5.4.6),
+    #: and in the range for experiments (§12.2).
     PENDING = 65020
 
 
-#: Critical options (odd numbers) that are understood; a request with another one is refused (RFC 7252 §5.4.1).
-#: If-None-Match is not: nothing here is created only where it is absent. Nor are the Proxy options.
+#: Critical options (odd numbers) that are supported; a request with another one is refused (RFC 7252 §5.4.1).
+#: If-None-Match is not: no path creates something only if it is absent. Nor are the Proxy options.
 _UNDERSTOOD = frozenset({
     Option.IF_MATCH, Option.URI_HOST, Option.URI_PORT, Option.URI_PATH, Option.URI_QUERY, Option.ACCEPT,
     Option.BLOCK1, Option.BLOCK2,
 })  # fmt: skip
-#: Options that are text, which has to be UTF-8 (RFC 7252 §3.2).
+#: Text options, which must be UTF-8 (RFC 7252 §3.2).
 _TEXTS = frozenset({Option.URI_HOST, Option.URI_PATH, Option.URI_QUERY})
-#: Options that may stand once; a second one is treated as an unknown option (RFC 7252 §5.4.5).
+#: Options that may occur once; a second one is treated as an unknown option (RFC 7252 §5.4.5).
 _ONCE = frozenset({
     Option.URI_HOST, Option.OBSERVE, Option.URI_PORT, Option.CONTENT_FORMAT, Option.MAX_AGE, Option.ACCEPT,
     Option.BLOCK1, Option.BLOCK2, Option.SIZE1, Option.SIZE2,
@@ -81,7 +81,7 @@ Options = tuple[tuple[int, bytes], ...]
 
 
 class Malformed(Exception):
-    """The datagram is not a message. ``mid`` is its id where it wants a reset, else None (RFC 7252 §4.2)."""
+    """The datagram is not a message. ``mid`` is its id if it must be reset, else None (RFC 7252 §4.2)."""
 
     def __init__(self, why: str, mid: int | None = None) -> None:
         super().__init__(why)
@@ -100,12 +100,12 @@ class Packet(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def is_request(self) -> bool:
-        """Whether the code is one of a request."""
+        """Whether the code is that of a request."""
         return 0 < self.code < 32
 
     @property
     def is_response(self) -> bool:
-        """Whether the code is one of a response."""
+        """Whether the code is that of a response."""
         return 64 <= self.code < 192
 
     def all(self, number: int) -> Iterator[bytes]:
@@ -114,7 +114,7 @@ class Packet(Struct, frozen=True, kw_only=True, gc=False):
 
     def get(self, number: int) -> bytes | None:
         """The first value of an option, or None."""
-        for each, value in self.options:  # asked a dozen times a request: no generator
+        for each, value in self.options:  # called a dozen times a request: no generator
             if each == number:
                 return value
         return None
@@ -130,12 +130,12 @@ class Packet(Struct, frozen=True, kw_only=True, gc=False):
         return None if value is None else Block(value >> 4, bool(value & 8), value & 7)
 
     def texts(self, number: int) -> tuple[str, ...]:
-        """The values as text; the codec has seen that they are UTF-8."""
+        """The values as text; the codec has checked that they are UTF-8."""
         return tuple([value.decode() for each, value in self.options if each == number])
 
     @property
     def not_understood(self) -> int | None:
-        """The number of a critical option that is not understood, or of one that stands twice and may not."""
+        """The number of an unsupported critical option, or of one that must not be repeated."""
         seen = -1
         for number, _ in self.options:
             if number & 1 and (number not in _UNDERSTOOD or (number == seen and number in _ONCE)):
@@ -153,12 +153,12 @@ class Block(Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """Bytes of a whole block; exponent 7 is for TCP (RFC 8323 §6) and is judged where the option is read."""
+        """Bytes of a whole block; exponent 7 is for TCP (RFC 8323 §6) and is checked where the option is read."""
         return 16 << self.exponent
 
     @property
     def start(self) -> int:
-        """Of the block's first byte in the body."""
+        """The block's first byte in the body."""
         return self.number * self.size
 
     def encode(self) -> bytes:
@@ -172,16 +172,16 @@ def uint(value: int) -> bytes:
 
 
 def decode(datagram: bytes) -> Packet:
-    """Reads a message; raises :class:`Malformed`, and nothing else, for any bytes that are none."""
+    """Decodes a message; raises :class:`Malformed`, and nothing else, for any invalid bytes."""
     if len(datagram) < 4 or datagram[0] >> 6 != 1:  # RFC 7252 §3: another version is ignored silently
-        raise Malformed("no CoAP message of version 1")
+        raise Malformed("not a CoAP message of version 1")
     kind, length = _KINDS[datagram[0] >> 4 & 3], datagram[0] & 15
     code, mid = datagram[1], int.from_bytes(datagram[2:4], "big")
     reset = mid if kind in {Kind.CON, Kind.NON} else None
     if length > MAX_TOKEN_BYTES or 4 + length > len(datagram):
-        raise Malformed("a token of a length that there is not", reset)
+        raise Malformed("an invalid token length", reset)
     if code == EMPTY and len(datagram) > 4:
-        raise Malformed("an empty message with something in it", reset)
+        raise Malformed("an empty message with content", reset)
     if (1 << (code >> 5)) & 0b11000010:  # classes 1, 6 and 7 are reserved (RFC 7252 §3)
         raise Malformed("a code of a reserved class", reset)
     options, payload = read_body(datagram, 4 + length, reset)
@@ -189,17 +189,17 @@ def decode(datagram: bytes) -> Packet:
 
 
 def read_body(datagram: bytes, at: int, reset: int | None) -> tuple[Options, bytes]:
-    """Options and payload, from where they begin; raises :class:`Malformed`."""
+    """Options and payload, from their start; raises :class:`Malformed`."""
     try:
         return _body(datagram, at)
     except IndexError:
-        raise Malformed("an option that is cut off", reset) from None
-    except ValueError as error:  # UnicodeDecodeError is one
+        raise Malformed("a truncated option", reset) from None
+    except ValueError as error:  # includes UnicodeDecodeError
         raise Malformed(str(error), reset) from error
 
 
 def _body(datagram: bytes, at: int) -> tuple[Options, bytes]:
-    """Options and payload (RFC 7252 §3.1); raises ValueError or IndexError where they are none."""
+    """Options and payload (RFC 7252 §3.1); raises ValueError or IndexError if they are invalid."""
     found: list[tuple[int, bytes]] = []
     number, end = 0, len(datagram)
     while at < end:
@@ -218,7 +218,7 @@ def _body(datagram: bytes, at: int) -> tuple[Options, bytes]:
         value = datagram[at : at + size]
         at += size
         if at > end or number > 0xFFFF:
-            raise ValueError("an option that is cut off, or of a number that there is not")
+            raise ValueError("a truncated option, or an invalid option number")
         if number in _TEXTS and not value.isascii():
             value.decode()
         found.append((number, value))
@@ -226,7 +226,7 @@ def _body(datagram: bytes, at: int) -> tuple[Options, bytes]:
 
 
 def _extended(nibble: int, datagram: bytes, at: int) -> tuple[int, int]:
-    """A delta or length beyond 12, and where it ends."""
+    """A delta or length above 12, and its end."""
     if nibble == 13:
         return datagram[at] + 13, at + 1
     if nibble == 14:
@@ -235,7 +235,7 @@ def _extended(nibble: int, datagram: bytes, at: int) -> tuple[int, int]:
 
 
 def encode(packet: Packet) -> bytes:
-    """The bytes of a message, whose options are in the order of their numbers."""
+    """The bytes of a message, whose options are in numerical order."""
     out = bytearray((0x40 | packet.kind << 4 | len(packet.token), packet.code, packet.mid >> 8, packet.mid & 0xFF))
     out += packet.token
     return bytes(out) + write_body(packet)
@@ -271,7 +271,7 @@ def _nibble(value: int) -> tuple[int, bytes]:
 
 
 class Codec(NamedTuple):
-    """A way of reading and writing messages; ``decode`` raises :class:`Malformed` and nothing else."""
+    """Encodes and decodes messages; ``decode`` raises :class:`Malformed` and nothing else."""
 
     decode: Callable[[bytes], Packet]
     encode: Callable[[Packet], bytes]
@@ -281,7 +281,7 @@ OWN = Codec(decode, encode)
 
 
 def options(given: Sequence[tuple[int, bytes | None]]) -> Options:
-    """Options in the order of their numbers, those that are None left out."""
+    """Options in numerical order, without those that are None."""
     return tuple(sorted(((number, value) for number, value in given if value is not None), key=lambda each: each[0]))
 
 
@@ -291,5 +291,5 @@ def bare(kind: Kind, code: int, mid: int, token: bytes) -> bytes:
 
 
 def addressed(packet: Packet, kind: Kind, mid: int, token: bytes) -> Packet:
-    """A message as an answer: its kind, id and token."""
+    """A message as an answer: with the kind, id and token of an answer."""
     return Packet(kind=kind, code=packet.code, mid=mid, token=token, options=packet.options, payload=packet.payload)

@@ -1,4 +1,4 @@
-"""What ``[protocols.coap]`` may say, and what of it is refused."""
+"""The section ``[protocols.coap]``, and its checks."""
 
 from importlib.util import find_spec
 
@@ -19,14 +19,14 @@ class CoapConfig:
 
     Attributes:
         listen: ``coaps://HOST:PORT`` (DTLS), ``coaps+tcp://HOST:PORT`` (TLS); without ``s`` on a loopback address only,
-            where a peer cannot show a certificate.
-        associations: how many are kept; beyond, the one that was silent for the longest ends.
-        idle_s: an association on which nothing comes for this long ends; the device shakes hands again.
+            where peers have no certificates.
+        associations: how many are kept; beyond, the one silent for longest ends.
+        idle_s: an association without messages ends after this; the device shakes hands again.
         oscore: ``coap://HOST:PORT`` on any address, for devices that protect their messages by OSCORE with the key of
-            their device token; without that protection a peer is as one without a certificate. Needs the extra. A copy
-            of the store is then worth as much as with ``psk``.
-        psk: over ``coaps://`` a device may prove the key of a device token instead of showing a certificate. The store
-            then has all that such a proof needs: a copy of it lets its holder speak as these devices.
+            their device token; without that protection a peer counts as one without a certificate. Needs the extra. A
+            copy of the store is then as sensitive as with ``psk``.
+        psk: over ``coaps://`` a device may prove the key of a device token instead of sending a certificate. The store
+            then contains these keys: a copy of it can impersonate these devices.
     """
 
     listen: str = "coaps://0.0.0.0:5684"
@@ -37,38 +37,38 @@ class CoapConfig:
 
     @property
     def stream(self) -> bool:
-        """Whether it is CoAP on TCP."""
+        """Whether it is CoAP over TCP."""
         return _is_stream(self.listen)
 
     def listener(self) -> Listener:
-        """``listen``, taken apart. Raises :class:`ConfigError` where it cannot be listened on safely."""
+        """``listen``, parsed. Raises :class:`ConfigError` if it is not safe to listen on."""
         if self.psk and not takes_keys(self.listen):
             raise ConfigError(
-                f"psk = true needs DTLS, and {self.listen} has none",
-                remedy="Listen on coaps://, or remove psk; TLS on TCP takes certificates alone",
+                f"psk = true needs DTLS, and {self.listen} does not use it",
+                remedy="Listen on coaps://, or remove psk; TLS on TCP only accepts certificates",
             )
         if not self.oscore:
             return listener(self.listen)
         if self.listen.partition(":")[0] != _UDP.plain:
             raise ConfigError(
                 f"oscore = true is for {_UDP.plain}://, and listen is {self.listen!r}",
-                remedy="Listen on coap://0.0.0.0:5683; DTLS and TLS are sections of their own, with their certificates",
+                remedy="Listen on coap://0.0.0.0:5683; configure DTLS and TLS in separate sections, with certificates",
             )
         return listener(self.listen, protected=True)
 
 
 def listener(url: str, *, protected: bool = False) -> Listener:
-    """A CoAP URL without a path, taken apart; raises :class:`ConfigError` for any other, and for an open one.
+    """A CoAP URL without a path, parsed; raises :class:`ConfigError` for any other, and for an unprotected one.
 
-    ``protected``: each message is, by OSCORE, so the transport need not be.
+    ``protected``: OSCORE protects each message, so the transport need not be.
     """
     schemes = _TCP if _is_stream(url) else _UDP
     example = f"{schemes.secure}://0.0.0.0:5684"
-    return take_apart(url, schemes, example=example, secrets="would speak to devices", protected=protected)
+    return take_apart(url, schemes, example=example, secrets="would talk to devices", protected=protected)
 
 
 def takes_keys(url: str) -> bool:
-    """Whether pre-shared keys can be used there: with DTLS alone."""
+    """Whether pre-shared keys can be used: only with DTLS."""
     return url.partition(":")[0] == _UDP.secure
 
 
@@ -77,8 +77,8 @@ def _is_stream(url: str) -> bool:
 
 
 def needs_oscore() -> None:
-    """Raises :class:`ConfigError` where the library of OSCORE is not installed."""
-    # aiocoap itself is; filelock stands for its extra, without which aiocoap.oscore cannot be imported.
+    """Raises :class:`ConfigError` if the OSCORE library is not installed."""
+    # aiocoap is always installed; filelock stands for its extra, without which aiocoap.oscore cannot be imported.
     if find_spec("filelock") is None:
         raise ConfigError(
             "OSCORE needs aiocoap's extra of that name", remedy='Run pip install "fleetcore-coap[oscore]"'

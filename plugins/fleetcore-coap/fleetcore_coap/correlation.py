@@ -1,4 +1,4 @@
-"""What a client waits for, by token: answers to its requests, and notifications."""
+"""A client's waiting requests and observations, by token."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -8,12 +8,12 @@ from random import SystemRandom
 from fleetcore.errors import Unavailable
 from fleetcore_coap.codec import Packet
 
-#: RFC 7252 §5.3.1: against answers that are guessed; TLS leaves nothing to guess, so few bytes do.
+#: RFC 7252 §5.3.1: against guessed answers; over TLS nothing can be guessed, so few bytes suffice.
 _TOKEN_BYTES = 4
 
 
 class Correlation:
-    """Of one connection."""
+    """The waiting requests of one connection."""
 
     def __init__(self, random: SystemRandom) -> None:
         self._random = random
@@ -22,7 +22,7 @@ class Correlation:
         self._lost = False
 
     def new_token(self) -> bytes:
-        """A token that no request has."""
+        """A token that no request uses."""
         while True:
             token = self._random.randbytes(_TOKEN_BYTES)
             if token not in self._waiting and token not in self._observing:
@@ -39,7 +39,7 @@ class Correlation:
 
     @contextmanager
     def observing(self, tokens: Iterable[bytes], heard: "asyncio.Queue[Packet | None]") -> Iterator[None]:
-        """Has notifications put into a queue, and None once the connection is lost."""
+        """Puts notifications into a queue, and None once the connection is lost."""
         mine = tuple(tokens)
         self._observing.update(dict.fromkeys(mine, heard))
         if self._lost:
@@ -51,15 +51,15 @@ class Correlation:
                 self._observing.pop(token, None)
 
     def expects(self, packet: Packet) -> bool:
-        """Whether something waits for a message with its token."""
+        """Whether something waits for a message with this token."""
         return packet.token in self._waiting or packet.token in self._observing
 
     def observes(self, token: bytes) -> bool:
-        """Whether notifications with this token are waited for."""
+        """Whether an observation has this token."""
         return token in self._observing
 
     def take(self, packet: Packet) -> None:
-        """A response has come: the answer that is waited for, else a notification of the observation."""
+        """Handles a response: the answer of a request, else a notification of the observation."""
         waiting, heard = self._waiting.get(packet.token), self._observing.get(packet.token)
         if waiting is not None and not waiting.done():
             waiting.set_result(packet)
@@ -67,13 +67,13 @@ class Correlation:
             heard.put_nowait(packet)
 
     def lose(self, token: bytes, why: str) -> None:
-        """What waits for an answer with this token gets none."""
+        """Fails the request with this token."""
         waiting = self._waiting.get(token)
         if waiting is not None:
             fail(waiting, why)
 
     def end(self, why: str) -> None:
-        """The connection is lost: what waits hears so."""
+        """The connection is lost: everything that waits fails."""
         self._lost = True
         for waiting in self._waiting.values():
             fail(waiting, why)
@@ -82,7 +82,7 @@ class Correlation:
 
 
 def fail(waiting: "asyncio.Future[Packet] | asyncio.Future[None]", why: str) -> None:
-    """Ends a wait whose connection is lost; a task that waits gets the error, without one it is none."""
+    """Fails a wait whose connection is lost; a waiting task gets the error, otherwise nothing is raised."""
     if not waiting.done():
         waiting.set_exception(Unavailable(why, code="not_ready"))
         waiting.exception()

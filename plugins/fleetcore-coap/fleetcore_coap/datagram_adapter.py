@@ -1,4 +1,4 @@
-"""What the listeners on UDP have in common: their clock, their end, and the order of both."""
+"""The common part of the listeners on UDP: their clock and their closing."""
 
 import asyncio
 from abc import abstractmethod
@@ -12,9 +12,9 @@ from fleetcore.listening.lateness import sweeps
 from fleetcore_coap.app_state import AppState
 from fleetcore_coap.sockets import Datagrams
 
-#: How often repetitions and deadlines are looked at.
+#: How often repetitions and deadlines are checked.
 _TICK_S = 0.5
-#: How long an answer under way may take once we are closing.
+#: How long an answer may take while closing.
 _DRAIN_S = 10.0
 
 
@@ -35,20 +35,20 @@ class DatagramAdapter(ProtocolAdapter):
         """Ends what is silent or slow for too long; called about once a second."""
 
     def end_unfinished(self) -> None:
-        """Ends what no answer has to be waited for."""
+        """Ends everything for which no answer is awaited."""
 
     @abstractmethod
     def end_all(self) -> None:
         """Ends every association."""
 
     async def keep_time(self) -> None:
-        """Repetitions, until cancelled."""
+        """Handles repetitions, until cancelled."""
         while True:
             await self._state.context.clock.sleep(_TICK_S)
             await self.tick()
 
     async def keep_deadlines(self) -> None:
-        """Deadlines, until cancelled."""
+        """Handles deadlines, until cancelled."""
         async for now_s in sweeps(self._state.context.clock):
             self.sweep(now_s)
 
@@ -72,7 +72,7 @@ A = TypeVar("A", bound=DatagramAdapter)
 
 @asynccontextmanager
 async def keeping(adapter: A, name: str) -> AsyncIterator[A]:
-    """Keeps an adapter's time until the context ends, and closes it then."""
+    """Runs an adapter's timers until the context ends, and then closes it."""
     tasks = [
         asyncio.create_task(adapter.keep_time(), name=f"{name}: repetitions"),
         asyncio.create_task(adapter.keep_deadlines(), name=f"{name}: deadlines"),

@@ -1,8 +1,8 @@
-"""Whether a peer of plain CoAP is where its datagrams say (RFC 9175 §2.4): without DTLS a sender can write any source.
+"""Verifies the address of a peer of plain CoAP (RFC 9175 §2.4): without DTLS a sender can forge its source.
 
-Until it has sent back an Echo value that went to its address, it gets no answer that is longer than its request, and
-nothing that it asks for changes anything, so an attacker cannot have the server flood a third party. A challenge is at
-most three times as long as the shortest request. No sockets, no tasks.
+Until a peer has returned an Echo value that was sent to its address, it gets no answer longer than its request, and its
+requests change nothing, so an attacker cannot use the server to flood a third party. A challenge is at most three times
+as long as the shortest request. No sockets, no tasks.
 """
 
 import hmac
@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from fleetcore_coap.codec import UNAUTHORIZED, Method, Option, Packet, encode, options
 from fleetcore_coap.request import empty
 
-#: A challenge is then of 12 bytes with an empty token, for a request of 4.
+#: With it a challenge has 12 bytes with an empty token, for a request of 4.
 _ECHO_BYTES = 6
-#: One secret for the life of the process: a value says that its address was reached, not when.
+#: One secret for the life of the process: a value shows that its address was reached, not when.
 _SECRET = secrets.token_bytes(32)
 
 
@@ -23,7 +23,7 @@ class Echo:
     """One peer's.
 
     Args:
-        address: its address, as it will be again.
+        address: its address, the same for later messages.
     """
 
     __slots__ = ("_reached", "_value")
@@ -33,7 +33,7 @@ class Echo:
         self._reached = False
 
     def challenge(self, request: Packet, response: Packet | None = None) -> Packet | None:
-        """What to answer instead of acting on a request, or instead of ``response``; None where all is well."""
+        """The challenge to send instead of handling a request, or instead of ``response``; None if none is needed."""
         shown = request.get(Option.ECHO)
         if not self._reached and shown is not None and hmac.compare_digest(shown, self._value):
             self._reached = True
@@ -48,7 +48,7 @@ class Echo:
 
 
 def with_echo(request: Packet, refusal: Packet) -> Packet | None:
-    """The request as it is to be sent again after a challenge; None where the refusal is none."""
+    """The request to send again after a challenge; None if the refusal is not a challenge."""
     value = refusal.get(Option.ECHO)
     if refusal.code != UNAUTHORIZED or value is None or request.get(Option.ECHO) is not None:
         return None

@@ -1,7 +1,7 @@
 """The message layer of one peer (RFC 7252 §4): ids, confirmation, repetition and reset. No sockets, no tasks.
 
-Datagrams go in by :meth:`Exchanges.receive` and out by the function that it was made with; time is told to it. Both
-sides of CoAP use it: the endpoint for requests and notifications, the client for its requests.
+Datagrams go in by :meth:`Exchanges.receive` and out by its ``send`` function; the caller passes the time. Both sides of
+CoAP use it: the endpoint for requests and notifications, the client for its requests.
 """
 
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from attrs import define, field
 from fleetcore_coap.codec import EMPTY, OWN, Codec, Kind, Malformed, Packet, addressed, bare
 from fleetcore_coap.repetitions import Repetitions
 
-#: RFC 7252 §4.8: seconds to the first repetition at least, and what that is multiplied with at most.
+#: RFC 7252 §4.8: the minimum seconds to the first repetition, and its maximum random factor.
 ACK_TIMEOUT_S, ACK_RANDOM_FACTOR = 2.0, 1.5
 MAX_RETRANSMIT = 4
-#: A request that is not answered by then is acknowledged empty, before the peer repeats it at ACK_TIMEOUT_S.
+#: A request not answered by then gets an empty acknowledgement, before the peer repeats it at ACK_TIMEOUT_S.
 PROCESSING_S = 1.0
-#: Requests of one peer that are worked on; the next is answered that it may come later. NSTART is 1 (RFC 7252 §4.7).
+#: Requests of one peer under way; the next is answered that it may come later. NSTART is 1 (RFC 7252 §4.7).
 MAX_UNDER_WAY = 32
 
 
 @define(eq=False)
 class _Confirmable:
-    """A message of ours that is not acknowledged yet. ``lost`` is told once; ``acknowledged`` once instead."""
+    """An unacknowledged message of ours. Either ``lost`` or ``acknowledged`` is called, once."""
 
     datagram: bytes
     token: bytes
@@ -36,20 +36,20 @@ class _Confirmable:
 
 @define(eq=False)
 class _Owed:
-    """A request that is not answered yet; ``due_s`` is when it is acknowledged empty, None once it is."""
+    """An unanswered request; ``due_s`` is when it gets an empty acknowledgement, None afterwards."""
 
     request: Packet
     due_s: float | None = field()
 
 
 class Exchanges:
-    """See the module.
+    """The message layer of one peer; see the module.
 
     Args:
         send: takes a datagram; never blocks.
-        random: for message ids and time-outs (RFC 7252 §4.4 and §4.2).
-        busy: how a request beyond :data:`MAX_UNDER_WAY` is answered.
-        codec: of what is read and written; ours by default.
+        random: for message ids and timeouts (RFC 7252 §4.4 and §4.2).
+        busy: answers a request beyond :data:`MAX_UNDER_WAY`.
+        codec: reads and writes messages; ours by default.
     """
 
     __slots__ = ("_busy", "_codec", "_confirmables", "_mid", "_owed", "_random", "_send", "repetitions")
@@ -70,7 +70,7 @@ class Exchanges:
 
     @property
     def under_way(self) -> int:
-        """Requests of the peer that are not answered yet."""
+        """Unanswered requests of the peer."""
         return len(self._owed)
 
     @property
@@ -79,7 +79,7 @@ class Exchanges:
         return not self._owed and not self._confirmables
 
     def close(self) -> None:
-        """The peer is gone: nothing more comes of it, and what was kept for it is let go."""
+        """The peer is gone: nothing more is sent, and its state is released."""
         self._busy = None
         self._confirmables.clear()
         self.repetitions = Repetitions()
@@ -87,7 +87,7 @@ class Exchanges:
     # -- in --------------------------------------------------------------------------------------------------------
 
     def receive(self, datagram: bytes, now_s: float) -> Packet | None:
-        """A request or a response that is new, for the caller to act on; all else is dealt with here."""
+        """A new request or response, for the caller to handle; everything else is handled here."""
         try:
             packet = self._codec.decode(datagram)
         except Malformed as error:
@@ -97,14 +97,14 @@ class Exchanges:
         return self.take(packet, now_s)
 
     def take(self, packet: Packet, now_s: float) -> Packet | None:
-        """As :meth:`receive`, of a datagram that has been read already."""
+        """Like :meth:`receive`, for a decoded datagram."""
         if packet.kind in {Kind.ACK, Kind.RST}:
             return self._acknowledged(packet)
         if packet.is_request:
             return self._request(packet, now_s)
         if packet.is_response:
             return packet
-        self._reset(packet.mid)  # an empty CON is a ping (RFC 7252 §4.3); anything else is not understood
+        self._reset(packet.mid)  # an empty CON is a ping (RFC 7252 §4.3); anything else is unknown
         return None
 
     def _acknowledged(self, packet: Packet) -> Packet | None:
@@ -115,7 +115,7 @@ class Exchanges:
             waiting.lost(True)
             return None
         waiting.acknowledged()
-        # An answer on the acknowledgement is one to that message alone (RFC 7252 §5.3.2).
+        # An answer on an acknowledgement belongs only to that message (RFC 7252 §5.3.2).
         return packet if packet.is_response and packet.token == waiting.token else None
 
     def _request(self, request: Packet, now_s: float) -> Packet | None:
@@ -129,11 +129,11 @@ class Exchanges:
 
     @property
     def full(self) -> bool:
-        """As many requests are under way as may be."""
+        """Whether the maximum number of requests is under way."""
         return len(self._owed) >= MAX_UNDER_WAY
 
     def repeated(self, request: Packet, now_s: float) -> bool:
-        """Whether a request has come before; then it is dealt with."""
+        """Whether a request is a repetition; if so, it is handled."""
         if self.repetitions.under_way(request):
             owed = self._owed.get((request.mid, request.token))
             if owed is not None and owed.due_s is None and request.kind is Kind.CON:
@@ -145,13 +145,13 @@ class Exchanges:
         return known is not None
 
     def begin(self, request: Packet, now_s: float) -> None:
-        """A request that is new is worked on from now on; :meth:`answer` answers it."""
+        """Starts a new request; :meth:`answer` answers it."""
         self.repetitions.begin(request)
         due_s = now_s + PROCESSING_S if request.kind is Kind.CON else None
         self._owed[request.mid, request.token] = _Owed(request, due_s)
 
     def _answer_busy(self, request: Packet) -> None:
-        """Nothing is kept of it: the datagram sent again is a new attempt."""
+        """Nothing is remembered: the same datagram sent again is a new attempt."""
         if self._busy is not None:
             kind, mid = (Kind.ACK, request.mid) if request.kind is Kind.CON else (Kind.NON, self.next_mid())
             self._send(self._codec.encode(addressed(self._busy(request), kind, mid, request.token)))
@@ -159,7 +159,7 @@ class Exchanges:
     # -- out -------------------------------------------------------------------------------------------------------
 
     def answer(self, request: Packet, response: Packet, now_s: float) -> None:
-        """Answers a request that :meth:`receive` gave; on its acknowledgement where that has not gone ahead.
+        """Answers a request from :meth:`receive`; on its acknowledgement unless that was sent before.
 
         ``response`` has code, options and payload.
         """
@@ -189,7 +189,7 @@ class Exchanges:
     ) -> bytes:
         """Sends a message until the peer acknowledges it; returns the datagram.
 
-        ``lost(reset)`` is called where the peer resets it, or after the last repetition stays unanswered.
+        ``lost(reset)`` is called if the peer resets it, or if the last repetition stays unanswered.
         """
         mid = self.next_mid()
         datagram = self._codec.encode(addressed(packet, Kind.CON, mid, packet.token))
@@ -199,30 +199,30 @@ class Exchanges:
         return datagram
 
     def withdraw(self, token: bytes) -> None:
-        """Sends the messages with this token no more; nothing is told of them."""
+        """Stops sending messages with this token; nothing is called for them."""
         for mid, waiting in list(self._confirmables.items()):
             if waiting.token == token:
                 del self._confirmables[mid]
 
     def acknowledge(self, packet: Packet) -> None:
-        """Acknowledges a response or notification that came by itself."""
+        """Acknowledges a separate response or a notification."""
         if packet.kind is Kind.CON:
             self._acknowledge(packet.mid)
 
     def refuse(self, packet: Packet) -> None:
-        """Resets a message that means nothing here, a notification that was not asked for."""
+        """Resets an unexpected message, such as a notification that was not requested."""
         if packet.kind is not Kind.ACK:
             self._reset(packet.mid)
 
     def next_mid(self) -> int:
-        """The next message id that no message of ours waits under."""
+        """The next message id that no waiting message of ours has."""
         while True:
             self._mid = self._mid + 1 & 0xFFFF
             if self._mid not in self._confirmables:
                 return self._mid
 
     def tick(self, now_s: float) -> None:
-        """Repeats what is due, gives up what is lost, and acknowledges empty what takes long."""
+        """Repeats what is due, gives up what is lost, and acknowledges slow requests."""
         for owed in self._owed.values():
             if owed.due_s is not None and owed.due_s <= now_s:
                 owed.due_s = None

@@ -1,4 +1,4 @@
-"""Content-Formats (RFC 7252 §12.3) as the media types that the fleet speaks, and bodies in the form asked for."""
+"""Content-Formats (RFC 7252 §12.3) as the media types of the fleet, and bodies in the requested format."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -24,13 +24,13 @@ _NUMBERS = {name: number for number, name in _TYPES.items()}
 
 
 def media_type(number: int | None) -> str | None:
-    """The media type of a Content-Format, None where there is none; raises Refused for one that nothing reads."""
+    """The media type of a Content-Format, None without one; raises Refused for an unsupported one."""
     if number is None:
         return None
     known = _TYPES.get(number)
     if known is None:
         raise Refused(
-            f"Content-Format {number} cannot be read; known are {', '.join(map(str, _TYPES))}",
+            f"Content-Format {number} is not supported; supported are {', '.join(map(str, _TYPES))}",
             code="media_type_unsupported",
         )
     return known
@@ -42,7 +42,7 @@ def number_of(media_type: str) -> int | None:
 
 
 def answer_format(accept: int | None, content_format: int | None) -> int:
-    """In which form a body is answered with: as asked, else as the request is, else JSON."""
+    """The format of an answer: as requested, else that of the request, else JSON."""
     if accept in {JSON, CBOR}:
         assert accept is not None
         return accept

@@ -1,6 +1,6 @@
-"""Messages on a stream (RFC 8323 §3.2): cut out of the bytes that come, and written. No sockets, no tasks.
+"""Messages on a stream (RFC 8323 §3.2): split from received bytes, and encoded. No sockets, no tasks.
 
-A message there has no type and no id, since the stream repeats and acknowledges; everything else is as in
+Here a message has neither type nor id, because the stream repeats and acknowledges; everything else is as in
 :mod:`fleetcore_coap.codec`.
 """
 
@@ -16,21 +16,21 @@ from fleetcore_coap.codec import (
     write_body,
 )
 
-#: Signalling codes (RFC 8323 §5), classes of their own.
+#: Signalling codes (RFC 8323 §5), a separate class.
 CSM, PING, PONG, RELEASE, ABORT = 0xE1, 0xE2, 0xE3, 0xE4, 0xE5
 #: Options of CSM.
 _MAX_MESSAGE_SIZE = 2
 
 
 class TooLong(Exception):
-    """A message says that it is longer than the limit."""
+    """A message announces a length above the limit."""
 
 
 class Frames:
-    """What comes on one stream.
+    """The received bytes of one stream.
 
     Args:
-        limit_bytes: of a message's options and payload; a longer one is refused at its first bytes.
+        limit_bytes: the limit of a message's options and payload; a longer one is refused at its first bytes.
     """
 
     __slots__ = ("_buffer", "_limit")
@@ -41,13 +41,13 @@ class Frames:
 
     @property
     def begun(self) -> bool:
-        """Part of a message is here."""
+        """Whether part of a message has arrived."""
         return bool(self._buffer)
 
     def take(self, data: bytes) -> list[Packet]:
-        """The messages that are complete now; empty ones, which mean nothing (RFC 8323 §3.4), are left out.
+        """The complete messages; empty ones, which mean nothing (RFC 8323 §3.4), are left out.
 
-        Raises :class:`Malformed` or :class:`TooLong`; the stream is of no use then.
+        Raises :class:`Malformed` or :class:`TooLong`; the stream is unusable then.
         """
         buffer = self._buffer
         buffer += data
@@ -57,7 +57,7 @@ class Frames:
             start, length = head
             token = buffer[at] & 15
             if token > MAX_TOKEN_BYTES:
-                raise Malformed("a token of a length that there is not")
+                raise Malformed("an invalid token length")
             if length > self._limit:
                 raise TooLong
             end = start + 1 + token + length
@@ -72,7 +72,7 @@ class Frames:
 
 
 def _head(buffer: bytearray, at: int) -> tuple[int, int] | None:
-    """Where the code of a message stands, and how long what follows its token is; None where that is not here yet."""
+    """The place of a message's code, and the length after its token; None if they have not arrived yet."""
     if at >= len(buffer):
         return None
     length = buffer[at] >> 4
@@ -106,7 +106,7 @@ def frame(packet: Packet) -> bytes:
 
 
 def capabilities(limit_bytes: int) -> bytes:
-    """The first message of both sides (RFC 8323 §5.3), which says how long a message may be."""
+    """The first message of both sides (RFC 8323 §5.3), with the maximum length of a message."""
     return frame(Packet(kind=Kind.CON, code=CSM, options=options([(_MAX_MESSAGE_SIZE, uint(limit_bytes))])))
 
 
@@ -116,5 +116,5 @@ def pong(ping: Packet) -> bytes:
 
 
 def critical(signal: Packet) -> bool:
-    """Whether a signal has a critical option that we do not know, which ends the connection (RFC 8323 §5.2)."""
+    """Whether a signal has an unknown critical option, which ends the connection (RFC 8323 §5.2)."""
     return any(number & 1 for number, _ in signal.options)

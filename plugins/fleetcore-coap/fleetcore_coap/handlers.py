@@ -1,4 +1,4 @@
-"""What each path does: a request becomes a message, a read or a wait on the plane, and the outcome an answer."""
+"""The handler of each path: a request becomes a message, a read or a wait on the plane, and the outcome an answer."""
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -24,11 +24,11 @@ from fleetcore_coap.routes import links
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PKCS10 = "application/pkcs10"
-#: Statuses of calls that change something, as CoAP says them; 202 waits for an operator (wire.md §1).
+#: Statuses of calls with an effect, as CoAP codes; 202 waits for an operator (wire.md §1).
 _CODES = {200: CHANGED, 201: CREATED, 204: CHANGED}
 
 
-#: What most messages are answered with.
+#: The most common answer.
 _DONE = empty(CHANGED)
 
 
@@ -44,7 +44,7 @@ async def uplink(request: Request) -> Packet:
 
 
 def answered(request: Request, outcome: Outcome) -> Packet:
-    """How a message ended, as an answer."""
+    """The outcome of a message, as an answer."""
     if isinstance(outcome, Rejected):
         return problems.problem(outcome)
     if isinstance(outcome, Dropped):
@@ -57,7 +57,7 @@ def answered(request: Request, outcome: Outcome) -> Packet:
 
 
 async def _target(request: Request) -> str | None:
-    """The id in the path; of a command in its short form the id that its sequence number stands for."""
+    """The id in the path; for a command in the short form the id of its sequence number."""
     target = request.match.target
     if target is None or not request.match.sequence:
         return target
@@ -71,18 +71,18 @@ async def _target(request: Request) -> str | None:
 
 
 def _if_match(request: Request) -> int | None:
-    """The reported version that must be the current one. A tag that is not of ours cannot match."""
+    """The reported version that must be the current one. A foreign tag matches nothing."""
     tags = list(request.packet.all(Option.IF_MATCH))
     if not tags or b"" in tags:
         return None
     version = reported_version(tags[0]) if len(tags) == 1 else None
     if version is None:
-        raise VersionConflict("If-Match names no version of this twin")
+        raise VersionConflict("If-Match must name a version of this twin")
     return version
 
 
 async def call(request: Request) -> Packet:
-    """A message that is answered with content; 2.03 where an ETag names what the answer would be."""
+    """A message that is answered with content; 2.03 if an ETag matches the answer."""
     reads = "GET" in request.row.coap_method
     message = _read(request) if reads else request.inbound(target=request.match.target)
     reply = await request.peer.state.plane.call(request.who, message)
@@ -108,7 +108,7 @@ def replied(request: Request, reply: Reply, *, reads: bool = False) -> Packet:
 
 
 def _read(request: Request) -> Inbound:
-    """A GET as the message it carries: its query parameters are the members of the body."""
+    """A GET as its message: its query parameters are the members of the body."""
     members = {name: request.integer(name) for name in request.row.body.__struct_fields__}
     body = {name: value for name, value in members.items() if value is not None}
     if not body:
@@ -117,7 +117,7 @@ def _read(request: Request) -> Inbound:
 
 
 async def waiting(request: Request) -> Packet:
-    """What waits, as it is now; and it is observed from now on where that is asked for."""
+    """The waiting items now; also observes them if requested."""
     observe = request.packet.uint(Option.OBSERVE)
     session, subject, row = request.who, request.subject, request.row
     peer = request.peer
@@ -142,7 +142,7 @@ async def state(
     row: MessageType,
     since: int,
 ) -> Mapping[str, object]:
-    """The body of a state that can be observed, also where nothing waits: a state is never nothing."""
+    """The body of an observable state, even without items: a state is never absent."""
     found = await wait(session, subject, row, after=since)
     if found is not None:
         return found
@@ -169,7 +169,7 @@ async def enroll(request: Request) -> Packet:
 
 
 async def renew(request: Request) -> Packet:
-    """``POST /certificates/renew``: as enrolling, PKCS #10 or ``{"csr": PEM}``."""
+    """``POST /certificates/renew``: like enrolling, PKCS #10 or ``{"csr": PEM}``."""
     message = request.inbound()
     if message.content_type == _PKCS10:
         members = dumps({"csr": as_pem(message.payload).decode("ascii")})
@@ -184,7 +184,7 @@ async def ca_bundle(request: Request) -> Packet:
         message = Inbound(type=messages.CA_GET, subject=request.session.identity, payload=b"")
         return replied(request, await request.peer.state.plane.call(request.session, message), reads=True)
     if tls is None:
-        raise NotAuthenticated("No client certificate was shown")
+        raise NotAuthenticated("No client certificate was sent")
     return request.content({"ca": tls.ca_bundle().decode("ascii")})
 
 
@@ -192,7 +192,7 @@ async def artifact(request: Request) -> Packet:
     """``GET /artifacts/{sha256}``: one block of it, from any place; the ETag is the digest's first 8 bytes."""
     sha256 = (request.match.target or "").lower()
     if _SHA256.fullmatch(sha256) is None:
-        raise NotFound("That is no SHA-256 digest", code="artifact_unknown")
+        raise NotFound("This is not a SHA-256 digest", code="artifact_unknown")
     reader = await request.peer.state.plane.open_artifact(request.who, request.subject, sha256)
     tag, size = bytes.fromhex(sha256)[:8], reader.size_bytes
     if tag in request.packet.all(Option.ETAG):
@@ -241,7 +241,7 @@ _OWN_FORM: Mapping[MessageType, Handler] = {
 
 
 def handler_of(row: MessageType | None) -> Handler:
-    """What handles requests of a row."""
+    """The handler of requests of a row."""
     if row is None:
         return discover
     own = _OWN_FORM.get(row)

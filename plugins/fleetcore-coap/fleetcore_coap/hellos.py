@@ -1,8 +1,8 @@
-"""Hellos that wait: they have brought their cookie back, and as many handshakes are under way as may be.
+"""Waiting hellos: they have returned their cookie, and the maximum number of handshakes is under way.
 
-A hello that is dropped comes again only after the peer's timer, which doubles each time: of a herd that comes at once
-a few would get in at each repetition, and the processor would rest in between. What waits here takes no more than its
-datagram, begins in the order in which it came, and addresses take turns.
+A dropped hello only comes again after the peer's timer, which doubles each time: when a fleet reconnects, few would get
+in at each repetition, and the processor would idle in between. A waiting hello only takes its datagram, starts in the
+order of arrival, and addresses take turns.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ MAX_BYTES = 1024
 
 
 class Hellos:
-    """See the module. Seconds are those of the monotonic clock.
+    """The queue; see the module. Seconds are those of the monotonic clock.
 
     Args:
         most: of all together; ``per_address``: of one network.
-        patience_s: one that was not repeated for as long has gone.
+        patience_s: one not repeated for this long is dropped.
     """
 
     def __init__(self, most: int, per_address: int, patience_s: float) -> None:
         self._most, self._per_address, self._patience_s = most, per_address, patience_s
-        #: By network, the one whose turn it is first, and none empty; of each, those that came first stand first.
+        #: By network, the next one first, and none empty; within each, in order of arrival.
         self._waiting: dict[str, dict[Address, tuple[bytes, float]]] = {}
         self._count = 0
 
@@ -31,11 +31,11 @@ class Hellos:
         return self._count
 
     def has(self, network: str) -> bool:
-        """Whether hellos of a network wait, behind which another one has to."""
+        """Whether hellos of a network wait, so that a new one has to queue too."""
         return network in self._waiting
 
     def wait(self, network: str, address: Address, datagram: bytes, now_s: float) -> bool:
-        """Has a hello wait, in the place of the one that the address has here; False where there is no room for it."""
+        """Queues a hello, replacing the one from the same address; False if there is no room for it."""
         own = self._waiting.get(network, {})
         is_new = address not in own
         if len(datagram) > MAX_BYTES or (is_new and (self._count >= self._most or len(own) >= self._per_address)):
@@ -46,7 +46,7 @@ class Hellos:
         return True
 
     def next(self, has_room: Callable[[str], bool], now_s: float) -> tuple[Address, bytes] | None:
-        """Takes out the next one, of a network that may begin a handshake; None where there is none."""
+        """Takes the next one of a network that may begin a handshake; None if no hello may begin one."""
         for network in list(self._waiting):
             if not has_room(network):
                 continue

@@ -1,4 +1,4 @@
-"""Where the keys of peers come from: the plane is asked in a task, and told of a key that a peer does not have."""
+"""Looks up the keys of peers: asks the plane in a task, and reports a peer that does not have the key."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from fleetcore_coap.keyed import KeyedAssociation
 
 
 class KeySearch:
-    """Of one listener."""
+    """The key lookups of one listener."""
 
     def __init__(self, state: AppState) -> None:
         self._state = state
@@ -16,9 +16,9 @@ class KeySearch:
     def begin(
         self, association: KeyedAssociation, identity: bytes, peer: str, found: Callable[[list[bytes]], None]
     ) -> "asyncio.Task[None]":
-        """Looks for the key of a handshake's peer, which waits for it meanwhile.
+        """Looks up the key of a handshake's peer, which waits meanwhile.
 
-        ``found`` is given the messages of what was held back, unless the handshake has ended or the task is cancelled.
+        ``found`` gets the held back messages, unless the handshake has ended or the task is cancelled.
         """
         return self._state.spawn(self._find(association, identity, peer, found), "key of a peer")
 
@@ -30,13 +30,13 @@ class KeySearch:
             key = await self._state.plane.shared_key(
                 identity.decode("utf-8", "replace"), protocol=self._state.context.name, peer=peer
             )
-        except Exception:  # a store in trouble; the peer is refused, and comes again
-            self._state.context.logger.exception("The key of %s could not be looked for", peer)
+        except Exception:  # the store fails; the peer is refused, and comes again
+            self._state.context.logger.exception("The key of %s could not be looked up", peer)
         if association.ended is None:
             found(association.know(key))
 
     def note_refused(self, association: KeyedAssociation, peer: str) -> None:
-        """Has it written down, once, that a handshake has ended since its peer does not have the key."""
+        """Audits, once, that a handshake ended because its peer does not have the key."""
         if association.refused is not None:
             refused, association.refused = association.refused.decode("utf-8", "replace"), None
             self._state.plane.key_refused(refused, protocol=self._state.context.name, peer=peer)

@@ -1,9 +1,9 @@
-"""An association whose peer proves that it has a pre-shared key: the identity is read, the key looked for, then judged.
+"""An association with a pre-shared key: reads the identity, looks up the key, then lets OpenSSL verify the proof.
 
-OpenSSL asks for a key and wants it at once, while a key may come of a store. So what brings the identity is held back
-until the key is known. A peer without a key to its name is judged by a random one, and so fails as with a wrong
-key (RFC 4279 §2). OpenSSL drops a proof that it cannot read, as DTLS drops any such record, and would wait for another
-until the deadline; here the handshake ends with an alert.
+OpenSSL asks for a key and needs it at once, but a key may come from a store. So the datagrams from the identity on are
+held back until the key is known. A peer with an unknown identity is checked with a random key, so it fails as with a
+wrong key (RFC 4279 §2). OpenSSL drops a proof that it cannot decrypt, as DTLS drops any such record, and would wait for
+another until the deadline; here the handshake ends with an alert.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,12 +15,12 @@ from fleetcore_coap.association import Association
 from fleetcore_coap.clear_text import changes_cipher, decrypt_error, has_finished, identity_in
 from fleetcore_coap.psk import nobodys_key
 
-#: Datagrams held back while a key is looked for: a flight in pieces, twice. The peer repeats what is dropped.
+#: Datagrams held back during a lookup: a flight in pieces, twice. The peer repeats dropped ones.
 _MAX_HELD = 8
 
 
 class Keys:
-    """Whom OpenSSL asks for keys: the association that it is working for."""
+    """Gives OpenSSL its keys: from the association that it currently handles."""
 
     def __init__(self) -> None:
         self._working_for: KeyedAssociation | None = None
@@ -35,21 +35,21 @@ class Keys:
             self._working_for = None
 
     def key_of(self, identity: bytes) -> bytes:
-        """The key of the peer that OpenSSL is busy with."""
+        """The key of the association that OpenSSL currently handles."""
         assert self._working_for is not None
         return self._working_for.key_of(identity)
 
 
 class KeyedAssociation(Association):
-    """See the module.
+    """The association; see the module.
 
     Args:
-        asks: is told an identity, once, and answers in its own time by :meth:`know`.
+        asks: called once with the identity; :meth:`know` delivers the key later.
 
     Attributes:
-        proven: the identity that the peer has proved; None until it is established.
-        refused: the identity whose key the peer does not have, once the handshake has ended for it; empty where none
-            was looked for. None for one that there is no key for, and while nothing is refused.
+        proven: the authenticated identity of the peer; None until it is established.
+        refused: the identity whose key the peer does not have, once the handshake has ended for that reason; empty if
+            none was looked up. None for an identity without a key, and while nothing is refused.
     """
 
     __slots__ = (
@@ -73,17 +73,17 @@ class KeyedAssociation(Association):
         self._keys, self._asks = keys, asks
         self._claimed: bytes | None = None
         self._key: bytes | None = None
-        #: Whose key OpenSSL was told.
+        #: The identity whose key OpenSSL got.
         self._judged: bytes | None = None
         self._held: list[bytes] = []
-        #: The key is looked for; OpenSSL was told one; the peer has said that it encrypts.
+        #: The key is looked up; OpenSSL has one; the peer has announced encryption.
         self._asking = self._asked = self._changed = False
         self.proven: bytes | None = None
         self.refused: bytes | None = None
 
     @property
     def timeout_s(self) -> float | None:
-        # The last flight has arrived where its answer is held back.
+        # The last flight has arrived while its answer is held back.
         return None if self._asking else super().timeout_s
 
     def receive(self, datagram: bytes) -> list[bytes]:
@@ -103,15 +103,15 @@ class KeyedAssociation(Association):
         return self._judge(datagram)
 
     def know(self, key: bytes | None) -> list[bytes]:
-        """The key that was looked for, or None; takes what was held back, and returns the messages in it."""
+        """Delivers the looked up key, or None; handles the held back datagrams, and returns their messages."""
         self._key, self._asking = key, False
         held, self._held = self._held, []
         return [message for datagram in held for message in self._judge(datagram)]
 
     def key_of(self, identity: bytes) -> bytes:
-        """The key by which the peer is judged."""
+        """The key that the peer must prove."""
         self._asked = True
-        # What OpenSSL has read may be another identity than the one that was looked for.
+        # OpenSSL may have read another identity than the one that was looked up.
         if self._key is None or identity != self._claimed:
             self._judged = None
             return nobodys_key()

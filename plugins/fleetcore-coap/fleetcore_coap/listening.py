@@ -1,9 +1,9 @@
-"""Who may begin a handshake: cookies before state, and one place for each address (RFC 6347 §4.2.1 and §4.2.8).
+"""Admission of handshakes: cookies before state, and one place for each address (RFC 6347 §4.2.1 and §4.2.8).
 
-A ClientHello without a valid cookie is answered with one, smaller than the hello, and forgotten. A hello with one
-begins a handshake beside the association that the address may have; that one ends when the handshake is complete, so
-a forged hello, or a device that has restarted on its port, takes nothing away before it has proved itself. A datagram
-of an address without either is dropped, without an answer.
+A ClientHello without a valid cookie is answered with one, smaller than the hello, and forgotten. A hello with a cookie
+begins a handshake beside the existing association of its address; that one ends when the handshake is complete, so a
+forged hello, or a device that has restarted on its port, ends nothing before it has authenticated. Any other datagram
+of an unknown address is dropped without an answer.
 """
 
 import hmac
@@ -22,9 +22,9 @@ _COOKIE_BYTES = 16
 
 
 class Door:
-    """Answers hellos with cookies, and makes OpenSSL connections of those that bring them back.
+    """Answers hellos with cookies, and makes OpenSSL connections for those that return them.
 
-    One OpenSSL object serves all hellos: it keeps nothing of one that has no valid cookie.
+    One OpenSSL object serves all hellos: it keeps no state of one without a valid cookie.
     """
 
     def __init__(self, context: SSL.Context) -> None:
@@ -32,7 +32,7 @@ class Door:
         self._take(context)
 
     def renew(self, context: SSL.Context) -> None:
-        """Handshakes from now on are by another context, another certificate for one; cookies stay good."""
+        """Further handshakes use another context, for example with a new certificate; cookies stay valid."""
         self._take(context)
 
     def _take(self, context: SSL.Context) -> None:
@@ -42,7 +42,7 @@ class Door:
         self._waiting = self._fresh()
 
     def knows(self, address: Address, cookie: bytes) -> bool:
-        """Whether a cookie is the one that the address was given."""
+        """Whether a cookie is the one that was sent to the address."""
         return hmac.compare_digest(cookie, self._cookie_of(address))
 
     def _cookie_of(self, address: Address) -> bytes:
@@ -61,7 +61,7 @@ class Door:
         return connection
 
     def hello(self, address: Address, datagram: bytes, send: Callable[[bytes], None]) -> SSL.Connection | None:
-        """The connection that this hello with its cookie begins; None where it was answered with a cookie, or bad."""
+        """The connection that this hello with its cookie begins; None if it was answered with a cookie, or invalid."""
         connection = self._waiting
         connection.set_app_data(address)
         connection.bio_write(datagram)
@@ -73,7 +73,7 @@ class Door:
                     send(answer)
             return None
         except SSL.Error:
-            self._waiting = self._fresh()  # what a broken hello has left in it must not meet the next one
+            self._waiting = self._fresh()  # the rest of a broken hello must not affect the next one
             return None
         self._waiting = self._fresh()
         return connection
@@ -83,7 +83,7 @@ T = TypeVar("T")
 
 
 class Places(Generic[T]):
-    """What an address has: an association that lives, and a handshake beside it.
+    """The places of an address: an association, and a handshake beside it.
 
     Attributes:
         live, pending: by address.
@@ -92,24 +92,24 @@ class Places(Generic[T]):
     def __init__(self) -> None:
         self.live: dict[Address, T] = {}
         self.pending: dict[Address, tuple[bytes, T]] = {}
-        #: The random of the handshake that each living association came of.
+        #: The random of the handshake that led to each association.
         self._came_of: dict[Address, bytes] = {}
 
     def begin(self, address: Address, random: bytes, thing: T) -> T | None:
-        """A handshake begins; returns the one that it takes the place of."""
+        """A handshake begins; returns the one that it replaces."""
         replaced = self.pending.pop(address, None)
         self.pending[address] = random, thing
         return None if replaced is None else replaced[1]
 
     def complete(self, address: Address) -> T | None:
-        """Its handshake is complete; returns the association whose place it takes."""
+        """Its handshake is complete; returns the association that it replaces."""
         random, thing = self.pending.pop(address)
         old = self.live.pop(address, None)
         self.live[address], self._came_of[address] = thing, random
         return old
 
     def drop(self, address: Address, thing: T) -> None:
-        """It is over."""
+        """It has ended."""
         if self.live.get(address) is thing:
             del self.live[address]
             self._came_of.pop(address, None)
@@ -118,14 +118,14 @@ class Places(Generic[T]):
             del self.pending[address]
 
     def is_late(self, address: Address, shown: Look) -> bool:
-        """Whether a hello is a repetition of the one that the living association of its address came of."""
+        """Whether a hello repeats the one that led to the association of its address."""
         return self._came_of.get(address) == shown.random
 
     def whose(self, address: Address, shown: Look) -> T | None:
         """The receiver of a datagram that begins so; None for a hello that is answered with a cookie, or unknown."""
         pending = self.pending.get(address)
         if shown.is_hello:
-            # The hello of the handshake under way, repeated; any other begins with a cookie.
+            # The repeated hello of the handshake under way; any other begins with a cookie.
             return pending[1] if pending is not None and shown.cookie and pending[0] == shown.random else None
         if pending is not None and shown.content in {Content.HANDSHAKE, Content.CHANGE_CIPHER_SPEC}:
             return pending[1]

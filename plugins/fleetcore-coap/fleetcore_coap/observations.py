@@ -1,8 +1,7 @@
-"""What a peer observes (RFC 7641), and when it is told: one notification outstanding, of the newest state only.
+"""The observations of a peer (RFC 7641), and their notifications: one outstanding, with the newest state only.
 
-No sockets, no tasks. What changes is marked; the caller takes the next observation to notify, reads the state as it is
-by then, and says how it went. So states that came meanwhile are one notification, and a slow or sleeping peer costs
-one datagram that waits.
+No sockets, no tasks. Changes are marked; the caller takes the next observation to notify, reads its current state, and
+reports the result. So several changes are one notification, and a slow or sleeping peer costs one waiting datagram.
 """
 
 from attrs import define
@@ -10,7 +9,7 @@ from attrs import define
 from fleetcore.model.message import MessageType
 from fleetcore_coap.codec import Packet
 
-#: Observations of one peer: three kinds of state of itself and of some leaves. A further one is answered once.
+#: Observations of one peer: three kinds of state of itself and of some leaves. Further requests are answered once.
 MAX = 64
 #: RFC 7641 §3.4: sequence numbers have 24 bits.
 _SEQUENCES = 1 << 24
@@ -18,12 +17,12 @@ _SEQUENCES = 1 << 24
 
 @define(eq=False)
 class Observation:
-    """A state that a peer is told of.
+    """A state that a peer observes.
 
     Attributes:
-        request: that began it: its token is each notification's, and its Accept their form.
-        sequence: of the last notification.
-        changed: there is something to tell.
+        request: the one that began it: its token is in each notification, and its Accept gives the format.
+        sequence: the last notification's.
+        changed: there is a new state to send.
     """
 
     request: Packet
@@ -39,7 +38,7 @@ class Observation:
 
 
 class Observations:
-    """Those of one peer.
+    """The observations of one peer.
 
     Attributes:
         outstanding: a notification is under way.
@@ -55,7 +54,7 @@ class Observations:
         return len(self._by_token)
 
     def begin(self, request: Packet, row: MessageType, subject: str) -> Observation | None:
-        """A request registers, or renews its registration; None where there are too many already."""
+        """Registers a request, or renews its registration; None if there are too many already."""
         known = self._by_token.pop(request.token, None)
         if len(self._by_token) >= MAX:
             return None
@@ -64,7 +63,7 @@ class Observations:
         return made
 
     def end(self, token: bytes) -> None:
-        """The peer does not want it any more, or cannot be told."""
+        """The peer has ended it, or cannot be reached."""
         self._by_token.pop(token, None)
 
     def find(self, token: bytes) -> Observation | None:
@@ -72,25 +71,25 @@ class Observations:
         return self._by_token.get(token)
 
     def changed(self, row: MessageType, subject: str) -> bool:
-        """Marks what observes this state; says whether there is any."""
+        """Marks the observations of this state; returns whether there are any."""
         found = [each for each in self._by_token.values() if each.row is row and each.subject == subject]
         for each in found:
             each.changed = True
         return bool(found)
 
     def take(self) -> Observation | None:
-        """The observation that is to be told next; none while a notification is outstanding."""
+        """The next observation to notify; None while a notification is outstanding."""
         if self.outstanding:
             return None
         for token, each in self._by_token.items():
             if each.changed:
                 each.changed = False
                 self.outstanding = True
-                # Behind the others, so that one that changes all the time does not starve them.
+                # Moved to the end, so that one that changes all the time does not starve the others.
                 self._by_token[token] = self._by_token.pop(token)
                 return each
         return None
 
     def holds(self, observation: Observation) -> bool:
-        """Whether it is still wanted."""
+        """Whether it is still active."""
         return self._by_token.get(observation.request.token) is observation

@@ -1,4 +1,4 @@
-"""One peer: its exchanges, its session, and its requests from their first block to their answer."""
+"""One peer: its exchanges, its session, and its requests from the first block to the answer."""
 
 import asyncio
 from collections import OrderedDict
@@ -49,11 +49,11 @@ from fleetcore_coap.readings import Readings
 from fleetcore_coap.request import Request, empty, servable
 from fleetcore_coap.routes import Match, find
 
-#: Sequence numbers of commands that a peer was shown, so that it may answer one after it is finished.
+#: Sequence numbers of commands that a peer has seen, so that it may answer one after it is finished.
 _MAX_SEQUENCES = 64
-#: A credential that is refused is not asked about again for as long; its device may be registered meanwhile.
+#: A refused credential is not checked again for this long; its device may be registered meanwhile.
 _REFUSED_S = 30.0
-#: Of a state that is observed: which row a downlink changes.
+#: For an observed state: the row that a downlink changes.
 _STATE_OF: Mapping[MessageType, MessageType] = {
     messages.TWIN_DESIRED: messages.TWIN_DESIRED,
     messages.COMMAND: messages.COMMAND,
@@ -63,14 +63,14 @@ _STATE_OF: Mapping[MessageType, MessageType] = {
 
 
 class Answering(Protocol):
-    """The message layer, as a peer needs it."""
+    """The message layer, as a peer uses it."""
 
     @property
     def idle(self) -> bool:
         """Nothing is under way."""
 
     def answer(self, request: Packet, response: Packet, now_s: float) -> None:
-        """Answers a request that was handed over."""
+        """Answers a request."""
 
     def confirm(
         self,
@@ -80,7 +80,7 @@ class Answering(Protocol):
         acknowledged: Callable[[], None] = ...,
         lost: Callable[[bool], None] = ...,
     ) -> bytes:
-        """Sends a message until it has arrived, and says so, or that it was lost."""
+        """Sends a message until it has arrived, and reports that, or its loss."""
 
     def tick(self, now_s: float) -> None:
         """Time has passed."""
@@ -94,18 +94,18 @@ def _nothing() -> None:
 
 
 class Peer:
-    """See the module.
+    """One peer; see the module.
 
     Args:
         name: its address, for people.
-        end: ends the connection that it is on.
+        end: ends its connection.
         identified: called when its session has begun.
         exchanges: the message layer below it.
-        echo: where its address is not known to be its own: over plain CoAP.
-        readings: the short way of its listener.
+        echo: if its address is not verified: over plain CoAP.
+        readings: the fast path of its listener.
 
     Attributes:
-        credential: what it has shown or proved in the handshake, or None.
+        credential: from the handshake, or None.
         session: once it has authenticated.
         sequences: of commands → their ids.
     """
@@ -139,13 +139,13 @@ class Peer:
 
     @property
     def certificate(self) -> bytes | None:
-        """What it has shown in the handshake, DER, or None."""
+        """Its certificate from the handshake, DER, or None."""
         return self.credential.der if isinstance(self.credential, CertificateCredential) else None
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def handle(self, request: Packet) -> None:
-        """Takes a request that is new; it is answered through the message layer."""
+        """Handles a new request; it is answered through the message layer."""
         self.state.awake.add(self)
         session = self.session
         if (
@@ -158,24 +158,24 @@ class Peer:
             self.state.spawn(self._answer(request), "request")
 
     async def finish(self, request: Request, outcome: Outcome) -> None:
-        """Answers a request that went the short way."""
+        """Answers a request of the fast path."""
         response = handlers.answered(request, outcome)
         pending = await self._pending(request, response)
         self.exchanges.answer(request.packet, self._finished(request, response, pending), self._now_s())
         self.notify()
 
     def close(self) -> None:
-        """The connection is over; idempotent."""
+        """The connection has ended; idempotent."""
         self._closed = True
         self.state.awake.discard(self)
         if self.session is not None:
             self.session.close()
-        # Each refers to this peer; the collector would come to such a ring after hours.
+        # Each refers to this peer; the collector frees such a cycle only after hours.
         self._end = self._identified = _nothing
         self.exchanges.close()
 
     def tick(self) -> bool:
-        """Time has passed; says whether more of it matters."""
+        """Handles the passing of time; returns whether it needs further ticks."""
         now_s = self._now_s()
         self.exchanges.tick(now_s)
         self._bodies.forget(now_s)
@@ -183,7 +183,7 @@ class Peer:
         return not self.exchanges.idle or len(self._bodies) > 0 or len(self._answers) > 0
 
     def busy(self, packet: Packet) -> Packet:
-        """How a request beyond those under way is answered; it is noted."""
+        """The answer to a request beyond those under way; it is noted."""
         refusal = Rejected(
             code="overloaded",
             reason=f"{MAX_UNDER_WAY} requests are under way",
@@ -237,14 +237,14 @@ class Peer:
             refusal = Rejected(code="operation_unknown", reason="This path does not take the method")
             request.note_refused(refusal)
             return problems.problem(refusal, code=METHOD_NOT_ALLOWED)
-        # Before anything is done: what was committed cannot be refused for the form of its answer.
+        # Before any effect: a committed request cannot be refused for the format of its answer.
         if not servable(packet.uint(Option.ACCEPT), match):
             return empty(NOT_ACCEPTABLE)
         if any(
             given is not None and given.exponent > EXPONENT
             for given in (packet.block(Option.BLOCK1), packet.block(Option.BLOCK2))
         ):
-            refusal = Rejected(code="payload_unreadable", reason=f"A block is at most {BLOCK_BYTES} bytes")
+            refusal = Rejected(code="payload_unreadable", reason=f"A block may have at most {BLOCK_BYTES} bytes")
             request.note_refused(refusal)
             return problems.problem(refusal)  # 4.00: RFC 7959 §2.2
         if match.links:
@@ -252,7 +252,7 @@ class Peer:
         if self.credential is not None and match.row is not messages.ENROLL:
             request.session = await self._identify()
         elif match.row is not None and not match.row.public:
-            raise NotAuthenticated("No client certificate was shown")
+            raise NotAuthenticated("No client certificate was sent")
         block = packet.block(Option.BLOCK2)
         if packet.code != Method.GET and block is not None and block.number:
             return self._answers.find(packet) or empty(INCOMPLETE)
@@ -280,16 +280,16 @@ class Peer:
         return replace(answer, options=options([*answer.options, (Option.SIZE1, uint(limit))]))
 
     async def deliver(self, session: Session, message: Inbound) -> Outcome:
-        """Has a message committed, or refused ``overloaded`` where the receive queue is full.
+        """Commits a message; refuses it as ``overloaded`` if the receive queue is full.
 
-        All devices share a socket, so to stop reading for one would stop it for all: the answer slows its sender down.
+        All devices share a socket, so reading cannot stop for one alone: the answer slows its sender down.
         """
         return await self.state.ingest.submit(session, message)
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
     def _finished(self, request: Request, response: Packet, pending: bytes | None) -> Packet:
-        """The answer as it goes: the block that was asked for, and what waits."""
+        """The final answer: with the requested block, and the waiting items."""
         packet = request.packet
         if pending is None and not response.payload and packet.get(Option.BLOCK1) is None:
             return response
@@ -303,7 +303,7 @@ class Peer:
         return replace(response, options=options(given))
 
     async def _pending(self, request: Request, response: Packet) -> bytes | None:
-        """What waits for the subject: a device learns it from any answer. The same words as over HTTP."""
+        """The waiting items of the subject: a device learns them from any answer. The same words as over HTTP."""
         session = request.session or self.session
         if session is None or session.ended is not None or response.code == CONTINUE:
             return None
@@ -311,7 +311,7 @@ class Peer:
         subject = request.match.leaf if request.match.leaf is not None and not refused else session.identity
         try:
             found = await self.state.plane.pending(session, subject)
-        except FleetError:  # a store in trouble: the answer itself says so
+        except FleetError:  # the store fails: the answer reports it
             return None
         return ", ".join([f"{name}={count}" for name, count in found.items() if count]).encode() or None
 
@@ -322,7 +322,7 @@ class Peer:
         return "" if self.session is None else self.session.identity
 
     async def _identify(self) -> Session:
-        """The session of the credential; asked for once where it is given."""
+        """The session of the credential; authenticated once."""
         async with self._identifying:
             if self._refusal is not None and self._now_s() < self._refused_until_s:
                 raise self._refusal
@@ -351,7 +351,7 @@ class Peer:
     # -- states ------------------------------------------------------------------------------------------------------
 
     def learn_sequences(self, body: Mapping[str, object]) -> None:
-        """Remembers the ids of commands by their sequence numbers."""
+        """Stores the ids of commands by their sequence numbers."""
         commands = body.get("commands")
         if not isinstance(commands, Sequence):
             return
@@ -361,7 +361,7 @@ class Peer:
             self.sequences.popitem(last=False)
 
     def observe(self, request: Request) -> Observation | None:
-        """Registers a request; None where the peer observes as much as it may."""
+        """Registers a request; None if the peer already observes the maximum."""
         observation = self.observations.begin(request.packet, request.row, request.subject)
         if observation is not None and not self._listening:
             self._listening = True
@@ -374,7 +374,7 @@ class Peer:
             self.notify()
 
     def notify(self) -> None:
-        """Tells the next state that has changed, where none is being told."""
+        """Sends the next changed state, unless a notification is outstanding."""
         observation = None if self._closed else self.observations.take()
         if observation is not None:
             self.state.spawn(self._tell(observation), "notification")
@@ -394,7 +394,7 @@ class Peer:
                 self.learn_sequences(body)
             answer = request.content(body)
             given: list[tuple[int, bytes | None]] = [(Option.OBSERVE, uint(observation.next()))]
-        except FleetError as error:  # a notification that is an error ends the observation (RFC 7641 §4.2)
+        except FleetError as error:  # a notification with an error ends the observation (RFC 7641 §4.2)
             answer, given = problems.problem(rejection(error)), []
             ends = True
         except BaseException:
@@ -422,7 +422,7 @@ class Peer:
 
 
 def _blockwise(packet: Packet, response: Packet) -> Packet:
-    """The block of an answer that a request asks for, with ETag and Size2 (RFC 7959 §2.4 and §4)."""
+    """The requested block of an answer, with ETag and Size2 (RFC 7959 §2.4 and §4)."""
     if response.get(Option.BLOCK2) is not None or not response.payload:
         return response
     size = len(response.payload)

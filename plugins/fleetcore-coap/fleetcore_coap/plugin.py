@@ -1,6 +1,6 @@
 """The entry point: offers the protocol ``coap``.
 
-Loaded at every start of fleetcore, so it does not import OpenSSL; the opener and the client do that.
+Loaded at every start of fleetcore, so it does not import OpenSSL; opener and client do.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -26,8 +26,9 @@ async def open_coap(
     """Listens until the context ends; then every association is closed.
 
     Raises:
-        ConfigError: plain CoAP away from the loopback, DTLS in a fleet without a CA, ``psk`` without DTLS or with an
-            OpenSSL that has none, or OSCORE where its library is not installed or the fleet has such a listener.
+        ConfigError: plain CoAP outside of the loopback, DTLS in a fleet without a CA, ``psk`` without DTLS or with an
+            OpenSSL that does not support it, or OSCORE if its library is not installed or the fleet already has such a
+            listener.
         NotReady: the address cannot be bound now.
     """
     if config.stream and not config.oscore:
@@ -37,7 +38,7 @@ async def open_coap(
             yield endpoint
         return
     if config.oscore:
-        config.listener()  # what is wrong with it is said before what is missing
+        config.listener()  # a fault of the section is reported before a missing library
         needs_oscore()
         from fleetcore_coap.oscore.endpoint import serve as serve_oscore
 
@@ -51,7 +52,7 @@ async def open_coap(
 
 
 def open_client(endpoint: str, secrets: "DeviceSecrets") -> "DeviceClient":
-    """The device's side, to be entered as an async context manager."""
+    """The device side, to be entered as an async context manager."""
     from fleetcore_coap.client import CoapDeviceClient
 
     return CoapDeviceClient(endpoint, secrets)
@@ -66,5 +67,5 @@ def fleetcore_protocols() -> "Iterable[Provider[ProtocolAdapter]]":
         open_coap,
         client=open_client,
         demo={"listen": "coaps://127.0.0.1:0"},
-        summary="CoAP for devices under /device/v1, over DTLS 1.2 by certificate or key, or under OSCORE",
+        summary="CoAP for devices under /device/v1, over DTLS 1.2 with certificate or key, or with OSCORE",
     )

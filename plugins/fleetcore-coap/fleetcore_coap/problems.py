@@ -13,21 +13,21 @@ from fleetcore_coap.formats import CONCISE_PROBLEM
 
 #: Keys of RFC 9290 §2; -4 is the response code.
 _TITLE, _DETAIL, _CODE = -1, -2, -4
-#: Our own entry (RFC 9290 §3.2), a map with the members of the problem that the standard keys do not say.
+#: Our own entry (RFC 9290 §3.2), a map with the members of the problem for which the standard has no keys.
 ENTRY = "urn:fleetcore:error"
 _SAID = frozenset({"type", "title", "detail"})
-#: Seconds to wait where the plane names none, as over HTTP.
+#: Seconds to wait if the plane names none, as over HTTP.
 _RETRY_AFTER_S = {"enrollment_pending": 60, "rate_limited": 1, "storage_full": 30}
 _TEMPORARY = 5
 
 
 def problem(refusal: Rejected, *, code: int | None = None) -> Packet:
-    """The answer to a refused request; ``code`` where CoAP has a finer one than the registry."""
+    """The answer to a refused request; ``code`` if CoAP has a finer one than the registry."""
     return answer(members_of(refusal), code=code)
 
 
 def answer(members: Mapping[str, object], *, code: int | None = None) -> Packet:
-    """The answer of the members of a problem (RFC 9457): concise, with Max-Age where it is worth trying again."""
+    """The answer for the members of a problem (RFC 9457): concise, with Max-Age if a retry is useful."""
     name = str(members.get("code"))
     known = CODES.get(name, CODES["internal"])
     if members.get("rejected") and members.get("status") == 422:
@@ -52,7 +52,7 @@ def answer(members: Mapping[str, object], *, code: int | None = None) -> Packet:
 
 
 def members(payload: bytes, code: int) -> dict[str, object]:
-    """A concise problem as the members that every protocol has; what cannot be read is an internal error."""
+    """A concise problem as the members of every protocol; an unreadable one is an internal error."""
     try:
         body = cbor2.loads(payload)
     except (cbor2.CBORError, ValueError):

@@ -1,7 +1,7 @@
-"""Pre-shared keys in a handshake of OpenSSL (RFC 4279).
+"""Pre-shared keys in OpenSSL handshakes (RFC 4279).
 
-pyOpenSSL has no method for them, while the bindings below it have. So this module alone reaches for what both keep to
-themselves: the bindings, and the pointer in a context. What it needs of them is looked for in :func:`require`.
+pyOpenSSL has no method for them, but the bindings below it do. So only this module accesses private parts of both: the
+bindings, and the pointer in a context. :func:`require` checks that they exist.
 """
 
 import logging
@@ -17,14 +17,14 @@ _log = logging.getLogger(__name__)
 _lib: Any = _util.lib
 _ffi: Any = _util.ffi
 
-#: Of a random key that is never given out.
+#: Bytes of a random key that is never given out.
 _KEY_BYTES = 32
-#: Callbacks live as long as the contexts that call them.
+#: Callbacks must live as long as the contexts that call them.
 _KEPT = "_fleetcore_psk_callback"
 
 
 def require() -> None:
-    """Raises ConfigError where the installed OpenSSL or its bindings have no pre-shared keys."""
+    """Raises ConfigError if the installed OpenSSL or its bindings lack pre-shared keys."""
     wanted = ("SSL_CTX_set_psk_server_callback", "SSL_CTX_set_psk_client_callback")
     if not getattr(_lib, "Cryptography_HAS_PSK", 0) or not all(hasattr(_lib, name) for name in wanted):
         raise ConfigError(
@@ -39,9 +39,9 @@ def nobodys_key() -> bytes:
 
 
 def ask_for_keys(context: SSL.Context, key_of: Callable[[bytes], bytes]) -> None:
-    """A server's context asks ``key_of(identity)`` in each handshake; must not block. Raises as :func:`require`.
+    """Makes a server's context call ``key_of(identity)`` in handshakes; it must not block. Raises as :func:`require`.
 
-    The identity is what OpenSSL has read, up to a NUL where it has one. Where ``key_of`` raises, the handshake fails.
+    The identity is the one that OpenSSL has read, up to a NUL if it has one. If ``key_of`` raises, the handshake fails.
     """
     require()
 
@@ -53,7 +53,7 @@ def ask_for_keys(context: SSL.Context, key_of: Callable[[bytes], bytes]) -> None
 
 
 def show_key(context: SSL.Context, identity: bytes, key: bytes) -> None:
-    """A client's context proves that it has ``key`` of ``identity``. Raises as :func:`require`."""
+    """Makes a client's context prove that it has the ``key`` of ``identity``. Raises as :func:`require`."""
     require()
 
     def answer(_ssl: object, _hint: object, name: Any, longest: int, secret: Any, most: int) -> int:
@@ -78,12 +78,12 @@ def _pointer(context: SSL.Context) -> Any:
 
 
 def _keep(context: SSL.Context, kind: str, answer: Callable[..., int]) -> None:
-    # An error must not pass through OpenSSL: no key ends the handshake with an alert.
+    # An error must not pass through OpenSSL: without a key the handshake ends with an alert.
     setattr(context, _KEPT, _ffi.callback(kind, answer, error=0, onerror=_no_key))
 
 
 def _no_key(_kind: object, error: BaseException, _trace: object) -> int:
-    _log.error("A key could not be told to OpenSSL", exc_info=error)
+    _log.error("A key could not be passed to OpenSSL", exc_info=error)
     return 0
 
 

@@ -1,7 +1,7 @@
-"""The short way of a message that only waits for its commit: no task for each, and one for the answers of a burst.
+"""The fast path of messages that only wait for their commit: no task for each, and one for the answers of a burst.
 
-What is unusual about a request (blocks, conditions, a path that asks the plane, a mistake) goes the long way, by a task
-of its own, where it is answered and refused.
+Unusual requests (blocks, conditions, a path that asks the plane, a mistake) go the normal way, in a separate task,
+where they are answered and refused.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ _FORMS = frozenset({None, JSON, CBOR})
 
 
 class Finishing(Speaker, Protocol):
-    """A peer whose requests end."""
+    """A peer with requests of the fast path."""
 
     async def finish(self, request: Request, outcome: Outcome) -> None:
         """Answers a request by its outcome."""
 
 
 class Readings:
-    """Of one listener. The task that answers lives while anything is under way, so a drain may wait for it."""
+    """The fast path of one listener. The answering task runs while anything is under way, so drains can wait for it."""
 
     def __init__(self, state: AppState) -> None:
         self._state, self._most_bytes = state, state.context.limits.message_bytes
@@ -42,7 +42,7 @@ class Readings:
         self._news = asyncio.Event()
 
     def take(self, peer: Finishing, session: Session, packet: Packet) -> bool:
-        """Hands a request over; False where it has to go the long way."""
+        """Takes a request; False if it has to go the normal way."""
         if packet.code != Method.POST or any(number not in _USUAL for number, _ in packet.options):
             return False
         if (
@@ -67,7 +67,7 @@ class Readings:
         return True
 
     def _done(self, peer: Finishing, request: Request, outcome: Outcome) -> None:
-        """The plane's answer, from within its own turn of the loop: nothing is written here, only gathered."""
+        """The plane's answer, within its own turn of the loop: nothing is written here, only collected."""
         self._ended.append((peer, request, outcome))
         self._news.set()
 

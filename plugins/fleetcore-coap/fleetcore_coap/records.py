@@ -1,4 +1,4 @@
-"""DTLS 1.2 records as they lie in a datagram (RFC 6347 §4.1): looked at, and packed; nothing is decrypted here."""
+"""DTLS 1.2 records in a datagram (RFC 6347 §4.1): inspected and packed; nothing is decrypted here."""
 
 from collections.abc import Iterator
 from enum import IntEnum
@@ -7,8 +7,8 @@ from msgspec import Struct
 
 #: Type, version, epoch, sequence number and length.
 _HEADER_BYTES = 13
-#: What a datagram of ours holds at most: a packet of 1,280 bytes (RFC 8200 §5, the least that IPv6 carries) less its
-#: headers, 40 bytes of IPv6 and 8 of UDP.
+#: The maximum size of our datagrams: a packet of 1,280 bytes (RFC 8200 §5, the minimum of IPv6) less its headers, 40
+#: bytes of IPv6 and 8 of UDP.
 DATAGRAM_BYTES = 1232
 #: A handshake message's header (RFC 6347 §4.2.2), and the version before the random of a ClientHello.
 _HANDSHAKE_HEADER_BYTES, _VERSION_BYTES, _RANDOM_BYTES = 12, 2, 32
@@ -25,11 +25,11 @@ class Content(IntEnum):
 
 
 class Look(Struct, frozen=True, gc=False):
-    """What the first record of a datagram shows.
+    """The visible fields of a datagram's first record.
 
     Attributes:
-        random: of a ClientHello, which tells one handshake from another; else empty.
-        cookie: of a ClientHello; empty where it has none.
+        random: of a ClientHello, which identifies a handshake; else empty.
+        cookie: of a ClientHello; empty if it has none.
     """
 
     content: Content
@@ -49,7 +49,7 @@ _MESSAGE_HEAD = b"\x17\xfe\xfd\x00\x01"
 
 
 def look(datagram: bytes) -> Look | None:
-    """Looks at a datagram; None where it is not a series of whole records of DTLS."""
+    """Inspects a datagram; None if it is not a series of whole DTLS records."""
     if _is_message(datagram):
         return _MESSAGE
     if not datagram or sum(len(each) for each in whole_records(datagram)) != len(datagram):
@@ -69,7 +69,7 @@ def look(datagram: bytes) -> Look | None:
 
 
 def _is_message(datagram: bytes) -> bool:
-    """Whether it is one record with a message of the first epoch after a handshake, which nearly all datagrams are."""
+    """Whether it is one record with a message in the first epoch after a handshake, like nearly all datagrams."""
     return (
         datagram[:5] == _MESSAGE_HEAD
         and len(datagram) > _HEADER_BYTES
@@ -78,14 +78,14 @@ def _is_message(datagram: bytes) -> bool:
 
 
 def count(datagram: bytes) -> int:
-    """How many records a datagram has."""
+    """The number of records in a datagram."""
     if _is_message(datagram):
         return 1
     return sum(1 for _ in whole_records(datagram))
 
 
 def whole_records(data: bytes) -> Iterator[bytes]:
-    """The records, up to the first that is none."""
+    """The records, up to the first invalid one."""
     at = 0
     while len(data) - at >= _HEADER_BYTES:
         known = 20 <= data[at] <= 23 and data[at + 1] == 0xFE  # the version is 254.255 or 254.253
@@ -97,7 +97,7 @@ def whole_records(data: bytes) -> Iterator[bytes]:
 
 
 def pack(records: bytes) -> list[bytes]:
-    """Datagrams of whole records, each as full as it may be; ``records`` is what OpenSSL wrote."""
+    """Datagrams of whole records, filled as far as possible; ``records`` is OpenSSL's output."""
     if len(records) <= DATAGRAM_BYTES:
         return [records] if records else []
     datagrams: list[bytes] = []

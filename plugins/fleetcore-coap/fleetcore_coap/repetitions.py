@@ -1,24 +1,23 @@
-"""What was answered lately, so that a repeated datagram is answered again and not acted on again (RFC 7252 §4.5).
+"""Remembers recent answers, so that a repeated datagram is answered again and not executed again (RFC 7252 §4.5).
 
-A message id alone does not do: above 265 messages a second ids come again within the lifetime of an exchange, and a
-device that has restarted begins anew. So the key is message id and token, and the memory is of one association: a new
-handshake begins an empty one. Only the answers to requests that change something are kept, and those under OSCORE, of
-all at most :data:`MAX_BYTES`; what is older rests on the message id of the device (``?id=``). Reading again is
-harmless.
+A message id alone does not suffice: above 265 messages a second ids repeat within the lifetime of an exchange, and a
+restarted device starts again. So the key is message id and token, and the memory belongs to one association: a new
+handshake starts with an empty one. Only answers to requests with an effect are kept, and those under OSCORE, together
+at most :data:`MAX_BYTES`; for older ones the device's message id (``?id=``) applies. Repeated reads are harmless.
 """
 
 from collections import OrderedDict
 
 from fleetcore_coap.codec import Kind, Method, Option, Packet
 
-#: RFC 7252 §4.8.2: EXCHANGE_LIFETIME, and NON_LIFETIME for what is not confirmed.
+#: RFC 7252 §4.8.2: EXCHANGE_LIFETIME, and NON_LIFETIME for non-confirmable messages.
 LIFETIME_S = {Kind.CON: 247.0, Kind.NON: 145.0}
 #: Answers kept for one peer.
 MAX_BYTES = 64 * 1024
-#: How often an answer is sent again: a peer repeats its request four times (RFC 7252 §4.8). Without DTLS anybody can
-#: send a captured one again in its name, and have it flooded.
+#: How often an answer is sent again: a peer repeats its request four times (RFC 7252 §4.8). Without DTLS an attacker
+#: could replay a captured one to flood the peer.
 MAX_AGAIN = 8
-#: An entry's own memory beside its answer, so that thousands of small ones are bounded too.
+#: An entry's memory in addition to its answer, so that thousands of small ones are limited too.
 _ENTRY_BYTES = 200
 _IDEMPOTENT = frozenset({Method.GET, Method.FETCH})
 
@@ -29,7 +28,7 @@ class Repetitions:
     """The memory of one peer.
 
     Attributes:
-        kept_bytes: what it holds.
+        kept_bytes: its size.
     """
 
     __slots__ = ("_again", "_answers", "_open", "kept_bytes")
@@ -41,11 +40,11 @@ class Repetitions:
         self.kept_bytes = 0
 
     def under_way(self, request: Packet) -> bool:
-        """Whether this request has come before and is not answered yet."""
+        """Whether this request was received before and is not answered yet."""
         return (request.mid, request.token) in self._open
 
     def answer(self, request: Packet, now_s: float) -> bytes | None:
-        """The answer that was given to this request, or None; b"" where it is answered with silence."""
+        """The earlier answer to this request, or None; b"" if it is answered with silence."""
         self._expire(now_s)
         key = request.mid, request.token
         kept = self._answers.get(key)
@@ -55,7 +54,7 @@ class Repetitions:
         return kept[1] if self._again[key] <= MAX_AGAIN else b""
 
     def begin(self, request: Packet) -> None:
-        """It is being worked on."""
+        """It is under way."""
         self._open.add((request.mid, request.token))
 
     def end(self, request: Packet, answer: bytes, now_s: float) -> None:
@@ -63,7 +62,7 @@ class Repetitions:
         key = request.mid, request.token
         self._open.discard(key)
         if request.code in _IDEMPOTENT and request.get(Option.OSCORE) is None:
-            return  # a protected one is a replay where it comes again, also one that reads
+            return  # a repeated protected request is a replay, also if it only reads
         self._drop(key)
         self._answers[key] = now_s + LIFETIME_S[request.kind], answer
         self.kept_bytes += len(answer) + _ENTRY_BYTES
@@ -71,7 +70,7 @@ class Repetitions:
             self._drop(next(iter(self._answers)))
 
     def _expire(self, now_s: float) -> None:
-        # In the order of their coming; a NON among CON goes a little late, which costs memory that is bounded anyway.
+        # In order of arrival; a NON among CON expires a little late, which costs limited memory.
         while self._answers:
             key = next(iter(self._answers))
             if self._answers[key][0] > now_s:

@@ -1,4 +1,4 @@
-"""A request under way, and the pieces of answers: what the handlers of :mod:`fleetcore_coap.handlers` have in hand."""
+"""A request under way, and parts of answers: the tools of :mod:`fleetcore_coap.handlers`."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -20,11 +20,11 @@ from fleetcore_coap.routes import Match
 
 
 class Speaker(Protocol):
-    """The peer, as the handlers need it."""
+    """The peer, as the handlers use it."""
 
     @property
     def state(self) -> AppState:
-        """What all peers have in common."""
+        """The state that all peers share."""
 
     @property
     def name(self) -> str:
@@ -32,7 +32,7 @@ class Speaker(Protocol):
 
     @property
     def certificate(self) -> bytes | None:
-        """What it has shown in the handshake, DER."""
+        """Its certificate from the handshake, DER."""
 
     @property
     def sequences(self) -> Mapping[str, str]:
@@ -40,25 +40,25 @@ class Speaker(Protocol):
 
     @property
     def observations(self) -> Observations:
-        """What it observes."""
+        """Its observations."""
 
     async def deliver(self, session: Session, message: Inbound) -> Outcome:
-        """Has a message committed, or refused ``overloaded`` where the receive queue is full."""
+        """Commits a message; refuses it as ``overloaded`` if the receive queue is full."""
 
     def learn_sequences(self, body: Mapping[str, object]) -> None:
-        """Remembers the ids of commands by their sequence numbers."""
+        """Stores the ids of commands by their sequence numbers."""
 
     def observe(self, request: "Request") -> Observation | None:
-        """Registers a request; None where the peer observes as much as it may."""
+        """Registers a request; None if the peer already observes the maximum."""
 
 
 @define(kw_only=True, eq=False)
 class Request:
-    """A request and what its path said.
+    """A request and the values in its path.
 
     Attributes:
-        body: all blocks of it.
-        session: of the device that speaks; None only on what anybody may use.
+        body: all its blocks.
+        session: the sending device's; None only on public paths.
     """
 
     peer: Speaker
@@ -75,40 +75,40 @@ class Request:
 
     @property
     def who(self) -> Session:
-        """The session, where one is demanded."""
+        """The session, on paths that require one."""
         assert self.session is not None
         return self.session
 
     @property
     def subject(self) -> str:
-        """The device that the request is about; whether ``who`` may speak for it the plane decides."""
+        """The device that the request is about; the plane decides whether ``who`` may send about it."""
         return self.match.leaf or self.who.identity
 
     def query(self, name: str) -> str | None:
-        """A query parameter; raises Refused where it stands twice."""
+        """A query parameter; raises Refused if it is repeated."""
         found = [text.partition("=")[2] for text in self.packet.texts(Option.URI_QUERY) if text.startswith(f"{name}=")]
         if found[1:]:
-            raise Refused(f"{name} stands in the query twice", remedy="Send it once")
+            raise Refused(f"{name} is repeated in the query", remedy="Send it once")
         return found[0] if found else None
 
     def integer(self, name: str) -> int | None:
-        """A query parameter of whole numbers, or None; raises Refused for anything else."""
+        """An integer query parameter, or None; raises Refused for anything else."""
         text = self.query(name)
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= EXACT_INTEGER):
-            raise Refused(f"{name} is not a whole number from 0 to {EXACT_INTEGER}")
+            raise Refused(f"{name} must be an integer from 0 to {EXACT_INTEGER}")
         return int(text)
 
     def media_type(self) -> str | None:
-        """The media type of the body, or None; raises Refused for a Content-Format that is not known."""
+        """The media type of the body, or None; raises Refused for an unknown Content-Format."""
         return media_type(self.packet.uint(Option.CONTENT_FORMAT))
 
     def inbound(self, *, target: str | None = None, if_version: int | None = None) -> Inbound:
-        """The request as the message that it carries."""
+        """The request as its message."""
         message_id = self.query("id")
         if message_id is not None and not is_message_id(message_id):
-            raise Refused("id is not 1-64 printable ASCII characters")
+            raise Refused("id must be 1-64 printable ASCII characters")
         return Inbound(
             type=self.row,
             subject=self.subject,
@@ -120,14 +120,14 @@ class Request:
         )
 
     def note_refused(self, rejected: Rejected) -> None:
-        """It is refused here, before the plane has seen it."""
+        """Notes that it is refused here, before the plane gets it."""
         subject = self.match.leaf or ("" if self.session is None else self.session.identity)
         message = Inbound(type=self.match.row or UNKNOWN, subject=subject, payload=self.body, target=self.match.target)
         state = self.peer.state
         state.plane.refused(self.session, message, rejected, protocol=state.context.name)
 
     def content(self, body: Mapping[str, object], *, code: int = CONTENT, etag: str | None = None) -> Packet:
-        """An answer with a body in the form that was asked for, which :func:`servable` has seen."""
+        """An answer with a body in the requested format, which :func:`servable` has checked."""
         number = answer_format(self.packet.uint(Option.ACCEPT), self.packet.uint(Option.CONTENT_FORMAT))
         tag = None if etag is None else packed(etag)
         given = [(Option.CONTENT_FORMAT, uint(number)), (Option.ETAG, tag)]
@@ -135,7 +135,7 @@ class Request:
 
 
 def servable(accept: int | None, match: Match) -> bool:
-    """Whether a path answers in the form that Accept asks for (RFC 7252 §5.10.4)."""
+    """Whether a path can answer in the format of Accept (RFC 7252 §5.10.4)."""
     if match.links:
         return accept in {None, LINK_FORMAT}
     return accept in ({None, OCTET_STREAM} if match.row is messages.ARTIFACT else {None, JSON, CBOR})

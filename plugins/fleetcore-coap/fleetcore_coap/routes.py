@@ -1,7 +1,7 @@
-"""The CoAP column of the table of message types (wire.md §1): which path and method does what.
+"""The CoAP column of the table of message types (wire.md §1): the meaning of each path and method.
 
-Everything that is about a device is served again below ``/leaf/{leaf}/`` for a gateway that speaks for its leaves; the
-short aliases ``/d/t`` and so on are for the device itself.
+Everything about a device is also served below ``/leaf/{leaf}/`` for a gateway and its leaves; the short aliases
+``/d/t`` and so on are for the device itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ _METHODS = {"GET": Method.GET, "POST": Method.POST, "PUT": Method.PUT, "iPATCH":
 
 @frozen
 class Match:
-    """Where a path led.
+    """The target of a path.
 
     Attributes:
-        row: the type of the message; None for the discovery of what there is.
-        methods: that the path takes.
-        links: it is ``/.well-known/core``.
+        row: the type of the message; None for discovery.
+        methods: the methods of the path.
+        links: whether it is ``/.well-known/core``.
         sequence: the target is a command's sequence number, in its short form.
     """
 
@@ -55,14 +55,14 @@ _METHODS_OF: Mapping[str, frozenset[int]] = {row.name: methods_of(row) for row i
 
 
 def find(path: Sequence[str]) -> Match | None:
-    """Where a path, as the segments of its options, leads; None where nothing is served.
+    """The target of a path, given as the segments of its options; None if nothing is served there.
 
     Raises :class:`~fleetcore.errors.Refused` (``name_invalid``) for a leaf that cannot be a device id.
     """
     return _find(tuple(path))
 
 
-@lru_cache(maxsize=4096)  # devices repeat themselves
+@lru_cache(maxsize=4096)  # devices repeat their paths
 def _find(segments: tuple[str, ...]) -> Match | None:
     if segments == (".well-known", "core"):
         return Match(None, _GET, links=True)

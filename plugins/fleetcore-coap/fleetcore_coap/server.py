@@ -1,4 +1,4 @@
-"""Listening: the adapter that the core holds, and the way of a datagram to its peer."""
+"""Listening: the adapter that the core opens, and the path of a datagram to its peer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -34,11 +34,11 @@ from fleetcore_coap.readings import Readings
 from fleetcore_coap.records import look
 from fleetcore_coap.sockets import Datagrams
 
-#: Handshakes under way, each of which has brought a cookie back from its address; see :class:`Pending` for one more.
+#: Handshakes under way, each of which has returned a cookie from its address; see :class:`Pending` for one more.
 _MAX_PENDING = 256
 #: Peers of plain CoAP on the loopback.
 _MAX_PLAIN = 256
-#: A peer without an accepted credential is kept as long after its last message.
+#: A peer without an accepted credential is kept this long after its last message.
 _STRANGER_S = 120.0
 
 
@@ -48,7 +48,7 @@ class _Place:
 
     Attributes:
         peer: None until the handshake is complete.
-        finding: looks for the key of the peer.
+        finding: the lookup of the peer's key.
     """
 
     address: Address
@@ -62,7 +62,7 @@ class _Place:
 
 
 class CoapAdapter(DatagramAdapter):
-    """A listener that is open; made by :func:`serve`."""
+    """An open listener; made by :func:`serve`."""
 
     def __init__(
         self, config: CoapConfig, listener: Listener, context: Context, plane: DevicePlane, ingest: Ingest
@@ -78,7 +78,7 @@ class CoapAdapter(DatagramAdapter):
             config.associations, budget.per_address(config.associations), budget.limits.per_identity
         )
         self._hellos = Hellos(config.associations, budget.per_address(config.associations), budget.limits.handshake_s)
-        #: Set while hellos that wait are looked at in a turn of the loop to come.
+        #: Set while a check of the waiting hellos is scheduled.
         self._admitting: asyncio.Handle | None = None
         self._material: TlsMaterial | None = None
         self._door: Door | None = None
@@ -116,11 +116,12 @@ class CoapAdapter(DatagramAdapter):
         elif shown.is_hello and not (shown.cookie and self._door_for(datagram).knows(address, shown.cookie)):
             self._door_for(datagram).hello(address, datagram, lambda answer: self._datagrams.send(address, answer))
         elif shown.is_hello and not self._places.is_late(address, shown):
-            # A late one would begin a handshake that its peer does not answer, and that keeps its place to the end.
+            # A late one would begin a handshake that its peer does not answer, and that would keep its place to the
+            # end.
             self._asks(address, shown.random, datagram)
 
     def _door_for(self, hello: bytes) -> Door:
-        """A peer offers a key only where it has one, and certificates also where it has none: so keys go first."""
+        """A peer offers keys only if it has one, and certificates even without one: so keys go first."""
         assert self._door is not None
         return self._key_door if self._key_door is not None and offers_key(hello) else self._door
 
@@ -135,7 +136,7 @@ class CoapAdapter(DatagramAdapter):
         if waits and not bound:
             return
         why = f"{where} has its part of" if bound == "per_address" else "all are taken of"
-        then = "its hellos wait" if waits else "as many hellos wait as may; the peer repeats this one"
+        then = "its hellos wait" if waits else "too many hellos wait; the peer repeats this one"
         note = f"{why} {_MAX_PENDING} handshakes under way; {then}"
         self._context.listening.note(self._context.name, bound or "handshakes", note)
 
@@ -155,7 +156,7 @@ class CoapAdapter(DatagramAdapter):
         self._begin(address, random, keyed)
 
     def _left(self, place: _Place) -> None:
-        """A handshake is over; those that wait are looked at in a turn of its own, after what was read meanwhile."""
+        """A handshake has ended; the waiting hellos are checked in another turn, after what was read meanwhile."""
         self._pending.leave(place)
         self._admit_soon()
 
@@ -164,7 +165,7 @@ class CoapAdapter(DatagramAdapter):
             self._admitting = self._loop.call_soon(self._admit)
 
     def _admit(self) -> None:
-        """Has one of the hellos that wait begin, and looks at the next one in the next turn."""
+        """Starts one of the waiting hellos, and checks the next one in the next turn."""
         self._admitting = None
         now_s = self._context.clock.monotonic_s()
         if self._pending.closed(now_s):
@@ -174,7 +175,7 @@ class CoapAdapter(DatagramAdapter):
             return
         address, datagram = found
         shown = look(datagram)
-        assert shown is not None  # it was looked at before it waited
+        assert shown is not None  # it was checked before it waited
         if self._places.whose(address, shown) is None and not self._places.is_late(address, shown):
             self._shake_hands(address, shown.random, datagram)
         self._admit_soon()
@@ -257,7 +258,7 @@ class CoapAdapter(DatagramAdapter):
             return
         if packet.is_request:
             place.peer.handle(packet)
-        else:  # nothing is asked of devices
+        else:  # devices need no check
             place.exchanges.refuse(packet)
 
     def _heard(self, place: _Place) -> None:
@@ -266,7 +267,7 @@ class CoapAdapter(DatagramAdapter):
         self._crowd.heard(place)
 
     def _after(self, place: _Place) -> None:
-        """Looks whether the association is over, and when OpenSSL wants to send its last flight again."""
+        """Checks whether the association has ended, and when OpenSSL must send its last flight again."""
         association = place.association
         assert association is not None
         if place.timer is not None:
@@ -279,7 +280,7 @@ class CoapAdapter(DatagramAdapter):
             return
         wait_s = association.timeout_s
         if wait_s is not None:
-            # OpenSSL's timer is by the machine's clock, so ours is the loop's.
+            # OpenSSL's timer uses the machine's clock, so ours is the loop's.
             place.timer = self._loop.call_later(wait_s + 0.001, self._retransmit, place)
 
     def _retransmit(self, place: _Place) -> None:
@@ -317,7 +318,7 @@ class CoapAdapter(DatagramAdapter):
     # -- bounds ----------------------------------------------------------------------------------------------------
 
     def _identified(self, place: _Place) -> None:
-        """One device has a bounded number of associations: one that comes again must not be kept out by old ones."""
+        """Limits the associations of one device: a returning device must not be kept out by old ones."""
         peer = place.peer
         if peer is None or peer.session is None:
             return
@@ -330,18 +331,18 @@ class CoapAdapter(DatagramAdapter):
             self._end(oldest)
 
     def _make_room(self, passed: tuple[str, _Place] | None, whole: str) -> None:
-        """A bound is passed by another handshake or association; what has to go for it is ended."""
+        """Another handshake or association exceeds a limit; the one that must give way is ended."""
         if passed is None:
             return
         bound, place = passed
         why = f"{place.network} has its part" if bound == "per_address" else "all are taken"
-        self._context.listening.note(self._context.name, bound, f"{why} {whole}; the longest silent one ends")
+        self._context.listening.note(self._context.name, bound, f"{why} {whole}; the one silent for longest ends")
         self._end(place)
 
     # -- time ------------------------------------------------------------------------------------------------------
 
     def sweep(self, now_s: float) -> None:
-        """Ends what is silent or slow for too long, and follows the server's certificate."""
+        """Ends what is silent or slow for too long, and reloads the server's certificate."""
         for place in list(self._places.live.values()):
             if place.until_s <= now_s:
                 self._end(place)
@@ -350,7 +351,7 @@ class CoapAdapter(DatagramAdapter):
                 self._context.listening.note(self._context.name, "handshake_s", "a handshake took too long")
                 self._end(place)
         self._admit_soon()  # a handshake may have stalled meanwhile, which makes room
-        # Files of a few kilobytes: a renewed certificate, and a CA that is new, hold a second later.
+        # Files of a few kilobytes: a renewed certificate or a new CA takes effect a second later.
         self._renew()
 
     def _renew(self) -> None:
@@ -361,7 +362,7 @@ class CoapAdapter(DatagramAdapter):
             if material != self._material:
                 self._door.renew(self._tls(material))
                 self._material = material
-        except (ConfigError, OSError):  # a part is being written: what we have serves on
+        except (ConfigError, OSError):  # a file is being written: the old ones are used meanwhile
             return
 
     def _current_material(self) -> TlsMaterial:
@@ -372,7 +373,7 @@ class CoapAdapter(DatagramAdapter):
         assert tls is not None
         return server_context(material.chain, material.key, material.trusted, tls.certificate_refused)
 
-    # -- the end ---------------------------------------------------------------------------------------------------
+    # -- closing ---------------------------------------------------------------------------------------------------
 
     def end_unfinished(self) -> None:
         """Ends the handshakes under way."""
@@ -395,7 +396,7 @@ async def serve(config: CoapConfig, context: Context, plane: DevicePlane, ingest
 
 
 def _credential(association: Association) -> CertificateCredential | KeyCredential | None:
-    """What the peer has shown or proved in its handshake."""
+    """The peer's credential from its handshake."""
     if isinstance(association, KeyedAssociation):
         assert association.proven is not None
         return KeyCredential(association.proven.decode())

@@ -1,6 +1,6 @@
-"""Datagrams in and out: sockets of UDP, of which many datagrams are read in one turn of the loop.
+"""UDP sockets that read many datagrams in one turn of the loop.
 
-asyncio's datagram transports read one datagram a turn.
+asyncio's datagram transports read one datagram per turn.
 """
 
 import asyncio
@@ -12,21 +12,21 @@ from fleetcore_coap.addresses import Address
 
 #: Datagrams read in one turn of the loop.
 _AT_ONCE = 64
-#: More than a packet of common networks holds; what is longer is cut off, and so no series of whole records.
+#: More than a packet of common networks; a longer datagram is truncated, and so never a series of whole records.
 _MAX_BYTES = 2048
-#: What the system is asked to hold until it is read; it gives what it allows. By default that is some 250 datagrams,
-#: and a herd sends thousands at once.
+#: The requested size of the system's buffer; the system may give less. The default has room for some 250 datagrams, and
+#: a reconnecting fleet sends thousands at once.
 _RECEIVE_BYTES = 4 << 20
-#: Linux: only groups that this socket has joined (ip(7), ipv6(7)); without it a socket on a wildcard address gets what
-#: any program on the machine has joined, and we answer no multicast.
+#: Linux: only groups that this socket has joined (ip(7), ipv6(7)); without it a socket on a wildcard address receives
+#: what any program on the machine has joined, and multicast is not answered.
 _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
 
 
 class Datagrams:
-    """Open from its making to :meth:`close`.
+    """Open from creation to :meth:`close`.
 
     Args:
-        received: takes the number of the socket, the address, and the datagram.
+        received: called with the number of the socket, the address, and the datagram.
     """
 
     def __init__(self, sockets: Sequence[socket.socket], received: Callable[[Address, bytes], None]) -> None:
@@ -46,14 +46,14 @@ class Datagrams:
             self._loop.add_reader(each, self._read, number)
 
     def stop_reading(self) -> None:
-        """Reads no more; idempotent."""
+        """Stops reading; idempotent."""
         if self._reading:
             self._reading = False
             for each in self.sockets:
                 self._loop.remove_reader(each)
 
     def send(self, address: Address, datagram: bytes) -> None:
-        """Sends; a datagram that the system has no room for is lost, and repeated by what needs it."""
+        """Sends a datagram; if the system has no room it is lost, and repeated if needed."""
         if self._closed:
             return
         number = address[0]
@@ -70,7 +70,7 @@ class Datagrams:
 
     def _read(self, number: int) -> None:
         for _ in range(_AT_ONCE):
-            if not self._reading:  # what was read had it stop
+            if not self._reading:  # a received datagram stopped the reading
                 return
             try:
                 datagram, address = self.sockets[number].recvfrom(_MAX_BYTES)

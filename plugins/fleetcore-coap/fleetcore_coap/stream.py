@@ -1,8 +1,8 @@
-"""CoAP on TCP with TLS (RFC 8323): a connection of one device, and the listener that gathers them.
+"""CoAP on TCP with TLS (RFC 8323): the connection of one device, and the listener with all connections.
 
-What a peer may ask and how it is answered is the same as over DTLS (:mod:`fleetcore_coap.peer`). Here the stream
-acknowledges and repeats, a slow reader is told the next state once it has taken the last one, and reading stops while
-as many requests are under way as a peer may have.
+Requests and answers are the same as over DTLS (:mod:`fleetcore_coap.peer`). Here the stream acknowledges and repeats, a
+slow reader gets the next state once it has read the last one, and reading stops while the maximum number of requests is
+under way.
 """
 
 import asyncio
@@ -25,28 +25,28 @@ from fleetcore_coap.frames import ABORT, CSM, PING, RELEASE, Frames, TooLong, ca
 from fleetcore_coap.peer import Peer
 from fleetcore_coap.readings import Readings
 
-#: Beside a body of the limit's length: its options.
+#: In addition to a body of the maximum length: its options.
 _OPTION_BYTES = 1024
 #: As over DTLS: a peer that is not a device yet.
 _STRANGER_S = 120.0
 _CLOSING_S = 2.0
-#: Why nothing is read: as many requests as there may be; the peer does not take its answers; the server stops.
+#: The reasons not to read: the maximum number of requests; the peer does not read its answers; the server stops.
 _BUSY, _SLOW, _ENDING = 1, 2, 4
 
 
 class StreamExchanges:
-    """The message layer where a stream does what :class:`~fleetcore_coap.exchanges.Exchanges` does else."""
+    """The message layer on a stream, in place of :class:`~fleetcore_coap.exchanges.Exchanges`."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write: Callable[[bytes], None] = write
         self.under_way = 0
-        #: What is told once the peer has taken what was written.
+        #: Called once the peer has read what was written.
         self.untold: list[Callable[[], None]] = []
         self.slow = False
 
     @property
     def idle(self) -> bool:
-        """There is nothing that time does here."""
+        """Always: nothing here depends on time."""
         return True
 
     def answer(self, request: Packet, response: Packet, now_s: float) -> None:
@@ -63,7 +63,7 @@ class StreamExchanges:
         acknowledged: Callable[[], None] = lambda: None,
         lost: Callable[[bool], None] = lambda _reset: None,
     ) -> bytes:
-        """Sends a notification; the next one goes once there is room for it."""
+        """Sends a notification; the next one is sent once there is room for it."""
         del now_s, lost
         written = frame(packet)
         self._write(written)
@@ -77,13 +77,13 @@ class StreamExchanges:
         """Nothing is repeated."""
 
     def close(self) -> None:
-        """The peer is gone: nothing is told any more."""
+        """The peer is gone: nothing more is sent."""
         self.untold.clear()
-        self._write = _drop  # in place of its connection's, which holds OpenSSL's part
+        self._write = _drop  # replaces the connection's, which holds OpenSSL memory
 
 
 def _drop(_data: bytes) -> None:
-    """The connection is over."""
+    """The connection has ended."""
 
 
 class Connection(HeldProtocol):
@@ -100,7 +100,7 @@ class Connection(HeldProtocol):
         self._greeted = False
         self._until_s = state.context.clock.monotonic_s() + state.context.listening.limits.head_s
         self._waiting: list[Packet] = []
-        #: When a message that has begun has to be whole.
+        #: When a started message must be complete.
         self._whole_s = inf
 
     @property
@@ -204,7 +204,7 @@ class Connection(HeldProtocol):
         if self._exchanges.under_way < MAX_UNDER_WAY:
             self.release(_BUSY)
 
-    # -- its end ---------------------------------------------------------------------------------------------------
+    # -- closing -----------------------------------------------------------------------------------------------
 
     def _identified(self) -> None:
         self._heard()
@@ -225,7 +225,7 @@ class Connection(HeldProtocol):
         self.hold(_ENDING)
 
     def end(self, signal: int | None) -> None:
-        """Says a last word and closes once it is sent; idempotent."""
+        """Sends a final message and closes once it is sent; idempotent."""
         if self.closed:
             return
         self.closed = True
@@ -236,7 +236,7 @@ class Connection(HeldProtocol):
 
 
 class StreamEndpoint(LastingConnections[Connection], ProtocolAdapter):
-    """The open listener and its connections. One connection of a device stands, the newest."""
+    """The open listener and its connections. Of one device only the newest connection stays."""
 
     def __init__(self, state: AppState, idle_s: float) -> None:
         context = state.context

@@ -1,4 +1,4 @@
-"""A client's way to one server on TCP with TLS (RFC 8323), as :mod:`fleetcore_coap.channel` is over DTLS."""
+"""A client's connection to one server over TCP with TLS (RFC 8323), like :mod:`fleetcore_coap.channel` over DTLS."""
 
 import asyncio
 import ssl
@@ -14,13 +14,13 @@ from fleetcore_coap.config import listener
 from fleetcore_coap.correlation import Correlation
 from fleetcore_coap.frames import CSM, PING, Frames, TooLong, capabilities, frame, pong
 
-#: Of an answer: longer than any body of the server, whose blocks are of 1,024 bytes.
+#: The maximum of an answer: longer than any body of the server, whose blocks have 1,024 bytes.
 _LIMIT_BYTES = 1 << 20
 _READ_BYTES = 64 * 1024
 
 
 class StreamChannel:
-    """Opened by :meth:`open`, closed by :meth:`close`. ``correlation`` has what waits."""
+    """Opened by :meth:`open`, closed by :meth:`close`. ``correlation`` has the waiting requests."""
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets) -> None:
         self._endpoint, self._secrets = endpoint, secrets
@@ -31,11 +31,11 @@ class StreamChannel:
 
     @property
     def closing(self) -> bool:
-        """Closed by us."""
+        """Whether this side has closed it."""
         return self._closing
 
     async def open(self) -> None:
-        """Connects; raises Unavailable without an answer, or where another server answers."""
+        """Connects; raises Unavailable without an answer, or if another server answers."""
         try:
             where = listener(self._endpoint)
             tls = self._secrets.tls() if where.tls else None
@@ -56,7 +56,7 @@ class StreamChannel:
         self._end("The client is closed")
 
     async def ask(self, packet: Packet, *, token: bytes | None = None) -> Packet:
-        """Sends a request and returns its answer; raises Unavailable where none comes."""
+        """Sends a request and returns its answer; raises Unavailable without one."""
         if self._writer is None or self._lost:
             raise Unavailable("The connection is lost", code="not_ready")
         token = self.correlation.new_token() if token is None else token

@@ -326,7 +326,7 @@ async def test_a_store_in_trouble_refuses_the_peer_and_lets_it_in_afterwards(
         reply = await device.send(messages.TELEMETRY, {"t": 1})
 
     assert reply.error is None
-    assert "could not be looked for" in caplog.text
+    assert "could not be looked up" in caplog.text
     caplog.clear()
 
 
@@ -438,7 +438,7 @@ def test_an_error_in_the_search_for_a_key_ends_the_handshake_and_nothing_else(ca
     assert not pair.server.established
     assert pair.server.ended is not None
     assert pair.client.ended is not None
-    assert "A key could not be told" in caplog.text
+    assert "A key could not be passed" in caplog.text
     caplog.clear()
 
 

@@ -132,7 +132,7 @@ BROKEN = {
     "a token of nine bytes": capabilities(2000) + b"\x09\x01" + bytes(9),
     "four gigabytes": capabilities(2000) + b"\xf0\xff\xff\xff\xff\x01",
     "another option that is critical": frame(Packet(kind=Kind.CON, code=CSM, options=((3, b""),))),
-    "an option that is cut off": capabilities(2000) + b"\x10\x01\xbd",
+    "a truncated option": capabilities(2000) + b"\x10\x01\xbd",
     "HTTP": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 

@@ -1,4 +1,4 @@
-"""What all connections of one listener share."""
+"""The state that all connections of one listener share."""
 
 from attrs import define
 
@@ -13,7 +13,7 @@ from fleetcore_http.holders import Holders
 
 @define(kw_only=True, eq=False)
 class AppState:
-    """The plane, the way into the data path, the settings, and whether we are closing."""
+    """The plane, the way into the data path, the settings, and whether the listener is closing."""
 
     config: HttpConfig
     context: Context

@@ -1,7 +1,7 @@
-"""Downloading an artifact: whole or one range (RFC 9110 §14), revalidated by its digest.
+"""Downloading an artifact: whole or one range (RFC 9110 §14), validated by its digest.
 
-Only artifacts in an open offer of the subject are found; the plane sees to that. Names never reach this place: the
-address is the digest, so there is no path to traverse.
+The plane only finds artifacts in an open offer of the subject. The address is the digest, not a name, so path traversal
+is impossible.
 """
 
 import re
@@ -17,7 +17,7 @@ from fleetcore_http.exchange import Exchange
 from fleetcore_http.problems import problem
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-#: Up to 18 digits: an exabyte, and no number that takes long to read.
+#: Up to 18 digits: an exabyte; longer numbers take long to parse.
 _RANGE = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
 
 
@@ -25,7 +25,7 @@ async def download(exchange: Exchange) -> web.StreamResponse:
     """``GET`` and ``HEAD /artifacts/{sha256}``: 200, 206, 304, 404 or 416."""
     sha256 = (exchange.target or "").lower()
     if _SHA256.fullmatch(sha256) is None:
-        raise NotFound("That is no SHA-256 digest", code="artifact_unknown")
+        raise NotFound("This is not a SHA-256 digest", code="artifact_unknown")
     artifact = await exchange.state.plane.open_artifact(exchange.who, exchange.subject, sha256)
     headers = exchange.headers
     etag = f'"{artifact.sha256}"'
@@ -35,7 +35,7 @@ async def download(exchange: Exchange) -> web.StreamResponse:
         return web.Response(status=304, headers=shown)
     size = artifact.size_bytes
     span: tuple[int, int] | None = None
-    asked = headers.get("range") if exchange.request.method == "GET" else None  # RFC 9110 §14.2: for GET alone
+    asked = headers.get("range") if exchange.request.method == "GET" else None  # RFC 9110 §14.2: only for GET
     if asked is not None and headers.get("if-range") in (None, etag):
         span = one_range(asked, size)
         if span is not None and span[0] >= span[1]:
@@ -62,7 +62,7 @@ async def download(exchange: Exchange) -> web.StreamResponse:
 async def _send(
     exchange: Exchange, response: web.StreamResponse, artifact: ArtifactReader, start: int, end: int
 ) -> None:
-    """Sends the bytes; where that fails the connection is aborted, so that a part is never taken for the whole."""
+    """Sends the bytes; if that fails the connection is aborted, so that a part is never taken for the whole."""
     left = end - start
     pieces = artifact.read(start, end)
     try:
@@ -73,16 +73,16 @@ async def _send(
             exchange.connection.expect_reading()
             await response.write(piece)
     finally:
-        if isinstance(pieces, AsyncGenerator):  # what it holds open must not wait for the garbage collector
+        if isinstance(pieces, AsyncGenerator):  # its open resources must not wait for the garbage collector
             await pieces.aclose()
         if left != 0:
             exchange.connection.abort()
 
 
 def one_range(header: str, size: int) -> tuple[int, int] | None:
-    """``start <= i < end`` of a Range header; None where it is to be ignored; an empty span where it is refused.
+    """``start <= i < end`` of a Range header; None if it is to be ignored; an empty span if it is refused.
 
-    Several ranges are refused: a thousand overlapping ones would make a small request a large answer.
+    Several ranges are refused: a small request with a thousand overlapping ones would get a large answer.
     """
     if not header.strip().lower().startswith("bytes="):
         return None
@@ -96,5 +96,5 @@ def one_range(header: str, size: int) -> tuple[int, int] | None:
         return max(0, size - int(last)), size
     start = int(first)
     if last and int(last) < start:
-        return None  # RFC 9110 §14.1.1: invalid, so ignored
+        return None  # RFC 9110 §14.1.1: invalid, so it is ignored
     return (start, min(int(last) + 1, size) if last else size) if start < size else (0, 0)

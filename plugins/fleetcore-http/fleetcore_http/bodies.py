@@ -1,6 +1,6 @@
-"""A request's body, read and inflated within bounds: no more than the message limit is ever held.
+"""Reads and inflates a request's body within limits: never more than the message limit is in memory.
 
-What the bytes mean is the codecs' business.
+The codecs decode the bytes.
 """
 
 import zlib
@@ -11,23 +11,23 @@ from aiohttp import web
 from fleetcore.errors import FleetError, Refused
 from fleetcore.wire.headers import Headers
 
-#: Content coding → zlib's window bits for it: gzip is RFC 1952, deflate is RFC 1950 and not the bare stream of
-#: RFC 1951 that some senders take it for (RFC 9110 §8.4.1.2).
+#: Content coding → zlib's window bits: gzip is RFC 1952, deflate is RFC 1950 and not the bare stream of RFC 1951 that
+#: some senders use (RFC 9110 §8.4.1.2).
 _WINDOWS: Mapping[str, int] = {"gzip": 15 + 16, "deflate": 15}
 
 
 class BodyLimitError(FleetError):
-    """The body passes the message limit; what is left of it is not read, so the connection cannot be kept."""
+    """The body exceeds the message limit; its rest is not read, so the connection must be closed."""
 
     default_code = "limit_exceeded"
 
 
 async def read_body(request: web.BaseRequest, headers: Headers, limit_bytes: int) -> bytes:
-    """The body's bytes with the content coding undone.
+    """The body's bytes after undoing the content coding.
 
     Raises:
-        BodyLimitError: the body, or what it inflates to, is longer than ``limit_bytes``. A length declared beyond it
-            is refused unread.
+        BodyLimitError: the body, or what it inflates to, is longer than ``limit_bytes``. A longer declared length is
+            refused unread.
         Refused: ``media_type_unsupported`` for a coding other than gzip and deflate, ``payload_unreadable`` for
             broken framing.
     """
@@ -47,7 +47,7 @@ async def read_body(request: web.BaseRequest, headers: Headers, limit_bytes: int
 
 async def _read(request: web.BaseRequest, limit_bytes: int) -> bytes:
     content = request.content
-    if content.is_eof():  # the usual case: header and body came in one segment
+    if content.is_eof():  # the usual case: header and body arrived in one segment
         body = content.read_nowait(-1)
         if len(body) > limit_bytes:
             raise BodyLimitError("The body is longer than the limit")
@@ -56,14 +56,14 @@ async def _read(request: web.BaseRequest, limit_bytes: int) -> bytes:
     while piece := await content.readany():
         pieces += piece
         if len(pieces) > limit_bytes:
-            raise BodyLimitError("The body goes on past the limit")
+            raise BodyLimitError("The body continues past the limit")
     return bytes(pieces)
 
 
 def inflate(body: bytes, coding: str, limit_bytes: int) -> bytes:
-    """``body`` without its coding; raises as :func:`read_body`. Inflating stops at the limit.
+    """Decodes ``body``; raises as :func:`read_body`. Inflating stops at the limit.
 
-    One stream, or member of gzip, only: a body of many tiny ones would make the work quadratic.
+    Only one stream, or gzip member: a body of many tiny ones would make the work quadratic.
     """
     inflater = zlib.decompressobj(_WINDOWS[coding])
     try:
@@ -72,7 +72,7 @@ def inflate(body: bytes, coding: str, limit_bytes: int) -> bytes:
         remedy = "Send the zlib format (RFC 1950), which begins with 78" if coding == "deflate" else ""
         raise Refused(f"The {coding} coding is broken", code="payload_unreadable", remedy=remedy) from error
     if len(plain) > limit_bytes:
-        raise BodyLimitError("The body inflates past the limit")
+        raise BodyLimitError("The inflated body exceeds the limit")
     if not inflater.eof or inflater.unused_data:
         raise Refused(f"The body is not one complete {coding} stream", code="payload_unreadable")
     return plain

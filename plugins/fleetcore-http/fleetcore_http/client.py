@@ -1,7 +1,7 @@
-"""The device's side of HTTP: for simulated devices, for gateways in Python, and for the tests of the server's side.
+"""The device side of HTTP: for simulated devices, for gateways in Python, and for the tests of the server.
 
-It shows what a good device does: one message at a time, a long poll on the inbox beside it, an artifact resumed from
-where it broke off. It keeps nothing: what to do after :class:`~fleetcore.errors.Unavailable` is its owner's decision.
+It behaves as a good device: one message at a time, a long poll on the inbox beside it, an artifact resumed where it
+broke off. It saves nothing: its owner decides what to do after :class:`~fleetcore.errors.Unavailable`.
 """
 
 import asyncio
@@ -22,23 +22,23 @@ from fleetcore.wire.replies import error_of
 
 _PREFIX = "/device/v1/"
 
-#: Below the 55 s of wire.md §7; a device that waits longer learns nothing more.
+#: Below the 55 s of wire.md §7; waiting longer gains nothing.
 _WAIT_S = 50
 
-#: For an answer other than a long poll's; above any commit, below a person's patience.
+#: The time limit of an answer other than a long poll's; above any commit, below a person's patience.
 _ANSWER_S = 30.0
 
-#: How often a download may break off without having brought a byte.
+#: How often a download may break off without a further byte.
 _DOWNLOAD_TRIES = 3
 
 _PIECE_BYTES = 64 * 1024
 
 
 class HttpDeviceClient(DeviceClient):
-    """A device on HTTP/1.1. Messages go one after the other on one kept-alive connection, so in order.
+    """A device on HTTP/1.1. Messages use one kept-alive connection one after the other, so they stay in order.
 
-    The long poll of :meth:`downlinks` and a download have connections of their own. Downlinks are those of the
-    device itself; a gateway that wants its leaves' asks for ``messages.INBOX`` with a ``subject``.
+    The long poll of :meth:`downlinks` and a download use separate connections. Downlinks are those of the device
+    itself; a gateway asks for those of its leaves with ``messages.INBOX`` and a ``subject``.
     """
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets) -> None:
@@ -50,7 +50,7 @@ class HttpDeviceClient(DeviceClient):
         self._closing = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        """Connects and learns whether the credential, where there is one, is accepted.
+        """Connects; fails if the credential, if there is one, is refused.
 
         Raises:
             Unavailable: no answer, or the TLS handshake fails.
@@ -89,10 +89,10 @@ class HttpDeviceClient(DeviceClient):
         id: str | None = None,
     ) -> Reply:
         if type.path is None or type.methods[0] == "GET":
-            raise Refused(f"{type} is not a message that is sent over HTTP", code="operation_unknown")
+            raise Refused(f"{type} cannot be sent over HTTP", code="operation_unknown")
         headers: dict[str, str] = {}
         if isinstance(body, bytes | bytearray | memoryview):
-            data = bytes(body)  # the caller of ready bytes has chosen a form; the server checks them
+            data = bytes(body)  # the caller has encoded ready bytes; the server checks them
         else:
             data = _json(body)
             headers["Content-Type"] = next(iter(type.media_types), "application/json")
@@ -118,9 +118,9 @@ class HttpDeviceClient(DeviceClient):
             return await self._exchange("GET", url, query=query)
 
     async def downlinks(self) -> AsyncIterator[Downlink]:
-        """What waits for the device, by long polls on the inbox; ends when the client closes.
+        """Yields the waiting items of the device, by long polls on the inbox; ends when the client closes.
 
-        The inbox is a snapshot and reading it removes nothing, so what was already handed out is left out here.
+        The inbox is a snapshot and reading it removes nothing, so items yielded before are left out.
 
         Raises:
             Unavailable: the connection is lost.
@@ -155,7 +155,7 @@ class HttpDeviceClient(DeviceClient):
             return await self._exchange("POST", self._url("enroll"), data=_json(body), headers=headers)
 
     async def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
-        """Downloads from byte ``start``; a connection that breaks is resumed by Range. The digest is not checked here.
+        """Downloads from byte ``start``; resumes a broken connection by Range. Does not check the digest.
 
         Raises:
             NotFound: ``artifact_unknown``, no open offer names it.
@@ -183,7 +183,7 @@ class HttpDeviceClient(DeviceClient):
                 self._url(f"artifacts/{sha256}"), headers=headers, timeout=timeout
             ) as response:
                 if response.status == 416 and response.headers.get("Content-Range") == f"bytes */{start}":
-                    return  # all of it was there already
+                    return  # the whole artifact was there already
                 if response.status not in {200, 206}:
                     _raise(_reply(response, await response.read()))
                 skip = start if response.status == 200 else 0
@@ -232,7 +232,7 @@ def _json(body: object) -> bytes:
 
 
 def _reply(response: aiohttp.ClientResponse, content: bytes) -> Reply:
-    """An answer as the reply that every protocol gives."""
+    """An answer as the reply type of all protocols."""
     body: Mapping[str, object] | None = None
     if content and response.content_type in {"application/json", "application/problem+json"}:
         try:

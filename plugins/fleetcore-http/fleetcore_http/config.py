@@ -1,7 +1,7 @@
-"""What ``[protocols.http]`` may say, and what of it is refused.
+"""The section ``[protocols.http]``, and its checks.
 
-The section is structured into :class:`HttpConfig` by the core; the checks that need more than one type are made when
-the protocol opens, so that the person who reads the error sees a sentence and a remedy.
+The core structures the section into :class:`HttpConfig`; checks of several members run when the protocol opens, and
+raise an error with a remedy.
 """
 
 from attrs import frozen
@@ -26,12 +26,12 @@ class HttpConfig:
 
     Attributes:
         listen: ``https://HOST:PORT``; ``http://`` on a loopback address only.
-        trusted_proxies: addresses or networks whose ``Client-Cert`` header (RFC 9440) is believed. Their own
-            certificate is never taken for a device's; everybody else's header is ignored.
-        idle_s: a kept-alive connection without a request is closed; without it ``[listeners] idle_s`` holds.
+        trusted_proxies: addresses or networks whose ``Client-Cert`` header (RFC 9440) is trusted. Their own certificate
+            never counts as a device's; the header of any other peer is ignored.
+        idle_s: a kept-alive connection without a request is closed after this; default: ``[listeners] idle_s``.
         header_timeout_s: from the first byte of a request (or from connecting) to the end of its header section;
-            without it ``[listeners] head_s`` holds.
-        body_timeout_s: from the end of the header section to the end of the body; without it ``[listeners] body_s``.
+            default: ``[listeners] head_s``.
+        body_timeout_s: from the end of the header section to the end of the body; default: ``[listeners] body_s``.
     """
 
     listen: str = "https://0.0.0.0:8443"
@@ -41,11 +41,11 @@ class HttpConfig:
     body_timeout_s: float | None = None
 
     def listener(self) -> Listener:
-        """``listen``, taken apart. Raises :class:`ConfigError` where it cannot be listened on safely."""
-        return http_listener(self.listen, example="https://0.0.0.0:8443", secrets="would speak to devices")
+        """``listen``, parsed. Raises :class:`ConfigError` if it is not safe to listen on."""
+        return http_listener(self.listen, example="https://0.0.0.0:8443", secrets="would talk to devices")
 
     def deadlines(self, limits: ListenerLimits) -> Deadlines:
-        """What holds here: this section's, where it says something, else those of every listener."""
+        """The deadlines: from this section, else from ``[listeners]``."""
         return Deadlines(
             idle_s=limits.idle_s if self.idle_s is None else self.idle_s,
             head_s=limits.head_s if self.header_timeout_s is None else self.header_timeout_s,

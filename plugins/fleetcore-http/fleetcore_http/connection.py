@@ -1,7 +1,7 @@
 """One connection of a device: its sessions, its deadlines, and how it ends.
 
-aiohttp's request handler does the reading and writing; this adds what it leaves out: sessions that live as long as
-the connection, a deadline for header and body, and error answers that are problem documents (RFC 9457), never HTML.
+aiohttp's request handler reads and writes; this class adds sessions that live as long as the connection, deadlines for
+header and body, and errors as problem documents (RFC 9457) instead of HTML.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from fleetcore.model.message import Rejected
 from fleetcore_http.app_state import AppState
 from fleetcore_http.problems import problem
 
-#: Sessions kept per connection. One is all a device needs; a proxy's connection carries the requests of many.
+#: Sessions kept per connection. A device needs one; a proxy's connection has requests of many.
 SESSIONS_PER_CONNECTION = 64
 
 
 @define(eq=False)
 class Poll:
-    """A long poll under way, so that a lost connection, a lost right or a drain can end it at once."""
+    """A long poll under way, which a lost connection, a lost right or a drain ends at once."""
 
     session: Session
     scope: asyncio.Timeout
     ended: bool = field(default=False, init=False)
 
     def end(self) -> None:
-        """Has the wait return nothing now; idempotent."""
+        """Makes the wait return nothing now; idempotent."""
         if not self.ended:
             self.ended = True
             self.scope.reschedule(asyncio.get_running_loop().time())
@@ -43,9 +43,9 @@ class DeviceConnection(RequestHandler):
 
     Attributes:
         certificate: the peer's verified certificate, DER, or None.
-        proxied: the peer is a trusted proxy; then the certificate is the proxy's own and counts for nothing.
-        sessions: by what the credential was, in the order of last opening.
-        deadline: by the site's monotonic clock; the sweep aborts the connection after it.
+        proxied: the peer is a trusted proxy; then the certificate is the proxy's and does not identify a device.
+        sessions: by credential, in the order of last opening.
+        deadline: by the listener's monotonic clock; the sweep aborts the connection after it.
     """
 
     __slots__ = (
@@ -93,12 +93,12 @@ class DeviceConnection(RequestHandler):
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and not self.proxied:
             self.certificate = tls.getpeercert(True)
-        # A peer that connects and says nothing has the time of a header section, not of an idle connection.
+        # A peer that connects and sends nothing gets the time of a header section, not of an idle connection.
         self._in_head = True
         self.deadline = self.state.clock.monotonic_s() + self.state.deadlines.head_s
 
     def data_received(self, data: bytes) -> None:
-        if data and not (self._in_head or self.busy):  # aiohttp also calls it with nothing, to go on parsing
+        if data and not (self._in_head or self.busy):  # aiohttp also calls it without data, to continue parsing
             self._in_head = True
             self.deadline = self.state.clock.monotonic_s() + self.state.deadlines.head_s
         super().data_received(data)
@@ -114,7 +114,7 @@ class DeviceConnection(RequestHandler):
         self._lost()
 
     def begin(self) -> None:
-        """A request's header section is complete."""
+        """The header section of a request is complete."""
         self.busy = True
         self._in_head = False
         self.deadline = inf
@@ -125,21 +125,21 @@ class DeviceConnection(RequestHandler):
         self.deadline = self.state.clock.monotonic_s() + self.state.deadlines.body_s
 
     def got_body(self) -> None:
-        """It is there, or not wanted any more."""
+        """The body is complete, or no longer needed."""
         self.reading_body = False
         self.deadline = inf
 
     def expect_reading(self) -> None:
-        """The peer must take what is being sent within the idle time."""
+        """The peer must read what is sent within the idle time."""
         self.deadline = self.state.clock.monotonic_s() + self.state.deadlines.idle_s
 
     def end(self) -> None:
-        """The request is answered but for the writing."""
+        """The request is answered; only writing remains."""
         self.busy = False
         self.expect_reading()
 
     def abort(self) -> None:
-        """Closes the connection without another word."""
+        """Closes the connection at once."""
         self.keep_alive(val=False)
         transport = self.transport
         if transport is not None:
@@ -153,7 +153,7 @@ class DeviceConnection(RequestHandler):
                 self.state.holders.leave(oldest.identity, self)
             oldest.close()
         self.sessions[key] = session
-        if not self.proxied:  # a proxy's connection is not the device's
+        if not self.proxied:  # a proxy's connection does not belong to the device
             self.state.holders.enter(session.identity, self, self.abort)
         session.on_end(lambda code: self._session_ended(key, session, code))
         if self.transport is None:  # lost while the credential was being checked
@@ -173,13 +173,15 @@ class DeviceConnection(RequestHandler):
             return
         if self._poll is not None and self._poll.session is session:
             self._poll.end()
-        if not self.proxied:  # a proxy's connection carries other devices too: the next request is refused instead
+        if (
+            not self.proxied
+        ):  # a proxy's connection has requests of other devices too: the next request is refused instead
             self.abort()
 
     async def poll(
         self, session: Session, waiting: Awaitable[Mapping[str, object] | None]
     ) -> Mapping[str, object] | None:
-        """Awaits ``waiting``; None as soon as the connection, the session or the site ends."""
+        """Awaits ``waiting``; None as soon as the connection, the session or the listener ends."""
         try:
             async with asyncio.timeout(None) as scope:
                 self._poll = poll = Poll(session, scope)
@@ -195,7 +197,7 @@ class DeviceConnection(RequestHandler):
             self._poll = None
 
     def end_poll(self) -> None:
-        """Has the long poll under way, if there is one, answer now."""
+        """Makes a long poll under way answer now."""
         if self._poll is not None:
             self._poll.end()
 
@@ -206,16 +208,16 @@ class DeviceConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What could not be parsed as HTTP, as a problem document; the connection closes after it."""
+        """Answers invalid HTTP with a problem document; the connection closes after it."""
         if isinstance(exc, ConnectionError):  # the peer is gone: nothing to answer or log
             raise exc
         if status < 500:
-            outcome = Rejected(code="payload_unreadable", reason=(message or "This is no HTTP").partition("\n")[0])
+            outcome = Rejected(code="payload_unreadable", reason=(message or "This is not HTTP").partition("\n")[0])
         else:
             self.logger.error("a request from %s failed", self.peer, exc_info=exc)
             outcome = Rejected(code="internal", reason="An internal error")
         if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun and cannot be changed into an error")
+            raise ConnectionError("the answer has begun and cannot become an error any more")
         response = problem(outcome)
         response.force_close()
         return response
@@ -232,7 +234,7 @@ class DeviceServer(web.Server):
         self._options = options
 
     def connection(self, lost: Callable[[], None]) -> DeviceConnection:
-        """The protocol of a connection; ``lost`` is called when it is over."""
+        """The protocol of a connection; it calls ``lost`` when it ends."""
         return DeviceConnection(self._state, self, lost, loop=self._loop, **self._options)
 
     @property
@@ -241,7 +243,7 @@ class DeviceServer(web.Server):
         return cast("list[DeviceConnection]", self.connections)
 
     def sweep(self, now_s: float) -> None:
-        """Aborts every connection that is past its deadline."""
+        """Aborts every connection past its deadline."""
         for connection in self.open:
             if connection.deadline <= now_s:
                 connection.abort()

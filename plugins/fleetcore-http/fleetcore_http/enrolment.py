@@ -1,4 +1,4 @@
-"""Enrolling: a certificate request in, a chain out, for devices that have no certificate yet (wire.md §11)."""
+"""Enrolling: takes a certificate request and returns a chain, for devices without a certificate (wire.md §11)."""
 
 from aiohttp import web
 

@@ -1,8 +1,8 @@
-"""Enrolment over Secure Transport (RFC 7030, as amended by RFC 8951): enrolling with curl and openssl alone.
+"""Enrolment over Secure Transport (RFC 7030, as amended by RFC 8951): enrolling with only curl and openssl.
 
-``cacerts`` and ``csrattrs`` are for anybody. ``simpleenroll`` goes by an enrolment token, as the password of HTTP
-Basic, or by the certificate that the connection has shown: a claim certificate or a manufacturer's. ``simplereenroll``
-goes by the device's own. There is no server-side key generation and no full CMC: a private key never leaves its device.
+``cacerts`` and ``csrattrs`` are public. ``simpleenroll`` takes an enrolment token, as the password of HTTP Basic, or
+the connection's certificate: a claim certificate or a manufacturer's. ``simplereenroll`` takes the device's own. There
+is no server-side key generation and no full CMC: a private key never leaves its device.
 """
 
 import binascii
@@ -32,7 +32,7 @@ _CSR_ATTRIBUTES = b64encode(
 
 
 async def ca_certificates(exchange: Exchange) -> web.StreamResponse:
-    """``GET cacerts``: what devices trust, as PKCS #7 (RFC 7030 §4.1)."""
+    """``GET cacerts``: the CAs that devices trust, as PKCS #7 (RFC 7030 §4.1)."""
     tls = exchange.state.context.tls
     if tls is None:
         raise Unavailable("This fleet has no CA", code="not_ready", retry_after_s=60)
@@ -40,16 +40,16 @@ async def ca_certificates(exchange: Exchange) -> web.StreamResponse:
 
 
 async def csr_attributes(exchange: Exchange) -> web.StreamResponse:
-    """``GET csrattrs``: which key and signature a request had best have (RFC 7030 §4.5)."""
+    """``GET csrattrs``: the recommended key and signature of a request (RFC 7030 §4.5)."""
     del exchange
     return _answer("application/csrattrs", _CSR_ATTRIBUTES)
 
 
 async def simple_enroll(exchange: Exchange) -> web.StreamResponse:
-    """``POST simpleenroll`` (RFC 7030 §4.2): 200 and the certificate; 202 while an operator has to decide."""
+    """``POST simpleenroll`` (RFC 7030 §4.2): 200 and the certificate; 202 while it waits for an operator."""
     request = await _request(exchange)
     if request.token is None and request.certificate is None:
-        return _challenge("Show an enrolment token as the password, or a certificate that may enrol")
+        return _challenge("Send an enrolment token as the password, or use a certificate that may enrol")
     reply = await exchange.state.plane.enroll(evolve(request, at_once=True))
     if reply.error is not None and reply.error.get("code") == "token_spent":
         return _challenge("The enrolment token is used, expired or unknown", code="token_spent")
@@ -57,13 +57,13 @@ async def simple_enroll(exchange: Exchange) -> web.StreamResponse:
 
 
 async def simple_reenroll(exchange: Exchange) -> web.StreamResponse:
-    """``POST simplereenroll`` (RFC 7030 §4.2.2): a new certificate for the same subject, by the one that it has."""
+    """``POST simplereenroll`` (RFC 7030 §4.2.2): a new certificate for the same subject, authorised by the old one."""
     request = await _request(exchange)
     if request.certificate is None:
-        raise NotAuthenticated("Show the certificate that is to be renewed")
+        raise NotAuthenticated("Use the certificate that is to be renewed")
     reply = await exchange.state.plane.enroll(evolve(request, token=None, renewal=True))
     if reply.error is not None and reply.error.get("code") == "not_your_device":
-        # RFC 7030 §4.2.2: subject and subject alternative name are those of the current certificate.
+        # RFC 7030 §4.2.2: subject and subject alternative name equal those of the current certificate.
         refusal = Rejected(code="csr_invalid", reason="The request names another subject than the certificate")
         return problem(refusal, status=400)
     return _enrolled(reply)
@@ -82,7 +82,7 @@ async def _request(exchange: Exchange) -> EnrollRequest:
 
 
 def _password(exchange: Exchange) -> str | None:
-    """The password of HTTP Basic (RFC 7617); the user name is the client's own affair."""
+    """The password of HTTP Basic (RFC 7617); the user name is ignored."""
     coded = exchange.headers.credential("basic")
     if coded is None:
         return None
@@ -91,7 +91,7 @@ def _password(exchange: Exchange) -> str | None:
     except (ValueError, binascii.Error):
         colon, password = "", ""
     if not colon:
-        raise NotAuthenticated("Authorization is not user:password in base64")
+        raise NotAuthenticated("Authorization must be user:password in base64")
     return password
 
 
@@ -99,7 +99,7 @@ def _enrolled(reply: Reply) -> web.StreamResponse:
     certificate = reply.body.get("certificate") if reply.body is not None else None
     if reply.status != 201 or not isinstance(certificate, str):
         return reply_answer(reply)
-    # RFC 7030 §4.2.3: the one certificate that was issued; the CAs come by cacerts.
+    # RFC 7030 §4.2.3: only the issued certificate; cacerts has the CAs.
     return _answer(_CERTS_ONLY, _certs_only(certificate.encode()))
 
 

@@ -1,4 +1,4 @@
-"""One request under way: what the handlers of :mod:`fleetcore_http.routes` have in hand."""
+"""One request under way, as the handlers of :mod:`fleetcore_http.routes` use it."""
 
 from aiohttp import web
 from attrs import define
@@ -15,20 +15,20 @@ from fleetcore_http.app_state import AppState
 from fleetcore_http.bodies import read_body
 from fleetcore_http.connection import DeviceConnection
 
-#: wire.md §7: the longest a long poll may last, so that it stays below the minute of common proxies.
+#: wire.md §7: the maximum of a long poll, below the minute of common proxies.
 MAX_WAIT_S = 55
 
 
 @define(kw_only=True, eq=False)
 class Exchange:
-    """A request and what its address said.
+    """A request and the values in its path.
 
     Attributes:
-        headers: as they are read; none before they were judged.
-        session: of the device that speaks; None only on the routes that anybody may use.
-        row: the type of message that the path stands for, or None.
-        leaf: the leaf in the path, or None: then the subject is the device that speaks.
-        payload: the body, as soon as it is read.
+        headers: the parsed headers; empty before they were checked.
+        session: the sending device's; None only on public routes.
+        row: the message type of the path, or None.
+        leaf: the leaf in the path, or None: then the subject is the sending device.
+        payload: the body, once it is read.
         target: the id in the path: a command's, or an artifact's digest.
     """
 
@@ -44,13 +44,13 @@ class Exchange:
 
     @property
     def who(self) -> Session:
-        """The session, on a route that demands one."""
+        """The session, on a route that requires one."""
         assert self.session is not None
         return self.session
 
     @property
     def subject(self) -> str:
-        """The device that the request is about; whether ``who`` may speak for it the plane decides."""
+        """The device that the request is about; the plane decides whether ``who`` may send about it."""
         return self.leaf or self.who.identity
 
     async def body(self) -> bytes:
@@ -67,26 +67,26 @@ class Exchange:
             self.connection.got_body()
 
     def media_type(self) -> str | None:
-        """The declared media type as :class:`Headers` has it; None where none is declared."""
+        """The declared media type from :class:`Headers`; None if it is missing."""
         return self.headers.media_type
 
     def message_id(self) -> str | None:
-        """``Idempotency-Key``; raises Refused for what is not a message id."""
+        """``Idempotency-Key``; raises Refused for an invalid message id."""
         key = self.headers.idempotency_key
         if key is None:
             return None
         if not is_message_id(key):
-            raise Refused("Idempotency-Key is not 1-64 printable ASCII characters")
+            raise Refused("Idempotency-Key must be 1-64 printable ASCII characters")
         return key
 
     def note_refused(self, rejected: Rejected) -> None:
-        """A request is refused here, before the plane has seen it."""
+        """Records a request that is refused here, before the plane gets it."""
         subject = self.leaf or ("" if self.session is None else self.session.identity)
         message = Inbound(type=self.row or UNKNOWN, subject=subject, payload=self.payload, target=self.target)
         self.state.plane.refused(self.session, message, rejected, protocol=self.state.context.name)
 
     async def message(self, type: MessageType, *, if_version: int | None = None) -> Inbound:
-        """The request as the message it carries."""
+        """The request as its message."""
         return Inbound(
             type=type,
             subject=self.subject,
@@ -98,15 +98,15 @@ class Exchange:
         )
 
     def integer(self, name: str, *, most: int = EXACT_INTEGER) -> int:
-        """A query parameter of whole numbers from 0 to ``most``; 0 where it is left out."""
+        """An integer query parameter from 0 to ``most``; 0 if it is absent."""
         texts = self.query.getall(name, ())
         if not texts:
             return 0
         if texts[1:]:
-            raise Refused(f"{name} stands in the query twice", remedy="Send it once")
+            raise Refused(f"{name} is repeated in the query", remedy="Send it once")
         text: str = texts[0]
         if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
-            raise Refused(f"{name} is not a whole number from 0 to {most}")
+            raise Refused(f"{name} must be an integer from 0 to {most}")
         return int(text)
 
     @property
@@ -115,15 +115,15 @@ class Exchange:
         return self.request.rel_url.query
 
     async def note_pending(self, response: web.StreamResponse) -> None:
-        """Names what waits for the subject in ``Fleetcore-Pending``: a sleeping device learns it from any answer."""
+        """Lists the subject's waiting items in ``Fleetcore-Pending``: a sleeping device gets them with any answer."""
         session = self.session
         if session is None or session.ended is not None:
             return
-        # A refusal may stand before the question whose leaf it is: then only what waits for the speaker is told.
+        # A refusal may come before the check of the leaf: then only the sender's items are listed.
         subject = self.leaf if self.leaf is not None and response.status < 400 else session.identity
         try:
             pending = await self.state.plane.pending(session, subject)
-        except FleetError:  # a store in trouble: the answer itself says so
+        except FleetError:  # the store fails: the answer reports it
             return
         if text := pending_header(pending):
             response.headers["Fleetcore-Pending"] = text

@@ -1,4 +1,4 @@
-"""What each route does: a request becomes a message, a read or a wait on the plane, and the outcome an answer."""
+"""The handler of each route: a request becomes a message, a read or a wait on the plane, and the outcome an answer."""
 
 import re
 
@@ -16,7 +16,7 @@ from fleetcore_http.identity import identify_if_shown
 from fleetcore_http.problems import problem
 from fleetcore_http.replies import reply_answer
 
-#: An entity tag of ours: ``"d12.r40"``, or the reported version alone.
+#: Our entity tags: ``"d12.r40"``, or the reported version alone.
 _REPORTED_VERSION = re.compile(r'"(?:d\d{1,15}\.)?r?(\d{1,15})"', re.ASCII)
 
 
@@ -34,7 +34,7 @@ async def uplink(exchange: Exchange, row: MessageType) -> web.StreamResponse:
 
 
 async def call(exchange: Exchange, row: MessageType) -> web.StreamResponse:
-    """A message that is answered with content; 304 where If-None-Match names what the answer would be."""
+    """A message that is answered with content; 304 if If-None-Match matches the answer."""
     plane = exchange.state.plane
     message = await exchange.message(row) if "POST" in row.methods else _read(exchange, row)
     reply = await plane.call(exchange.who, message)
@@ -45,7 +45,7 @@ async def call(exchange: Exchange, row: MessageType) -> web.StreamResponse:
 
 
 def _read(exchange: Exchange, row: MessageType) -> Inbound:
-    """A GET as the message it carries: its query parameters are the members of the body."""
+    """A GET as its message: its query parameters are the members of the body."""
     body = {name: exchange.integer(name) for name in row.body.__struct_fields__ if name in exchange.query}
     if not body:
         return Inbound(type=row, subject=exchange.subject, payload=b"")
@@ -53,7 +53,7 @@ def _read(exchange: Exchange, row: MessageType) -> Inbound:
 
 
 async def renew(exchange: Exchange) -> web.StreamResponse:
-    """``POST /certificates/renew``: as enrolling, ``application/pkcs10`` or ``{"csr": PEM}``."""
+    """``POST /certificates/renew``: like enrolling, ``application/pkcs10`` or ``{"csr": PEM}``."""
     plane = exchange.state.plane
     message = await exchange.message(messages.CERTIFICATE_RENEW)
     if message.content_type == PKCS10:
@@ -63,23 +63,23 @@ async def renew(exchange: Exchange) -> web.StreamResponse:
 
 
 def _if_match(exchange: Exchange) -> int | None:
-    """The reported version that must be the current one. A tag that is not of ours cannot match (RFC 9110 §13.1.1)."""
+    """The reported version that must be the current one. A foreign tag matches nothing (RFC 9110 §13.1.1)."""
     header = exchange.headers.get("if-match")
     if header is None or header.strip() == "*":
         return None
     match = _REPORTED_VERSION.fullmatch(header.strip())
     if match is None:
-        raise VersionConflict("If-Match names no version of this twin")
+        raise VersionConflict("If-Match must name a version of this twin")
     return int(match.group(1))
 
 
 async def await_downlink(exchange: Exchange, row: MessageType) -> web.StreamResponse:
-    """A long poll: 200 as soon as something waits, 204 after ``wait`` seconds."""
+    """A long poll: 200 as soon as an item waits, 204 after ``wait`` seconds."""
     wait_s, since = exchange.integer("wait", most=MAX_WAIT_S), exchange.integer("since")
     session = exchange.who
     waiting = exchange.state.plane.wait(session, exchange.subject, row, after=since, timeout_s=float(wait_s))
     body = await exchange.connection.poll(session, waiting)
-    if session.ended is not None:  # lost its rights while it waited, behind a proxy whose connection stays
+    if session.ended is not None:  # it lost its rights meanwhile, behind a proxy whose connection stays
         raise NotAuthorised("The session has ended", code=session.ended if session.ended in CODES else None)
     return empty() if body is None else json_answer(200, body)
 
@@ -93,12 +93,12 @@ async def ca_bundle(exchange: Exchange) -> web.StreamResponse:
         return reply_answer(await plane.call(session, message))
     tls = exchange.state.context.tls
     if tls is None:
-        raise NotAuthenticated("Neither a client certificate nor a device token was shown")
+        raise NotAuthenticated("Neither a client certificate nor a device token was sent")
     return json_answer(200, {"ca": tls.ca_bundle().decode("ascii")})
 
 
 async def discover(exchange: Exchange) -> web.StreamResponse:
-    """``GET /device/v1/``: the limits, for anybody; and who the credential says you are, where one is shown."""
+    """``GET /device/v1/``: the limits, public; and the identity of the credential, if one is sent."""
     session = await identify_if_shown(exchange.connection, exchange.headers)
     exchange.session = session
     device = None if session is None else session.identity

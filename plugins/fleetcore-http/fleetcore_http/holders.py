@@ -1,6 +1,6 @@
-"""What one identity holds open: the newest stand, and the oldest end where there are too many.
+"""Limits connections or long polls per identity: the newest stay, and the oldest end when there are too many.
 
-A device that loses its connection and comes again must not be kept out by what it left behind, so nothing is refused.
+A device that loses its connection must not be kept out by the remains of the old one, so nothing is refused.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ class Holders:
     """Connections, or long polls, by identity.
 
     Args:
-        most: of one identity.
+        most: the limit of one identity.
         reached: called when one had to end.
     """
 
@@ -19,7 +19,7 @@ class Holders:
         self._held: dict[str, dict[object, Callable[[], None]]] = {}
 
     def enter(self, identity: str, thing: object, end: Callable[[], None]) -> None:
-        """``thing`` is held from now on; ``end`` ends it, and is called where it is the oldest of too many."""
+        """Adds ``thing``; ``end`` ends it, and is called if it is the oldest of too many."""
         held = self._held.setdefault(identity, {})
         held.setdefault(thing, end)
         if len(held) > self._most:
@@ -29,7 +29,7 @@ class Holders:
             ending()
 
     def leave(self, identity: str, thing: object) -> None:
-        """It is over; idempotent."""
+        """It has ended; idempotent."""
         held = self._held.get(identity)
         if held is not None and held.pop(thing, None) is not None and not held:
             del self._held[identity]

@@ -1,7 +1,7 @@
-"""Who is speaking: a credential taken from the connection or the request, and the session it opened.
+"""Authenticates the sender: takes a credential from the connection or the request, and opens its session.
 
-Authentication is paid for once per connection and credential. Each later request costs a dictionary look-up and a look
-at ``session.ended``; losing a right closes the connection by itself (:mod:`fleetcore_http.connection`).
+Authentication runs once per connection and credential. Each later request costs a dictionary look-up and a check of
+``session.ended``; a lost right closes the connection (:mod:`fleetcore_http.connection`).
 """
 
 from fleetcore.errors import NotAuthenticated
@@ -11,12 +11,12 @@ from fleetcore.wire.headers import Headers
 from fleetcore.wire.proxies import client_cert
 from fleetcore_http.connection import DeviceConnection
 
-#: The session of a connection's own certificate stands under no header.
+#: The key of the session of a connection's own certificate: no header.
 _CERTIFICATE = ""
 
 
 def known(connection: DeviceConnection, headers: Headers) -> Session | None:
-    """The live session of this credential on this connection, where there is one: the quick path."""
+    """The open session of this credential on this connection, if there is one: the fast path."""
     key = _key(connection, headers)
     if key is None:
         return None
@@ -25,10 +25,10 @@ def known(connection: DeviceConnection, headers: Headers) -> Session | None:
 
 
 async def identify(connection: DeviceConnection, headers: Headers) -> Session:
-    """The session of the caller, opened where it has to be.
+    """The session of the sender, opened if necessary.
 
     Raises:
-        NotAuthenticated: no credential, or none that is valid.
+        NotAuthenticated: no credential, or an invalid one.
         NotAuthorised: a device without rights.
     """
     session = known(connection, headers)
@@ -36,7 +36,7 @@ async def identify(connection: DeviceConnection, headers: Headers) -> Session:
         return session
     key = _key(connection, headers)
     if key is None:
-        raise NotAuthenticated("Neither a client certificate nor a device token was shown")
+        raise NotAuthenticated("Neither a client certificate nor a device token was sent")
     credential = _credential(connection, key)
     state = connection.state
     session = await state.plane.authenticate(
@@ -47,12 +47,12 @@ async def identify(connection: DeviceConnection, headers: Headers) -> Session:
 
 
 async def identify_if_shown(connection: DeviceConnection, headers: Headers) -> Session | None:
-    """As :func:`identify`, but None where no credential is shown."""
+    """Like :func:`identify`, but None if no credential is sent."""
     return None if _key(connection, headers) is None else await identify(connection, headers)
 
 
 def shown_certificate(connection: DeviceConnection, headers: Headers) -> bytes | None:
-    """The certificate that the peer, or a trusted proxy in its name, has shown, DER; nothing is checked yet."""
+    """The certificate of the peer, or of the device that a trusted proxy names, DER; not checked yet."""
     if not connection.proxied:
         return connection.certificate
     key = _key(connection, headers)
@@ -60,7 +60,7 @@ def shown_certificate(connection: DeviceConnection, headers: Headers) -> bytes |
 
 
 def _key(connection: DeviceConnection, headers: Headers) -> str | None:
-    """What tells this request's credential from others on the connection: a header's value, or the certificate."""
+    """Identifies the request's credential on its connection: a header's value, or the certificate."""
     if connection.proxied:
         shown = headers.get("client-cert")
         if shown is not None:
@@ -78,5 +78,5 @@ def _credential(connection: DeviceConnection, key: str) -> Credential:
     scheme, _, token = key.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token.startswith(DEVICE_TOKEN):
-        raise NotAuthenticated("Authorization is not a device token")
+        raise NotAuthenticated("Authorization must be a device token")
     return TokenCredential(token)

@@ -1,6 +1,6 @@
 """The entry point: offers the protocol ``http``.
 
-Loaded at every start of fleetcore, so it does not import aiohttp; the opener and the client do that.
+Loaded at every start of fleetcore, so it does not import aiohttp; opener and client do.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -26,7 +26,7 @@ async def open_http(
     """Listens until the context ends; then every connection is closed.
 
     Raises:
-        ConfigError: plain HTTP away from the loopback, or HTTPS in a fleet without a CA.
+        ConfigError: plain HTTP outside of the loopback, or HTTPS in a fleet without a CA.
         NotReady: the address cannot be bound now.
     """
     from fleetcore_http.server import serve
@@ -36,7 +36,7 @@ async def open_http(
 
 
 def open_client(endpoint: str, secrets: "DeviceSecrets") -> "DeviceClient":
-    """The device's side, to be entered as an async context manager."""
+    """The device side, to be entered as an async context manager."""
     from fleetcore_http.client import HttpDeviceClient
 
     return HttpDeviceClient(endpoint, secrets)

@@ -11,7 +11,7 @@ from fleetcore.model.message import Rejected
 from fleetcore.wire import replies
 from fleetcore.wire.strict_json import dumps
 
-#: Seconds to wait where the plane names none: a token bucket refills within one, a full disk does not.
+#: Seconds to wait if the plane names none: a token bucket refills within one, a full disk does not.
 _RETRY_AFTER_S: Mapping[int, int] = MappingProxyType({202: 60, 429: 1, 503: 5, 507: 30})
 
 
@@ -24,12 +24,12 @@ def retry_after(status: int, seconds: object) -> str | None:
 
 
 def problem(refusal: Rejected, *, status: int | None = None, **members: object) -> web.Response:
-    """The answer to a refused request; ``status`` where HTTP has a finer one than the code (405)."""
+    """The answer to a refused request; ``status`` if HTTP has a finer one than the code (405)."""
     if refusal.refused:
         status = 422
     if status is None:
         status = CODES[refusal.code].http if refusal.code in CODES else 500
-    if status < 400:  # ``enrollment_pending`` is an answer where enrolling is asked for, a refusal elsewhere
+    if status < 400:  # ``enrollment_pending`` is an answer on enrolment routes, a refusal elsewhere
         status = 403
     body = {**replies.problem(refusal, **members), "status": status}
     return problem_answer(status, body, refusal.retry_after_s)

@@ -11,7 +11,7 @@ from fleetcore_http.problems import problem, problem_answer, retry_after
 def reply_answer(reply: Reply) -> web.Response:
     """Status, body, ETag and Retry-After of ``reply``.
 
-    The wait comes from the member ``retry_after_s`` of the problem or body, where there is one.
+    The wait comes from the member ``retry_after_s`` of the problem or body, if there is one.
     """
     if reply.error is not None:
         status = reply.status if reply.status >= 400 else _status_of(reply.error.get("code"))

@@ -1,7 +1,7 @@
-"""The HTTP column of the table of message types (wire.md §1): which address does what.
+"""The HTTP column of the table of message types (wire.md §1): the meaning of each path.
 
-A look-up in a table: the commonest addresses are one dictionary access, the few with an id in them are split.
-Everything that is about a device is served again below ``/leaf/{leaf}/`` for a gateway that speaks for its leaves.
+The most common paths are one dictionary access; the few with an id are split. Everything about a device is also served
+below ``/leaf/{leaf}/`` for a gateway and its leaves.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,11 +28,11 @@ Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 @frozen
 class Route:
-    """What a method on an address does.
+    """A method on a path.
 
     Attributes:
         open: also for peers without a credential.
-        row: the type of the message that it carries, or None.
+        row: the type of its message, or None.
     """
 
     handler: Handler
@@ -42,7 +42,7 @@ class Route:
 
 @frozen
 class Match:
-    """Where a request's path led. ``methods`` is empty where it led nowhere."""
+    """The target of a request's path. ``methods`` is empty if nothing is served there."""
 
     methods: Mapping[str, Route]
     leaf: str | None = None
@@ -54,7 +54,7 @@ def _reading(route: Route) -> Mapping[str, Route]:
     return {"GET": route, "HEAD": route}
 
 
-#: What has a form of its own over HTTP beside the one that the table gives it.
+#: Paths with a special form over HTTP, in addition to the table's.
 _OWN_FORM: Mapping[MessageType, Handler] = {
     messages.ENROLL: enroll,
     messages.CERTIFICATE_RENEW: handlers.renew,
@@ -97,7 +97,7 @@ _NOWHERE = Match({})
 
 
 def find(path: str) -> Match:
-    """Where ``path`` (as sent, percent-encoding and all) leads.
+    """The target of ``path`` (as sent, percent-encoded).
 
     Raises :class:`Refused` (``name_invalid``) for a leaf that cannot be a device id.
     """
@@ -107,10 +107,10 @@ def find(path: str) -> Match:
     if not path.startswith(PREFIX):
         return _NOWHERE
     try:
-        # Decoded after the split, so that an encoded slash is part of a name and no separator.
+        # Decoded after the split, so that an encoded slash is part of a name and not a separator.
         segments = [unquote(segment, errors="strict") for segment in path[len(PREFIX) :].split("/")]
     except UnicodeDecodeError as error:
-        raise Refused("The path is no UTF-8", code="name_invalid") from error
+        raise Refused("The path is not UTF-8", code="name_invalid") from error
     leaf = None
     if len(segments) > 2 and segments[0] == "leaf":
         leaf, segments = check_device_id(segments[1]), segments[2:]
@@ -126,7 +126,7 @@ def find(path: str) -> Match:
 
 
 def _filled_in(segments: list[str]) -> tuple[str, Mapping[str, Route] | None, str | None]:
-    """The path with ``{target}`` that the segments are, what it does, and the id."""
+    """The path with ``{target}`` that matches the segments, its route, and the id."""
     for shape, routes in _TARGETED:
         if len(shape) == len(segments) and all(
             name == segment or (name == _TARGET and segment) for name, segment in zip(shape, segments, strict=True)

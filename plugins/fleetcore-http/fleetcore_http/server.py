@@ -1,4 +1,4 @@
-"""Listening: the adapter that the core holds, and the one function every request goes through."""
+"""Listening: the adapter that the core opens, and the one function for every request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -31,10 +31,10 @@ from fleetcore_http.holders import Holders
 from fleetcore_http.identity import identify
 from fleetcore_http.problems import problem
 
-#: How long an answer under way may take once we are closing.
+#: How long an answer may take while closing.
 _DRAIN_S = 10.0
 
-#: What a peer goes on sending after a refusal is read this long, so that it gets to see it (RFC 9112 §9.6).
+#: After a refusal, data of the peer is read this long, so that the peer can read the answer (RFC 9112 §9.6).
 _LINGER_S = 1.0
 
 
@@ -45,7 +45,7 @@ class Handler:
         self.state = state
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The answer to ``request``; never raises for a request's sake."""
+        """The answer to ``request``; never raises for an invalid request."""
         connection = request.protocol
         assert isinstance(connection, DeviceConnection)
         connection.begin()
@@ -63,7 +63,7 @@ class Handler:
             exchange.note_refused(refusal)
             response = problem(refusal)
             if isinstance(error, NotAuthenticated | NotAuthorised) and not (connection.sessions or connection.proxied):
-                # A peer without an accepted credential does not keep a connection.
+                # A peer without an accepted credential cannot keep its connection.
                 response.force_close()
         except (ConnectionError, asyncio.CancelledError):
             raise
@@ -74,7 +74,9 @@ class Handler:
             connection.end()
         if not response.prepared:
             await exchange.note_pending(response)
-        if not request.content.is_eof():  # a refusal before the body was read: what follows is not ours to interpret
+        if (
+            not request.content.is_eof()
+        ):  # a refusal before the body was read: the following bytes cannot be interpreted
             response.force_close()
         return response
 
@@ -107,7 +109,7 @@ class Handler:
 
 
 class HttpAdapter(ProtocolAdapter):
-    """A listener that is open; made by :func:`serve`."""
+    """An open listener; made by :func:`serve`."""
 
     def __init__(
         self, state: AppState, server: DeviceServer, listening: OpenListener, endpoints: Sequence[str]
@@ -126,9 +128,9 @@ class HttpAdapter(ProtocolAdapter):
         return len(self._server.open)
 
     async def drain(self) -> None:
-        """Stops accepting, has long polls answer now, and waits at most 10 s for the requests under way.
+        """Stops accepting, makes long polls answer now, and waits at most 10 s for the requests under way.
 
-        Every connection is closed after its answer; a request whose body is not complete is cut off.
+        Every connection is closed after its answer; a request with an incomplete body is aborted.
         """
         self._state.draining = True
         self._listening.close()
@@ -179,7 +181,7 @@ async def serve(config: HttpConfig, context: Context, plane: DevicePlane, ingest
 
 
 def _too_many(context: Context, identity: str) -> None:
-    remedy = f"the oldest of {identity} ends; [listeners] per_identity bounds connections and long polls of a device"
+    remedy = f"the oldest of {identity} ends; [listeners] per_identity limits connections and long polls of a device"
     context.listening.note(context.name, "per_identity", remedy)
 
 

@@ -92,7 +92,7 @@ async def test_a_twin_report_returns_the_new_version(device, plane):
 
 
 async def test_an_operation_without_an_address_is_refused_here(device):
-    with pytest.raises(Refused, match="not a message that is sent"):
+    with pytest.raises(Refused, match="cannot be sent"):
         await device.send(messages.ERRORS, {})
 
 

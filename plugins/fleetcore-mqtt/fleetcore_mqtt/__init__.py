@@ -1,3 +1,3 @@
-"""MQTT for fleetcore: an endpoint that devices connect to, a consumer behind a broker, and the device's side."""
+"""MQTT for fleetcore: an endpoint for devices, a consumer behind a broker, and a device client."""
 
 __version__ = "0.1.0"

@@ -1,8 +1,8 @@
-"""Whether a broker keeps devices apart, found out by trying: what a device may, and above all what it may not.
+"""Probes whether a broker separates devices: which topics a device may use, and above all which it may not.
 
-Behind a broker the device level of a topic stands for the credential, so the broker's access list is fleetcore's own
-door. Reading the file would show the intent; this shows what the broker does. Mosquitto grants every
-subscription and looks at its list when it delivers, so what counts is what arrives.
+Behind a broker the device level of a topic identifies the sender, so fleetcore relies on the broker's access list.
+Reading the file would show the intent; this shows what the broker does. Mosquitto grants every subscription and checks
+its list on delivery, so only delivered messages count.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,17 +18,17 @@ from fleetcore_mqtt import topics
 from fleetcore_mqtt.addresses import Address
 from fleetcore_mqtt.takeover import take_over
 
-#: Who tries, and whom it tries to be: no devices of any fleet, and their messages mean nothing.
+#: The probing id and the impersonated id: devices of no fleet, whose messages mean nothing.
 GUEST, OTHER = "fleetcore-doctor", "fleetcore-doctor-2"
 
-_REMEDY = "Write the broker's files anew: fleetcore mqtt broker-config"
+_REMEDY = "Write the broker's files again: fleetcore mqtt broker-config"
 
 
 class _AclProbe:
-    """Listens to all it is given, says what it may not, and keeps what came through.
+    """Subscribes to everything it may, publishes what it may not, and records what arrives.
 
     Args:
-        send: has fleetcore's own connection publish to these topics, in this order.
+        send: publishes to these topics, in order, over fleetcore's own connection.
     """
 
     def __init__(self, send: Callable[[Sequence[str]], None]) -> None:
@@ -57,7 +57,7 @@ class _AclProbe:
         if not reason.is_failure:
             self.accepted.append(name)
         if not self._waiting:
-            # The own one comes last: when it is there, the others would be.
+            # Its own topic comes last: when that message has arrived, the others would have too.
             self._send([*self.foreign, self.own])
 
     def _message(self, client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
@@ -66,25 +66,23 @@ class _AclProbe:
             client.disconnect()
 
     def finding(self, place: str) -> Finding:
-        """What is wrong, or that nothing is."""
+        """The problem that was found, or the result that all is well."""
         loose = sorted({*self.accepted, *(name for name in self.arrived if name != self.own)})
         if loose:
             detail = f"{place} lets a device use topics that are not its own: {', '.join(loose)}"
         elif self.own not in self.arrived:
-            detail = f"{place} does not let a device use its own topics"
+            detail = f"{place} does not let a device use its topics"
         else:
             tried = len(self.foreign) + len(self.forbidden) + 1
-            return Finding(
-                state="ok", what="broker access", detail=f"{place} keeps devices apart: {tried} topics tried"
-            )
+            return Finding(state="ok", what="broker access", detail=f"{place} separates devices: {tried} topics tried")
         return Finding(state="problem", what="broker access", detail=detail, remedy=_REMEDY)
 
 
 def examine(address: Address, tls: TlsProvider, send: Callable[[Sequence[str]], None]) -> Finding:
-    """Tries the broker; blocking. ``send`` as for :class:`_AclProbe`."""
+    """Probes the broker; blocking. ``send`` is that of :class:`_AclProbe`."""
     trial = _AclProbe(send)
     place = f"{address.host}:{address.port}"
     if not take_over(address, tls, GUEST, trial):
-        detail = f"{place} does not let a device in that has a certificate of this fleet"
+        detail = f"{place} refuses a device with a certificate of this fleet"
         return Finding(state="problem", what="broker access", detail=detail, remedy=_REMEDY)
     return trial.finding(place)

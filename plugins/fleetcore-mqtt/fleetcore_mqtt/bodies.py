@@ -1,7 +1,7 @@
-"""JSON that this plugin itself reads and writes: requests, replies and the ``errors`` message.
+"""The JSON that this plugin reads and writes: requests, replies and the ``errors`` message.
 
-Payloads of uplinks pass through untouched; a request's ``body`` is cut out of it as bytes, so that whatever is wrong
-inside is found by the one strict reader of the core and not smoothed over here.
+Payloads of uplinks pass through unchanged; a request's ``body`` is cut out as bytes, so that the core's strict reader
+finds every fault in it.
 """
 
 import json
@@ -28,7 +28,7 @@ class _Request(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Request)
-#: Deeper than any body may be, which is judged where the limits are known.
+#: Deeper than any body may be; the core checks the real limit.
 _DEPTH = 64
 
 
@@ -37,22 +37,22 @@ def _plain(value: object) -> object:
         return dict(value)
     if isinstance(value, (tuple, set, frozenset)):
         return list(value)
-    raise TypeError(f"{type(value).__name__} does not belong on the wire")
+    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
 
 
-#: json.dumps() makes an encoder for every call that asks for anything special.
+#: json.dumps() creates an encoder for every call with special options.
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain).encode
 
 
 def to_json(body: object) -> bytes:
-    """Compact JSON in ASCII; raises ValueError for NaN and TypeError for what JSON cannot say."""
+    """Compact JSON in ASCII; raises ValueError for NaN and TypeError for values that JSON cannot represent."""
     return _encode(body).encode()
 
 
 def read_request(payload: bytes, subject: str) -> Inbound | Rejected:
-    """The message that ``request/{rid}`` carries (wire.md §4), or why it cannot be one."""
+    """The message in ``request/{rid}`` (wire.md §4), or the reason of its refusal."""
     try:
-        strict_json.loads(payload, depth=_DEPTH)  # a member that stands twice is refused, as in every body
+        strict_json.loads(payload, depth=_DEPTH)  # a duplicate member is refused, as in every body
         request = _decoder.decode(payload)
     except StrictJsonError as error:
         return unreadable(error)
@@ -60,9 +60,7 @@ def read_request(payload: bytes, subject: str) -> Inbound | Rejected:
         return Rejected(code="payload_unreadable", reason=f"the request cannot be read: {error}")
     kind = messages.NAMED.get(request.op)
     if kind is None:
-        return Rejected(
-            code="operation_unknown", reason=f"the operation {request.op[:64]!r} is not known", pointer="/op"
-        )
+        return Rejected(code="operation_unknown", reason=f"the operation {request.op[:64]!r} is unknown", pointer="/op")
     body = bytes(request.body)
     return Inbound(
         type=kind,
@@ -76,7 +74,7 @@ def read_request(payload: bytes, subject: str) -> Inbound | Rejected:
 
 
 def reply_body(reply: Reply) -> dict[str, object]:
-    """The answer on ``reply/{rid}``."""
+    """The reply on ``reply/{rid}``."""
     if reply.error is not None:
         return {"ok": False, "error": reply.error}
     out: dict[str, object] = {"ok": True, "status": reply.status}
@@ -89,19 +87,19 @@ def reply_body(reply: Reply) -> dict[str, object]:
     return out
 
 
-#: What the end of a connection means in the codes of ``errors``; the rest breaks the rules of the protocol.
+#: The end of a connection as codes of ``errors``; all others are protocol violations.
 _CLOSINGS = {
-    Reason.TAKEN_OVER: ("session_taken_over", "another connection of this device has taken its place"),
+    Reason.TAKEN_OVER: ("session_taken_over", "another connection of this device has replaced it"),
     Reason.BUSY: ("overloaded", "connect and send again later"),
-    Reason.QUOTA: ("overloaded", "too much waits for this client"),
+    Reason.QUOTA: ("overloaded", "too many messages wait for this client"),
     Reason.SHUTTING_DOWN: ("overloaded", "the server is stopping"),
-    Reason.KEEP_ALIVE: ("protocol_violation", "nothing came for one and a half times the keep alive"),
+    Reason.KEEP_ALIVE: ("protocol_violation", "nothing was received for one and a half times the keep alive"),
     Reason.TOO_LARGE: ("limit_exceeded", "the packet is too large"),
 }
 
 
 def closing(reason: Reason, text: str, now_ms: int) -> dict[str, object]:
-    """What a client of 3.1.1, which has no DISCONNECT from the server, reads on ``errors`` before the close."""
+    """The message on ``errors`` before the close, for a 3.1.1 client, which gets no DISCONNECT from the server."""
     code, known = _CLOSINGS.get(reason, ("protocol_violation", text))
     if text in CODES:  # why the plane has ended the session
         code, known = text, CODES[text].title

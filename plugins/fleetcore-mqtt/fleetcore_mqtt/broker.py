@@ -1,9 +1,9 @@
-"""The consumer behind a broker: the topic's device level stands for the credential, the broker vouches for it.
+"""The consumer behind a broker: the topic's device level identifies the sender, and the broker has checked it.
 
-It subscribes to exactly the write list. A message is acknowledged to the broker after its commit; one that is
-refused for now stays unacknowledged, is kept here and tried again, and where the server as a whole cannot take it
-nothing more is read. The registry is asked for every message, through a session per device that ends when the device
-loses its rights, so a broker with an old access list lets nothing through.
+It subscribes to exactly the write list. A message is acknowledged to the broker after its commit. A temporarily refused
+one stays unacknowledged, is kept here and retried; if the server as a whole refuses, nothing more is read. The registry
+is consulted for every message, through a session per device that ends when the device loses its rights, so an outdated
+access list of the broker lets nothing through.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ from fleetcore_mqtt.eviction import Eviction
 from fleetcore_mqtt.link import Arrived, Link, LinkState, Publication
 from fleetcore_mqtt.uplinks import content_type
 
-#: Devices whose session is kept open between their messages.
+#: Devices whose session stays open between their messages.
 SESSIONS = 10_000
-#: Devices of which it is remembered below whose prefix they were last heard.
+#: Devices for which the last used prefix is remembered.
 HEARD = 100_000
-#: Messages of one device that are kept while it is refused for now; beyond it nothing is read from the broker.
+#: Temporarily refused messages kept per device; beyond this nothing is read from the broker.
 HELD = 256
 #: From start to the broker's SUBACK.
 START_S = 15.0
@@ -47,7 +47,7 @@ _NOT_AUTHORISED = frozenset({0x86, 0x87, 0x8C})
 
 @frozen
 class _Item:
-    """One message on its way: what the broker gave, and what its topic means."""
+    """One message under way: the broker's message, and the meaning of its topic."""
 
     arrived: Arrived
     uplink: topics.Uplink
@@ -80,9 +80,9 @@ class Broker(ProtocolAdapter):
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         #: Messages of devices whose session is being opened, in order.
         self._opening: dict[str, list[_Item]] = {}
-        #: Messages that were refused for now, in order, until they are tried again.
+        #: Temporarily refused messages, in order, until their next try.
         self._held: dict[str, deque[_Item]] = {}
-        #: Below whose prefix a device was last heard with a message that was accepted.
+        #: The prefix under which a device last sent an accepted message.
         self._heard_below: dict[str, str] = {}
         self._under_way = 0
         self._reasons: set[str] = set()
@@ -103,7 +103,7 @@ class Broker(ProtocolAdapter):
 
     @property
     def trouble(self) -> str:
-        return "" if self._up else f"the broker {self._url} is out of reach: {self._why}"
+        return "" if self._up else f"the broker {self._url} cannot be reached: {self._why}"
 
     @property
     def listens(self) -> bool:
@@ -120,21 +120,21 @@ class Broker(ProtocolAdapter):
 
         found = [await asyncio.to_thread(acl_probe.examine, self._address, self._context.tls, send)]
         if not self._reload:
-            detail = f"{self._by} keeps the connection of a device that is revoked"
-            remedy = f"Set reload in [protocols.{self._context.name}] to the command that has it read its list anew"
+            detail = f"{self._by} keeps the connection of a revoked device"
+            remedy = f"Set reload in [protocols.{self._context.name}] to a command that makes it read its list again"
             found.append(Finding(state="warning", what="broker revocation", detail=detail, remedy=remedy))
         return found
 
     async def drain(self) -> None:
         self._stop("drain")
-        # Looked at rather than signalled: a signal would cost every message something for the sake of the last ones.
+        # Polled, not signalled: a signal would cost something at every message for the sake of the last ones.
         while self._under_way > sum(map(len, self._held.values())):  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)
 
-    # -- life -----------------------------------------------------------------------------------------------------
+    # -- opening and closing --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connects and subscribes; raises NotReady or CredentialsRejected where that does not succeed."""
+        """Connects and subscribes; raises NotReady or CredentialsRejected if that fails."""
         self._link.start()
         try:
             async with asyncio.timeout(START_S):
@@ -143,7 +143,7 @@ class Broker(ProtocolAdapter):
             raise NotReady(f"the broker {self._url} does not answer") from error
 
     async def close(self) -> None:
-        """Disconnects; what is not acknowledged stays at the broker."""
+        """Disconnects; unacknowledged messages stay at the broker."""
         await self._link.close()
         await self._tasks.end()
         for session in self._sessions.values():
@@ -156,7 +156,7 @@ class Broker(ProtocolAdapter):
             if state.up:
                 self._first.set_result(None)
             elif state.reason in _NOT_AUTHORISED:
-                self._first.set_exception(CredentialsRejected(f"the broker {self._url} refuses us: {state.why}"))
+                self._first.set_exception(CredentialsRejected(f"the broker {self._url} refuses fleetcore: {state.why}"))
             else:
                 self._first.set_exception(NotReady(f"the broker {self._url} cannot be reached: {state.why}"))
         elif state.up:
@@ -180,8 +180,8 @@ class Broker(ProtocolAdapter):
         for arrived in burst:
             uplink = topics.parse(arrived.topic)
             if uplink is None:
-                # Below no device: no session to tell.
-                self._refuse_unheard(arrived, Rejected(code="topic_invalid", reason="no topic of a device"))
+                # Not below a device: there is no session to tell.
+                self._refuse_unheard(arrived, Rejected(code="topic_invalid", reason="not a topic of a device"))
                 self._link.acknowledge(arrived)
                 continue
             self._under_way += 1
@@ -195,7 +195,7 @@ class Broker(ProtocolAdapter):
                 self._dispatch(item)
 
     def _note_prefix(self, uplink: topics.Uplink) -> None:
-        """A leaf that has a certificate of its own may come and go between its own prefix and its gateway's."""
+        """A leaf with its own certificate may alternate between its own prefix and its gateway's."""
         heard = self._heard_below
         if heard.get(uplink.subject) != uplink.device:
             if len(heard) >= HEARD:
@@ -260,7 +260,7 @@ class Broker(ProtocolAdapter):
         elif uplink.request is not None or uplink.type is not None:
             self._tasks.spawn(self._call(session, item), f"mqtt call of {item.device}")
         else:
-            rejected = Rejected(code="operation_unknown", reason=f"nothing is known of {uplink.name!r}")
+            rejected = Rejected(code="operation_unknown", reason=f"the topic {uplink.name!r} is unknown")
             self._refuse(session, item, rejected)
 
     def _refuse(self, session: Session, item: _Item, rejected: Rejected) -> None:
@@ -268,7 +268,7 @@ class Broker(ProtocolAdapter):
         self._done(item, rejected)
 
     def _note(self, session: Session, item: _Item, rejected: Rejected) -> None:
-        """A message is refused here, before the plane has seen it."""
+        """Records a message that is refused here, before the plane gets it."""
         uplink = item.uplink
         message = Inbound(
             type=uplink.type or UNKNOWN,
@@ -279,7 +279,7 @@ class Broker(ProtocolAdapter):
         self._plane.refused(session, message, rejected, protocol=self._context.name)
 
     def _refuse_unheard(self, arrived: Arrived, rejected: Rejected) -> None:
-        """A message without a device, or of one that may not speak: counted."""
+        """Counts a refused message without a device, or of a device that may not send."""
         message = Inbound(type=UNKNOWN, subject="", payload=arrived.payload, target=arrived.topic)
         self._plane.refused(None, message, rejected, protocol=self._context.name)
 
@@ -308,7 +308,7 @@ class Broker(ProtocolAdapter):
             "topic": item.arrived.topic,
             "received": format_time(self._context.clock.now_ms()),
         }
-        # The packet id is the broker's and would tell the device nothing.
+        # The packet id is the broker's and would be useless to the device.
         if (message_id := _message_id(item.arrived)) is not None:
             out["id"] = message_id
         return out
@@ -323,7 +323,7 @@ class Broker(ProtocolAdapter):
         self._context.count("mqtt_temporary_refusal")
         self._held.setdefault(item.device, deque()).append(item)
         if outcome.code != "rate_limited":
-            # Not this device's fault: the next one would fare no better.
+            # Not this device's fault: the next message would be refused too.
             self._stop("refused")
         self._check_held()
         if not self._retrying:
@@ -338,7 +338,7 @@ class Broker(ProtocolAdapter):
                 for items in held.values():
                     for item in items:
                         self._again(item)
-                # The answers come within a turn of the commit; those refused again are in ``_held`` then.
+                # The answers come within a turn of the commit; those refused again are in ``_held`` by then.
                 await asyncio.sleep(0)
                 self._go_on("refused")
                 self._check_held()
@@ -374,7 +374,9 @@ class Broker(ProtocolAdapter):
         respond = getattr(properties, "ResponseTopic", None)
         if respond is not None:
             if not topics.is_own_reply(item.device, respond):
-                rejected = Rejected(code="topic_invalid", reason="a response topic lies below the own reply/")
+                rejected = Rejected(
+                    code="topic_invalid", reason="a response topic must be below the device's own reply/"
+                )
                 self._refuse(session, item, rejected)
                 return
             target = respond
@@ -395,7 +397,7 @@ class Broker(ProtocolAdapter):
             self._link.publish(Publication(topic=target, payload=to_json(reply.body or {}), correlation=correlation))
 
     def revoked(self, devices: frozenset[str]) -> None:
-        """The sink of :meth:`DevicePlane.watch_revocations`: the broker is to end what the registry has ended."""
+        """The sink of :meth:`DevicePlane.watch_revocations`: the broker must end the device's connection too."""
         self._tasks.spawn(self._eviction.carry_out(devices), "mqtt eviction")
 
     def send(self, downlink: Downlink) -> None:
@@ -406,10 +408,10 @@ class Broker(ProtocolAdapter):
             self._link.publish(Publication(topic=topic, payload=to_json(downlink.body), expiry_s=expiry_s))
 
     def _below_whom(self, downlink: Downlink) -> str:
-        """The device or its registered gateway, whichever it was last heard below, regardless of any claim.
+        """The device or its registered gateway, whichever prefix it last used, regardless of any claim.
 
-        What a stranger publishes below ``fleet/v1/{stranger}/leaf/{device}/`` must not bring the device's commands
-        to where the stranger may read them.
+        A message of an attacker below ``fleet/v1/{attacker}/leaf/{device}/`` must not redirect the device's commands to
+        topics that the attacker may read.
         """
         gateway = downlink.gateway
         if gateway is None or self._heard_below.get(downlink.subject) == downlink.subject:
@@ -428,7 +430,7 @@ def _client_tls(address: Address, context: Context) -> SSLContext | None:
     if not address.secure:
         return None
     if context.tls is None:
-        raise ConfigError("mqtts:// needs certificates and this fleet has none", remedy="Run `fleetcore init`")
+        raise ConfigError("mqtts:// needs certificates, and this fleet has none", remedy="Run `fleetcore init`")
     certificate, key, ca = context.tls.service_client()
     return client_context(ca=ca.read_bytes(), certificate=certificate.read_bytes(), key=key.read_bytes())
 

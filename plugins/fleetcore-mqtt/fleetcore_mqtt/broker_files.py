@@ -1,7 +1,7 @@
 """Configuration of a Mosquitto broker in front of fleetcore: ``mosquitto.conf`` and its access list.
 
-The access list is printed from the one table in :mod:`.topics`. Written for Mosquitto 2.0; every setting below was
-tried against 2.0.11.
+The access list is generated from the table in :mod:`.topics`. Written for Mosquitto 2.0; every setting below was tried
+against 2.0.11.
 """
 
 import shlex
@@ -24,13 +24,13 @@ CONFIG, ACCESS = "mosquitto.conf", "mosquitto.acl"
 
 @frozen(kw_only=True)
 class BrokerFiles:
-    """What the broker is given.
+    """The input of the broker's configuration.
 
     Attributes:
-        out: the folder of the two files and of the broker's own state.
-        ca, certificate, key, crl: paths; ``crl`` is that of the CA which issues the devices' certificates.
-        service: the common name of the certificate by which fleetcore connects.
-        user: the owner of these files, as whom a broker that is started by root runs.
+        out: the folder of the two files and of the broker's state.
+        ca, certificate, key, crl: paths; ``crl`` is the list of the CA that issues the devices' certificates.
+        service: the common name of fleetcore's certificate at the broker.
+        user: the owner of these files; a broker started by root runs as this user.
     """
 
     out: Path
@@ -43,10 +43,10 @@ class BrokerFiles:
     user: str | None = None
 
     def render(self) -> Mapping[str, str]:
-        """File name → text. Raises Refused for a path or name that would write a line of its own."""
+        """File name → text. Raises Refused for a path or name that would add a line."""
         for value in (self.out, self.ca, self.certificate, self.key, self.crl, self.service, self.user):
             if any(ord(character) < 0x20 for character in str(value)):
-                raise Refused(f"{str(value)!r} cannot stand in {CONFIG}", code="name_invalid")
+                raise Refused(f"{str(value)!r} cannot be written into {CONFIG}", code="name_invalid")
         return {CONFIG: self._config(), ACCESS: access_list(self.service)}
 
     def _config(self) -> str:
@@ -94,7 +94,7 @@ log_type notice
 
 
 def access_list(service: str) -> str:
-    """Mosquitto's ``acl_file``: two explicit lists per device, the other way round for fleetcore (wire.md §1)."""
+    """Mosquitto's ``acl_file``: the write and read list of each device, reversed for fleetcore (wire.md §1)."""
     lines = ["# Written by `fleetcore mqtt broker-config`. %u is the common name of the device's certificate.", ""]
     lines += [f"pattern write {name}" for name in topics.filters([name for name, _ in topics.WRITE], "%u")]
     lines += [f"pattern read {name}" for name in topics.filters(topics.READ, "%u")]

@@ -1,9 +1,9 @@
-"""A connection by a batch's claim certificate: requests to enrol, their replies, and nothing else.
+"""A connection with a batch's claim certificate: enrolment requests and their replies, and nothing else.
 
-It stands where a device has :mod:`.uplinks` and :mod:`.downlinks`. A claim certificate is in every device of its batch,
-so any number of connections may show it and none takes over from another; and it may be stolen, so they are bounded
-in number, in time and in what they may ask. One request at a time: reading waits for its answer, which bounds the
-rest. What is refused is acknowledged, counted and written down; ``errors`` is not for claimants to read.
+It takes the place of :mod:`.uplinks` and :mod:`.downlinks`. All devices of a batch share the claim certificate, so
+several connections may use it, and none takes over from another. It may be stolen, so the connections are limited in
+number, in time and in requests. One request at a time: reading waits for its reply, which bounds the rest. Refused
+messages are acknowledged, counted and recorded; ``errors`` cannot be read here.
 """
 
 from collections.abc import Callable
@@ -38,14 +38,14 @@ from fleetcore_mqtt.stream import Hold, PacketStream
 from fleetcore_mqtt.v311 import as_text
 
 FILTERS = 8
-#: Replies that the client has not acknowledged.
+#: Replies that the client has not acknowledged yet.
 WINDOW = 8
 
-_REFUSAL = "a claim certificate enrols devices and does nothing else"
+_REFUSAL = "a claim certificate can only enrol devices"
 
 
 class ClaimConnection:
-    """Belongs to one open connection; answers its CONNECT. ``leave`` takes the client's DISCONNECT."""
+    """Belongs to one open connection; answers its CONNECT. ``leave`` handles the client's DISCONNECT."""
 
     def __init__(
         self,
@@ -79,12 +79,12 @@ class ClaimConnection:
         )
 
     def lost(self) -> None:
-        """The transport is gone."""
+        """Called when the transport is closed."""
         self._host.claimants.leave(self._session.name)
         self._session.close()
 
     def packet(self, data: bytes, start: int, at: int, end: int) -> None:
-        """One whole packet; raises Violation."""
+        """Handles one packet; raises Violation."""
         if data[start] & 0xF0 == 0x30:
             self._publish(data, start, at, end)
             return
@@ -109,7 +109,7 @@ class ClaimConnection:
     def _spend(self) -> None:
         self._messages += 1
         if self._messages > MESSAGES:
-            raise Violation("one connection by a claim certificate asks no more than this", Reason.QUOTA)
+            raise Violation("one connection with a claim certificate may send no more requests", Reason.QUOTA)
 
     def _subscribe(self, packet: Subscribe) -> None:
         if packet.has_identifier:
@@ -134,7 +134,7 @@ class ClaimConnection:
         self._spend()
         topic, name = as_text(raw), self._session.name
         if not topic or "+" in topic or "#" in topic:
-            raise Violation("the topic is empty or holds a wildcard", Reason.TOPIC_INVALID)
+            raise Violation("the topic is empty or contains a wildcard", Reason.TOPIC_INVALID)
         request = topics.claim_request(name, topic)
         respond = None if properties is None else properties.response_topic
         if request is None or (respond is not None and not topics.is_claim_reply(name, respond)):

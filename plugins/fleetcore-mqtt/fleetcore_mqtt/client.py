@@ -1,7 +1,7 @@
-"""The device's side: a :class:`DeviceClient` on paho, for simulated devices and for device code in Python.
+"""The device side: a :class:`DeviceClient` on paho, for simulated devices and for device code in Python.
 
-paho runs in a thread of its own and is told apart from asyncio strictly: its callbacks only post to the loop, and all
-state here belongs to the loop. One connection, which is never renewed: the owner opens another client.
+paho runs in a separate thread, strictly separated from asyncio: its callbacks only post to the loop, and all state here
+belongs to the loop. It has one connection and does not reconnect: the owner opens another client.
 """
 
 import asyncio
@@ -34,16 +34,16 @@ from fleetcore_mqtt.bodies import to_json
 KEEP_ALIVE_S = 60
 #: From the first byte to CONNACK and SUBACK.
 CONNECT_S = 30.0
-#: Downlinks that wait for a reader; the oldest go first, since all that is unfinished comes again.
+#: Downlinks waiting for a reader; the oldest are dropped first, because unfinished ones are sent again.
 WAITING = 1024
 
-# What a PUBACK's reason code stands for where no reason string names the code: behind a broker.
+# The code for a PUBACK's reason code where no reason string gives it: behind a broker.
 _CODES = {0x87: "not_authorised", 0x90: "topic_invalid", 0x97: "quota_exceeded", 0x99: "payload_unreadable"}
 _BAD_CREDENTIAL, _UNAVAILABLE = 0x86, frozenset({0x88, 0x89, 0x8B})
 
 
 def problem(reason: int, text: str) -> dict[str, object]:
-    """The problem that a reason code and the endpoint's ``code: sentence`` stand for."""
+    """The problem for a reason code and the endpoint's ``code: sentence``."""
     code, _, detail = text.partition(": ")
     if code not in CODES:
         code, detail = _CODES.get(reason, "internal"), text
@@ -53,22 +53,22 @@ def problem(reason: int, text: str) -> dict[str, object]:
 
 
 class MqttDeviceClient(DeviceClient):
-    """Speaks MQTT 5, or 3.1.1 with ``version="3.1.1"``.
+    """Uses MQTT 5, or 3.1.1 with ``version="3.1.1"``.
 
-    A ``status`` that is sent without a ``session`` gets this connection's, which its will carries too, so that the
-    fleet can tell an old will from a new one. Leaving the context disconnects cleanly: then the will is forgotten.
+    A ``status`` sent without a ``session`` gets this connection's, which its will has too, so that the fleet can tell
+    an old will from a new one. Leaving the context disconnects cleanly: then the will is dropped.
 
-    With a claim certificate in its secrets it enrols, asks for the time and the CA bundle, and can do nothing else.
+    With a claim certificate in its secrets it can only enrol and ask for the time and the CA bundle.
     """
 
     def __init__(self, endpoint: str, secrets: DeviceSecrets, *, version: str = "5") -> None:
         if version not in {"5", "3.1.1"}:
-            raise ConfigError(f"MQTT {version} is not spoken here", remedy='Use "5" or "3.1.1"')
+            raise ConfigError(f"MQTT {version} is not supported", remedy='Use "5" or "3.1.1"')
         self.session = chance.token_hex(4)
         self._url, self._address = endpoint, read_address(endpoint)
         self._secrets = secrets
         self._claim = None if secrets.certificate is None else _claim_name(secrets.certificate)
-        #: The level that stands for us in every topic.
+        #: The level of every topic that identifies this client.
         self._own = self._claim or secrets.device
         self._v5 = version == "5"
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,7 +80,7 @@ class MqttDeviceClient(DeviceClient):
         self._came = asyncio.Event()
         self._lost: str | None = None
 
-    # -- life -----------------------------------------------------------------------------------------------------
+    # -- opening and closing --------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -116,14 +116,14 @@ class MqttDeviceClient(DeviceClient):
         client, self._paho = self._paho, None
         if client is not None:
             client.disconnect()
-            # Joins the thread, which first sends what is queued.
+            # Joins the thread, which first sends its queue.
             await asyncio.shield(asyncio.to_thread(client.loop_stop))
 
     def _cut(self) -> None:
-        """At exit, where the context was not left: the thread ends, and the will is published as after a crash."""
+        """At exit, if the context was not left: the thread ends, and the will is published as after a crash."""
         connection = None if self._paho is None else self._paho.socket()
         if connection is not None:
-            with contextlib.suppress(OSError):  # it is gone already
+            with contextlib.suppress(OSError):  # it is already gone
                 socket.socket.shutdown(cast("socket.socket", connection), socket.SHUT_RDWR)
 
     def _make(self) -> paho.Client:
@@ -153,11 +153,11 @@ class MqttDeviceClient(DeviceClient):
         client.on_message = self._on_message
         return client
 
-    # -- in paho's thread: nothing but posting to the loop --------------------------------------------------------
+    # -- in paho's thread: only posting to the loop ---------------------------------------------------------------
 
     def _post(self, call: Callable[..., None], *args: object) -> None:
         assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits
             self._loop.call_soon_threadsafe(call, *args)
 
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, code: Any, properties: Any) -> None:
@@ -191,7 +191,7 @@ class MqttDeviceClient(DeviceClient):
     def _refused(self, reason: int, text: str) -> None:
         if self._up is None or self._up.done():
             return
-        # Our endpoint names the code as the reason string; a broker does not.
+        # The endpoint gives the code as the reason string; a broker does not.
         code = text if text in CODES else None
         error: Exception
         if reason in _UNAVAILABLE:
@@ -203,7 +203,7 @@ class MqttDeviceClient(DeviceClient):
         self._up.set_exception(error)
 
     def _fall(self, why: str) -> None:
-        """The connection is gone: waiting calls are told."""
+        """Called when the connection is lost: waiting calls fail."""
         if self._lost is None:
             self._lost = why
         waiting: list[asyncio.Future[Any]] = [*self._published.values(), *self._replies.values()]
@@ -212,7 +212,7 @@ class MqttDeviceClient(DeviceClient):
         for each in waiting:
             if not each.done():
                 each.set_exception(Unavailable(f"the connection is lost: {why}"))
-                # Not everybody who waited is still there to hear it.
+                # Some waiting calls may have been cancelled.
                 each.exception()
         self._published.clear()
         self._replies.clear()
@@ -261,7 +261,7 @@ class MqttDeviceClient(DeviceClient):
         about = subject or self._secrets.device
         topic = topics.uplink_topic(self._secrets.device, type, about, target)
         if topic is None:
-            raise Refused(f"{type} is not published over MQTT", code="operation_unknown", remedy="Use request()")
+            raise Refused(f"{type} cannot be published over MQTT", code="operation_unknown", remedy="Use request()")
         if type is messages.STATUS and isinstance(body, Mapping) and "session" not in body:
             body = {**body, "session": self.session}
         payload = body if isinstance(body, bytes) else to_json(body)
@@ -271,15 +271,15 @@ class MqttDeviceClient(DeviceClient):
         if self._paho is None or self._loop is None or self._lost is not None:
             raise Unavailable(f"the connection is lost: {self._lost or 'it was never opened'}")
         if self._claim is not None and topics.claim_request(self._claim, topic) is None:
-            # The server says so too, but 3.1.1 has no words for it and a claimant no topic to read them on.
-            error = problem(0x87, "not_authorised: a claim certificate enrols devices and does nothing else")
+            # The server refuses it too, but 3.1.1 has no reasons, and a claimant no topic to read them on.
+            error = problem(0x87, "not_authorised: a claim certificate can only enrol devices")
             return Reply(status=CODES["not_authorised"].http, error=error)
         properties = None
         if message_id is not None and self._v5:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's, untyped
             properties.UserProperty = ("id", message_id)
         done: asyncio.Future[Reply] = self._loop.create_future()
-        # The acknowledgement is handled in this loop, so never before the id is written down.
+        # The acknowledgement is handled in this loop, so never before the id is recorded.
         info = self._paho.publish(topic, payload, qos=1, properties=properties)
         if info.rc not in {paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_NO_CONN}:
             raise Unavailable(f"the message cannot be sent: {paho.error_string(info.rc)}")
@@ -317,28 +317,28 @@ class MqttDeviceClient(DeviceClient):
             await self._came.wait()
 
     async def enroll(self, request: EnrollRequest) -> Reply:
-        """By the claim certificate that the secrets hold; ``at_once`` takes both steps."""
+        """Enrols with the claim certificate in the secrets; ``at_once`` takes both steps."""
         if self._claim is None:
             raise Refused(
-                "MQTT enrols by a claim certificate alone", code="operation_unknown", remedy="Enrol over HTTP"
+                "MQTT can only enrol with a claim certificate", code="operation_unknown", remedy="Enrol over HTTP"
             )
-        # A token never goes over MQTT (docs/reference/wire.md §1).
+        # A token is never sent over MQTT (docs/reference/wire.md §1).
         return await claiming.enroll(evolve(request, token=None), partial(self.request, messages.ENROLL))
 
     def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
         del sha256, start
-        raise Refused("MQTT carries no artifacts", code="operation_unknown", remedy="Download over HTTP or CoAP")
+        raise Refused("MQTT cannot transfer artifacts", code="operation_unknown", remedy="Download over HTTP or CoAP")
 
 
 def _claim_name(certificate: bytes) -> str | None:
-    """The common name of a claim certificate (PEM, leaf first); None for any other, and for what is none."""
+    """The common name of a claim certificate (PEM, leaf first); None for any other, and for invalid PEM."""
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
     try:
         names = x509.load_pem_x509_certificate(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except ValueError:
-        return None  # the TLS library says better what is wrong with it
+        return None  # the TLS library reports the fault better
     name = str(names[0].value) if len(names) == 1 else ""
     return name if name.startswith(topics.CLAIM) else None
 

@@ -1,4 +1,4 @@
-"""``fleetcore mqtt``: what an operator does about MQTT that the core knows nothing of."""
+"""``fleetcore mqtt``: operator commands for MQTT that the core does not have."""
 
 import os
 import shlex
@@ -28,11 +28,11 @@ def mqtt() -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where to write.")
 @click.option("--port", type=click.IntRange(1, 65_535), default=8883, show_default=True)
-@click.option("--ca", type=_FILE, help="CA bundle that device certificates chain to.")
+@click.option("--ca", type=_FILE, help="The CA bundle for device certificates.")
 @click.option("--cert", type=_FILE, help="The broker's certificate.")
 @click.option("--key", type=_FILE, help="The broker's key.")
-@click.option("--crl", type=_FILE, help="Revocation list of the issuing CA.")
-@click.option("--service", type=_FILE, help="The certificate by which fleetcore connects.")
+@click.option("--crl", type=_FILE, help="The revocation list of the issuing CA.")
+@click.option("--service", type=_FILE, help="The certificate with which fleetcore connects.")
 def broker_config(
     data: Path,
     out: Path,
@@ -45,8 +45,8 @@ def broker_config(
 ) -> None:
     """Write mosquitto.conf and its access list for a broker in front of this fleet.
 
-    The broker demands device certificates, takes the common name as user name and client id, and lets a device use
-    its own topics only. Point fleetcore at it by `url` in [protocols.mqtt] instead of `listen`.
+    The broker requires device certificates, takes the common name as user name and client id, and lets a device use its
+    own topics only. Connect fleetcore to it with `url` in [protocols.mqtt] instead of `listen`.
     """
     pki = data / "pki"
     try:
@@ -70,7 +70,9 @@ def broker_config(
 
 def _file(path: Path) -> Path:
     if not path.is_file():
-        raise NotFound(f"File {path} does not exist", remedy="`fleetcore init` makes the fleet's CA; or name the file")
+        raise NotFound(
+            f"File {path} does not exist", remedy="`fleetcore init` creates the fleet's CA; or name the file"
+        )
     return path.resolve()
 
 
@@ -89,7 +91,7 @@ def _write(out: Path, port: int, *, ca: Path, cert: Path, key: Path, crl: Path, 
     for name, text in files.items():
         path = out / name
         path.write_text(text)
-        # Mosquitto warns of an access list that others can read, and refuses it from a later version on.
+        # Mosquitto warns of an access list that others can read; later versions refuse it.
         path.chmod(0o600)
 
 

@@ -1,9 +1,8 @@
 """One device's connection: how it opens, what it subscribes to, and how it ends.
 
-Order of a connection: authenticate, then authorise, and only then touch any state that another connection could see
-(the class of NanoMQ #2333). What is published passes through :mod:`.uplinks`, what comes back through
-:mod:`.downlinks`; the bytes are in :mod:`.stream`. A peer with a claim certificate is not a device yet:
-:mod:`.claim_connection` serves it.
+Order of a connection: authenticate, then authorise, and only then touch state that other connections can see (the class
+of NanoMQ #2333). Publications go through :mod:`.uplinks`, downlinks through :mod:`.downlinks`; the bytes are in
+:mod:`.stream`. A peer with a claim certificate is not a device yet: :mod:`.claim_connection` serves it.
 """
 
 import asyncio
@@ -43,15 +42,15 @@ from fleetcore_mqtt.uplinks import TOPIC_BYTES, Uplinks, content_type
 from fleetcore_mqtt.v5 import V5
 from fleetcore_mqtt.v311 import V311
 
-#: The device plane answers who it is within this, or the client is asked to come again.
+#: The device plane must authenticate it within this time, or the client is asked to connect later.
 AUTHENTICATION_S = 30.0
-#: A client that takes nothing for this long is cut off.
+#: A client that reads nothing for this long is disconnected.
 UNWRITABLE_S = 30.0
-#: A closed connection whose peer does not read the rest is aborted then.
+#: After this, a closed connection whose peer does not read the rest is aborted.
 LINGER_S = 5.0
 #: The longest keep alive, which CONNACK tells a version 5 client.
 KEEP_ALIVE_S = 1200
-#: What may wait in the transport's buffer before downlinks wait in the outbox, which is bounded.
+#: Bytes in the transport's buffer before downlinks wait in the outbox, which is bounded.
 WRITE_BUFFER_BYTES = 256 * 1024
 
 _CODECS: dict[int, Codec] = {4: V311(), 5: V5()}
@@ -64,7 +63,7 @@ class _State(Enum):
 
 
 class Connection(PacketStream):
-    """See the module. Everything runs on the loop of the endpoint."""
+    """One connection; see the module. Everything runs on the endpoint's loop."""
 
     def __init__(self, host: Host, lost: Callable[[], None] = lambda: None) -> None:
         super().__init__(CONNECT_BYTES)
@@ -80,7 +79,7 @@ class Connection(PacketStream):
         self._reasons = True
         self._expiry_s = 0
         self._silence_s = 0.0
-        # Moments of the monotonic clock that the sweep compares with, in seconds.
+        # Moments of the monotonic clock for the sweep, in seconds.
         self._opened_s = self._heard_s = host.clock.monotonic_s()
         self._asked_s = self._opened_s
         self._unwritable_s: float | None = None
@@ -93,7 +92,7 @@ class Connection(PacketStream):
 
     @property
     def busy(self) -> bool:
-        """Whether something that was read is not answered yet."""
+        """Whether a packet was read and is not answered yet."""
         if self.closed:
             return False
         if self._claimant is not None:
@@ -101,14 +100,14 @@ class Connection(PacketStream):
         return self._state is _State.AUTHENTICATING or (self._uplinks is not None and self._uplinks.busy)
 
     def drain(self) -> None:
-        """Reads nothing more; what was read is answered."""
+        """Stops reading; what was read is answered."""
         self.hold(Hold.DRAIN)
 
     def end(self, reason: Reason, text: str = "", *, will: bool = False) -> None:
-        """Says why, where the version can, and closes. Idempotent.
+        """Gives the reason, if the version can, and closes. Idempotent.
 
-        The will is left out where the server ends a connection of a device that is evidently alive: at shutdown,
-        takeover, overload and revocation.
+        The will is not published if the server ends the connection of a live device: at shutdown, takeover, overload
+        and revocation.
         """
         if self.closed:
             return
@@ -131,7 +130,7 @@ class Connection(PacketStream):
         super().broken(violation)
 
     def _say_why(self, reason: Reason, text: str) -> None:
-        """The DISCONNECT, or a message on ``errors`` where the version has none."""
+        """Sends the DISCONNECT, or a message on ``errors`` if the version has none."""
         if self._codec.version >= 5:
             self.send(self._codec.disconnect(reason, text if self._reasons else ""))
         elif self._downlinks is not None:
@@ -149,7 +148,7 @@ class Connection(PacketStream):
             self.transport.close()
 
     def sweep(self, now_s: float) -> None:
-        """Called about once a second: ends what has waited too long."""
+        """Called about once a second: closes the connection if a deadline has passed."""
         if self._closed_s is not None:
             if now_s - self._closed_s >= LINGER_S:
                 self.abort()
@@ -191,14 +190,14 @@ class Connection(PacketStream):
                 session.close()
             else:
                 self._host.spawn(self._publish_will(session, will), f"mqtt will of {session.identity}")
-        # Each refers to this connection, which holds OpenSSL's part; the collector comes to such a ring after hours.
+        # Each refers to this connection, which holds OpenSSL memory; the collector frees such a cycle only after hours.
         self._uplinks = self._downlinks = self._claimant = None
 
     def pause_writing(self) -> None:
         self._unwritable_s = self._host.clock.monotonic_s()
         if self._downlinks is not None:
             self._downlinks.outbox.pause()
-        # Acknowledgements would pile up otherwise: who does not read is not read.
+        # Otherwise acknowledgements would pile up: a client that does not read is not read.
         self.hold(Hold.WRITING)
 
     def resume_writing(self) -> None:
@@ -211,7 +210,7 @@ class Connection(PacketStream):
 
     def begins(self, first: int) -> None:
         if self._state is _State.WAITING and first != 0x10:
-            raise Violation("the first packet is no CONNECT", Reason.PROTOCOL_ERROR)
+            raise Violation("the first packet must be CONNECT", Reason.PROTOCOL_ERROR)
 
     def packet(self, data: bytes, start: int, at: int, end: int) -> None:
         if self._uplinks is not None and data[start] & 0xF0 == 0x30:
@@ -259,10 +258,10 @@ class Connection(PacketStream):
         self._host.spawn(self._authenticate(connect), "mqtt authentication")
 
     def _leave(self, packet: Disconnect) -> None:
-        """The client's DISCONNECT: its will is forgotten, unless it asks for it (MQTT 5.0 §3.14.2.1)."""
+        """The client's DISCONNECT: its will is dropped, unless it asks for it (MQTT 5.0 §3.14.2.1)."""
         if packet.expiry_s is not None:
             if packet.expiry_s and not self._expiry_s:
-                raise Violation("a session that was to end gets an expiry", Reason.PROTOCOL_ERROR)
+                raise Violation("a session without an expiry cannot get one", Reason.PROTOCOL_ERROR)
             self._expiry_s = min(packet.expiry_s, EXPIRY_S)
         if packet.reason != Reason.WITH_WILL:
             self._will = None
@@ -306,11 +305,11 @@ class Connection(PacketStream):
         if der:
             return CertificateCredential(der)
         if connect.password is None:
-            raise NotAuthenticated("neither a client certificate nor a device token was shown")
+            raise NotAuthenticated("neither a client certificate nor a device token was given")
         try:
             return TokenCredential(connect.password.decode(), connect.username or None)
         except UnicodeDecodeError as error:
-            raise NotAuthenticated("the device token is not text") from error
+            raise NotAuthenticated("the device token is not valid text") from error
 
     def _open(self, connect: Connect, session: Session) -> None:
         host, codec = self._host, self._codec
@@ -325,7 +324,7 @@ class Connection(PacketStream):
             kept = None
         self._expiry_s = min(connect.expiry_s, EXPIRY_S)
         asked = connect.keep_alive_s
-        # Only version 5 can be told another interval; a 3.1.1 client without one is left to TCP's keep-alive.
+        # Only version 5 can be told another interval; for a 3.1.1 client without one TCP's keep-alive is used.
         imposed = None if 0 < asked <= KEEP_ALIVE_S or codec.version < 5 else KEEP_ALIVE_S
         self._silence_s = (asked if imposed is None else imposed) * 1.5
         window = min(connect.receive_maximum, WINDOW)
@@ -353,7 +352,7 @@ class Connection(PacketStream):
         session.on_end(self._session_ended)
 
     def _serve_claim(self, connect: Connect, session: ClaimSession) -> None:
-        """Opens for a peer that may enrol: no session of a device is touched, whatever the client id."""
+        """Opens for a peer that may enrol: no device session is affected, whatever the client id."""
         if self.closed:
             session.close()
             return
@@ -364,13 +363,13 @@ class Connection(PacketStream):
             self.end(objection)
             return
         self._state, self._reasons = _State.OPEN, connect.reasons
-        self._silence_s = connect.keep_alive_s * 1.5  # however long: the whole connection is bounded
+        self._silence_s = connect.keep_alive_s * 1.5  # of any length: the whole connection is bounded
         self._claimant = ClaimConnection(self, self._host, self._codec, session, connect, self._leave)
         self.release(Hold.AUTHENTICATION)
         session.on_end(self._session_ended)
 
     def _drop_will(self, session: Session, will: Will, refused: Rejected) -> None:
-        """The connection goes on without it: bridges and gateways send wills that are meant for brokers."""
+        """Continues without the will: bridges and gateways send wills that are meant for brokers."""
         message = Inbound(type=UNKNOWN, subject=session.identity, payload=will.payload, target=will.topic[:TOPIC_BYTES])
         self._host.plane.refused(session, message, refused, protocol=self._host.name)
         if self._downlinks is not None:
@@ -378,11 +377,11 @@ class Connection(PacketStream):
             self._downlinks.complain(problem(refused, topic=will.topic[:TOPIC_BYTES], received=received))
 
     def _session_ended(self, code: str) -> None:
-        # The plane closes the sessions of all devices where it ends itself, before the endpoint does.
+        # When the plane ends, it closes the sessions of all devices before the endpoint does.
         self.end(Reason.SHUTTING_DOWN if code == "closed" else Reason.ADMINISTRATIVE, code)
 
     async def _publish_will(self, session: Session, will: Will) -> None:
-        """Hands the will over as what it is: a message of the device, judged by its rights of this moment."""
+        """Submits the will as a message of the device, checked by its rights at this moment."""
         try:
             delay_s = min(will.delay_s, self._expiry_s)
             if delay_s:
@@ -408,12 +407,12 @@ class Connection(PacketStream):
 
 
 def _objection(connect: Connect, identity: str, version: int) -> Reason | None:
-    """Why an authenticated client is refused all the same, or None: for its client id, or the QoS of its will."""
+    """Why an authenticated client is refused nevertheless, or None: for its client id, or the QoS of its will."""
     if connect.client_id not in {"", identity}:
         return Reason.CLIENT_ID
     if not connect.client_id and not connect.clean and version < 5:
         return Reason.CLIENT_ID  # MQTT 3.1.1 §3.1.3.1
-    # MQTT 5.0 §3.2.2.3.4: a will of more than the Maximum QoS is refused.
+    # Why a claimant is refused at its CONNECT, or None.
     return Reason.QOS if connect.will is not None and connect.will.qos == 2 and version >= 5 else None
 
 
@@ -431,12 +430,10 @@ def _claim_objection(claimants: Applicants, connect: Connect, session: ClaimSess
 
 
 def _will_refusal(will: Will, identity: str) -> Rejected | None:
-    """Why a will is dropped, or None: it says something that the device may not say, or nothing."""
+    """Why a will is dropped, or None: a message that the device may not send, or that means nothing."""
     meaning = topics.parse(will.topic)
     if meaning is not None and meaning.device != identity:
-        return Rejected(code="not_your_device", reason="the will is dropped: its topic is of another device")
+        return Rejected(code="not_your_device", reason="the will is dropped: its topic belongs to another device")
     if meaning is None or meaning.type not in topics.DELIVERED:
-        return Rejected(
-            code="topic_invalid", reason=f"the will is dropped: its topic is none that {identity} publishes to"
-        )
+        return Rejected(code="topic_invalid", reason=f"the will is dropped: {identity} cannot publish to its topic")
     return None

@@ -1,4 +1,4 @@
-"""What goes to one device: its subscriptions, what they let through, and the push of all that is unfinished."""
+"""Messages to one device: its subscriptions, what they allow, and the push of everything unfinished."""
 
 from functools import partial
 
@@ -14,11 +14,11 @@ from fleetcore_mqtt.sending import sender
 from fleetcore_mqtt.sessions import Kept
 from fleetcore_mqtt.stream import PacketStream
 
-#: Unacknowledged downlinks towards a client; a 3.1.1 client cannot say how many it can take.
+#: Unacknowledged downlinks to a client; a 3.1.1 client cannot state its limit.
 WINDOW = 20
 #: Filters of one device; the whole read list twice is 18.
 FILTERS = 64
-#: A filter of ours is at most this long: the memory of a connection is bounded in bytes.
+#: The maximum length of a valid filter: the memory of a connection is bounded in bytes.
 FILTER_LENGTH = 512
 
 _REPLACEABLE = frozenset({messages.TWIN_DESIRED, messages.ERRORS, messages.TIME})
@@ -44,14 +44,14 @@ class Downlinks:
         self.outbox = Outbox(sender(stream, host, codec, packet_bytes), min(window, WINDOW), host.clock.monotonic_s)
 
     def restore(self, kept: Kept) -> None:
-        """Takes up the session of an earlier connection: its unacknowledged messages, then its subscriptions."""
+        """Takes over the session of an earlier connection: its unacknowledged messages, then its subscriptions."""
         self.outbox.resume_with(kept.unacked)
         self.filters = dict(kept.filters)
         if self.filters:
             self._listen()
 
     def subscribe(self, packet: Subscribe) -> None:
-        """Answers a SUBSCRIBE: QoS 1 at most, and nothing beyond the device's own read list (wire.md §1)."""
+        """Answers a SUBSCRIBE: QoS 1 at most, and nothing outside the device's own read list (wire.md §1)."""
         if packet.has_identifier:
             raise Violation("no subscription identifiers were offered", Reason.SUBSCRIPTION_IDS)
         codes: list[int] = []
@@ -90,7 +90,7 @@ class Downlinks:
         correlation: bytes | None = None,
         about: str | None = None,
     ) -> bool:
-        """Publishes to the device; False where it has not subscribed. A client that lets too much wait is closed."""
+        """Publishes to the device; False if it has not subscribed. A client for which too much waits is closed."""
         if self._stream.closed:
             return False
         qos = topics.granted(self.filters, topic)
@@ -107,20 +107,20 @@ class Downlinks:
         )
         if not self.outbox.put(message):
             self._host.count("mqtt_slow_consumer")
-            self._stream.end(Reason.QUOTA, "too much waits for this client", will=True)
+            self._stream.end(Reason.QUOTA, "too many messages wait for this client", will=True)
         return True
 
     def complain(self, body: object) -> None:
-        """Publishes to ``errors``; a device that has not subscribed to it yet hears the latest when it does."""
+        """Publishes to ``errors``; a device that subscribes to it later gets the latest one then."""
         identity = self._session.identity
         heard = self.post(topics.below(identity, identity, "errors"), to_json(body), replaceable=True)
         self._unheard = None if heard else body
 
     def _listen(self) -> None:
-        """Has all that is unfinished pushed, now and whenever something comes up.
+        """Requests the push of everything unfinished, now and whenever there is something new.
 
-        A later SUBSCRIBE asks again, for what the first push left out because it was not subscribed to then. The
-        number makes an earlier sink fall silent, so that nothing comes twice whatever the plane does with that one.
+        A later SUBSCRIBE requests it again, for what the first push left out because it was not subscribed to then. The
+        number disables an earlier sink, so that nothing is sent twice whatever the plane does with that one.
         """
         self._listening += 1
         self._host.plane.listen(self._session, partial(self._take, self._listening))
@@ -142,7 +142,7 @@ class Downlinks:
 
 
 def _is_told_anew(downlink: Downlink) -> bool:
-    """Whether it is unfinished until the device answers: the plane hands it over whenever the device listens."""
+    """Whether it is unfinished until the device answers: the plane sends it whenever the device listens."""
     if downlink.type is messages.COMMAND:
         return downlink.body.get("respond") != "none"
     return downlink.type is messages.TWIN_DESIRED or (

@@ -1,8 +1,7 @@
-"""The MQTT endpoint: fleetcore's own listener, which devices connect to without a broker.
+"""The MQTT endpoint: fleetcore's own listener, to which devices connect without a broker.
 
-Who is connected, takeover and the end are those of every protocol with lasting connections
-(:mod:`fleetcore.listening.lasting`). What a connection says is in :mod:`.connection`. It is not a broker: nothing is
-retained and nothing is routed from one device to another.
+Identity, takeover and closing are shared with other protocols (:mod:`fleetcore.listening.lasting`). Packets are handled
+in :mod:`.connection`. It is not a broker: nothing is retained, and nothing is routed from one device to another.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -51,7 +50,7 @@ async def open_endpoint(
 ) -> AsyncIterator[Endpoint]:
     """Listens on ``url`` while the context lasts.
 
-    Raises ConfigError for a URL that it will not listen on and NotReady where the address is taken.
+    Raises ConfigError for an invalid URL and NotReady if the address is in use.
     """
     address = read_address(url)
     tls = context.server_tls(url, plain="mqtt://127.0.0.1") if address.secure else None

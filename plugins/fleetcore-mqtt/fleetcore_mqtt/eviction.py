@@ -1,8 +1,8 @@
-"""Ending a revoked device at a broker, which keeps a connection it has once let in.
+"""Disconnects revoked devices from a broker, which keeps open connections.
 
-First the broker reads the new revocation list, by the command in ``reload``, so that the device cannot come back. Then
-the server connects in the device's name, with a certificate made for this: the broker ends the older connection of one
-client id. With the session it ends what waits for the device there. Mosquitto 2.0.11 did not end it by any other way.
+First the command in ``reload`` makes the broker read the new revocation list, so that the device cannot come back. Then
+the server connects under the device's name, with a certificate made for this: the broker ends the older connection with
+the same client id, and deletes its session with all waiting messages. Mosquitto 2.0.11 did not end it in any other way.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ from fleetcore.interfaces import Context
 from fleetcore_mqtt.addresses import Address
 from fleetcore_mqtt.takeover import take_over
 
-#: The command that reloads takes at most this long.
+#: The time limit of the reload command.
 TIMEOUT_S = 10.0
 
-#: Devices that are thrown out side by side.
+#: Devices disconnected in parallel.
 _AT_ONCE = 16
 
 
 class Eviction:
-    """Throws devices out of the broker at ``address``."""
+    """Disconnects devices from the broker at ``address``."""
 
     def __init__(self, address: Address, reload: Sequence[str], context: Context) -> None:
         self._address, self._reload, self._context = address, tuple(reload), context
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
     async def carry_out(self, devices: frozenset[str]) -> None:
-        """Reloads the broker's list, then ends the devices' connections; what fails is logged and counted."""
+        """Reloads the broker's list, then ends the devices' connections; failures are logged and counted."""
         if not self._reload:
             if devices:
                 self._context.count("mqtt_eviction_impossible")
@@ -69,12 +69,12 @@ class Eviction:
 
     async def _evict(self, device: str) -> None:
         async with self._turn:
-            assert self._context.tls is not None  # as carry_out has looked
+            assert self._context.tls is not None  # as carry_out has checked
             done = await asyncio.to_thread(take_over, self._address, self._context.tls, device, _leave)
         if not done:
             self._context.count("mqtt_eviction_failed")
             self._context.logger.error(
-                "The broker did not let %s be thrown out; its list keeps it from returning", device
+                "The broker did not disconnect %s; its list keeps the device from returning", device
             )
 
 

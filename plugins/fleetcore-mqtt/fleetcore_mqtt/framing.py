@@ -1,21 +1,21 @@
-"""Where one packet ends and the next begins, and which packets are too long, decided from the header alone.
+"""Finds the end of each packet, and refuses too long ones, from the header alone.
 
-Nothing is buffered for a packet that will be refused: the length is known after at most five bytes.
+Nothing is buffered for a refused packet: the length is known after at most five bytes.
 """
 
 from fleetcore_mqtt.packets import Reason, Violation
 
 #: 256 KiB of payload, plus topic and properties.
 PACKET_BYTES = 270_336
-#: A first packet longer than this is no CONNECT of a device (CVE-2023-0809 is what an unbounded one costs).
+#: A longer first packet is not a device's CONNECT (CVE-2023-0809 is what an unlimited one costs).
 CONNECT_BYTES = 64 * 1024
 
 
 def header(data: bytes | bytearray, start: int, limit: int) -> tuple[int, int] | None:
     """The first byte of the body and the end of the packet at ``start``; None while the header is incomplete.
 
-    Raises Violation for a length of more than four bytes, one that is not written in the shortest form (MQTT 5.0
-    §1.5.5) and one beyond ``limit`` bytes for the whole packet.
+    Raises Violation for a length of more than four bytes, one not in the shortest form (MQTT 5.0 §1.5.5), and a packet
+    of more than ``limit`` bytes.
     """
     size = len(data)
     if start + 2 <= size and (length := data[start + 1]) < 0x80 and length + 2 <= limit:

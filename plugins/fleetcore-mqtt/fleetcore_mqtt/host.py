@@ -1,4 +1,4 @@
-"""What a connection and its endpoint need of each other, so that neither imports the other."""
+"""The interfaces between a connection and its endpoint, so that neither imports the other."""
 
 from logging import Logger
 from typing import Protocol
@@ -11,17 +11,17 @@ from fleetcore_mqtt.sessions import Sessions
 
 
 class HostedConnection(Lasting, Protocol):
-    """A connection, as its endpoint sees it."""
+    """A connection, as its endpoint uses it."""
 
     def end(self, reason: Reason, text: str = "", *, will: bool = False) -> None:
-        """Says why, where the version can, and closes. Idempotent."""
+        """Gives the reason, if the version can, and closes. Idempotent."""
 
 
 class Host(LastingHost[HostedConnection], Protocol):
-    """The endpoint, as its connections see it.
+    """The endpoint, as its connections use it.
 
-    ``connect_s`` is the time from the end of the TLS handshake to a whole CONNECT; ``message_bytes`` bounds a payload
-    and ``packet_bytes`` a packet; ``in_flight`` is the Receive Maximum.
+    ``connect_s`` is the time from the end of the TLS handshake to a complete CONNECT; ``message_bytes`` limits a
+    payload and ``packet_bytes`` a packet; ``in_flight`` is the Receive Maximum.
     """
 
     plane: DevicePlane

@@ -1,8 +1,8 @@
-"""The consumer's connection to a broker: paho in a thread of its own, which owns the socket and nothing else.
+"""The consumer's connection to a broker: paho in a separate thread, which owns only the socket.
 
-What arrives is handed to the loop burst by burst; what is to be sent and acknowledged is handed back through queues.
-paho's Receive Maximum lets whole windows through, so memory is bounded here: while :meth:`Link.stop_reading` holds,
-or too much is unacknowledged, the socket is not read and the broker keeps the messages.
+Received messages go to the loop in bursts; messages and acknowledgements to be sent come back through queues. paho's
+Receive Maximum admits whole windows, so memory is limited here: after :meth:`Link.stop_reading`, or while too much is
+unacknowledged, the socket is not read and the broker keeps the messages.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ from fleetcore_mqtt.addresses import Address
 
 KEEP_ALIVE_S = 60
 CONNECT_S = 10.0
-#: The broker keeps what is unacknowledged for this long while fleetcore is away.
+#: How long the broker keeps unacknowledged messages while fleetcore is disconnected.
 SESSION_S = 7 * 86_400
-#: Publications that wait for the broker; more are dropped, and the store says them again.
+#: Publications waiting for the broker; more are dropped, and the store sends them again.
 PENDING = 10_000
-#: Packets taken from the socket before the loop is told.
+#: Packets read from the socket before the loop is told.
 BURST = 256
 _TURN_S = 1.0
 _BACK_OFF_S = (0.5, 30.0)
@@ -42,7 +42,7 @@ _FAILURE = 0x80
 
 @frozen
 class Arrived:
-    """One message of a device. ``connection`` tells packet ids of different connections apart."""
+    """One message of a device. ``connection`` distinguishes packet ids of different connections."""
 
     connection: int
     mid: int
@@ -54,7 +54,7 @@ class Arrived:
 
 @frozen
 class LinkState:
-    """Tells the loop about the connection; ``reason`` is the CONNACK's or SUBACK's code where one refused us."""
+    """The state of the connection; ``reason`` is the CONNACK's or SUBACK's code if it was refused."""
 
     up: bool
     why: str = ""
@@ -63,7 +63,7 @@ class LinkState:
 
 @frozen(kw_only=True)
 class Publication:
-    """One message towards a device."""
+    """One message for a device."""
 
     topic: str
     payload: bytes
@@ -72,7 +72,7 @@ class Publication:
 
 
 class Link:
-    """See the module. ``arrived`` and ``changed`` are called in the loop."""
+    """The connection; see the module. ``arrived`` and ``changed`` are called in the loop."""
 
     def __init__(
         self,
@@ -94,12 +94,12 @@ class Link:
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
-        # Written by one side and read by the other; deque and int assignment are atomic under the interpreter's lock.
+        # Written by one side and read by the other; deque and int assignment are atomic under the interpreter lock.
         self._stopping = threading.Event()
         self._reading_stopped = False
         self._acks: deque[tuple[int, int]] = deque()
         self._publications: deque[Publication] = deque(maxlen=PENDING)
-        # The thread's own.
+        # The thread's own state.
         self._connection = 0
         self._unacked = 0
         self._burst: list[Arrived] = []
@@ -113,18 +113,18 @@ class Link:
         threads.start(self._thread)
 
     def acknowledge(self, message: Arrived) -> None:
-        """The broker may forget the message."""
+        """Acknowledges a message: the broker may delete it."""
         if message.qos:
             self._acks.append((message.connection, message.mid))
             self._wake()
 
     def publish(self, publication: Publication) -> None:
-        """Hands a message to the broker, at QoS 1."""
+        """Publishes a message to the broker, at QoS 1."""
         self._publications.append(publication)
         self._wake()
 
     def stop_reading(self) -> None:
-        """From the next packet on the socket is left alone."""
+        """Stops reading the socket from the next packet on."""
         self._reading_stopped = True
 
     def read_on(self) -> None:
@@ -133,7 +133,7 @@ class Link:
         self._wake()
 
     async def close(self) -> None:
-        """Sends what waits to be sent, disconnects and joins the thread."""
+        """Sends what waits, disconnects and joins the thread."""
         self._stop()
         if self._thread.ident is not None:
             await asyncio.shield(asyncio.to_thread(self._thread.join))
@@ -148,7 +148,7 @@ class Link:
         try:
             self._wake_in.send(b"\0")
         except (BlockingIOError, OSError):
-            return  # it is awake already, or closed
+            return  # it is already awake, or closed
 
     # -- in the thread --------------------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class Link:
         try:
             self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError:
-            self._stopping.set()  # the loop is closed: no task is left to take anything
+            self._stopping.set()  # the loop is closed, so no task waits
 
     def _run(self) -> None:
         wait_s, longest_s = _BACK_OFF_S
@@ -189,10 +189,10 @@ class Link:
             self._tell(LinkState(up=False, why=why))
             if self._answered:
                 wait_s = _BACK_OFF_S[0]
-            # Full jitter: a broker that restarts is not met by everybody at once.
+            # Full jitter: not all clients reconnect at once to a restarted broker.
             until_s = time.monotonic() + random.uniform(0, wait_s)  # noqa: S311 - no secret hangs on it
             wait_s = min(wait_s * 2, longest_s)
-            # A session that is not read could not even be told that it is there: it is taken up when reading goes on.
+            # A session that is not read would not even see that it is there: it is checked when reading resumes.
             while not self._stopping.is_set() and (self._reading_stopped or time.monotonic() < until_s):
                 _ready([self._wake_out], [], min(_TURN_S, max(0.01, until_s - time.monotonic())))
                 self._drain_wake()
@@ -214,7 +214,7 @@ class Link:
                 client.disconnect()
                 return "closed"
             readable = not self._reading_stopped and self._unacked < self._limit and not self._stopping.is_set()
-            # What TLS has decrypted already is not seen by select.
+            # select does not see what TLS has already decrypted.
             pending = readable and self._address.secure and cast("ssl.SSLSocket", sock).pending() > 0
             wanted: list[Any] = [self._wake_out, sock] if readable else [self._wake_out]
             ready, writable = _ready(wanted, [sock] if client.want_write() else [], 0 if pending else _TURN_S)
@@ -239,7 +239,7 @@ class Link:
     def _send_queued(self) -> None:
         while self._acks:
             connection, mid = self._acks.popleft()
-            # On another connection the same number may stand for another message.
+            # On another connection the same number may be another message.
             if connection == self._connection:
                 self._unacked -= 1
                 self._paho.ack(mid, 1)
@@ -271,7 +271,7 @@ class Link:
         if code.is_failure:
             self._tell(LinkState(up=False, why=str(code), reason=code.value))
             return
-        # Retained messages are not of our wire: what a broker kept of old is not asked for.
+        # Retained messages are not part of the protocol: what a broker retained is not wanted.
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
         names = topics.filters([name for name, _ in topics.WRITE])
         client.subscribe([(name, options) for name in names])
@@ -295,7 +295,7 @@ class Link:
 
 
 def _ready(readable: Sequence[Any], writable: Sequence[Any], seconds: float) -> tuple[list[Any], list[Any]]:
-    """What of these can be read and written, within a time; as ``select``, which takes no descriptor above 1023."""
+    """Which of these can be read and written, within a time; like ``select``, which takes no descriptor above 1023."""
     poll = select.poll()
     wanted: dict[int, int] = {}
     for sockets, event in ((readable, select.POLLIN), (writable, select.POLLOUT)):

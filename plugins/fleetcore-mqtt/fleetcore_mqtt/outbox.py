@@ -1,7 +1,7 @@
-"""What waits to be sent to one client, and what it has not acknowledged yet: both bounded.
+"""Messages waiting for one client, and those it has not acknowledged yet: both limited.
 
-A client that reads slowly first loses messages that are about a state it will be told again, and then its
-connection: its queue must never become the server's memory.
+A client that reads slowly first loses messages about a state that it will get again, and then its connection: its queue
+must not fill the server's memory.
 """
 
 from collections import deque
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from attrs import frozen
 
-#: What may wait for one client; commands come at most ten at a time, so this is far beyond a healthy one.
+#: Messages waiting for one client; at most ten commands come at a time, so a healthy one stays far below.
 PENDING_MESSAGES = 256
 PENDING_BYTES = 1024 * 1024
 
@@ -20,9 +20,10 @@ class Message:
 
     Attributes:
         qos: 0 or 1.
-        expires_s: when it makes no sense any more, by the monotonic clock, or None.
-        replaceable: it may be left out where the queue is full, because a later one or a read tells the same.
-        about: names what the plane tells anew, as it is by then, when the device listens again; None for all else.
+        expires_s: when it becomes useless, by the monotonic clock, or None.
+        replaceable: it may be left out if the queue is full, because a later message or a read has the same content.
+        about: identifies what the plane sends again, in its new state, when the device listens again; None for all
+        else.
     """
 
     topic: str
@@ -35,14 +36,14 @@ class Message:
 
     @property
     def size(self) -> int:
-        """Bytes of what is kept with it; correlation data is the client's and up to 64 KiB long."""
+        """Its bytes in memory; correlation data comes from the client and has up to 64 KiB."""
         return len(self.topic) + len(self.payload) + len(self.correlation or b"")
 
 
 class Outbox:
-    """Sends through ``send(message, packet_id, again)`` while the window is open, keeps the rest in order.
+    """Sends through ``send(message, packet_id, again)`` while the window is open, and queues the rest in order.
 
-    ``send`` returns False for a message that it left out: nothing will acknowledge it.
+    ``send`` returns False for a message that it left out, which will not be acknowledged.
     """
 
     __slots__ = (
@@ -67,7 +68,7 @@ class Outbox:
         self._pending: deque[Message] = deque()
         self._bytes = 0
         self._unacked: dict[int, Message] = {}
-        #: Of an earlier connection: what to send once more, and the packet ids of what the plane is to tell anew.
+        #: Of an earlier connection: messages to send again, and packet ids of those that the plane sends again.
         self._again: deque[tuple[int, Message]] = deque()
         self._awaited: dict[str, int] = {}
         self._next = 0
@@ -75,19 +76,19 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """Messages that are not sent yet."""
+        """The number of unsent messages."""
         return len(self._pending)
 
     @property
     def unacked(self) -> Mapping[int, Message]:
-        """What was sent and is not acknowledged, by packet id, in the order of sending."""
+        """Sent and unacknowledged messages, by packet id, in the order of sending."""
         return {**self._unacked, **dict(self._again)}
 
     def resume_with(self, unacked: Mapping[int, Message]) -> None:
         """Sends what an earlier connection left unacknowledged, before anything else (MQTT 5.0 §4.4).
 
-        What the plane tells anew waits for that and then goes with its old packet id: as it was it may be out of date,
-        such as a command that is cancelled by now. The window is this connection's, which may be narrower.
+        What the plane sends again waits for that and then uses its old packet id: its old content may be outdated, such
+        as a command cancelled meanwhile. The window is this connection's, which may be smaller.
         """
         for packet_id, message in unacked.items():
             if message.about is None:
@@ -97,7 +98,7 @@ class Outbox:
         self._advance()
 
     def put(self, message: Message) -> bool:
-        """Sends or keeps a message; False where the queue is full of messages that cannot be left out."""
+        """Sends or queues a message; False if the queue is full of messages that cannot be left out."""
         before = None if message.about is None else self._awaited.pop(message.about, None)
         if before is not None and message.qos:
             self._again.append((before, message))
@@ -115,16 +116,16 @@ class Outbox:
         return True
 
     def acknowledged(self, packet_id: int) -> None:
-        """The client has taken that message; an id that is not in flight is ignored (MQTT 5.0 §4.4 allows repeats)."""
+        """Handles an acknowledgement; an id that is not in flight is ignored (MQTT 5.0 §4.4 allows repeats)."""
         self._unacked.pop(packet_id, None)
         self._advance()
 
     def pause(self) -> None:
-        """The transport's buffer is full."""
+        """Called when the transport's buffer is full."""
         self._paused = True
 
     def resume(self) -> None:
-        """It has room again."""
+        """Called when it has room again."""
         self._paused = False
         self._advance()
 

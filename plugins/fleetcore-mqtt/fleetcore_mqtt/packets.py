@@ -1,6 +1,6 @@
-"""What MQTT packets say, whatever the version: records for the connection, and the interface of both codecs.
+"""MQTT packets independent of the version: records for the connection, and the interface of both codecs.
 
-A codec never keeps state and never touches the network; the bounds of a packet are found by :mod:`.framing` before.
+A codec has no state and does not use the network; :mod:`.framing` finds the packet bounds first.
 """
 
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ class Kind(IntEnum):
 
 
 class Reason(IntEnum):
-    """The reason codes that the endpoint speaks (MQTT 5.0 §2.4)."""
+    """The reason codes that the endpoint uses (MQTT 5.0 §2.4)."""
 
     SUCCESS = 0x00
     WITH_WILL = 0x04
@@ -61,7 +61,7 @@ class Reason(IntEnum):
 
 
 class Violation(Exception):
-    """The peer broke the protocol; ``reason`` says how, and the connection ends."""
+    """The peer violated the protocol; ``reason`` says how, and the connection ends."""
 
     def __init__(self, message: str, reason: Reason = Reason.MALFORMED) -> None:
         super().__init__(message)
@@ -70,7 +70,7 @@ class Violation(Exception):
 
 @frozen(kw_only=True)
 class Will:
-    """What is published where the connection ends without a DISCONNECT."""
+    """The message published if the connection ends without a DISCONNECT."""
 
     topic: str
     payload: bytes
@@ -82,7 +82,7 @@ class Will:
 
 @frozen(kw_only=True)
 class Connect:
-    """A CONNECT. ``expiry_s`` is how long the session shall outlive the connection."""
+    """A CONNECT. ``expiry_s`` is how long the session outlives the connection."""
 
     client_id: str
     clean: bool
@@ -99,7 +99,7 @@ class Connect:
 
 @frozen
 class Properties:
-    """What a version 5 PUBLISH carries beside topic and payload."""
+    """The properties of a version 5 PUBLISH."""
 
     content_type: str | None
     id: str | None
@@ -109,14 +109,14 @@ class Properties:
 
 @frozen
 class PubAck:
-    """An acknowledgement of ours, by packet id."""
+    """An acknowledgement from the client, by packet id."""
 
     packet_id: int
 
 
 @frozen
 class Subscribe:
-    """Topic filters with the QoS asked for, in the packet's order."""
+    """Topic filters with the requested QoS, in the packet's order."""
 
     packet_id: int
     filters: tuple[tuple[str, int], ...]
@@ -125,7 +125,7 @@ class Subscribe:
 
 @frozen
 class Unsubscribe:
-    """Topic filters to give up."""
+    """Topic filters to remove."""
 
     packet_id: int
     filters: tuple[str, ...]
@@ -133,7 +133,7 @@ class Unsubscribe:
 
 @frozen
 class PingReq:
-    """The client asks for a sign of life."""
+    """The client's keep-alive request."""
 
 
 @frozen
@@ -146,8 +146,8 @@ class Disconnect:
 
 Packet = Connect | PubAck | Subscribe | Unsubscribe | PingReq | Disconnect
 
-#: Topic, packet id (two bytes, None at QoS 0), payload, properties (None where there are none). A plain tuple: it
-#: is made for every message.
+#: Topic, packet id (two bytes, None at QoS 0), payload, properties (None without any). A plain tuple: one is made
+#: for every message.
 Publish = tuple[bytes, bytes | None, bytes, Properties | None]
 
 PINGRESP = b"\xd0\x00"
@@ -156,7 +156,7 @@ PUBACK_HEAD = b"\x40\x02"
 
 @frozen(kw_only=True)
 class Welcome:
-    """What a successful CONNACK tells; 3.1.1 has room for ``session_present`` alone. ``reason`` is for people."""
+    """The content of a successful CONNACK; 3.1.1 only has ``session_present``. ``reason`` is for people."""
 
     session_present: bool
     assigned_id: str | None
@@ -168,16 +168,16 @@ class Welcome:
 
 
 class Codec(ABC):
-    """One version of the protocol. ``data[start:end]`` is one whole packet whose variable header begins at ``at``.
+    """One version of the protocol. ``data[start:end]`` is one packet; its variable header begins at ``at``.
 
-    Every ``read`` raises :class:`Violation` for what the version forbids, and nothing else.
+    Every ``read`` raises :class:`Violation` for what the version forbids, and no other error.
     """
 
     version: int
 
     @abstractmethod
     def read_publish(self, data: bytes, start: int, at: int, end: int) -> Publish:
-        """A PUBLISH. The topic is not yet known to be text: that is checked once per topic, not per message."""
+        """A PUBLISH. The topic is not checked to be text yet: that is done once per topic, not per message."""
 
     @abstractmethod
     def read(self, data: bytes, start: int, at: int, end: int) -> Packet:
@@ -185,11 +185,11 @@ class Codec(ABC):
 
     @abstractmethod
     def welcome(self, welcome: Welcome) -> bytes:
-        """The CONNACK of a connection that is accepted."""
+        """The CONNACK of an accepted connection."""
 
     @abstractmethod
     def refuse(self, reason: Reason, text: str = "") -> bytes:
-        """The CONNACK of one that is not."""
+        """The CONNACK of a refused connection."""
 
     @abstractmethod
     def publish(
@@ -202,11 +202,11 @@ class Codec(ABC):
         correlation: bytes | None,
         again: bool = False,
     ) -> bytes:
-        """A PUBLISH to the client: QoS 1 with a packet id, QoS 0 without; ``again`` where it was sent before."""
+        """A PUBLISH to the client: QoS 1 with a packet id, QoS 0 without; ``again`` if it was sent before."""
 
     @abstractmethod
     def refuse_publish(self, packet_id: bytes, reason: int, text: str) -> bytes:
-        """The PUBACK of a message that is refused for good; 3.1.1 can only say that it has come."""
+        """The PUBACK of a permanently refused message; 3.1.1 can only acknowledge it."""
 
     @abstractmethod
     def suback(self, packet_id: int, codes: list[int]) -> bytes:
@@ -214,7 +214,7 @@ class Codec(ABC):
 
     @abstractmethod
     def unsuback(self, packet_id: int, codes: list[int]) -> bytes:
-        """A reason code per filter, where the version has them."""
+        """A reason code per filter, if the version has them."""
 
     @abstractmethod
     def disconnect(self, reason: Reason, text: str = "") -> bytes:

@@ -1,6 +1,6 @@
-"""What the plugin offers to fleetcore: the protocol ``mqtt`` and the noun ``mqtt`` on the command line.
+"""The plugin's offers: the protocol ``mqtt`` and the noun ``mqtt`` on the command line.
 
-Importing it loads neither paho nor the MQTT 5 library: what needs them is imported when it is opened.
+Importing it loads neither paho nor the MQTT 5 library: they are imported when an offer is opened.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -24,14 +24,16 @@ FLEETCORE_PLUGIN_API = 2
 async def open_mqtt(
     config: MqttConfig, context: Context, plane: DevicePlane, ingest: Ingest
 ) -> AsyncIterator[ProtocolAdapter]:
-    """Opens the endpoint or the consumer; raises ConfigError where not exactly one is asked for."""
+    """Opens the endpoint or the consumer; raises ConfigError unless exactly one is configured."""
     if (config.listen is None) == (config.url is None):
         raise ConfigError(
             f"[protocols.{context.name}] needs exactly one of listen and url",
-            remedy='Set listen = "mqtts://0.0.0.0:8883" to be the endpoint, or url to stand behind a broker',
+            remedy='Set listen = "mqtts://0.0.0.0:8883" to be the endpoint, or url to use a broker',
         )
     if not 1 <= config.in_flight <= 65_535 or config.broker_unacked < 1:
-        raise ConfigError(f"[protocols.{context.name}] in_flight and broker_unacked count from 1; in_flight to 65535")
+        raise ConfigError(
+            f"[protocols.{context.name}] in_flight and broker_unacked must be at least 1; in_flight at most 65535"
+        )
     if config.listen is not None:
         from fleetcore_mqtt.endpoint import open_endpoint
 
@@ -45,7 +47,7 @@ async def open_mqtt(
 
 
 def open_client(endpoint: str, secrets: DeviceSecrets) -> DeviceClient:
-    """The device's side, MQTT 5."""
+    """Opens the device side, MQTT 5."""
     from fleetcore_mqtt.client import MqttDeviceClient
 
     return MqttDeviceClient(endpoint, secrets)
@@ -61,7 +63,7 @@ def fleetcore_protocols() -> Iterable[Provider[ProtocolAdapter]]:
             open_mqtt,
             client=open_client,
             demo={"listen": "mqtts://127.0.0.1:0"},
-            summary="MQTT 3.1.1 and 5: an endpoint of its own, or a consumer behind a broker",
+            summary="MQTT 3.1.1 and 5: as the endpoint, or behind a broker",
         )
     ]
 

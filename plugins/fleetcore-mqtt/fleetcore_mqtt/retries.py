@@ -1,8 +1,8 @@
-"""What of one connection was refused for now: it is kept unacknowledged and tried again once it may succeed.
+"""Temporarily refused messages of one connection: kept unacknowledged and tried again.
 
-While it waits the connection is not read, so its order stays and its memory is bounded. The client notices a delay.
-What is more than may be kept is left to the client: the connection then ends when the wait is over, and whatever is
-unacknowledged comes again.
+While they wait the connection is not read, so its order stays and its memory is limited. The client notices a delay.
+Beyond the limit the client must send again: the connection ends when the wait is over, and unacknowledged messages come
+again.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from fleetcore_mqtt.host import Host
 from fleetcore_mqtt.packets import Reason
 from fleetcore_mqtt.stream import Hold, PacketStream
 
-#: From the first temporary refusal without a success after it to the close that makes the client send again.
+#: From the first temporary refusal without a later success to the close that makes the client send again.
 REFUSED_S = 30.0
 #: Bytes of messages kept for one connection.
 KEPT_BYTES = 64 * 1024
-#: How long to wait where the refusal does not say it, and the least wait.
+#: How long to wait if the refusal does not say, and the minimum wait.
 _WAIT_S, _LEAST_S = 1.0, 0.05
 
 
@@ -33,19 +33,19 @@ class Retries:
 
     @property
     def count(self) -> int:
-        """Messages that are refused for now."""
+        """Temporarily refused messages."""
         return len(self._kept) + self._left_out
 
     def overdue(self, now_s: float) -> bool:
-        """Whether nothing has succeeded for so long that the client is to connect and send again."""
+        """Whether nothing has succeeded for so long that the client must connect and send again."""
         return self._since_s is not None and now_s - self._since_s >= REFUSED_S
 
     def give_up(self) -> None:
-        """Ends the connection, so that the client sends again what is unacknowledged."""
+        """Ends the connection, so that the client sends unacknowledged messages again."""
         self._stream.end(Reason.BUSY, "temporarily refused: connect and send again")
 
     def keep(self, size: int, after_s: float | None, again: Callable[[], None]) -> None:
-        """A message of ``size`` bytes was refused for now; ``again`` hands it over once more, after ``after_s``."""
+        """Keeps a temporarily refused message of ``size`` bytes; ``again`` submits it once more, after ``after_s``."""
         self._host.count("mqtt_temporary_refusal")
         if self._since_s is None:
             self._since_s = self._host.clock.monotonic_s()
@@ -62,7 +62,7 @@ class Retries:
             self._host.spawn(self._try_again(wait_s), "mqtt retry")
 
     def succeeded(self) -> None:
-        """A message has got its answer for good."""
+        """Called when a message has its final answer."""
         self._since_s = None
         if self._trying:
             self._tried()

@@ -1,4 +1,4 @@
-"""How a publication leaves for a client, be it a device or a claim: encoded, and left out where it is too large."""
+"""Encodes a publication for a client, a device or a claimant; leaves out too large ones."""
 
 from collections.abc import Callable
 from math import ceil
@@ -12,7 +12,7 @@ from fleetcore_mqtt.stream import PacketStream
 def sender(
     stream: PacketStream, host: Host, codec: Codec, packet_bytes: int | None
 ) -> Callable[[Message, int | None, bool], bool]:
-    """What an :class:`Outbox` sends through: a larger packet than ``packet_bytes`` is left out and counted."""
+    """The ``send`` of an :class:`Outbox`: a packet larger than ``packet_bytes`` is left out and counted."""
 
     def send(message: Message, packet_id: int | None, again: bool) -> bool:
         expiry_s = None

@@ -1,7 +1,7 @@
-"""What outlives a connection: the subscriptions of devices that asked for a session, and what they left unacknowledged.
+"""State that outlives a connection: subscriptions of devices that asked for a session, and unacknowledged messages.
 
-Nothing else does. Messages that wait are in the store, which hands over all that is unfinished when the device
-listens again; so a forgotten session costs a device one SUBSCRIBE and at most answers that it can ask for again.
+Nothing else outlives it. Waiting messages are in the store, which sends everything unfinished when the device listens
+again. So a forgotten session costs a device one SUBSCRIBE and at most replies that it can request again.
 """
 
 from collections import OrderedDict
@@ -11,11 +11,11 @@ from attrs import frozen
 
 from fleetcore_mqtt.outbox import Message
 
-#: Sessions remembered at most; about 50 MB at a dozen filters each.
+#: Sessions kept at most; about 50 MB at a dozen filters each.
 REMEMBERED = 100_000
 #: The longest session expiry granted, in seconds.
 EXPIRY_S = 86_400
-#: Unacknowledged messages kept of one session, and of all of them; the store says the rest again.
+#: Unacknowledged messages kept of one session, and of all; the store sends the rest again.
 SESSION_BYTES, ALL_BYTES = 64 * 1024, 64 * 1024 * 1024
 
 
@@ -24,9 +24,9 @@ class Kept:
     """One session.
 
     Attributes:
-        until_s: when it is forgotten, by the monotonic clock.
+        until_s: when it expires, by the monotonic clock.
         filters: the QoS by topic filter.
-        unacked: what was sent and not acknowledged, by packet id.
+        unacked: sent and unacknowledged messages, by packet id.
     """
 
     until_s: float
@@ -50,7 +50,7 @@ def _bounded(unacked: Mapping[int, Message]) -> Mapping[int, Message]:
 
 
 class Sessions:
-    """Sessions by device, until they expire; the longest unused go first where there are too many."""
+    """Sessions by device, until they expire; if there are too many, the longest unused are dropped first."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
@@ -58,7 +58,7 @@ class Sessions:
         self._bytes = 0
 
     def keep(self, device: str, filters: Mapping[str, int], unacked: Mapping[int, Message], expiry_s: int) -> None:
-        """Remembers the session of ``device`` for ``expiry_s`` seconds; 0 forgets."""
+        """Saves the session of ``device`` for ``expiry_s`` seconds; 0 forgets it."""
         self.take(device)
         if expiry_s > 0:
             kept = Kept(self._now_s() + expiry_s, dict(filters), _bounded(unacked))
@@ -68,12 +68,12 @@ class Sessions:
                 self._bytes -= self._kept.popitem(last=False)[1].size
 
     def forget(self, devices: Iterable[str]) -> None:
-        """Devices have lost their rights: the next of that name may be another one."""
+        """Forgets devices that have lost their rights: the next one of that name may be another device."""
         for device in devices:
             self.take(device)
 
     def take(self, device: str) -> Kept | None:
-        """What is remembered, once; None where there is no session."""
+        """Returns the saved session, once; None without one."""
         found = self._kept.pop(device, None)
         if found is not None:
             self._bytes -= found.size

@@ -1,6 +1,6 @@
-"""Packets out of and into one transport: buffering, and gathering what is written.
+"""Packets from and to one transport: splits what is read, and collects what is written.
 
-What a packet means is the subclass's. Reading stops while anything holds (:mod:`fleetcore.listening.holding`).
+The subclass handles the packets. Reading stops while there is a reason to hold (:mod:`fleetcore.listening.holding`).
 """
 
 from abc import abstractmethod
@@ -12,7 +12,7 @@ from fleetcore_mqtt.packets import Reason, Violation
 
 
 class Hold:
-    """Why a connection does not read on; several may hold at once."""
+    """The reasons why a connection does not read; several may apply at once."""
 
     AUTHENTICATION: Final = 1
     PLANE: Final = 2
@@ -25,9 +25,9 @@ class Hold:
 
 
 class PacketStream(HeldProtocol):
-    """Cuts what arrives into packets and calls :meth:`packet` for each while nothing holds.
+    """Splits received bytes into packets and calls :meth:`packet` for each while nothing holds.
 
-    What is sent within one turn of the loop leaves in one write: the PUBACKs of a burst, for one.
+    Everything sent within one turn of the loop leaves in one write, such as the PUBACKs of a burst.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -40,19 +40,19 @@ class PacketStream(HeldProtocol):
 
     @abstractmethod
     def packet(self, data: bytes, start: int, at: int, end: int) -> None:
-        """One whole packet ``data[start:end]`` with its variable header at ``at``; may raise Violation."""
+        """Handles one packet ``data[start:end]`` with its variable header at ``at``; may raise Violation."""
 
     @abstractmethod
     def begins(self, first: int) -> None:
-        """The first byte of a packet whose length is allowed; may raise Violation before the rest is waited for."""
+        """Checks the first byte of a packet of allowed length; may raise Violation before the rest has arrived."""
 
     def broken(self, violation: Violation) -> None:
-        """The peer broke the protocol."""
+        """Called when the peer violated the protocol."""
         self.end(violation.reason, str(violation), will=True)
 
     @abstractmethod
     def end(self, reason: Reason, text: str = "", *, will: bool = False) -> None:
-        """Closes the connection for ``reason``; ``will`` where the device or its network is the cause."""
+        """Closes the connection for ``reason``; ``will`` publishes the will: the device or its network is the cause."""
 
     def data_received(self, data: bytes) -> None:
         self.heard = True

@@ -1,7 +1,7 @@
-"""A short connection to the broker in a device's name: it disconnects the device, or probes the broker's ACLs.
+"""A short connection to the broker under a device's name: to disconnect the device, or to probe the broker's ACLs.
 
-The certificate is made for this connection, lasts minutes, and opens no listener of fleetcore's own. It blocks: call it
-in a thread.
+The certificate is made for this connection, is valid for minutes, and is not accepted by fleetcore's own listeners. It
+blocks: call it in a thread.
 """
 
 import time
@@ -15,14 +15,14 @@ from fleetcore.interfaces.provider import TlsProvider
 from fleetcore.wire.tls import client_context
 from fleetcore_mqtt.addresses import Address
 
-#: How long connecting may take, and the whole connection.
+#: The time limits for connecting, and for the whole connection.
 ANSWER_S, TAKEOVER_S = 10.0, 5.0
 
 
 def take_over(address: Address, tls: TlsProvider, device: str, arrived: Callable[[paho.Client], None]) -> bool:
-    """Connects as ``device``, calls ``arrived(client)`` and returns once it has disconnected; False where refused.
+    """Connects as ``device``, calls ``arrived(client)`` and returns after the disconnection; False if refused.
 
-    ``arrived`` sets its own callbacks on the client and disconnects when it is done. After ``TAKEOVER_S`` it is closed.
+    ``arrived`` sets its callbacks on the client and disconnects when it is done. After ``TAKEOVER_S`` it is closed.
     """
     certificate, key = tls.takeover_certificate(device)
     client = paho.Client(

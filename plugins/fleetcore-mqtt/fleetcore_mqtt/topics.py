@@ -1,8 +1,8 @@
-"""The MQTT column of the table of message types: topics and what they mean.
+"""The MQTT column of the table of message types: topics and their meaning.
 
-The endpoint parses and authorises by it, the consumer subscribes by it and the broker's access lists are printed from
-it, so the three cannot differ. A topic is compared level by level, never by filling in a template: a name with a
-wildcard in it then has nothing to widen (the class of CVE-2017-7650).
+The endpoint parses and authorises with it, the consumer subscribes with it and the broker's access lists are generated
+from it, so the three cannot differ. A topic is compared level by level, never by filling in a template: then a wildcard
+in a name cannot widen anything (the class of CVE-2017-7650).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,23 +15,23 @@ from fleetcore.wire import messages
 
 PREFIX = ("fleet", "v1")
 
-#: How the common name of a claim certificate begins: with a colon, so that it is not a device's level.
+#: The prefix of a claim certificate's common name: its colon keeps it from being a device's level.
 CLAIM = "fleetcore:claim:"
 
 _TARGET = "{target}"
-#: Any call, and the answer to it: what carries a message type without a topic of its own (wire.md §4).
+#: Any call, and its reply: for message types without a topic (wire.md §4).
 _REQUEST, _REPLY = "request/+", "reply/+"
 
 
 def _carried(row: MessageType) -> MessageType | None:
-    """The row, or None where its topics are reserved for a later version."""
+    """The row, or None if its topics are reserved for a later version."""
     return None if "mqtt" in row.later else row
 
 
 _UP_TOPICS = tuple((name, row) for row in messages.ALL for name in row.mqtt)
 _DOWN_TOPICS = tuple((row.mqtt_down, row) for row in messages.ALL if row.mqtt_down is not None)
 
-#: What a device may publish, below its prefix. None: the name is reserved for a later version.
+#: What a device may publish, below its prefix. None: reserved for a later version.
 WRITE: tuple[tuple[str, MessageType | None], ...] = (
     *((name.replace(_TARGET, "+"), _carried(row)) for name, row in _UP_TOPICS),
     (_REQUEST, None),
@@ -40,11 +40,11 @@ WRITE: tuple[tuple[str, MessageType | None], ...] = (
 #: What a device may subscribe to, below its prefix.
 READ: tuple[str, ...] = (*(name.replace(_TARGET, "+") for name, _ in _DOWN_TOPICS), _REPLY)
 
-#: Handed to the plane's quick way in; everything else that is known is a call.
+#: These go straight to the data path; every other known type is a call.
 DELIVERED = frozenset(row for _, row in _UP_TOPICS if row.direction is Direction.UP and _carried(row) is not None)
 
 _WILDCARDS = frozenset("+#")
-#: The topic of an answer or of a message to the device, by type.
+#: The topic of a reply or of a message to the device, by type.
 _DOWN = {row: name for name, row in _DOWN_TOPICS if _carried(row) is not None}
 _UP = {row: row.mqtt[0] for _, row in _UP_TOPICS if _carried(row) is not None}
 _LITERAL = {name: row for name, row in WRITE if row is not None and "+" not in name}
@@ -55,12 +55,12 @@ _READ_LEVELS = tuple(tuple(name.split("/")) for name in READ)
 
 @frozen
 class Uplink:
-    """What a publish topic says.
+    """The meaning of a publish topic.
 
     Attributes:
-        device: the level that stands for the identity.
+        device: the level that identifies the sender.
         subject: the device that the message is about: ``device`` or the leaf below it.
-        type: None for a request and for a topic that means nothing (yet).
+        type: None for a request and for an unknown topic.
         name: the topic below the prefix, for people.
         target: the command of a result, or None.
         request: the id of a request, or None.
@@ -80,7 +80,7 @@ class Uplink:
 
 
 def parse(topic: str) -> Uplink | None:
-    """What a device's publish topic means; None where it is not ``fleet/v1/{device}[/leaf/{leaf}]/…``."""
+    """The meaning of a device's publish topic; None if it is not ``fleet/v1/{device}[/leaf/{leaf}]/…``."""
     levels = topic.split("/")
     if len(levels) < 4 or (levels[0], levels[1]) != PREFIX or not is_device_id(levels[2]):
         return None
@@ -104,7 +104,7 @@ def parse(topic: str) -> Uplink | None:
 def _filled_in(
     shapes: Sequence[tuple[list[str], MessageType]], levels: Sequence[str]
 ) -> tuple[MessageType, str | None] | tuple[None, None]:
-    """The type whose topic ``levels`` are, and the id that stands for ``{target}``."""
+    """The type whose topic ``levels`` are, and the id at ``{target}``."""
     for shape, row in shapes:
         if len(shape) != len(levels):
             continue
@@ -123,24 +123,24 @@ def below(device: str, subject: str, name: str) -> str:
 
 
 def downlink_topic(device: str, downlink: Downlink) -> str | None:
-    """Where a downlink is published for the connection of ``device``; None for one that MQTT has no topic for."""
+    """The topic of a downlink for the connection of ``device``; None for one without an MQTT topic."""
     name = _DOWN.get(downlink.type)
     return None if name is None else below(device, downlink.subject, name.replace(_TARGET, str(downlink.target)))
 
 
 def answer_topic(device: str, subject: str, row: MessageType) -> str:
-    """Where a call that has topics of its own is answered."""
+    """The reply topic of a call that has its own topics."""
     return below(device, subject, _DOWN[row])
 
 
 def uplink_topic(device: str, row: MessageType, subject: str, target: str | None = None) -> str | None:
-    """Where ``device`` publishes a message about ``subject``; None for a type that MQTT carries in a request."""
+    """The topic for a message of ``device`` about ``subject``; None for a type that MQTT sends in a request."""
     name = _UP.get(row)
     return None if name is None else below(device, subject, name.replace(_TARGET, str(target)))
 
 
 def parse_downlink(topic: str) -> tuple[MessageType, str, str | None] | tuple[None, str, str] | None:
-    """What a topic that the server publishes to means: type, subject, target; for a reply None, subject, id."""
+    """The meaning of a topic that the server publishes to: type, subject, target; for a reply None, subject, id."""
     levels = topic.split("/")
     if len(levels) < 4 or (levels[0], levels[1]) != PREFIX:
         return None
@@ -170,7 +170,7 @@ def is_filter(text: str) -> bool:
 
 
 def may_subscribe(device: str, text: str) -> bool:
-    """Whether a well-formed filter lies wholly below the device's own prefix and meets something it may read."""
+    """Whether a well-formed filter is completely below the device's own prefix and matches something it may read."""
     levels = text.split("/")
     if len(levels) < 4 or levels[:3] != [*PREFIX, device]:
         return False
@@ -179,7 +179,7 @@ def may_subscribe(device: str, text: str) -> bool:
 
 
 def is_own_reply(device: str, topic: str) -> bool:
-    """Whether ``topic`` is where ``device`` may have an answer published: ``reply/{rid}`` of its own or of a leaf."""
+    """Whether ``topic`` is a valid reply topic of ``device``: ``reply/{rid}`` of its own or of a leaf."""
     levels = topic.split("/")
     if levels[3:4] == ["leaf"]:
         del levels[3:5]
@@ -187,15 +187,16 @@ def is_own_reply(device: str, topic: str) -> bool:
 
 
 def claim_request(name: str, topic: str) -> str | None:
-    """The request's id where ``topic`` is ``fleet/v1/{name}/request/{rid}``: all that a claim certificate publishes to.
+    """The request id in ``fleet/v1/{name}/request/{rid}``, the only publish topic of a claim certificate.
 
-    ``name`` is the certificate's common name. It holds colons, so it is not a device id and :func:`parse` refuses it.
+    ``name`` is the certificate's common name. It contains colons, so it is not a device id and :func:`parse` refuses
+    it.
     """
     return _last_below(name, "request", topic)
 
 
 def is_claim_reply(name: str, topic: str) -> bool:
-    """Whether ``topic`` is ``fleet/v1/{name}/reply/{rid}``: all that a claim certificate reads."""
+    """Whether ``topic`` is ``fleet/v1/{name}/reply/{rid}``, the only topic that a claim certificate reads."""
     return _last_below(name, "reply", topic) is not None
 
 
@@ -212,24 +213,24 @@ def _last_below(name: str, kind: str, topic: str) -> str | None:
 
 
 def matches(text: str, topic: str) -> bool:
-    """Whether the filter ``text`` selects ``topic``; topics of ours never start with ``$``."""
+    """Whether the filter ``text`` matches ``topic``; fleetcore's topics never start with ``$``."""
     shape, levels = text.split("/"), topic.split("/")
     for at, level in enumerate(shape):
         if level == "#":
             return True
         if at >= len(levels) or (level not in {"+", levels[at]}):
-            # "a/#" selects "a" too (MQTT 5.0 §4.7.1.2).
+            # "a/#" also matches "a" (MQTT 5.0 §4.7.1.2).
             return False
     return len(shape) == len(levels) or shape[len(levels) :] == ["#"]
 
 
 def granted(filters: Mapping[str, int], topic: str) -> int | None:
-    """The highest QoS that filters, each with its own, give a topic; None where none selects it."""
+    """The highest QoS of the filters that match a topic; None if none does."""
     return max((qos for name, qos in filters.items() if matches(name, topic)), default=None)
 
 
 def _overlap(item: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether some topic is selected by both filters."""
+    """Whether some topic matches both filters."""
     for at, level in enumerate(item):
         if level == "#":
             return True

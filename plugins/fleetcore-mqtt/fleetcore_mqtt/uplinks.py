@@ -1,11 +1,10 @@
-"""What comes from one device: a PUBLISH becomes an Inbound, and its outcome the acknowledgement.
+"""Messages from one device: a PUBLISH becomes an Inbound, and its outcome the acknowledgement.
 
-The rules of wire.md §4. Committed: PUBACK. Refused for good: PUBACK too, with the reason where the version has one,
-and a message on ``errors``. Refused for now: nothing, reading stops, and it is tried again
-(:mod:`.retries`). Whether the device may say it is the plane's decision, so a foreign subject is passed on and audited
-there.
+The rules of wire.md §4. Committed: PUBACK. Permanently refused: PUBACK too, with the reason if the version has one, and
+a message on ``errors``. Temporarily refused: no answer, reading stops, and it is tried again (:mod:`.retries`). The
+plane decides whether the device may send it, so a foreign subject is passed on and audited there.
 
-The common path makes no task and no future.
+The common path creates no task and no future.
 """
 
 from collections.abc import Callable
@@ -28,14 +27,14 @@ from fleetcore_mqtt.retries import REFUSED_S, Retries
 from fleetcore_mqtt.stream import Hold, PacketStream
 from fleetcore_mqtt.v311 import as_text
 
-#: Distinct topics remembered for a connection; a device uses a handful beside the results of commands.
+#: Distinct topics remembered per connection; besides results of commands a device uses a handful.
 TOPICS = 64
-#: A longer topic is none of ours and is not remembered: the memory of a connection is bounded in bytes.
+#: A longer topic is invalid and is not remembered: the memory of a connection is bounded in bytes.
 TOPIC_BYTES = 512
 
 
 def content_type(declared: str | None, payload: bytes, *, senml: bool) -> str | None:
-    """The media type as the core wants it: declared, else what the topic says, else None (wire.md §3)."""
+    """The media type for the core: declared, else from the topic, else None (wire.md §3)."""
     if declared is not None:
         return media_type(declared)
     if not senml:
@@ -45,9 +44,9 @@ def content_type(declared: str | None, payload: bytes, *, senml: bool) -> str | 
 
 @frozen
 class _Known:
-    """A topic that this connection has used, with all that does not change from message to message.
+    """A topic that this connection has used, with everything that is the same for all its messages.
 
-    ``quick`` is the type where the message goes into the data path at once.
+    ``quick`` is the type if the message goes straight to the data path.
     """
 
     topic: str
@@ -77,11 +76,11 @@ class Uplinks:
 
     @property
     def busy(self) -> bool:
-        """Whether something that was read is not answered yet; a temporary refusal is an answer."""
+        """Whether a packet was read and is not answered yet; a temporary refusal is an answer."""
         return self._calls > 0 or len(self._in_flight) > self.retries.count
 
     def publish(self, data: bytes, start: int, at: int, end: int) -> None:
-        """One PUBLISH packet; raises Violation."""
+        """Handles one PUBLISH packet; raises Violation."""
         raw_topic, packet_id, payload, properties = self._read_publish(data, start, at, end)
         known = self._topics.get(raw_topic)
         if known is None:
@@ -113,12 +112,12 @@ class Uplinks:
             self._host.spawn(self._await_plane(), "mqtt back-pressure")
 
     def _rare(self, packet_id: bytes | None, known: _Known, payload: bytes, properties: Properties | None) -> None:
-        """Whatever is called, refused or not understood."""
+        """Handles calls, refused and unknown messages."""
         topic, uplink = known.topic, known.uplink
         if uplink is None:
             if not topic or "+" in topic or "#" in topic:
-                raise Violation("the topic is empty or holds a wildcard", Reason.TOPIC_INVALID)
-            self._refuse(packet_id, known, payload, "topic_invalid", "the topic is none of fleet/v1/{device}/…")
+                raise Violation("the topic is empty or contains a wildcard", Reason.TOPIC_INVALID)
+            self._refuse(packet_id, known, payload, "topic_invalid", "the topic is not below fleet/v1/{device}/")
         elif len(payload) > self._message_bytes:
             limit = self._message_bytes
             message_id = None if properties is None else properties.id
@@ -127,7 +126,7 @@ class Uplinks:
         elif uplink.request is not None or uplink.type is not None:
             self._call(packet_id, known, uplink, payload, properties)
         else:
-            self._refuse(packet_id, known, payload, "operation_unknown", f"nothing is known of {uplink.name[:64]!r}")
+            self._refuse(packet_id, known, payload, "operation_unknown", f"the topic {uplink.name[:64]!r} is unknown")
 
     def _learn(self, raw: bytes) -> _Known:
         topic = as_text(raw)
@@ -144,17 +143,17 @@ class Uplinks:
         return known
 
     def _enter(self, packet_id: bytes, duplicate: int) -> bool:
-        """Takes a QoS 1 message into the bounded table; False where it is in there already and comes again."""
+        """Adds a QoS 1 message to the bounded table; False if it is already there and was sent again."""
         held = self._in_flight
         if packet_id in held:
             if duplicate:
                 return False
-            # Acknowledging one of two messages under one id would lose the other.
-            raise Violation("a packet id is used again before its PUBACK", Reason.PROTOCOL_ERROR)
+            # Acknowledging one of two messages with one id would lose the other.
+            raise Violation("a packet id was reused before its PUBACK", Reason.PROTOCOL_ERROR)
         held.add(packet_id)
         if len(held) >= self._limit:
-            # 3.1.1 cannot be told how many, and common clients of version 5 send on regardless of what they are told:
-            # reading waits for the acknowledgements instead.
+            # 3.1.1 cannot be told the limit, and common clients of version 5 ignore it: reading waits for the
+            # acknowledgements instead.
             self._stream.hold(Hold.WINDOW)
         return True
 
@@ -169,7 +168,7 @@ class Uplinks:
         self._done(packet_id, known.topic, self._note(known, payload, rejected), rejected)
 
     def _note(self, known: _Known, payload: bytes, rejected: Rejected, message_id: str | None = None) -> Inbound:
-        """A message is refused here, before the plane has seen it."""
+        """Records a message that is refused here, before the plane gets it."""
         row = known.uplink.type if known.uplink is not None else None
         message = Inbound(
             type=row or UNKNOWN,
@@ -182,7 +181,7 @@ class Uplinks:
         return message
 
     def _done(self, packet_id: bytes | None, topic: str, message: Inbound, outcome: Outcome) -> None:
-        """The plane's answer, from within its own turn of the loop: nothing is written here, only gathered."""
+        """The plane's answer, within its own turn of the loop: nothing is written here, only collected."""
         if self._stream.closed:
             return
         if not isinstance(outcome, Rejected):
@@ -203,7 +202,7 @@ class Uplinks:
         self._in_flight.discard(packet_id)
         self._stream.release(Hold.WINDOW)
         if reason:
-            # A reason string is for a log line at the device, not for a page.
+            # A reason string is for a log line at the device, so it is short.
             self._stream.send(self._codec.refuse_publish(packet_id, reason, text[:256] if self._reasons else ""))
         else:
             self._stream.send(PUBACK_HEAD + packet_id)
@@ -216,7 +215,7 @@ class Uplinks:
             return
         self._host.count("mqtt_temporary_refusal")
         if not self._stream.holds(Hold.THROTTLE):
-            # At QoS 0 nothing was promised, so the message is gone; reading pauses.
+            # At QoS 0 nothing was promised, so the message is dropped; reading pauses.
             self._stream.hold(Hold.THROTTLE)
             self._host.spawn(self._throttle(after_s or 1.0), "mqtt throttle")
 
@@ -243,11 +242,11 @@ class Uplinks:
         payload: bytes,
         properties: Properties | None,
     ) -> None:
-        """Starts what is answered by a message: a request, ``twin/get``, ``time/get``."""
+        """Starts a call that is answered by a message: a request, ``twin/get``, ``time/get``."""
         identity = self._session.identity
         respond = None if properties is None else properties.response_topic
         if respond is not None and not topics.is_own_reply(identity, respond):
-            reason = "a response topic lies below the device's own reply/"
+            reason = "a response topic must be below the device's own reply/"
             self._refuse(packet_id, known, payload, "topic_invalid", reason)
             return
         self._calls += 1

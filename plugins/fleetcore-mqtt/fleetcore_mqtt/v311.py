@@ -1,6 +1,6 @@
-"""MQTT 3.1.1 (OASIS, 2014): the packets a client may send, read strictly, and those a server sends, written.
+"""MQTT 3.1.1 (OASIS, 2014): strict reading of client packets, and writing of server packets.
 
-Section numbers are of that standard. It has no reason codes after CONNACK, so a refusal is silence or a close.
+Section numbers are those of the standard. It has no reason codes after CONNACK, so a refusal is silent or a close.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ from fleetcore_mqtt.packets import (
     Will,
 )
 
-#: A session that is not clean has no end in 3.1.1; ours has this one.
+#: In 3.1.1 a session that is not clean never expires; here it has this expiry.
 SESSION_S = 86_400
 
 # CONNACK return codes, §3.2.2.3.
@@ -40,7 +40,7 @@ _NOT_AUTHORISED = 5
 
 
 class Reader:
-    """Takes fields from the body of one packet; raises Violation beyond its end."""
+    """Reads fields from the body of one packet; raises Violation beyond its end."""
 
     __slots__ = ("at", "data", "end")
 
@@ -56,7 +56,7 @@ class Reader:
         return int.from_bytes(self._take(2), "big")
 
     def binary(self) -> bytes:
-        """Binary data with its length before it."""
+        """Binary data with a length prefix."""
         return self._take(self.uint16())
 
     def text(self) -> str:
@@ -72,13 +72,13 @@ class Reader:
 
     @property
     def left(self) -> int:
-        """Bytes not taken yet."""
+        """The unread bytes."""
         return self.end - self.at
 
     def finish(self) -> None:
-        """Raises where something is left."""
+        """Raises Violation if bytes are left."""
         if self.at != self.end:
-            raise Violation("bytes behind the last field")
+            raise Violation("there are bytes after the last field")
 
     def _take(self, count: int) -> bytes:
         at = self.at
@@ -89,18 +89,18 @@ class Reader:
 
 
 def as_text(raw: bytes) -> str:
-    """UTF-8 without NUL (§1.5.3); the strict decoder of Python refuses surrogates."""
+    """UTF-8 without NUL (§1.5.3); Python's strict decoder refuses surrogates."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise Violation("a string is not UTF-8") from error
     if "\0" in text:
-        raise Violation("a string holds NUL")
+        raise Violation("a string contains NUL")
     return text
 
 
 def read_connect_flags(flags: int) -> tuple[bool, bool, int, bool, bool]:
-    """Clean, will, its QoS, password, user name; both versions have the same flags and rules (§3.1.2.3 to 3.1.2.9)."""
+    """Clean, will, its QoS, password, user name; flags and rules are equal in both versions (§3.1.2.3 to 3.1.2.9)."""
     will, qos, retain = bool(flags & 0x04), flags >> 3 & 3, bool(flags & 0x20)
     if flags & 1:
         raise Violation("the reserved connect flag is set")
@@ -110,7 +110,7 @@ def read_connect_flags(flags: int) -> tuple[bool, bool, int, bool, bool]:
 
 
 def _connect(reader: Reader) -> Connect:
-    reader.at += 7  # name and level were read by the connection, to choose this codec
+    reader.at += 7  # the connection has read name and level, to choose this codec
     clean, has_will, will_qos, has_password, has_username = read_connect_flags(reader.byte())
     if has_password and not has_username:
         raise Violation("a password without a user name")
@@ -149,7 +149,7 @@ def _unsubscribe(reader: Reader) -> Unsubscribe:
     return Unsubscribe(packet_id, tuple(names))
 
 
-#: First byte, flags included (§2.2.2) → reader. Whatever is missing is not for a client to send here.
+#: First byte, flags included (§2.2.2) → reader. Clients may not send other types.
 _READERS: Mapping[int, Callable[[Reader], Packet]] = {
     0x10: _connect,
     0x40: lambda reader: PubAck(reader.packet_id()),
@@ -161,7 +161,7 @@ _READERS: Mapping[int, Callable[[Reader], Packet]] = {
 
 
 def split_publish(data: bytes, start: int, at: int, end: int) -> tuple[bytes, bytes | None, int]:
-    """Topic, packet id and the place behind them, which both versions write alike."""
+    """Topic, packet id and the place after them, which are the same in both versions."""
     first = data[start]
     behind = at + 2
     if behind > end:
@@ -199,7 +199,7 @@ class V311(Codec):
     def read(self, data: bytes, start: int, at: int, end: int) -> Packet:
         take = _READERS.get(data[start])
         if take is None:
-            raise Violation(f"a packet starting {data[start]:#04x} is not for a client to send", Reason.PROTOCOL_ERROR)
+            raise Violation(f"clients may not send a packet starting with {data[start]:#04x}", Reason.PROTOCOL_ERROR)
         reader = Reader(data, at, end)
         packet = take(reader)
         reader.finish()

@@ -1,8 +1,8 @@
-"""MQTT 5 (OASIS, 2019): decoded and encoded by the ``mqtt5`` library, with what that library lets pass checked here.
+"""MQTT 5 (OASIS, 2019): decoded and encoded by the ``mqtt5`` library, with additional checks.
 
-The library reads NUL in strings, packet id 0, an empty SUBSCRIBE and reserved flags without complaint, and panics on
-a string that is not UTF-8, with a page on stderr for each: so every string is looked at before the library is.
-A PUBLISH without properties, which is the common one, is taken apart here alone.
+The library accepts NUL in strings, packet id 0, an empty SUBSCRIBE and reserved flags, and panics on a string that is
+not UTF-8, with a page on stderr for each: so every string is checked before the library reads it. A PUBLISH without
+properties, the common one, is decoded only here.
 """
 
 from typing import Final
@@ -52,7 +52,7 @@ _FIXED: Final = {
 }
 _SUBSCRIPTION_ID, _USER = 0x0B, 0x26
 
-#: A longer message id is none (names.py), and stays none where it is cut: what waits is bounded by its payload.
+#: A longer message id is invalid (names.py), and stays invalid when cut: memory is bounded by its payload.
 _ID_LENGTH: Final = 128
 
 _AT_LEAST_ONCE, _AT_MOST_ONCE = QoS.AT_LEAST_ONCE, QoS.AT_MOST_ONCE
@@ -93,7 +93,7 @@ def _check_properties(reader: Reader) -> None:
 
 
 def _check(reader: Reader, first: int) -> None:
-    """Raises for what the library would accept or fall over."""
+    """Raises Violation for what the library would accept or panic on."""
     match first >> 4:
         case 1:
             reader.at += 7
@@ -133,12 +133,12 @@ def _check(reader: Reader, first: int) -> None:
         case 14:
             _check_acknowledgement(reader)
         case _:
-            raise Violation(f"a packet starting {first:#04x} is not for a client to send", Reason.PROTOCOL_ERROR)
+            raise Violation(f"clients may not send a packet starting with {first:#04x}", Reason.PROTOCOL_ERROR)
     reader.finish()
 
 
 def _check_acknowledgement(reader: Reader) -> None:
-    """A reason code and properties, both of which may be left out (§3.4.2)."""
+    """A reason code and properties, both optional (§3.4.2)."""
     if reader.left:
         reader.byte()
     if reader.left:
@@ -151,8 +151,8 @@ def _library_read(packet: bytes) -> mqtt5.Packet:
     except (ValueError, IndexError) as error:
         raise Violation(str(error)) from error
     except BaseException as error:
-        # The library's panic derives from BaseException and cannot be imported. No input is known to cause one behind
-        # the checks above; the next one must not end the process either.
+        # The library's panic derives from BaseException and cannot be imported. No known input causes one after the
+        # checks above; a new one must not end the process either.
         if type(error).__name__ != "PanicException":
             raise
         raise Violation("the packet cannot be read") from error
@@ -182,7 +182,7 @@ class V5(Codec):
         if packet.topic_alias is not None:
             raise Violation("no topic alias was offered", Reason.TOPIC_ALIAS)
         if packet.subscription_ids:
-            raise Violation("a client's PUBLISH carries no subscription identifier", Reason.PROTOCOL_ERROR)
+            raise Violation("a client's PUBLISH must not have a subscription identifier", Reason.PROTOCOL_ERROR)
         properties = Properties(
             packet.content_type, _message_id(packet.user_properties), packet.response_topic, packet.correlation_data
         )
@@ -205,7 +205,7 @@ class V5(Codec):
             case mqtt5.DisconnectPacket() as leaving:
                 return Disconnect(int(leaving.reason_code), leaving.session_expiry_interval)
             case other:
-                raise Violation(f"{type(other).__name__} is not for a client to send", Reason.PROTOCOL_ERROR)
+                raise Violation(f"clients may not send {type(other).__name__}", Reason.PROTOCOL_ERROR)
 
     def welcome(self, welcome: Welcome) -> bytes:
         return ConnAckPacket(
@@ -224,7 +224,7 @@ class V5(Codec):
 
     def refuse(self, reason: Reason, text: str = "") -> bytes:
         if reason is Reason.SHUTTING_DOWN:
-            reason = Reason.UNAVAILABLE  # the other is for a DISCONNECT alone (§3.2.2.2)
+            reason = Reason.UNAVAILABLE  # the other is only for a DISCONNECT (§3.2.2.2)
         return ConnAckPacket(reason_code=ConnAckReasonCode(reason), reason_str=text or None).write()
 
     def publish(

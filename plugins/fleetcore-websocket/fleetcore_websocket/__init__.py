@@ -1,7 +1,7 @@
-"""Devices over WebSocket: the subprotocols ``fleetcore.v1`` (JSON) and ``fleetcore.v1.cbor``, and the device's side.
+"""Devices over WebSocket: the subprotocols ``fleetcore.v1`` (JSON) and ``fleetcore.v1.cbor``, and a device client.
 
-Only wire: a connection becomes a credential, a frame a message, an outcome a reply. What is stored, who may speak and
-what waits is decided behind :class:`fleetcore.interfaces.DevicePlane`.
+This package is only the wire: a connection becomes a credential, a frame a message, an outcome a reply.
+:class:`fleetcore.interfaces.DevicePlane` decides what is stored, who may send and what waits.
 """
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""A connection by a claim certificate or an enrolment token: requests to enrol, their replies, and nothing else.
+"""A connection with a claim certificate or an enrolment token: enrolment requests and their replies, and nothing else.
 
-It stands where a device has :mod:`.uplinks`. One request at a time: reading waits for its answer, which bounds the
-rest; :mod:`fleetcore.listening.applicants` has the other bounds.
+It takes the place of :mod:`.uplinks`. One request at a time: reading waits for its reply, which bounds the rest;
+:mod:`fleetcore.listening.applicants` has the other limits.
 """
 
 from fleetcore.interfaces import ClaimSession, Context, DevicePlane, EnrollRequest
@@ -18,14 +18,14 @@ from fleetcore_websocket.frames import Form, RequestId, Unreadable, reply_member
 from fleetcore_websocket.host import Host
 from fleetcore_websocket.stream import Hold, MessageStream
 
-#: The longest message: a request for a certificate has at most 16 KiB, and what a device says of itself stands beside.
+#: The longest message: a certificate request has at most 16 KiB, and the device's description comes with it.
 FRAME_BYTES = 65_536
 
 
 class TokenSession(CloseOnce, ClaimSession):
-    """A peer that has shown an enrolment token.
+    """A peer with an enrolment token.
 
-    The token is looked at when it is used: whatever it is, the connection opens, and is counted by its address.
+    The token is checked at its use: with any token, the connection opens, and is counted by its address.
     """
 
     def __init__(self, plane: DevicePlane, context: Context, token: str, peer: str) -> None:
@@ -38,7 +38,7 @@ class TokenSession(CloseOnce, ClaimSession):
 
     def denied(self, what: str, code: str, **data: object) -> None:
         del data
-        rejected = Rejected(code=code, reason=f"{what} by an enrolment token")
+        rejected = Rejected(code=code, reason=f"{what} with an enrolment token")
         message = Inbound(type=UNKNOWN, subject="", payload=b"")
         self._plane.refused(None, message, rejected, protocol=self._context.name)
 
@@ -47,7 +47,7 @@ class TokenSession(CloseOnce, ClaimSession):
             return Reply(body={"ca": self._context.tls.ca_bundle().decode("ascii")})
         if message.type is not messages.ENROLL:
             self.denied(message.type.name, "not_authorised")
-            return refusal(Rejected(code="not_authorised", reason="An enrolment token enrols devices, nothing else"))
+            return refusal(Rejected(code="not_authorised", reason="An enrolment token can only enrol devices"))
         body = read_body(messages.ENROLL, message.payload, message.content_type, self._context.limits.json_depth)
         if isinstance(body, Rejected):
             self._plane.refused(None, message, body, protocol=self._context.name)
@@ -69,15 +69,15 @@ class Applicant:
         host.applicants.enter(session.name)
 
     def lost(self) -> None:
-        """The transport is gone."""
+        """Called when the transport is closed."""
         self._host.applicants.leave(self._session.name)
 
     def take(self, payload: bytes) -> None:
-        """One message of the WebSocket."""
+        """Handles one message of the WebSocket."""
         self._messages += 1
         if self._messages > MESSAGES:
             self._session.denied("session", "rate_limited")
-            self._stream.end(Close.NOT_ALLOWED, "a peer that enrols asks no more than this")
+            self._stream.end(Close.NOT_ALLOWED, "a peer that enrols may send no more requests")
             return
         self.busy = True
         self._stream.hold(Hold.REQUESTS)
@@ -106,12 +106,14 @@ class Applicant:
             reason = f"{frame.op[:64]!r} cannot be sent"
             return frame.id, self._refused(Rejected(code="operation_unknown", reason=reason, pointer="/op"))
         if frame.id is None:
-            reason = "what enrols devices is answered: give the frame an id"
+            reason = "enrolment is answered: give the frame an id"
             return None, self._refused(Rejected(code="schema_invalid", reason=reason, pointer="/id"))
         name = self._session.name
         if frame.device is not None:
             self._session.denied(row.name, "not_authorised", subject=frame.device)
-            return frame.id, refusal(Rejected(code="not_authorised", reason="What enrols devices speaks for none"))
+            return frame.id, refusal(
+                Rejected(code="not_authorised", reason="A peer that enrols cannot send about a device")
+            )
         message = Inbound(type=row, subject=name, payload=frame.payload, content_type=frame.content_type)
         return frame.id, await self._session.call(message)
 

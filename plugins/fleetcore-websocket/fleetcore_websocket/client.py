@@ -1,7 +1,7 @@
-"""The device's side of a WebSocket: for simulated devices, for gateways in Python, and for the tests of the server.
+"""The device side of a WebSocket: for simulated devices, for gateways in Python, and for the tests of the server.
 
-One connection: requests are numbered and may overlap, pushes come beside the replies. It keeps nothing:
-what to do after :class:`~fleetcore.errors.Unavailable` is its owner's decision.
+One connection: requests are numbered and may overlap, pushes arrive beside the replies. It saves nothing: its owner
+decides what to do after :class:`~fleetcore.errors.Unavailable`.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from fleetcore_websocket.closing import Close
 from fleetcore_websocket.frames import FORMS
 from fleetcore_websocket.handshake import PATH
 
-#: For the opening handshake and the first frame; above any commit, below a person's patience.
+#: The time limit of the opening handshake and the first frame; above any commit, below a person's patience.
 _ANSWER_S = 30.0
 _CLOSE_S = 5.0
 
@@ -40,7 +40,7 @@ class WebSocketDeviceClient(DeviceClient):
 
     Args:
         form: the subprotocol, ``fleetcore.v1`` or ``fleetcore.v1.cbor``.
-        browser: shows the token as a subprotocol, as a browser's script has to.
+        browser: sends the token as a subprotocol, as a browser's script must.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class WebSocketDeviceClient(DeviceClient):
         self.hello: Mapping[str, object] = {}
 
     async def __aenter__(self) -> Self:
-        """Connects and waits for the server's ``hello``; with nothing to show yet, :meth:`enroll` alone connects.
+        """Connects and waits for the server's ``hello``; without a credential, only :meth:`enroll` connects.
 
         Raises:
             Unavailable: no answer, or the TLS handshake fails.
@@ -198,27 +198,27 @@ class WebSocketDeviceClient(DeviceClient):
         finally:
             self._replies.pop(number, None)
             if reply.done() and not reply.cancelled():
-                with suppress(FleetError):  # seen, so that asyncio does not tell of it
+                with suppress(FleetError):  # retrieved, so that asyncio does not report it
                     reply.exception()
 
     async def request(self, type: MessageType, body: object = None, *, subject: str | None = None) -> Reply:
         return await self.send(type, body, subject=subject)
 
     async def downlinks(self) -> AsyncIterator[Downlink]:
-        """What the server pushes; ends when the connection does."""
+        """Yields the server's pushes; ends when the connection does."""
         while (downlink := await self._downlinks.get()) is not None:
             yield downlink
         self._downlinks.put_nowait(None)
 
     async def enroll(self, request: EnrollRequest) -> Reply:
-        """By the claim certificate that the secrets hold, or by ``request.token`` on a connection of its own."""
+        """Enrols with the claim certificate in the secrets, or with ``request.token`` on a separate connection."""
         if self._socket is not None:
             return await claiming.enroll(request, partial(self.request, messages.ENROLL))
         if request.token is None:
             raise Refused(
-                "A WebSocket enrols by a claim certificate or an enrolment token",
+                "A WebSocket can enrol with a claim certificate or an enrolment token",
                 code="operation_unknown",
-                remedy="Show one of them, or enrol over HTTP",
+                remedy="Use one of them, or enrol over HTTP",
             )
         async with self._with(evolve(self._secrets, token=request.token)) as client:
             return await client.enroll(evolve(request, token=None))
@@ -228,7 +228,7 @@ class WebSocketDeviceClient(DeviceClient):
 
     def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
         del sha256, start
-        raise Refused("A WebSocket carries no artifacts", code="operation_unknown", remedy="Download over HTTP")
+        raise Refused("A WebSocket cannot transfer artifacts", code="operation_unknown", remedy="Download over HTTP")
 
 
 def _bytes(received: str | bytes) -> bytes:
@@ -256,7 +256,7 @@ def _known(code: object) -> str | None:
 
 
 def _refused(status: int, body: bytes | bytearray | None) -> FleetError:
-    """An answer other than 101 as the exception that the interface names."""
+    """An answer other than 101 as the exception of the interface."""
     try:
         problem = json.loads(body or b"{}")
     except ValueError:

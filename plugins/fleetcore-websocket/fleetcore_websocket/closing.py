@@ -1,10 +1,10 @@
-"""Close codes (RFC 6455 §7.4; those from 4000 are ours): what a device or a browser's script reads at the end."""
+"""Close codes (RFC 6455 §7.4; those from 4000 are ours): the reason of the end, for a device or a browser's script."""
 
 from enum import IntEnum
 
 
 class Close(IntEnum):
-    """Why a connection ends."""
+    """The reason why a connection ends."""
 
     PROTOCOL = 1002
     #: A text message in CBOR, or a binary one in JSON.
@@ -12,7 +12,7 @@ class Close(IntEnum):
     NOT_TEXT = 1007
     NOT_ALLOWED = 1008
     TOO_BIG = 1009
-    #: No answer to a ping; what common libraries say then.
+    #: No answer to a ping; common libraries use this code.
     SILENT = 1011
     RESTART = 1012
     OVERLOAD = 1013
@@ -22,5 +22,5 @@ class Close(IntEnum):
 
 
 def of_session(code: str) -> Close:
-    """Why a connection ends whose session has ended."""
+    """The reason of a connection whose session has ended."""
     return Close.RESTART if code == "closed" else Close.REVOKED

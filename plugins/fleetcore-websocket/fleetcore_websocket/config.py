@@ -1,4 +1,4 @@
-"""What ``[protocols.websocket]`` may say, and what of it is refused."""
+"""The section ``[protocols.websocket]``, and its checks."""
 
 from attrs import frozen
 
@@ -13,13 +13,13 @@ class WebSocketConfig:
 
     Attributes:
         listen: ``wss://HOST:PORT``; ``ws://`` on a loopback address only.
-        origins: of the pages whose scripts may connect, such as ``https://app.example``. A handshake with an
-            ``Origin`` that is not among them is refused: browsers always send it, devices do not.
+        origins: the origins of pages whose scripts may connect, such as ``https://app.example``. A handshake with
+            another ``Origin`` is refused: browsers always send it, devices do not.
         client_certificates: whether peers are asked for a certificate. False for pages: Chromium gives up a WebSocket
-            whose server asks for a certificate, also an optional one.
-        trusted_proxies: addresses or networks whose ``Client-Cert`` header (RFC 9440) is believed. Their own
-            certificate is never taken for a device's; everybody else's header is ignored.
-        ping_s: a device that has said nothing for this long is pinged; one that then says nothing for as long again is
+            whose server asks for a certificate, even an optional one.
+        trusted_proxies: addresses or networks whose ``Client-Cert`` header (RFC 9440) is trusted. Their own certificate
+            never counts as a device's; the header of any other peer is ignored.
+        ping_s: a device that has sent nothing for this long is pinged; if it then sends nothing for as long again it is
             disconnected.
     """
 
@@ -30,8 +30,8 @@ class WebSocketConfig:
     ping_s: float = 30.0
 
     def listener(self) -> Listener:
-        """``listen``, taken apart. Raises :class:`ConfigError` where it cannot be listened on safely."""
-        return take_apart(self.listen, WEBSOCKET, example="wss://0.0.0.0:8445", secrets="would speak to devices")
+        """``listen``, parsed. Raises :class:`ConfigError` if it is not safe to listen on."""
+        return take_apart(self.listen, WEBSOCKET, example="wss://0.0.0.0:8445", secrets="would talk to devices")
 
     def check(self) -> None:
         """Raises :class:`ConfigError` for an origin that no browser sends, and for a time that is not above zero."""

@@ -1,7 +1,7 @@
 """One device's connection: how it opens, what keeps it open, and how it ends.
 
-Order of a connection: authenticate, then authorise, and only then touch any state that another connection could see.
-What the device says passes through :mod:`.uplinks`; the WebSocket itself is in :mod:`.stream`.
+Order of a connection: authenticate, then authorise, and only then touch state that other connections can see. Messages
+of the device go through :mod:`.uplinks`; the WebSocket itself is in :mod:`.stream`.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from fleetcore_websocket.host import Host
 from fleetcore_websocket.stream import Hold, MessageStream
 from fleetcore_websocket.uplinks import OPEN_REQUESTS, Uplinks
 
-#: The device plane answers who it is within this, or the device is asked to come again.
+#: The device plane must authenticate it within this time, or the device is asked to connect later.
 AUTHENTICATION_S = 30.0
 #: The closing handshake may take this long; then the transport is dropped.
 CLOSING_S = 5.0
@@ -39,12 +39,12 @@ class _State(Enum):
 
 
 def frame_bytes(message_bytes: int) -> int:
-    """The longest message of the WebSocket: a body as long as the limit in base64, and what is around it."""
+    """The longest message of the WebSocket: a body of the maximum length in base64, and its frame."""
     return message_bytes * 4 // 3 + ENVELOPE_BYTES
 
 
 class Connection(MessageStream):
-    """See the module. Everything runs on the loop of the endpoint."""
+    """One connection; see the module. Everything runs on the endpoint's loop."""
 
     def __init__(self, host: Host, lost: Callable[[], None] = lambda: None) -> None:
         app = host.app
@@ -55,7 +55,7 @@ class Connection(MessageStream):
         self._session: Session | None = None
         self._applying: ClaimSession | None = None
         self._taker: Uplinks | Applicant | None = None
-        # Moments of the monotonic clock that the sweep compares with, in seconds.
+        # Moments of the monotonic clock for the sweep, in seconds.
         self._opened_s = self._heard_s = self._asked_s = app.clock.monotonic_s()
         self._pinged_s: float | None = None
         self._unfinished_s: float | None = None
@@ -69,24 +69,24 @@ class Connection(MessageStream):
 
     @property
     def applicant(self) -> Applicant | None:
-        """What answers a peer that may enrol and nothing else."""
+        """Handles a peer that may only enrol."""
         return self._taker if isinstance(self._taker, Applicant) else None
 
     @property
     def busy(self) -> bool:
-        """Whether something that was read is not answered yet."""
+        """Whether a frame was read and is not answered yet."""
         if self.closed:
             return False
         return self._state is _State.AUTHENTICATING or (self._taker is not None and self._taker.busy)
 
     def drain(self) -> None:
-        """Reads nothing more; what was read is answered."""
+        """Stops reading; what was read is answered."""
         self.hold(Hold.DRAIN)
         if isinstance(self._taker, Uplinks):
             self._taker.answer_on()
 
     def end(self, code: Close, reason: str = "") -> None:
-        """Closes with a word where the handshake is complete. Idempotent."""
+        """Closes, with a close frame if the handshake is complete. Idempotent."""
         if self.closed:
             return
         self._set_closed()
@@ -118,7 +118,7 @@ class Connection(MessageStream):
             self._closed_s = self._app.clock.monotonic_s()
 
     def sweep(self, now_s: float) -> None:
-        """Called about once a second: ends what has waited too long."""
+        """Called about once a second: closes the connection if a deadline has passed."""
         if self._closed_s is not None:
             if now_s - self._closed_s >= CLOSING_S:
                 self.abort()
@@ -130,12 +130,12 @@ class Connection(MessageStream):
             if now_s - self._asked_s >= AUTHENTICATION_S:
                 self.abort()
         elif self.applicant is not None and now_s >= self.applicant.until_s:
-            self.end(Close.NOT_ALLOWED, "enrolling takes no longer than this")
+            self.end(Close.NOT_ALLOWED, "enrolling may take no longer than this")
         else:
             self._sweep_open(now_s)
 
     def _sweep_open(self, now_s: float) -> None:
-        # A peer that takes nothing at all is the listener's to cut off (``unread_s``).
+        # The listener disconnects a peer that reads nothing at all (``unread_s``).
         if self._downlinks is not None:
             self._downlinks.tell()
         if self.unfinished and not self.held:
@@ -172,11 +172,11 @@ class Connection(MessageStream):
             self._applying.close()
         if self._session is not None:
             self._session.close()
-        # Each refers to this connection, which holds OpenSSL's part; the collector comes to such a ring after hours.
+        # Each refers to this connection, which holds OpenSSL memory; the collector frees such a cycle only after hours.
         self._taker = self._downlinks = None
 
     def pause_writing(self) -> None:
-        # Replies would pile up otherwise: a device that does not read is not read.
+        # Otherwise replies would pile up: a device that does not read is not read.
         self.hold(Hold.WRITING)
 
     def resume_writing(self) -> None:
@@ -205,7 +205,7 @@ class Connection(MessageStream):
         self._host.spawn(self._authenticate(opening, response), f"{self._app.name}: authentication")
 
     def _refuse(self, response: Response) -> None:
-        """Answers the handshake with a refusal; the transport is closed behind it."""
+        """Answers the handshake with a refusal; the transport is closed after it."""
         self._app.context.count("websocket_refused")
         self._set_closed()
         self.respond(response)
@@ -239,7 +239,7 @@ class Connection(MessageStream):
         if self._host.applicants.full(applying.name):
             applying.denied("session", "overloaded")
             applying.close()
-            raise Unavailable("Too many are enrolling", retry_after_s=5.0)
+            raise Unavailable("Too many peers are enrolling", retry_after_s=5.0)
         return applying
 
     def _turn_away(self, opening: Opening, response: Response, error: FleetError) -> None:
@@ -264,7 +264,7 @@ class Connection(MessageStream):
         self.release(Hold.AUTHENTICATION)
 
     def _serve_applicant(self, opening: Opening, response: Response, session: ClaimSession) -> None:
-        """Opens for a peer that may enrol: no session of a device is touched."""
+        """Opens for a peer that may enrol: no device session is affected."""
         self._applying, self._state = session, _State.OPEN
         self.opcode = opening.form.opcode
         self.upgrade(response)
@@ -274,7 +274,7 @@ class Connection(MessageStream):
         self.release(Hold.AUTHENTICATION)
 
     def _hello(self, session: Session | None) -> dict[str, object]:
-        """What a device is told first; without a session, a peer that is none yet."""
+        """The first frame for a device; without a session, for a peer that is not one yet."""
         found = self._app.context.discovery(
             None if session is None else session.identity,
             frame_bytes=frame_bytes(self._app.context.limits.message_bytes),

@@ -1,8 +1,8 @@
-"""What goes to one device. While it reads slowly nothing of it is kept here: what it is told later is read then.
+"""Messages to one device. While it reads slowly they are not queued here, but read from the plane later.
 
-Desired state, offers and commands wait behind the plane. So for a device whose transport is full only the names of what
-has changed are kept; once there is room each is asked for, as it is by then: the newest state, commands that are
-still open. What the plane would not tell again, a cancellation or a command that wants no answer, is kept as it is.
+Desired state, offers and commands wait behind the plane. So for a device whose transport is full only the names of
+changed states are kept; once there is room each is read in its current state: the newest state, commands that are still
+open. Items that the plane would not send again, a cancellation or a command without an answer, are kept as they are.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from fleetcore_websocket.frames import Form, downlink_members
 from fleetcore_websocket.host import Host
 from fleetcore_websocket.stream import MessageStream
 
-#: What is kept as it is for one device; beyond it the connection ends.
+#: Items kept as they are for one device; beyond it the connection ends.
 KEPT = 256
 
 _Key = tuple[MessageType, str, str]
@@ -27,7 +27,7 @@ _Key = tuple[MessageType, str, str]
 
 @frozen
 class _Asked:
-    """What is to be asked for: a type of the plane's, and the version that the device has."""
+    """A state to be read: its type in the plane, and the device's version."""
 
     after: int = 0
 
@@ -54,7 +54,7 @@ class Downlinks:
         return len(self._held)
 
     def take(self, downlink: Downlink) -> None:
-        """A downlink of the plane's, from within its own turn of the loop."""
+        """Handles a downlink of the plane, within its own turn of the loop."""
         if self._stream.closed:
             return
         if self._held or self._telling or not self._stream.writable:
@@ -81,13 +81,13 @@ class Downlinks:
             self._held[key] = _AsItIs(downlink, until_s)
             if self._kept > KEPT:
                 self._app.context.count("websocket_slow_consumer")
-                self._stream.end(Close.OVERLOAD, "too much waits for this device")
+                self._stream.end(Close.OVERLOAD, "too many messages wait for this device")
 
     def tell(self) -> None:
-        """There is room: what was held is told, in the order in which it came."""
+        """There is room: waiting items are sent, in the order of their arrival."""
         if self._held and not self._telling and self._stream.writable:
             self._telling = True
-            self._host.spawn(self._tell(), f"{self._app.name}: what {self._session.identity} was not told")
+            self._host.spawn(self._tell(), f"{self._app.name}: waiting items of {self._session.identity}")
 
     async def _tell(self) -> None:
         try:
@@ -103,12 +103,12 @@ class Downlinks:
                     async for downlink in self._ask(key[0], key[1], held.after):
                         self._send(downlink)
                 except NotAuthorised:
-                    continue  # it is of another gateway by now, or the device has lost its rights
+                    continue  # it belongs to another gateway by now, or the device has lost its rights
                 except FleetError:
                     self._held.setdefault(key, held)
                     raise
-        except FleetError as error:  # a store in trouble; the sweep tries again
-            self._app.context.logger.warning("%s is not told what waits: %s", self._session.identity, error)
+        except FleetError as error:  # the store fails; the sweep tries again
+            self._app.context.logger.warning("Waiting items cannot be sent to %s: %s", self._session.identity, error)
         finally:
             self._telling = False
 

@@ -1,7 +1,6 @@
 """The endpoint: the listener that devices connect to.
 
-Who is connected, takeover and the end are those of every protocol with lasting connections
-(:mod:`fleetcore.listening.lasting`).
+Identity, takeover and closing are shared with other protocols (:mod:`fleetcore.listening.lasting`).
 """
 
 from collections.abc import AsyncIterator, Callable

@@ -1,8 +1,8 @@
-"""Frames of the two subprotocols: a message of the WebSocket to a :class:`Frame`, and replies and pushes to bytes.
+"""Frames of the two subprotocols: decodes WebSocket messages to :class:`Frame`, and encodes replies and pushes.
 
-A body passes through as the bytes that it is: in JSON it is cut out of the frame, in CBOR a byte string is taken as it
-stands. So whatever is wrong inside is found by the strict reader of the core. In CBOR a body that is an item of the
-frame is written anew, with its value unchanged. ``data_base64`` carries bytes that are no JSON in a JSON frame.
+A body passes through unchanged: in JSON it is cut out of the frame, in CBOR a byte string is taken as it is. So the
+core's strict reader finds every fault in it. In CBOR a body that is an item of the frame is encoded again, with its
+value unchanged. ``data_base64`` has the bytes of a body that is not JSON in a JSON frame.
 """
 
 import base64
@@ -23,12 +23,12 @@ from fleetcore.wire.bodies import unreadable
 from fleetcore.wire.headers import media_type
 from fleetcore.wire.strict_json import StrictJsonError
 
-#: Deeper than any body may be, which is judged where the limits are known.
+#: Deeper than any body may be; the core checks the real limit.
 _DEPTH = 64
-#: What a frame may hold beside its body.
+#: The members of a frame beside its body.
 ENVELOPE_BYTES = 8192
 
-#: What a device numbers its requests by.
+#: The range of a device's request numbers.
 RequestId = int | str
 _Id = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | Annotated[str, msgspec.Meta(max_length=64)]
 _Name = Annotated[str, msgspec.Meta(max_length=128)]
@@ -39,12 +39,12 @@ class Frame:
     """What a device sent.
 
     Attributes:
-        op: the name of a row of the table of message types, or what the device took for one.
-        id: its number; the reply names it as ``re``. None: it wants no reply.
+        op: the name of a row of the table of message types, or an unknown name.
+        id: its number, ``re`` in the reply. None: it wants no reply.
         device: the subject, or None for the device itself.
         payload: the body's bytes.
-        content_type: their media type, or None where the codec is to look at them.
-        message_id: what makes a repetition known, as HTTP's ``Idempotency-Key``.
+        content_type: their media type, or None if the codec is to detect it.
+        message_id: identifies repetitions, as HTTP's ``Idempotency-Key``.
     """
 
     op: str
@@ -58,7 +58,7 @@ class Frame:
 
 
 class Unreadable(Exception):
-    """A message of the WebSocket is not a frame; ``id`` is its number where that much could be read."""
+    """A message of the WebSocket is not a frame; ``id`` is its number if it could be read."""
 
     def __init__(self, rejected: Rejected, id: RequestId | None = None) -> None:
         super().__init__(rejected.reason)
@@ -76,7 +76,7 @@ class _Members(msgspec.Struct, kw_only=True):
 
     def frame(self, payload: bytes, content_type: str | None) -> Frame:
         if self.message_id is not None and not is_message_id(self.message_id):
-            reason = "message_id is not 1-64 printable ASCII characters"
+            reason = "message_id must be 1-64 printable ASCII characters"
             raise Unreadable(Rejected(code="schema_invalid", reason=reason, pointer="/message_id"), self.id)
         return Frame(
             op=self.op,
@@ -115,7 +115,7 @@ class Form(ABC):
     opcode: Opcode
 
     def read(self, payload: bytes) -> Frame:
-        """A message of the WebSocket as a frame; raises Unreadable."""
+        """Decodes a message of the WebSocket; raises Unreadable."""
         try:
             return self._read(payload)
         except StrictJsonError as error:
@@ -125,7 +125,7 @@ class Form(ABC):
                 Rejected(code="schema_invalid", reason=f"The frame: {error}"), self._number(payload)
             ) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Unreadable(Rejected(code="payload_unreadable", reason=f"The frame is no JSON: {error}")) from error
+            raise Unreadable(Rejected(code="payload_unreadable", reason=f"The frame is not JSON: {error}")) from error
 
     @abstractmethod
     def _read(self, payload: bytes) -> Frame: ...
@@ -135,15 +135,15 @@ class Form(ABC):
 
     @abstractmethod
     def write(self, members: Mapping[str, object]) -> bytes:
-        """A frame of ours."""
+        """Encodes a frame."""
 
     @abstractmethod
     def body(self, data: bytes) -> Mapping[str, object]:
-        """The members of a frame that carry ready bytes."""
+        """The members of a frame with ready bytes."""
 
     @abstractmethod
     def plain(self, payload: bytes) -> object:
-        """Any frame as plain data: what the device's side reads."""
+        """Any frame as plain data: for the device side."""
 
 
 class JsonForm(Form):
@@ -155,11 +155,11 @@ class JsonForm(Form):
     _id = msgspec.json.Decoder(_Number)
 
     def _read(self, payload: bytes) -> Frame:
-        # A member that stands twice is refused, as in every body.
+        # A duplicate member is refused, as in every body.
         strict_json.loads(payload, depth=_DEPTH)
         members = self._members.decode(payload)
         body = bytes(members.body)
-        body = b"" if body == b"null" else body  # a member that is null is absent
+        body = b"" if body == b"null" else body  # a null member counts as absent
         if members.data_base64 is None:
             return members.frame(body, "application/json" if body else None)
         if body:
@@ -168,7 +168,7 @@ class JsonForm(Form):
         try:
             return members.frame(base64.b64decode(members.data_base64, validate=True), None)
         except (binascii.Error, ValueError) as error:
-            rejected = Rejected(code="payload_unreadable", reason="It is not a base64", pointer="/data_base64")
+            rejected = Rejected(code="payload_unreadable", reason="It is not base64", pointer="/data_base64")
             raise Unreadable(rejected, members.id) from error
 
     def _number(self, payload: bytes) -> RequestId | None:
@@ -185,7 +185,7 @@ class JsonForm(Form):
             strict_json.loads(data)
         except StrictJsonError:
             return {"data_base64": base64.b64encode(data).decode("ascii")}
-        if data.strip(b" \t\r\n") != data:  # what is cut out of a frame has no white space around it
+        if data.strip(b" \t\r\n") != data:  # a value cut out of a frame has no white space around it
             return {"data_base64": base64.b64encode(data).decode("ascii")}
         return {"body": msgspec.Raw(data)}
 
@@ -229,14 +229,14 @@ class CborForm(Form):
 def _hook(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{type(value).__name__} does not belong on the wire")
+    raise TypeError(f"{type(value).__name__} cannot be sent as CBOR")
 
 
 _encode = msgspec.json.Encoder(enc_hook=_hook).encode
 
 
 def _plain(value: Any) -> object:
-    """Mappings and sequences of any kind as those that CBOR is written from."""
+    """Mappings and sequences of any type as those that CBOR encodes."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -248,7 +248,7 @@ FORMS: Mapping[str, Form] = {form.name: form for form in (JsonForm(), CborForm()
 
 
 def reply_members(id: RequestId, reply: Reply, pending: Mapping[str, int]) -> dict[str, object]:
-    """A reply: what MQTT says on ``reply/{rid}``, with the request's number and what waits."""
+    """A reply: the content of MQTT's ``reply/{rid}``, with the request's number and the waiting items."""
     out: dict[str, object] = {"re": id, "ok": reply.error is None}
     if reply.error is not None:
         out["error"] = reply.error
@@ -262,7 +262,7 @@ def reply_members(id: RequestId, reply: Reply, pending: Mapping[str, int]) -> di
 
 
 def downlink_members(identity: str, downlink: Downlink) -> dict[str, object]:
-    """A push; ``device`` stands where it is for a leaf."""
+    """A push; ``device`` is present for a leaf."""
     out: dict[str, object] = {"op": downlink.type.name, "body": downlink.body}
     if downlink.subject != identity:
         out["device"] = downlink.subject

@@ -1,7 +1,7 @@
-"""The opening handshake: what a request asks for, by what it proves itself, and how it is refused.
+"""The opening handshake: reads the request and its credential, and refuses it.
 
-A refusal is an HTTP answer with a problem document (RFC 9457). A browser hides that from its script: where the token
-came as a subprotocol the handshake is completed instead, and the close code says why (4401, 4403).
+A refusal is an HTTP answer with a problem document (RFC 9457). A browser hides that from its script: if the token came
+as a subprotocol the handshake is completed instead, and the close code gives the reason (4401, 4403).
 """
 
 from collections.abc import Collection, Sequence
@@ -29,19 +29,19 @@ from fleetcore.wire.replies import problem, rejection
 from fleetcore.wire.strict_json import dumps
 from fleetcore_websocket.frames import FORMS, Form
 
-#: Where devices connect.
+#: The path of the WebSocket.
 PATH = "/device/v1/ws"
-#: A whole header section. A certificate is in TLS and a token has 120 bytes, so this is far beyond any device's.
+#: The maximum header section. A certificate is in TLS and a token has 120 bytes, so no device comes close.
 HEAD_BYTES = 16_384
 
 
 @frozen(kw_only=True)
 class Opening:
-    """What a good request asks for.
+    """The content of a valid request.
 
     Attributes:
-        credential: an enrolment token is in none.
-        enrolment: an enrolment token, which is looked at when it is used.
+        credential: does not contain enrolment tokens.
+        enrolment: an enrolment token, which is checked at its use.
         browser: the token came as a subprotocol.
     """
 
@@ -52,21 +52,21 @@ class Opening:
 
 
 def select(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """The first of the client's subprotocols that is ours (RFC 6455 §4.1: the client's order is its preference)."""
+    """The first of the client's subprotocols that is supported (RFC 6455 §4.1: they are in order of preference)."""
     return next((name for name in offered if name in FORMS), None)
 
 
 def judge(request: Request, certificate: bytes | None, origins: Collection[str], *, proxied: bool = False) -> Opening:
-    """Reads a request; whether it is a WebSocket's at all is the library's to say.
+    """Checks a request; the library checks whether it is a WebSocket request.
 
-    The certificate of the connection wins over a token, as over HTTP. That of a trusted proxy (``proxied``) is none of
-    a device; what it shows as ``Client-Cert`` is.
+    The connection's certificate takes precedence over a token, as over HTTP. A trusted proxy's certificate
+    (``proxied``) is not a device's; its ``Client-Cert`` is.
 
     Raises:
-        NotFound: there is nothing at its path.
+        NotFound: nothing is served at its path.
         NotAuthorised: its ``Origin`` is not configured.
-        NotAuthenticated: it shows no credential, or none that can be one.
-        Refused: it offers no subprotocol of ours, or says something twice that may be said once.
+        NotAuthenticated: it has no credential, or only invalid ones.
+        Refused: it offers no supported subprotocol, or repeats a header that may occur once.
     """
     if request.path.partition("?")[0] != PATH:
         raise NotFound(f"Devices connect to {PATH}", code="operation_unknown")
@@ -83,7 +83,7 @@ def judge(request: Request, certificate: bytes | None, origins: Collection[str],
         raise Refused("Sec-WebSocket-Protocol cannot be read", code="protocol_violation") from error
     form = next((FORMS[name] for name in offered if name in FORMS), None)
     if form is None:
-        raise Refused(f"None of the subprotocols {', '.join(FORMS)} is offered", code="protocol_violation")
+        raise Refused(f"Offer one of the subprotocols {', '.join(FORMS)}", code="protocol_violation")
     tokens = browser.tokens(offered)
     if proxied:
         shown_by_proxy = headers.get("client-cert")
@@ -92,24 +92,24 @@ def judge(request: Request, certificate: bytes | None, origins: Collection[str],
         return Opening(form=form, credential=CertificateCredential(certificate), browser=False)
     bearer = headers.credential("bearer")
     if len(tokens) + (bearer is not None) > 1:
-        raise NotAuthenticated("More than one token was shown")
+        raise NotAuthenticated("More than one token was sent")
     token = tokens[0] if tokens else bearer
     if token is not None and token.startswith(ENROLLMENT_TOKEN):
         return Opening(form=form, credential=None, enrolment=token, browser=bool(tokens))
     if token is None or not token.startswith(DEVICE_TOKEN):
-        raise NotAuthenticated("Neither a client certificate nor a device token, or one for enrolment, was shown")
+        raise NotAuthenticated("Neither a client certificate nor a device or enrolment token was sent")
     return Opening(form=form, credential=TokenCredential(token), browser=bool(tokens))
 
 
 def refusal(wire: ServerProtocol, error: FleetError) -> Response:
-    """The HTTP answer that an error is."""
+    """An error as an HTTP answer."""
     rejected = rejection(error)
     status = CODES[rejected.code].http
     return _problem(wire, status if status >= 400 else 403, dumps(problem(rejected)))
 
 
 def explained(wire: ServerProtocol, response: Response) -> Response:
-    """An answer of the library, which refuses a request in plain text, as a problem document."""
+    """The library's plain-text refusal as a problem document."""
     text = (response.body or b"").decode("utf-8", "replace").partition("\n")[0]
     rejected = rejection(Refused(text, code="protocol_violation"))
     answer = _problem(wire, response.status_code, dumps({**problem(rejected), "status": response.status_code}))

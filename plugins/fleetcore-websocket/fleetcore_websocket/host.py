@@ -1,4 +1,4 @@
-"""What a connection and its endpoint need of each other, so that neither imports the other."""
+"""The interfaces between a connection and its endpoint, so that neither imports the other."""
 
 from typing import Protocol
 
@@ -13,15 +13,15 @@ from fleetcore_websocket.config import WebSocketConfig
 
 
 class HostedConnection(Lasting, Protocol):
-    """A connection, as its endpoint sees it."""
+    """A connection, as its endpoint uses it."""
 
     def end(self, code: Close, reason: str = "") -> None:
-        """Closes with a word. Idempotent."""
+        """Closes with a close frame. Idempotent."""
 
 
 @frozen(kw_only=True)
 class AppState:
-    """What all connections of one endpoint share."""
+    """The state that all connections of one endpoint share."""
 
     config: WebSocketConfig
     proxies: tuple[Network, ...]
@@ -36,12 +36,12 @@ class AppState:
 
     @property
     def name(self) -> str:
-        """Of the instance."""
+        """The instance's name."""
         return self.context.name
 
 
 class Host(LastingHost[HostedConnection], Protocol):
-    """The endpoint, as its connections see it."""
+    """The endpoint, as its connections use it."""
 
     app: AppState
     applicants: Applicants

@@ -1,6 +1,6 @@
 """The entry point: offers the protocol ``websocket``.
 
-Loaded at every start of fleetcore, so it does not import the WebSocket library; the opener and the client do that.
+Loaded at every start of fleetcore, so it does not import the WebSocket library; opener and client do.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -26,7 +26,7 @@ async def open_websocket(
     """Listens until the context ends; then every connection is closed.
 
     Raises:
-        ConfigError: ``ws://`` away from the loopback, ``wss://`` in a fleet without a CA, or a setting that is none.
+        ConfigError: ``ws://`` outside of the loopback, ``wss://`` in a fleet without a CA, or an invalid setting.
         NotReady: the address cannot be bound now.
     """
     from fleetcore_websocket.endpoint import open_endpoint
@@ -36,7 +36,7 @@ async def open_websocket(
 
 
 def open_client(endpoint: str, secrets: "DeviceSecrets") -> "DeviceClient":
-    """The device's side, in JSON; to be entered as an async context manager."""
+    """The device side, in JSON; to be entered as an async context manager."""
     from fleetcore_websocket.client import WebSocketDeviceClient
 
     return WebSocketDeviceClient(endpoint, secrets)

@@ -1,7 +1,7 @@
-"""Messages out of and into one WebSocket: buffering, fragments, and the end.
+"""Messages from and to one WebSocket: buffering, fragments, and closing.
 
-The rules of RFC 6455 are the library's (masks, control frames, close codes); this joins it to a transport. What a
-message means is the subclass's. Reading stops while anything holds (:mod:`fleetcore.listening.holding`). No extension
+The library implements RFC 6455 (masks, control frames, close codes); this module joins it to a transport. The subclass
+handles the messages. Reading stops while there is a reason to hold (:mod:`fleetcore.listening.holding`). No extension
 is negotiated, so nothing is ever inflated.
 """
 
@@ -20,20 +20,20 @@ from fleetcore.listening.holding import HeldProtocol
 from fleetcore_websocket.closing import Close
 from fleetcore_websocket.handshake import HEAD_BYTES, select
 
-#: Fragments of one message. A small device may stream a message in pieces; a thousand of them are an attack.
+#: Fragments of one message. A small device may send a message in pieces; a thousand of them are an attack.
 FRAGMENTS = 256
-#: Written within one turn of the loop before it is handed to the transport.
+#: Bytes written within one turn of the loop before they go to the transport.
 AT_ONCE_BYTES = 64 * 1024
-#: A peer that broke the rules is read this long, so that it gets to see the close code and not a reset.
+#: After a violation the peer is read this long, so that it can read the close code before a reset.
 LINGER_S = 1.0
 
-#: The library tells of every connection; what matters of them is told by the subclass.
+#: The library logs every connection; the subclass logs the relevant ones.
 _log = logging.getLogger("fleetcore_websocket.wire")
 _log.setLevel(logging.WARNING)
 
 
 class Hold:
-    """Why a connection does not read on; several may hold at once."""
+    """The reasons why a connection does not read; several may apply at once."""
 
     AUTHENTICATION: Final = 1
     PLANE: Final = 2
@@ -43,9 +43,9 @@ class Hold:
 
 
 class MessageStream(HeldProtocol):
-    """Calls :meth:`message` for each whole message while nothing holds.
+    """Calls :meth:`message` for each complete message while nothing holds.
 
-    What is sent within one turn of the loop leaves in one write: the replies of a burst, for one.
+    Everything sent within one turn of the loop leaves in one write, such as the replies of a burst.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -62,31 +62,31 @@ class MessageStream(HeldProtocol):
 
     @abstractmethod
     def requested(self, request: Request) -> None:
-        """The request of the opening handshake is there; nothing behind it is read before :meth:`upgrade`."""
+        """The request of the opening handshake has arrived; nothing after it is read before :meth:`upgrade`."""
 
     @abstractmethod
     def message(self, payload: bytes) -> None:
-        """One whole message; a text is UTF-8."""
+        """Handles one complete message; a text is UTF-8."""
 
     @abstractmethod
     def violated(self, code: int, reason: str) -> None:
-        """The peer broke the rules and is told ``code``; nothing it says is heard any more."""
+        """The peer violated the protocol and is sent ``code``; its further messages are ignored."""
 
     @abstractmethod
     def end(self, code: Close, reason: str = "") -> None:
-        """Closes the connection with a word."""
+        """Closes the connection with a close frame."""
 
     @abstractmethod
     def left(self) -> None:
-        """The peer has closed."""
+        """Called when the peer has closed."""
 
     @property
     def unfinished(self) -> bool:
-        """Whether the peer has begun a message, or its request, and not ended it."""
+        """Whether the peer has started a message, or its request, and not finished it."""
         return bool(self._fragments or (self._upgraded and self.wire.reader.buffer))
 
     def limit(self, limit_bytes: int) -> None:
-        """Bounds the messages that follow."""
+        """Limits the length of further messages."""
         self.wire.max_message_size = limit_bytes
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class MessageStream(HeldProtocol):
         request = next((event for event in self.wire.events_received() if isinstance(event, Request)), None)
         if request is None:
             self.flush()
-            self.violated(400, f"no request of HTTP: {self.wire.handshake_exc}")
+            self.violated(400, f"not an HTTP request: {self.wire.handshake_exc}")
         else:
             self.requested(request)
 
@@ -166,7 +166,7 @@ class MessageStream(HeldProtocol):
         elif frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
             if frame.opcode is not self.opcode:
                 wanted = self.opcode.name.lower()
-                self._fail(Close.UNSUPPORTED, f"this subprotocol has {wanted} messages")
+                self._fail(Close.UNSUPPORTED, f"this subprotocol uses {wanted} messages")
             elif frame.fin:
                 self._whole(bytes(frame.data))
             else:
@@ -182,7 +182,7 @@ class MessageStream(HeldProtocol):
         self.message(payload)
 
     def _fail(self, code: Close, reason: str) -> None:
-        """Fails the connection (RFC 6455 §7.1.7): a peer that breaks the rules is not waited for."""
+        """Fails the connection (RFC 6455 §7.1.7): a peer that violates the protocol is not waited for."""
         self._fragments.clear()
         self.wire.fail(code, reason)
         self.violated(code, reason)
@@ -215,24 +215,24 @@ class MessageStream(HeldProtocol):
         else:
             self.wire.send_binary(payload)
         if self._unflushed_bytes > AT_ONCE_BYTES:
-            self.flush()  # so that a transport that is full says so before more is written
+            self.flush()  # so that a full transport reports it before more is written
         elif not self._flushing:
             self._flushing = True
             self.loop.call_soon(self.flush)
 
     @property
     def writable(self) -> bool:
-        """Whether the transport takes more; what is sent all the same waits in memory."""
+        """Whether the transport accepts more; further messages wait in memory."""
         return not self._holds & Hold.WRITING
 
     def ping(self) -> None:
-        """Asks the peer for a sign of life."""
+        """Sends a ping."""
         if self.wire.state is OPEN:
             self.wire.send_ping(b"")
             self.flush()
 
     def say_close(self, code: Close, reason: str) -> None:
-        """Begins the closing handshake; the peer's answer is read whatever holds."""
+        """Starts the closing handshake; the peer's answer is read whatever holds."""
         if self.wire.state is OPEN:
             self.wire.send_close(code, reason.encode()[:120].decode(errors="ignore"))
         self.flush()
@@ -250,7 +250,7 @@ class MessageStream(HeldProtocol):
             self._ending = True
             if self.wire.close_rcvd is not None:
                 self.transport.close()
-            else:  # a refusal, or a peer that broke the rules and may be sending still
+            else:  # a refusal, or a peer that violated the protocol and may still be sending
                 self._linger(self.transport)
 
     def _linger(self, transport: asyncio.Transport) -> None:
@@ -258,7 +258,7 @@ class MessageStream(HeldProtocol):
         try:
             if transport.can_write_eof():
                 transport.write_eof()
-        except OSError:  # the peer has gone already, and the system says so here first
+        except OSError:  # the peer has already gone, and the system reports it here first
             transport.abort()
         else:
             self._lingering = self.loop.call_later(LINGER_S, transport.close)

@@ -1,9 +1,9 @@
-"""What comes from one device: a frame becomes an Inbound, and its outcome the reply with the frame's number.
+"""Messages from one device: a frame becomes an Inbound, and its outcome the reply with the frame's number.
 
-Committed: ``ok``. Refused, for good or for now: ``ok: false`` with the problem, which names ``retry_after_s`` where the
-same message may succeed later. A frame without a number gets no reply; its refusal comes as ``errors``. At most
-64 requests are open; then reading stops. Whether the device may say it is the plane's decision, so a foreign subject is
-passed on and audited there.
+Committed: ``ok``. Refused, permanently or temporarily: ``ok: false`` with the problem, which has ``retry_after_s`` if
+the same message may succeed later. A frame without a number gets no reply; its refusal comes as ``errors``. At most 64
+requests are open; then reading stops. The plane decides whether the device may send it, so a foreign subject is passed
+on and audited there.
 """
 
 from collections import deque
@@ -20,9 +20,9 @@ from fleetcore_websocket.frames import Form, Frame, RequestId, Unreadable, reply
 from fleetcore_websocket.host import Host
 from fleetcore_websocket.stream import Hold, MessageStream
 
-#: Requests of one connection that may be open (docs/reference/wire.md §4).
+#: The maximum of open requests of one connection (docs/reference/wire.md §4).
 OPEN_REQUESTS = 64
-#: What of an unreadable frame is kept for operators.
+#: Bytes of an unreadable frame kept for operators.
 _KEPT_BYTES = 4096
 
 
@@ -47,11 +47,11 @@ class Uplinks:
 
     @property
     def busy(self) -> bool:
-        """Whether something that was read is not answered yet."""
+        """Whether a frame was read and is not answered yet."""
         return self._count > 0
 
     def take(self, payload: bytes) -> None:
-        """One message of the WebSocket."""
+        """Handles one message of the WebSocket."""
         try:
             frame = self._form.read(payload)
         except Unreadable as error:
@@ -86,7 +86,7 @@ class Uplinks:
         if frame.id is None and row.direction is Direction.CALL:
             return Rejected(code="schema_invalid", reason=f"{row} is answered: give the frame an id", pointer="/id")
         if frame.id in self._open:
-            return Rejected(code="schema_invalid", reason="the id is one of an open request", pointer="/id")
+            return Rejected(code="schema_invalid", reason="an open request already has this id", pointer="/id")
         if len(frame.payload) > self._message_bytes:
             return Rejected(
                 code="limit_exceeded",
@@ -98,7 +98,7 @@ class Uplinks:
         return None
 
     def _refuse(self, id: RequestId | None, message: Inbound, rejected: Rejected) -> None:
-        """A message is refused here, before the plane has seen it."""
+        """Records a message that is refused here, before the plane gets it."""
         self._app.plane.refused(self._session, message, rejected, protocol=self._app.name)
         self._enter(id)
         self._answer(_Answer(id, refusal(rejected), message.subject))
@@ -126,7 +126,7 @@ class Uplinks:
         self._answer(_Answer(id, reply, message.subject))
 
     def _done(self, id: RequestId | None, message: Inbound, outcome: Outcome) -> None:
-        """The plane's answer, from within its own turn of the loop: nothing is written here, only gathered."""
+        """The plane's answer, within its own turn of the loop: nothing is written here, only collected."""
         self._answer(_Answer(id, reply_to(outcome), message.subject))
 
     def _answer(self, answer: _Answer) -> None:
@@ -134,17 +134,17 @@ class Uplinks:
         self.answer_on()
 
     def answer_on(self) -> None:
-        """Sends the replies that there are, unless the device reads too slowly for them."""
+        """Sends the available replies, unless the device reads too slowly for them."""
         if self._answers and not self._answering and self._has_room():
             self._answering = True
             self._host.spawn(self._send_answers(), f"{self._app.name}: replies")
 
     def _has_room(self) -> bool:
-        # At the end nothing is held back: there is no later.
+        # At the end everything is sent: there is no later time.
         return self._stream.writable or self._stream.closed or self._stream.holds(Hold.DRAIN)
 
     async def _send_answers(self) -> None:
-        """Sends what is answered, in order; what waits is asked for once for all of a burst."""
+        """Sends the answers, in order; the waiting items are read once for a whole burst."""
         try:
             while self._answers and self._has_room():
                 waits: dict[str, dict[str, int]] = {}
@@ -163,7 +163,7 @@ class Uplinks:
             if answer.reply.error is not None:
                 self._stream.send(self._form.write({"op": messages.ERRORS.name, "body": answer.reply.error}))
             return
-        # A refusal may stand before the question whose leaf it is: then what waits for the speaker is told.
+        # A refusal may come before the check of the leaf: then the sender's items are listed.
         subject = self._session.identity if answer.reply.error is not None else answer.subject
         if subject not in waits:
             waits[subject] = await self._pending(subject)
@@ -174,7 +174,7 @@ class Uplinks:
             return {}
         try:
             return dict(await self._app.plane.pending(self._session, subject))
-        except FleetError:  # a store in trouble: the reply itself says so
+        except FleetError:  # the store fails: the reply itself reports it
             return {}
 
     def _settle(self, id: RequestId | None) -> None:

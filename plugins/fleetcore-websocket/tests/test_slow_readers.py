@@ -107,7 +107,7 @@ async def test_more_than_may_be_kept_ends_the_connection(slow, plane, until):
         plane.push(blink(number))
     slow.read_on()
 
-    assert await slow.closed() == (1013, "too much waits for this device")
+    assert await slow.closed() == (1013, "too many messages wait for this device")
     assert slow.served.counted["websocket_slow_consumer"] == 1
 
 

@@ -1,1 +1,1 @@
-"""Counterparts of AWS for tests and for trying by hand: one on moto, one of our own, both as strict as the service."""
+"""Simulated AWS for tests and for manual use: one on moto, one of our own, both as strict as the service."""

@@ -1,4 +1,4 @@
-"""How the contract's tests reach a counterpart past the connector: the real SDK at the side door."""
+"""The contract tests' access to a simulated AWS, independent of the connector: the real SDK at the side door."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from fleetcore_aws.testing.operations import REGION
 
 
 class Control:
-    """A :class:`~fleetcore.testing.cloud_contract.HubControl` of a counterpart."""
+    """A :class:`~fleetcore.testing.cloud_contract.HubControl` of a simulated AWS."""
 
     def __init__(self, front: Front, fleet: str = "default", queue: str = "") -> None:
         self.front, self._fleet, self._queue = front, fleet, queue
@@ -64,7 +64,7 @@ class Control:
         return document["state"], document["version"]
 
     async def edit(self, key: EntityKey, patch_: Mapping[str, object]) -> None:
-        """See the contract; of twins alone."""
+        """See the contract; only for twins."""
         assert key.facet == "twin"
         state, _ = await self.twin(key.id)
         changed = {name: patch(state.get(name, {}), value) for name, value in patch_.items() if isinstance(value, dict)}
@@ -87,7 +87,7 @@ class Control:
         ]
 
     async def command(self, device: str, name: str, args: Mapping[str, object]) -> None:
-        """See the contract: what a rule of AWS IoT would put into the queue."""
+        """See the contract: the message that a rule of AWS IoT would put into the queue."""
         body = json.dumps({"device": device, "command": name, "args": args})
         await self.call("sqs", "send_message", QueueUrl=self._queue, MessageBody=body)
 
@@ -104,11 +104,11 @@ class Control:
         self.front.faults.lost = calls
 
     async def cut_requests(self, heads: int, bodies: int) -> None:
-        """Has connections die after half of so many requests' heads, and of so many's bodies."""
+        """Cuts connections after half of the heads of this many requests, and of the bodies of this many."""
         self.front.faults.cut_heads, self.front.faults.cut_bodies = heads, bodies
 
     async def have_time(self, ahead_s: float) -> None:
-        """Has the hub's clock be ahead of this machine's, or behind where it is negative."""
+        """Sets the hub's clock ahead of this machine's, or behind it if negative."""
         self.front.faults.skew_s = ahead_s
 
     async def reject_credentials(self) -> None:

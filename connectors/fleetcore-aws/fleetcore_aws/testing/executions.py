@@ -1,7 +1,7 @@
-"""Executions of jobs as AWS keeps them, for both counterparts: moto has some that never change.
+"""Executions of jobs, for both simulated services: moto's never change.
 
-One is made for each target of a job, counts its versions from 1, and moves no more once it is over
-(developer guide, jobs and job execution states).
+Each target of a job gets one; it counts its versions from 1, and is not changed after its end (developer guide, jobs
+and job execution states).
 """
 
 import itertools
@@ -26,7 +26,7 @@ class Execution:
     details: Mapping[str, str] = field(factory=dict)
 
     def move(self, status: str, details: Mapping[str, str] | None) -> None:
-        """Another version of it; details that are not given stay."""
+        """A new version of it; details that are not given stay."""
         self.status, self.version = status, self.version + 1
         self.details = self.details if details is None else dict(details)
 
@@ -39,21 +39,21 @@ class Executions:
     _numbers: Any = field(factory=lambda: itertools.count(1))
 
     def make(self, job: str, targets: Sequence[str]) -> None:
-        """Those of a new job; targets are ARNs of things."""
+        """The executions of a new job; targets are ARNs of things."""
         self.held[job] = {each.rpartition("/")[2]: Execution(number=next(self._numbers)) for each in targets}
 
     def forget(self, job: str) -> None:
-        """Those of a job that is deleted."""
+        """Removes those of a deleted job."""
         self.held.pop(job, None)
 
     def thing_gone(self, thing: str) -> None:
-        """A thing was deleted, and with it what it still had to do."""
+        """Removes the unfinished ones of a deleted thing."""
         for each in self.held.values():
             if thing in each and each[thing].status in _OPEN:
                 each[thing].move("REMOVED", None)
 
     def cancel_all(self, job: str, *, force: bool) -> None:
-        """A job was cancelled: with force what is under way too."""
+        """A job was cancelled: with force also those under way."""
         for each in self.held.get(job, {}).values():
             if each.status == "QUEUED" or (force and each.status == "IN_PROGRESS"):
                 each.move("CANCELED", None)
@@ -73,7 +73,7 @@ class Executions:
             return {"execution": _shown(call, there)}
         expected = document.get("expectedVersion")
         if expected is not None and expected != there.version:
-            # The service model of job executions has no error for it: the code is the guide's.
+            # The service model of job executions has no error for it: the code is from the guide.
             code = "VersionMismatch" if call.operation == "UpdateJobExecution" else "VersionConflictException"
             raise RefusedByAws(code, f"The version is {there.version}, not {expected}", 409)
         forced = call.request.query.get("force") == "true"

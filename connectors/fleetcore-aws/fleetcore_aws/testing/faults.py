@@ -1,6 +1,6 @@
-"""What a counterpart does wrong on order.
+"""Faults of a simulated AWS on request.
 
-It throttles, is slow, errs, cuts requests and answers, loses answers, rejects credentials, and has another clock.
+It throttles, is slow, fails, cuts requests and answers, loses answers, rejects credentials, and has another clock.
 """
 
 import re
@@ -15,21 +15,21 @@ from fleetcore_aws.testing.operations import ACCOUNT, REGION, Call, arn
 from fleetcore_aws.testing.rules import RefusedByAws
 
 _KEY = re.compile(r"Credential=([^/]+)/")
-#: For how long a signature holds, before and after its time (IAM guide, signature version 4), and how that is written.
+#: How long a signature is valid, before and after its time (IAM guide, signature version 4), and its format.
 _SIGNED_FOR = timedelta(minutes=5)
 _STAMP = "%Y%m%dT%H%M%SZ"
-#: The same code is another status by service.
+#: The same code has a different status per service.
 _THROTTLING_STATUS: Mapping[str, int] = {"iot-data": 429}
 
 
 @mutable
 class Faults(HubFaults):
-    """Faults under way; all off at first.
+    """Active faults; all off at first.
 
     Attributes:
-        refused: the code by which everybody is turned away: ``UnrecognizedClientException``, ``ExpiredTokenException``.
-        key: the one access key that is let in; empty for any.
-        policy: an IAM policy that is kept to; None allows everything.
+        refused: the code with which everything is refused: ``UnrecognizedClientException``, ``ExpiredTokenException``.
+        key: the only accepted access key; empty for any.
+        policy: an enforced IAM policy; None allows everything.
     """
 
     refused: str = ""
@@ -42,7 +42,7 @@ class Faults(HubFaults):
         self.refused = ""
 
     def enter(self, call: Call) -> None:
-        """Raises :class:`RefusedByAws` where a call is turned away."""
+        """Raises :class:`RefusedByAws` if a call is refused."""
         self._in_time(call)
         if self.refused:
             raise RefusedByAws(self.refused, "The security token included in the request is not valid", 403)
@@ -63,7 +63,7 @@ class Faults(HubFaults):
 
     @property
     def now(self) -> datetime:
-        """What its clock says."""
+        """Its clock."""
         return datetime.now(UTC) + timedelta(seconds=self.skew_s)
 
     def _in_time(self, call: Call) -> None:
@@ -82,7 +82,7 @@ class Faults(HubFaults):
 
 
 def allows(policy: Mapping[str, Any], action: str, resource: str) -> bool:
-    """Whether a policy allows an action on a resource; conditions are not looked at."""
+    """Whether a policy allows an action on a resource; ignores conditions."""
     return any(
         statement["Effect"] == "Allow"
         and any(_matches(each, action) for each in _listed(statement["Action"]))
@@ -99,7 +99,7 @@ def _matches(pattern: str, text: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None
 
 
-#: What the name in a path is, by a part of the operation; the first that fits counts.
+#: The resource type of the name in a path, by a part of the operation; the first match counts.
 _KINDS = {
     "ThingType": "thingtype", "ThingGroup": "thinggroup", "Job": "job", "Publish": "topic", "Thing": "thing",
     "Certificate": "cert", "Policy": "policy",
@@ -107,7 +107,7 @@ _KINDS = {
 
 
 def resources_of(call: Call) -> Sequence[str]:
-    """The ARNs that a call works on; the right must be had on each (service authorization reference)."""
+    """The ARNs of a call's resources; each needs the permission (service authorization reference)."""
     document = call.document
     if call.service == "sqs":
         return [f"arn:aws:sqs:{REGION}:{ACCOUNT}:{document['QueueUrl'].rpartition('/')[2]}"]

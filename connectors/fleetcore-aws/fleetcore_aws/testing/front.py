@@ -1,7 +1,7 @@
-"""A counterpart's front: recognises operations, keeps to its faults, and hands calls to what stands behind it.
+"""The front of a simulated AWS: recognises operations, applies faults, and passes calls to its back.
 
-It has two doors: ``endpoint`` for the connector, and ``side`` for tests and people, where no fault is met. Readings
-that were taken are kept to be looked at, whichever service took them.
+It has two doors: ``endpoint`` for the connector, and ``side`` for tests and people, without faults. Accepted readings
+of all services are kept for inspection.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from fleetcore_aws.testing.rules import RefusedByAws
 
 Back = Callable[[Call], Awaitable[Answer]]
 
-#: ``POST`` JSON to it at the side door to set faults by name, ``{"heal": true}`` to end them; ``GET`` for counts.
+#: ``POST`` JSON to it at the side door sets faults by name, ``{"heal": true}`` ends them; ``GET`` returns counts.
 CONTROL = "/_faults"
 
 
@@ -30,8 +30,8 @@ class Front:
     """See the module.
 
     Attributes:
-        calls: how often each action was called at the front door, refused calls included; not those that were cut.
-        messages: bodies of messages with readings, in the order in which they were taken.
+        calls: how often each action was called at the front door, including refused calls but not cut ones.
+        messages: bodies of accepted messages with readings, in order.
     """
 
     back: Back
@@ -105,7 +105,7 @@ def _readings(call: Call) -> list[bytes]:
 
 @frozen
 class HubBack:
-    """A back in dictionaries."""
+    """A back in memory."""
 
     hub: Hub
 
@@ -128,7 +128,7 @@ async def _waited(hub: Hub, call: Call) -> None:
 
 @asynccontextmanager
 async def serving(back: Back, port: int = 0, *, delay_s: float = 0.0) -> AsyncIterator[Front]:
-    """Listens on the loopback for the block; ``port`` is the front door's, and the next one the side door's."""
+    """Listens on the loopback within the context; ``port`` is the front door's, and the next one the side door's."""
     front = Front(back=back, faults=Faults(delay_s=delay_s))
     async with (
         Server(front.at_the_front, port, reader=front.arriving) as door,

@@ -1,7 +1,7 @@
-"""AWS IoT in dictionaries, with the queues and streams beside it: operations on a state, each all or nothing.
+"""AWS IoT in memory, with its queues and streams: operations on a state, each all or nothing.
 
-Quick enough to stand in for AWS at scale: an operation is a few lookups. It keeps to versions as the services do: a
-shadow's goes on after the shadow was removed, and making a thing that is there as wanted changes nothing.
+Fast enough to simulate AWS at scale: an operation is a few lookups. Versions behave as in the services: a shadow's
+continues after its removal, and creating an existing, equal thing changes nothing.
 """
 
 import itertools
@@ -49,7 +49,7 @@ class Group:
 
 @mutable(kw_only=True)
 class Shadow:
-    """A named shadow; ``state`` None after it was removed, whose version goes on."""
+    """A named shadow; ``state`` is None after its removal, and its version continues."""
 
     state: dict[str, Any] | None
     version: int
@@ -57,7 +57,7 @@ class Shadow:
 
 @mutable(kw_only=True)
 class Certificate:
-    """A registered certificate, the things that it is attached to, and its policies."""
+    """A registered certificate, its things, and its policies."""
 
     pem: str
     status: str
@@ -89,8 +89,8 @@ class Hub:
 
     Attributes:
         shadows: by thing, then by name.
-        detaching: how often a thing's principals are still listed with one that was detached: AWS takes its time.
-        queues: messages by the URL's last part; made when first used.
+        detaching: how often a detached principal is still listed: AWS takes its time.
+        queues: messages by the URL's last part; created at first use.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Hub:
         }
 
     def do(self, call: Call) -> Body:
-        """Does an operation. Raises :class:`RefusedByAws`."""
+        """Executes an operation. Raises :class:`RefusedByAws`."""
         check(call)
         operation = self._operations.get(call.operation)
         if operation is None:
@@ -433,7 +433,7 @@ class Hub:
         return self.queues.setdefault(call.document["QueueUrl"].rpartition("/")[2], deque())
 
     def visible(self, queue: str) -> bool:
-        """Whether a queue has a message that no consumer has."""
+        """Whether a queue has a visible message."""
         now_s = time.monotonic()
         return any(message.hidden_s <= now_s for message in self.queues.get(queue, ()))
 

@@ -1,8 +1,8 @@
-"""moto's server in a process of its own, behind rules that it lacks.
+"""moto's server in a separate process, behind rules that it lacks.
 
-moto takes bad names, makes a thing anew that is there (and loses its shadows), does not look at expected versions,
-drops no empty objects and answers operations that it has not with 500. Here a call is checked first, with what moto
-itself says is there, and one call that changes something runs at a time, so that what was checked still holds.
+moto accepts bad names, creates an existing thing again (and loses its shadows), ignores expected versions, keeps empty
+objects and answers unknown operations with 500. Here a call is checked first, with moto's own state, and only one
+changing call runs at a time, so that the check stays valid.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from fleetcore_aws.testing.operations import Call
 from fleetcore_aws.testing.rules import RefusedByAws, check, invalid, large, without_nulls
 
 _RUNNING = re.compile(rb"Running on (http://127\.0\.0\.1:\d+)")
-#: By itself moto gives a certificate another id than AWS does.
+#: By itself moto gives a certificate another id than AWS.
 _MAIN = """
 from moto.core.config import default_user_config
 from moto.server import main
@@ -35,12 +35,12 @@ _READING = ("Get", "Describe", "List", "Receive")
 
 
 class StrictMoto:
-    """Answers calls by moto at ``endpoint``, as AWS would.
+    """Answers calls with moto at ``endpoint``, as AWS would.
 
     Attributes:
-        versions: of things as AWS counts them: moto has 1 for all.
-        descriptions: of jobs that were updated, which moto cannot.
-        executions: of jobs, which moto never moves.
+        versions: of things, counted as AWS does: moto has 1 for all.
+        descriptions: of updated jobs, which moto does not support.
+        executions: of jobs, which moto never changes.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -82,7 +82,7 @@ class StrictMoto:
         return json.loads(answer.body) if answer.status == 200 else None
 
     async def _before(self, call: Call) -> Answer | None:
-        """Refuses what AWS refuses by what there is, and answers what moto cannot."""
+        """Refuses calls that AWS would refuse in this state, and answers those that moto does not support."""
         path, document = call.request.path, call.document
         match call.operation:
             case "CreateThing":
@@ -160,7 +160,7 @@ class StrictMoto:
                 self._executions.forget(call.name)
 
     def _corrected(self, call: Call, answer: Answer) -> Answer:
-        """What moto answers otherwise than AWS."""
+        """Corrects answers of moto that differ from AWS's."""
         if answer.status != 200:
             return answer
         match call.operation:
@@ -175,7 +175,7 @@ class StrictMoto:
         return answer
 
     def _status(self, job: str, at_moto: str) -> str:
-        """A job's, which moto calls queued until it is cancelled."""
+        """The status of a job, which moto calls queued until it is cancelled."""
         if at_moto == "CANCELED":
             return at_moto
         return "COMPLETED" if self._executions.all_over(job) else "IN_PROGRESS"
@@ -191,7 +191,7 @@ def _expect(expected: int, version: int) -> None:
 
 
 def _emptied(value: Any) -> Any:
-    """A patch without empty objects, which AWS does not keep; nulls stay, since they remove."""
+    """A patch without empty objects, which AWS drops; nulls stay, because they remove."""
     if not isinstance(value, dict):
         return value
     kept = {key: _emptied(each) for key, each in value.items()}
@@ -200,7 +200,7 @@ def _emptied(value: Any) -> Any:
 
 @asynccontextmanager
 async def moto() -> AsyncIterator[str]:
-    """Moto's server on a port that the system gives; its endpoint. It ends with the block."""
+    """The server of moto on a free port; yields its endpoint. It ends with the context."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-u",
@@ -218,7 +218,9 @@ async def moto() -> AsyncIterator[str]:
         while True:
             line = await process.stderr.readline()
             if not line:
-                raise RuntimeError("moto's server has not started; is moto with flask and flask-cors installed?")
+                raise RuntimeError(
+                    "moto's server has not started; check that moto with flask and flask-cors is installed"
+                )
             if found := _RUNNING.search(line):
                 break
         drain = asyncio.create_task(_drained(process.stderr), name="moto's log")
@@ -252,7 +254,7 @@ async def reset(endpoint: str) -> None:
 
 @asynccontextmanager
 async def strict_moto(endpoint: str, port: int = 0) -> AsyncIterator[Front]:
-    """The strict proxy before a moto that runs."""
+    """The strict proxy before a running moto."""
     back: Back = StrictMoto(endpoint)
     async with serving(back, port) as front:
         yield front

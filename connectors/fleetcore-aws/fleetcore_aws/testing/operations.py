@@ -1,4 +1,4 @@
-"""Which operation of AWS a request asks for, and the IAM action that it needs."""
+"""The AWS operation of a request, and its IAM action."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from fleetcore.testing.http1 import Request, unquoted
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 
-#: Method and path → operation; parts in braces are names. From the service models that the SDK carries.
+#: Method and path → operation; parts in braces are names. From the service models of the SDK.
 _ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/things"): "ListThings",
     ("POST", "/things/{name}"): "CreateThing",
@@ -62,7 +62,7 @@ _NAMED = [
     if "{" in path
 ]
 _DATA = {"GetThingShadow", "UpdateThingShadow", "DeleteThingShadow", "ListNamedShadowsForThing", "Publish"}
-#: Prefix of the IAM action of services, where it is not the service.
+#: Prefix of the IAM action of services, if it is not the service.
 _PREFIXES = {"iot-data": "iot", "iot-jobs-data": "iotjobsdata"}
 _TARGETS = {"AmazonSQS": "sqs", "Kinesis_20131202": "kinesis", "Firehose_20150804": "firehose"}
 _SINGLE = {"SendMessageBatch": "SendMessage", "DeleteMessageBatch": "DeleteMessage"}
@@ -70,19 +70,19 @@ _SINGLE |= {"ChangeMessageVisibilityBatch": "ChangeMessageVisibility"}
 
 
 def arn(kind: str, name: str) -> str:
-    """The ARN of something of AWS IoT."""
+    """The ARN of an AWS IoT resource."""
     return f"arn:aws:iot:{REGION}:{ACCOUNT}:{kind}/{name}"
 
 
 @frozen(kw_only=True)
 class Call:
-    """An operation that is asked for.
+    """A requested operation.
 
     Attributes:
         service: ``iot``, ``iot-data``, ``iot-jobs-data``, ``sqs``, ``kinesis`` or ``firehose``.
         name: the thing, group, certificate, policy, job or topic in its path.
-        job: the job behind a thing in its path, whose execution is meant.
-        document: the body as JSON; empty where it has none, or none that can be read.
+        job: the job behind a thing in its path, whose execution is addressed.
+        document: the body as JSON; empty if it is missing or unreadable.
     """
 
     service: str
@@ -104,7 +104,7 @@ class Call:
 
 
 def call_of(request: Request) -> Call | None:
-    """What a request asks for; None for what there is no operation of."""
+    """The operation of a request; None for an unknown one."""
     target = request.headers.get("x-amz-target", "")
     if target:
         service, _, operation = target.partition(".")

@@ -1,7 +1,7 @@
-"""What AWS refuses, for both counterparts: names, sizes, depths and counts; boto3 checks none of the patterns.
+"""The refusals of AWS, for both simulated services: names, sizes, depths and counts; boto3 checks no patterns.
 
-Each rule is one of the API reference of its operation or of the quotas (:mod:`fleetcore_aws.actions`); written here
-once more than in the connector on purpose, since a counterpart that shared its mistakes would show none.
+Each rule is from the API reference of its operation or from the quotas (:mod:`fleetcore_aws.actions`). They are
+deliberately written independently of the connector, because a shared mistake would not be found.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class RefusedByAws(Exception):
         self.code, self.message, self.status, self.retry_after_s = code, message, status, retry_after_s
 
     def answer(self) -> Answer:
-        """It, as the services say it: the code in a header and in the body."""
+        """The answer in the services' form: the code in a header and in the body."""
         body = json.dumps({"__type": self.code, "message": self.message, "Message": self.message}).encode()
         headers = {"x-amzn-errortype": self.code}
         if self.retry_after_s:
@@ -45,17 +45,17 @@ class RefusedByAws(Exception):
 
 
 def invalid(message: str) -> RefusedByAws:
-    """The request can never be done."""
+    """The request can never succeed."""
     return RefusedByAws("InvalidRequestException", message)
 
 
 def missing(message: str) -> RefusedByAws:
-    """There is no such thing."""
+    """There is no such object."""
     return RefusedByAws("ResourceNotFoundException", message, 404)
 
 
 def check(call: Call) -> None:
-    """Raises :class:`RefusedByAws` for what AWS refuses whatever there is."""
+    """Raises :class:`RefusedByAws` for what AWS refuses in any state."""
     operation, document = call.operation, call.document
     of_job = "Job" in operation and not call.job
     job = call.name if of_job else call.job
@@ -117,7 +117,7 @@ def _execution(document: Mapping[str, Any]) -> None:
 
 
 def certificate_id(pem: str) -> str:
-    """AWS's id of a certificate: SHA-256 of its DER. Raises for what it does not take (guide, client certificates)."""
+    """AWS's id of a certificate: SHA-256 of its DER. Raises if AWS refuses it (guide, client certificates)."""
     refused = RefusedByAws("CertificateValidationException", "The certificate is not valid")
     if len(pem) > 65_536 or pem.count("-----BEGIN") != 1:
         raise refused
@@ -142,7 +142,7 @@ def _attributes(attributes: Mapping[str, object]) -> None:
 
 
 def shadow(payload: bytes) -> None:
-    """What the Device Shadow service refuses of an update whatever there is (guide, device shadow error messages)."""
+    """What the Device Shadow service refuses of an update in any state (guide, device shadow error messages)."""
     try:
         document = json.loads(payload)
     except ValueError:
@@ -160,7 +160,7 @@ def shadow(payload: bytes) -> None:
 
 
 def large(state: Mapping[str, Any]) -> None:
-    """Raises where a state has more than 8 kB."""
+    """Raises if a state has more than 8 kB."""
     if len(json.dumps(state, separators=(",", ":"), ensure_ascii=False).encode()) > 8192:
         raise RefusedByAws("RequestEntityTooLargeException", "The payload exceeds the maximum size allowed", 413)
 
@@ -182,7 +182,7 @@ def _null_in_array(value: object, *, inside: bool) -> bool:
 
 
 def without_nulls(value: Any) -> Any:
-    """A state as it is kept: members that are null and objects without members are not."""
+    """A state as it is stored: without null members and empty objects."""
     if not isinstance(value, dict):
         return value
     kept = {key: without_nulls(each) for key, each in value.items() if each is not None}

@@ -1,4 +1,4 @@
-"""AWS in dictionaries as a trial of this connector, in this process."""
+"""AWS in memory as a trial of this connector, in this process."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -9,13 +9,13 @@ from fleetcore_aws.testing.front import HubBack, serving
 from fleetcore_aws.testing.hub import Hub
 from fleetcore_aws.testing.operations import REGION
 
-#: What the SDK's chain finds first; the counterpart takes any.
+#: The first source of the SDK's chain; the simulated AWS accepts any.
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "trial", "AWS_SECRET_ACCESS_KEY": "trial"}
 
 
 @asynccontextmanager
 async def open_trial() -> AsyncIterator[Trial]:
-    """Serves for the block, in which the SDK has credentials that no other hub takes."""
+    """Serves within the context, in which the SDK has credentials that no other hub accepts."""
     async with serving(HubBack(Hub())) as front:
         with _credentials():
             yield Trial(

@@ -1,1 +1,1 @@
-"""A counterpart of Azure IoT Hub for tests and for trying by hand: HTTPS, in dictionaries, as strict as the service."""
+"""A simulated Azure IoT Hub for tests and for manual use: HTTPS, in memory, as strict as the service."""

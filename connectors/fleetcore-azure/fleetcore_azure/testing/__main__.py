@@ -1,4 +1,4 @@
-"""Starts the counterpart by hand, until it is interrupted: ``python -m fleetcore_azure.testing``."""
+"""Starts the simulated hub, until interrupted: ``python -m fleetcore_azure.testing``."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ from fleetcore.testing.throwaway_ca import ThrowawayCa
 from fleetcore_azure.testing.front import CONTROL, serving
 from fleetcore_azure.testing.hub import Hub
 
-_HOW = """IoT Hub in dictionaries, {delay_ms:g} ms a call
+_HOW = """IoT Hub in memory, {delay_ms:g} ms a call
   endpoint  {front.endpoint}
   devices   {front.devices.endpoint}
   faults    curl -d '{{"throttled": 100}}' {front.side}{control}    ends with '{{"heal": true}}'
@@ -32,7 +32,7 @@ async def run(delay_s: float, port: int, folder: Path | None) -> None:
         )
         sys.stdout.flush()
         ended = asyncio.Event()
-        with suppress(NotImplementedError):  # where there are no signals
+        with suppress(NotImplementedError):  # on systems without signals
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
         await ended.wait()
 
@@ -41,8 +41,10 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m fleetcore_azure.testing", description=__doc__)
     parser.add_argument("--delay-ms", type=float, default=40.0, help="how long a call takes")
-    parser.add_argument("--port", type=int, default=0, help="of the hub; the next ones are for faults and devices")
-    parser.add_argument("--ca", type=Path, default=None, help="a folder for the root that it is trusted by")
+    parser.add_argument(
+        "--port", type=int, default=0, help="the port of the hub; the next ones are for faults and devices"
+    )
+    parser.add_argument("--ca", type=Path, default=None, help="a folder for the root certificate")
     given = parser.parse_args()
     if given.ca is not None:
         given.ca.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How the contract's tests reach the counterpart past the connector: as users of the hub and other services do."""
+"""The contract tests' access to the simulated hub, independent of the connector: as users and services have it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from fleetcore_azure.testing.front import Front
 
 
 class Control:
-    """A :class:`~fleetcore.testing.cloud_contract.HubControl` of the counterpart."""
+    """A :class:`~fleetcore.testing.cloud_contract.HubControl` of the simulated hub."""
 
     def __init__(self, front: Front, commands_by: str = "desired") -> None:
         self.front, self.hub, self._by = front, front.hub, commands_by
@@ -20,7 +20,7 @@ class Control:
 
     @staticmethod
     def name(device: str) -> str:
-        """What the hub calls a device."""
+        """The hub's name of a device."""
         return DEVICE.encode(device) or ""
 
     async def has(self, key: EntityKey) -> bool:
@@ -40,7 +40,7 @@ class Control:
                 return True
 
     async def edit(self, key: EntityKey, patch_: Mapping[str, object]) -> None:
-        """See the contract; of what is desired in twins alone."""
+        """See the contract; only for desired state in twins."""
         assert key.facet == "twin"
         there = self.hub.device(self.name(key.id))
         wanted: Any = patch_["desired"]
@@ -78,11 +78,11 @@ class Control:
         self.front.faults.lost = calls
 
     async def cut_requests(self, heads: int, bodies: int) -> None:
-        """Has connections die after half of so many requests' heads, and of so many's bodies."""
+        """Cuts connections after half of the heads of this many requests, and of the bodies of this many."""
         self.front.faults.cut_heads, self.front.faults.cut_bodies = heads, bodies
 
     async def have_time(self, ahead_s: float) -> None:
-        """Has the hub's clock be ahead of this machine's, or behind where it is negative."""
+        """Sets the hub's clock ahead of this machine's, or behind it if negative."""
         self.front.faults.skew_s = ahead_s
 
     async def reject_credentials(self) -> None:

@@ -1,6 +1,6 @@
-"""What the counterpart does wrong on order.
+"""Faults of the simulated hub on request.
 
-It throttles, is slow, errs, cuts requests and answers, loses answers, rejects credentials, and has another clock.
+It throttles, is slow, fails, cuts requests and answers, loses answers, rejects credentials, and has another clock.
 """
 
 import fnmatch
@@ -16,13 +16,13 @@ from fleetcore_azure.testing.rules import RefusedByAzure
 
 @mutable
 class Faults(HubFaults):
-    """Faults under way; all off at first.
+    """Active faults; all off at first.
 
     Attributes:
-        dropped: reports of devices still to be answered by the end of their connection; nothing of them is done.
+        dropped: reports of devices still to be answered by closing their connection; they are not executed.
         partly: devices of bulk operations that fail, each with an error of the hub.
-        refused: whether everybody is turned away.
-        role: the definition of a role that bearers of a token have; None allows everything.
+        refused: whether everything is refused.
+        role: the definition of the role of Entra ID tokens; None allows everything.
     """
 
     COUNTED: ClassVar[Sequence[str]] = (*HubFaults.COUNTED, "partly", "dropped")
@@ -38,7 +38,7 @@ class Faults(HubFaults):
         self.refused = False
 
     def enter(self, call: Call, *, bearer: bool) -> None:
-        """Raises :class:`RefusedByAzure` where a call is turned away."""
+        """Raises :class:`RefusedByAzure` if a call is refused."""
         if self.refused:
             raise RefusedByAzure("IotHubUnauthorizedAccess", "Unauthorized", 401)
         if bearer and self.role is not None:

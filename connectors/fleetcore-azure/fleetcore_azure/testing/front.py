@@ -1,7 +1,7 @@
-"""The counterpart's front: recognises operations, looks at tokens, keeps to its faults, and hands calls to the hub.
+"""The front of the simulated hub: recognises operations, checks tokens, applies faults, and passes calls to the hub.
 
-It has three doors: ``endpoint``, by HTTPS, for the connector; ``side``, by HTTP, for people, where no fault is met and
-no token is asked for; and ``devices``, by MQTT, for devices and who connects for them.
+It has three doors: ``endpoint``, HTTPS, for the connector; ``side``, HTTP, for people, without faults and tokens; and
+``devices``, MQTT, for devices and links.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from fleetcore_azure.testing.mqtt import Devices, serving_devices
 from fleetcore_azure.testing.operations import HOST, Call, call_of
 from fleetcore_azure.testing.rules import RefusedByAzure
 
-#: ``POST`` JSON to it at the side door to set faults by name, ``{"heal": true}`` to end them; ``GET`` for counts.
+#: ``POST`` JSON to it at the side door sets faults by name, ``{"heal": true}`` ends them; ``GET`` returns counts.
 CONTROL = "/_faults"
 _POLICIES: Mapping[str, frozenset[str]] = {
     "iothubowner": frozenset({"RegistryRead", "RegistryWrite", "ServiceConnect", "DeviceConnect"}),
@@ -41,8 +41,8 @@ class Front:
 
     Attributes:
         policies: permissions of shared access policies by name; ``keys`` are their keys, in base64.
-        bearers: tokens of Entra ID that are taken.
-        calls: how often each class of calls was made at the front door, refused calls included.
+        bearers: accepted tokens of Entra ID.
+        calls: how often each class of calls was made at the front door, including refused calls.
     """
 
     hub: Hub
@@ -63,7 +63,7 @@ class Front:
         self.hub.on_removal.append(self.devices.drop)
 
     def connection_string(self, policy: str = "iothubowner") -> str:
-        """That of a policy."""
+        """The connection string of a policy."""
         return f"HostName={HOST};SharedAccessKeyName={policy};SharedAccessKey={self.keys[policy]}"
 
     def arriving(self, request: Request) -> Read:
@@ -99,7 +99,7 @@ class Front:
         return evolve(answer, fate=self.faults.fate_of(call.action))
 
     def _done(self, call: Call) -> Answer:
-        """The hub's answer; of bulk operations some devices may fail on order."""
+        """The hub's answer; some devices of bulk operations may fail on request."""
         if call.operation != "UpdateRegistry" or not isinstance(call.document, list):
             return self.hub.do(call)
         failing = [each for each in call.document if self.faults.failing(call)]
@@ -111,13 +111,13 @@ class Front:
         return bulk_answer(errors)
 
     def _admitted(self, call: Call) -> bool:
-        """Whether a call comes with a token of Entra ID rather than a signature. Raises where neither is good."""
+        """Whether a call has a token of Entra ID rather than a signature. Raises if neither is valid."""
         given = call.request.headers.get("authorization", "")
         if given.startswith("Bearer ") and given.removeprefix("Bearer ") in self.bearers and not call.of_device:
             return True
         parts = {key: value[0] for key, value in parse_qs(given.removeprefix("SharedAccessSignature ")).items()}
         if not self._is_signed(parts):
-            raise RefusedByAzure("IotHubUnauthorizedAccess", "Unauthorized: the token is not good", 401)
+            raise RefusedByAzure("IotHubUnauthorizedAccess", "Unauthorized: the token is not valid", 401)
         if call.permission not in self._permissions(parts["skn"]):
             raise RefusedByAzure("IotHubUnauthorizedAccess", f"Unauthorized: {call.permission} is not allowed", 401)
         return False
@@ -131,7 +131,7 @@ class Front:
         return policy in self.keys and parts.get("sr") == HOST and self._is_good(parts, self.keys[policy])
 
     def _is_good(self, parts: Mapping[str, str], key: str) -> bool:
-        """Whether a token has not run out and was signed with a key."""
+        """Whether a token is unexpired and was signed with a key."""
         until, resource = parts.get("se", ""), parts.get("sr", "")
         if not until.isdigit() or int(until) < self._now_s():
             return False
@@ -183,7 +183,7 @@ class Front:
 async def serving(
     hub: Hub, port: int = 0, *, delay_s: float = 0.0, ca: ThrowawayCa | None = None
 ) -> AsyncIterator[Front]:
-    """Listens on the loopback for the block; ``port`` is the front's, the next ones the side's and devices'."""
+    """Listens on the loopback within the context; ``port`` is the front's, the next ones the side's and devices'."""
     front = Front(hub=hub, ca=ca or ThrowawayCa(), faults=Faults(delay_s=delay_s))
     tls = front.ca.server(client_certificates=False)
     async with (

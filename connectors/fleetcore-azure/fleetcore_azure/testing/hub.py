@@ -1,7 +1,7 @@
-"""IoT Hub in dictionaries: operations on a state, each all or nothing.
+"""IoT Hub in memory: operations on a state, each all or nothing.
 
-Quick enough to stand in for Azure at scale: an operation is a few lookups. What a query finds is the index's, which may
-lag behind by an ordered time.
+Fast enough to simulate Azure at scale: an operation is a few lookups. Queries use the index, which may lag behind by a
+requested time.
 """
 
 import base64
@@ -79,7 +79,7 @@ class Message:
 
 @frozen(kw_only=True)
 class Event:
-    """A device-to-cloud message that was taken."""
+    """An accepted device-to-cloud message."""
 
     device: str
     body: bytes
@@ -87,7 +87,7 @@ class Event:
 
 
 def merged(old: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a partial update makes of a section: members that are null go."""
+    """A section after a partial update: null members are removed."""
     result = dict(old)
     for key, value in changes.items():
         if value is None:
@@ -104,12 +104,12 @@ class Hub:
     """See the module.
 
     Attributes:
-        events: messages of devices, in the order in which they were taken.
-        index_lag_s: how long the index of queries is behind, by ``now_s``.
-        quota: messages that may still be taken today; None for any number.
-        largest_page: devices of a page of a query.
-        connected: names of devices that have a connection (mqtt.py).
-        on_removal: told each device that is removed.
+        events: messages of devices, in order.
+        index_lag_s: how far the index of queries is behind, by ``now_s``.
+        quota: messages that may still be accepted today; None for any number.
+        largest_page: devices per page of a query.
+        connected: names of connected devices (mqtt.py).
+        on_removal: called with each removed device.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
@@ -141,19 +141,19 @@ class Hub:
         }
 
     def do(self, call: Call) -> Answer:
-        """Does an operation. Raises :class:`RefusedByAzure`."""
+        """Executes an operation. Raises :class:`RefusedByAzure`."""
         return self._operations[call.operation](call)
 
     # -- identities -------------------------------------------------------------------------------------------------
 
     def device(self, name: str) -> Device:
-        """The device. Raises :class:`RefusedByAzure` where there is none."""
+        """The device. Raises :class:`RefusedByAzure` if it is missing."""
         if name not in self.devices:
             raise missing(name)
         return self.devices[name]
 
     def make(self, name: str, given: Mapping[str, Any]) -> Device:
-        """Makes a device, with keys of the hub's unless it has its own way in."""
+        """Creates a device, with generated keys unless it has its own authentication."""
         if check_name(name) in self.devices:
             raise RefusedByAzure("DeviceAlreadyExists", f"{name} is already registered", 409)
         device = Device(name=name, generation=next(self._number))
@@ -193,7 +193,7 @@ class Hub:
         device.identity_etag = self._etag()
 
     def _place(self, device: Device, given: Mapping[str, Any]) -> None:
-        """Where it stands; the scope of an edge is the hub's to make, and never changes."""
+        """Its place; the hub creates the scope of an edge, which never changes."""
         edge = bool((given.get("capabilities") or {}).get("iotEdge"))
         above = [each for each in given.get("parentScopes") or () if edge]
         if not edge and given.get("deviceScope"):
@@ -215,7 +215,7 @@ class Hub:
 
     @staticmethod
     def identity(device: Device) -> dict[str, Any]:
-        """The identity as it is answered."""
+        """The identity in answers."""
         return {
             "deviceId": device.name,
             "generationId": str(device.generation),
@@ -309,7 +309,7 @@ class Hub:
     def edit(
         self, name: str, *, tags: Mapping[str, Any] | None = None, desired: Mapping[str, Any] | None = None
     ) -> None:
-        """Changes a twin as a user of the hub does."""
+        """Changes a twin like a user of the hub."""
         device = self.device(name)
         self._tag(device, tags or {}, desired or {})
         self._touched(device)
@@ -320,7 +320,7 @@ class Hub:
         self._coming.append((self.now_s(), device.name, self.twin(device)))
 
     def twin(self, device: Device) -> dict[str, Any]:
-        """The twin as it is answered."""
+        """The twin in answers."""
         metadata = {"$metadata": device.metadata, "$version": device.desired_version}
         return {
             "deviceId": device.name,
@@ -349,9 +349,9 @@ class Hub:
         }
 
     def report(self, name: str, changes: object) -> int:
-        """Merges into what a device reports, by its own connection; the version then. Raises RefusedByAzure.
+        """Merges into a device's reported properties, over its connection; returns the version. Raises RefusedByAzure.
 
-        The ETag is of tags and desired properties alone, which services write.
+        The ETag only covers tags and desired properties, which services write.
         """
         device = self.device(name)
         if not isinstance(changes, dict):
@@ -405,7 +405,7 @@ class Hub:
     # -- messages ---------------------------------------------------------------------------------------------------
 
     def _connected(self, name: str) -> Device:
-        """The device, in whose name a shared access policy may speak."""
+        """The device that a shared access policy may act for."""
         device = self.device(name)
         if device.authentication != "sas" or device.status != "enabled":
             raise RefusedByAzure("IotHubUnauthorizedAccess", f"Unauthorized: {name} cannot connect so", 401)
@@ -428,7 +428,7 @@ class Hub:
         return Answer(status=204, body=b"")
 
     def command(self, name: str, body: bytes, id: str = "") -> None:
-        """Sends a cloud-to-device message, as a service does by AMQP."""
+        """Sends a cloud-to-device message, like a service over AMQP."""
         self.device(name)
         number = next(self._number)
         self.queues.setdefault(name, deque()).append(
@@ -466,7 +466,7 @@ class Hub:
 
 
 def bulk_answer(errors: list[dict[str, Any]]) -> Answer:
-    """What a bulk operation answers: HTTP 400 where one device has failed."""
+    """The answer of a bulk operation: HTTP 400 if one device has failed."""
     body = {"isSuccessful": not errors, "errors": errors, "warnings": []}
     return Answer(status=400 if errors else 200, body=json.dumps(body).encode())
 

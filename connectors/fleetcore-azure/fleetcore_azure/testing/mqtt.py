@@ -1,7 +1,7 @@
-"""The counterpart's endpoint for devices: MQTT 3.1.1 over TLS, as far as IoT Hub has it.
+"""The simulated hub's endpoint for devices: MQTT 3.1.1 over TLS, limited to IoT Hub's features.
 
-A device has one connection: a new one ends the old one. A client that asks for what IoT Hub does not have is
-cut off, as by the service. Facts: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
+A device has one connection: a new one ends the old one. A client that uses an unsupported feature is disconnected, as
+by the service. Facts: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from fleetcore_azure.testing.hub import Hub
 from fleetcore_azure.testing.operations import HOST
 from fleetcore_azure.testing.rules import RefusedByAzure
 
-#: Kinds of packets (MQTT 3.1.1, table 2.1).
+#: Packet types (MQTT 3.1.1, table 2.1).
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _SUBACK, _UNSUBACK, _PINGRESP = 1, 2, 3, 4, 9, 11, 13
 _MAX_SIZE = 270_000
 _FILTERS = ("$iothub/twin/res/#", "$iothub/twin/PATCH/properties/desired/#", "$iothub/methods/POST/#")
@@ -41,8 +41,8 @@ class Devices:
     Attributes:
         admits: whether a password authenticates a device now.
         open: connections by device.
-        most: how many were open together at the most.
-        opened: how often each device was let in.
+        most: the maximum number that were open together.
+        opened: how often each device was admitted.
         asked: the topics to which each device has published.
     """
 
@@ -68,11 +68,11 @@ class Devices:
             self.hub.connected.discard(connection.name)
 
     def count(self, action: str) -> None:
-        """Counts a call as the connector's classes have it."""
+        """Counts a call by the connector's classes."""
         self.calls[action] = self.calls.get(action, 0) + 1
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, from its first byte to its last."""
+        """Serves one connection, from its first byte to its last."""
         connection = _Connection(devices=self, reader=reader, writer=writer)
         try:
             await connection.run()
@@ -83,7 +83,7 @@ class Devices:
             writer.transport.abort()
 
     def let_in(self, connection: "_Connection") -> None:
-        """Makes it the device's one connection."""
+        """Makes it the device's only connection."""
         self.drop(connection.name)
         self.open[connection.name] = connection
         self.most = max(self.most, len(self.open))
@@ -108,7 +108,7 @@ class _Connection:
         while True:
             kind, flags, body = await self._packet()
             if not self.devices.admits(self.name, self.password):
-                raise _Cut  # its token has run out
+                raise _Cut  # its token has expired
             match kind:
                 case 3:  # PUBLISH
                     await self._publish(flags, body)
@@ -221,7 +221,7 @@ class _Connection:
 
 
 def _texts(data: bytes, beside: int) -> list[tuple[str, bytes]]:
-    """Texts with their length before them, and so many bytes behind each."""
+    """Texts with a length prefix, each followed by this many bytes."""
     found = []
     while data:
         end = 2 + int.from_bytes(data[:2], "big")
@@ -232,7 +232,7 @@ def _texts(data: bytes, beside: int) -> list[tuple[str, bytes]]:
 
 @asynccontextmanager
 async def serving_devices(devices: Devices, port: int, tls: ssl.SSLContext) -> AsyncIterator[None]:
-    """Listens on the loopback for the block."""
+    """Listens on the loopback within the context."""
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Which operation of IoT Hub a request asks for, and the rights that it needs."""
+"""The IoT Hub operation of a request, and its permissions."""
 
 import json
 import re
@@ -32,8 +32,8 @@ _PATTERNS = [
     (method, re.compile(path.replace("{name}", "([^/]+)").replace("{token}", "([^/]+)")), operation)
     for (method, path), operation in _ROUTES.items()
 ]
-#: operation → the class of calls that it is of, its data actions (control access by Entra ID), and the permission of a
-#: shared access policy.
+#: operation → its class of calls, its data actions (control access by Entra ID), and its permission of a shared access
+#: policy.
 _NEEDS: Mapping[str, tuple[str, Sequence[str], str]] = {
     "UpdateRegistry": ("devices/bulk", ("devices/write", "devices/delete"), "RegistryWrite"),
     "Query": ("twins/query", ("twins/read",), "ServiceConnect"),
@@ -52,11 +52,11 @@ _NEEDS: Mapping[str, tuple[str, Sequence[str], str]] = {
 
 @frozen(kw_only=True)
 class Call:
-    """An operation that is asked for.
+    """A requested operation.
 
     Attributes:
         name: the device in its path; ``token`` the lock token of a message.
-        document: the body as JSON; None where it is none.
+        document: the body as JSON; None if it is missing or unreadable.
     """
 
     operation: str
@@ -72,28 +72,28 @@ class Call:
 
     @property
     def rights(self) -> Sequence[str]:
-        """The data actions that it needs; none where Entra ID does not open it."""
+        """Its data actions; none if Entra ID does not allow it."""
         return [_RIGHT + each for each in _NEEDS[self.operation][1]]
 
     @property
     def permission(self) -> str:
-        """The permission that it needs of a shared access policy."""
+        """Its permission of a shared access policy."""
         return _NEEDS[self.operation][2]
 
     @property
     def of_device(self) -> bool:
-        """Whether it is of the device's API."""
+        """Whether it belongs to the device's API."""
         return not self.rights
 
     @property
     def etag(self) -> str | None:
-        """The ETag that is asked for; None for any."""
+        """The requested ETag; None for any."""
         given = self.request.headers.get("if-match", "*").strip('"')
         return None if given == "*" else given
 
 
 def call_of(request: Request) -> Call | None:
-    """What a request asks for; None for what there is no operation of."""
+    """The operation of a request; None for an unknown one."""
     for method, pattern, operation in _PATTERNS:
         if method == request.method and (found := pattern.fullmatch(request.path)):
             names = [unquoted(each) for each in found.groups()] + ["", ""]

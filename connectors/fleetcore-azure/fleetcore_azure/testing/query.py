@@ -15,13 +15,13 @@ Condition = Callable[[Mapping[str, Any]], bool]
 
 
 def counting(text: str) -> tuple[str, str] | None:
-    """Of a query that counts, what the number is called, and the query for what is counted."""
+    """For a counting query, the name of the number, and the query to be counted."""
     found = _COUNT.fullmatch(text.strip())
     return None if found is None else (found[1], f"SELECT * {found[2]}")
 
 
 def condition(text: str) -> Condition:
-    """Whether a twin is found by a query. Raises :class:`RefusedByAzure` for what cannot be read."""
+    """Whether a query matches a twin. Raises :class:`RefusedByAzure` for an unsupported query."""
     found = _SELECT.fullmatch(text.strip())
     if found is None:
         raise invalid(f"the query {text!r}")

@@ -1,7 +1,7 @@
-"""What IoT Hub refuses: names, keys, sizes, depths; the SDK checks none of it.
+"""The refusals of IoT Hub: names, keys, sizes, depths; the SDK checks none of them.
 
-Each rule is one of the developer guide (device identities, device twins, quotas); written here once more than in the
-connector on purpose, since a counterpart that shared its mistakes would show none.
+Each rule is from the developer guide (device identities, device twins, quotas). They are deliberately written
+independently of the connector, because a shared mistake would not be found.
 """
 
 import json
@@ -28,7 +28,7 @@ class RefusedByAzure(Exception):
         self.code, self.message, self.status, self.retry_after_s = code, message, status, retry_after_s
 
     def answer(self) -> Answer:
-        """It, as the service says it: the code in a header, in the message, and by its number."""
+        """The answer in the service's form: the code in a header, in the message, and as a number."""
         inner = json.dumps({"errorCode": _NUMBERS.get(self.code, 400000), "message": self.message})
         body = {"Message": f"ErrorCode:{self.code};{inner}", "ExceptionMessage": "Tracking ID:counterpart"}
         headers = {"iothub-errorcode": self.code}
@@ -38,7 +38,7 @@ class RefusedByAzure(Exception):
 
 
 def invalid(message: str) -> RefusedByAzure:
-    """The request can never be done."""
+    """The request can never succeed."""
     return RefusedByAzure("ArgumentInvalid", message)
 
 
@@ -66,7 +66,7 @@ def check_thumbprint(value: object) -> None:
 
 
 def check_section(section: Mapping[str, Any], largest: int) -> None:
-    """A section of a twin as it is kept. Raises :class:`RefusedByAzure`."""
+    """A section of a twin as it is stored. Raises :class:`RefusedByAzure`."""
     _check(section, 0, inside=False)
     if size(section) > largest:
         raise RefusedByAzure("ArgumentInvalid", f"the section has more than {largest} bytes", 400)

@@ -1,4 +1,4 @@
-"""The counterpart as a trial of this connector, in this process."""
+"""The simulated hub as a trial of this connector, in this process."""
 
 import os
 import secrets
@@ -12,7 +12,7 @@ from fleetcore_azure.testing.hub import Hub
 
 @asynccontextmanager
 async def open_trial() -> AsyncIterator[Trial]:
-    """Serves for the block, in which a variable of the environment has the connection string."""
+    """Serves within the context, in which an environment variable has the connection string."""
     variable = f"FLEETCORE_AZURE_TRIAL_{secrets.token_hex(4).upper()}"
     async with serving(Hub()) as front:
         os.environ[variable] = front.connection_string()

@@ -1,1 +1,1 @@
-"""A counterpart of Pub/Sub on this machine, for tests of this connector and for tests of others."""
+"""A simulated Pub/Sub on this machine, for tests of this connector and for tests of others."""

@@ -1,7 +1,7 @@
-"""Starts the counterpart by hand, until it is interrupted: ``python -m fleetcore_gcp.testing``.
+"""Starts the simulated Pub/Sub, until interrupted: ``python -m fleetcore_gcp.testing``.
 
-Beside it, on the next port, stands a side door: ``/_faults`` sets faults, ``/received`` shows the states that a
-receiver has which heard everything, ``/readings`` the rows of readings.
+On the next port is a side door: ``/_faults`` sets faults, ``/received`` shows the states of a receiver that got all
+messages, ``/readings`` the rows of readings.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from fleetcore_gcp.config import GcpConfig
 from fleetcore_gcp.testing.control import Control
 from fleetcore_gcp.testing.server import Front, serving
 
-_HOW = """Pub/Sub in dictionaries, {delay:g} ms a call
+_HOW = """Pub/Sub in memory, {delay:g} ms a call
   emulator  {front.endpoint}
   faults    curl -d '{{"throttled": 100}}' {side}/_faults    ends with '{{"heal": true}}'
   received  curl {side}/received    and /readings
@@ -59,7 +59,7 @@ async def run(delay_ms: float, port: int, project: str) -> None:
             sys.stdout.write(_HOW.format(front=front, side=side.endpoint, project=project, delay=delay_ms))
             sys.stdout.flush()
             ended = asyncio.Event()
-            with suppress(NotImplementedError):  # where there are no signals
+            with suppress(NotImplementedError):  # on systems without signals
                 asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
             await ended.wait()
 
@@ -68,8 +68,8 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m fleetcore_gcp.testing", description=__doc__)
     parser.add_argument("--delay-ms", type=float, default=40.0, help="how long a call takes")
-    parser.add_argument("--port", type=int, default=0, help="of Pub/Sub; the next one is the side door")
-    parser.add_argument("--project", default="trial-project", help="that topics are in")
+    parser.add_argument("--port", type=int, default=0, help="the port of Pub/Sub; the next one is the side door")
+    parser.add_argument("--project", default="trial-project", help="the project of the topics")
     given = parser.parse_args()
     with suppress(KeyboardInterrupt):
         asyncio.run(run(given.delay_ms, given.port, given.project))

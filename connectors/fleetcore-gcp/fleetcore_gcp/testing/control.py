@@ -1,4 +1,4 @@
-"""How the contract's tests reach the counterpart past the connector: its hub, and a receiver of all that was sent."""
+"""The contract tests' access to the simulated Pub/Sub: its hub, and a receiver of all messages."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ ALL: Sequence[Topic] = ("registry", "state", "jobs", "telemetry", "commands", "c
 
 
 class Control:
-    """A :class:`~fleetcore.testing.cloud_contract.ReceiverControl` of the counterpart."""
+    """A :class:`~fleetcore.testing.cloud_contract.ReceiverControl` of the simulated Pub/Sub."""
 
     def __init__(self, front: Front, config: GcpConfig) -> None:
         self.front, self.names = front, Names(config)
 
     def prepare(self) -> None:
-        """Makes what a person would: topics with a subscription each, and that of commands."""
+        """Creates what an operator would: topics with a subscription each, and the one of commands."""
         for topic in ALL:
             self.front.hub.create_topic(TopicRecord(name=self.names.topic(topic)))
             name = f"{self.names.project}/subscriptions/heard-{topic}"
@@ -69,7 +69,7 @@ class Control:
         return key in await self.received()
 
     def rows(self) -> Sequence[Mapping[str, Any]]:
-        """The rows of readings that arrived, each once however often it was sent."""
+        """The rows of received readings, without repetitions."""
         return list({each.attributes[ID]: json.loads(each.data) for each in self.messages("telemetry")}.values())
 
     async def telemetry(self, device: str) -> Sequence[tuple[str, int, float | str]]:
@@ -81,7 +81,7 @@ class Control:
         ]
 
     def put(self, data: bytes, key: str = "", **attributes: str) -> None:
-        """Publishes to the topic of commands, as another one does."""
+        """Publishes to the topic of commands, as another sender."""
         message = PubsubMessage(data=data, ordering_key=key, attributes=attributes)
         self.front.hub.publish(self.names.topic("commands"), [message])
 
@@ -102,7 +102,7 @@ class Control:
         self.front.faults.lost = calls
 
     async def have_time(self, ahead_s: float) -> None:
-        """Has Google's clock be ahead of this machine's, or behind where it is negative."""
+        """Sets Google's clock ahead of this machine's, or behind it if negative."""
         self.front.faults.skew_s = ahead_s
 
     async def reject_credentials(self) -> None:

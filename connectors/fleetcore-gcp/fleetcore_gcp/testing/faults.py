@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 from attrs import field, mutable
 
-#: Where the permissions of a custom role hold: its resources.
+#: The scope of a custom role's permissions: its resources.
 Grants = dict[str, set[str]]
 
 
 class RefusedByPubSub(Exception):
-    """An answer that is a status of gRPC, by its name."""
+    """An answer with a gRPC status, by its name."""
 
     def __init__(self, status: str, said: str, retry_after_s: float = 0.0) -> None:
         super().__init__(said)
@@ -19,22 +19,22 @@ class RefusedByPubSub(Exception):
 
 @mutable
 class Faults:
-    """Faults under way; all off at first.
+    """Active faults; all off at first.
 
     Attributes:
         delay_s: before each answer.
-        throttled: calls still to be turned away; ``retry_after_s`` says when to come again.
-        down: nothing is done and nothing answered but ``UNAVAILABLE``; streams are cut.
-        errors: calls still to be answered with ``status``.
-        lost: calls still to be done whose answers are not sent.
-        acks_lost: calls of acknowledgements still to be answered and not done.
+        throttled: calls still to be throttled; ``retry_after_s`` says when to retry.
+        down: every answer is ``UNAVAILABLE``; streams are cut.
+        errors: calls still to fail with ``status``.
+        lost: calls still to be executed whose answers are not sent.
+        acks_lost: acknowledgements still to be answered but not executed.
         redelivered: messages still to be delivered twice, acknowledged or not.
         stuck: ordering keys whose publishes fail.
-        only: methods that the counted faults hit; empty for all.
-        refused: the status by which everybody is turned away: ``UNAUTHENTICATED``, ``PERMISSION_DENIED``.
-        granted: permissions by resource that are kept to; None allows everything.
+        only: methods affected by the counted faults; empty for all.
+        refused: the status with which everything is refused: ``UNAUTHENTICATED``, ``PERMISSION_DENIED``.
+        granted: enforced permissions by resource; None allows everything.
         skew_s: by how much its clock is ahead of this machine's.
-        cuts: how often streams have been cut; one more cuts those that there are.
+        cuts: how often streams have been cut; increasing it cuts the open ones.
     """
 
     delay_s: float = 0.0
@@ -54,12 +54,12 @@ class Faults:
     cuts: int = 0
 
     def heal(self) -> None:
-        """Ends them; the delay and what is granted stay."""
+        """Ends them; the delay and the granted permissions stay."""
         self.throttled = self.errors = self.lost = self.acks_lost = self.redelivered = 0
         self.down, self.refused, self.only, self.stuck, self.skew_s = False, "", (), (), 0.0
 
     def enter(self, method: str, permission: str, resource: str) -> None:
-        """Raises :class:`RefusedByPubSub` where a call is turned away."""
+        """Raises :class:`RefusedByPubSub` if a call is refused."""
         if self.down:
             raise RefusedByPubSub("UNAVAILABLE", "The service is currently unavailable")
         if self.refused:
@@ -72,14 +72,14 @@ class Faults:
             raise RefusedByPubSub(self.status, "An unexpected error has occurred")
 
     def allows(self, permission: str, resource: str) -> bool:
-        """Whether a permission is granted on a resource, or on the project that it is in."""
+        """Whether a permission is granted on a resource, or on its project."""
         if self.granted is None:
             return True
         project = "/".join(resource.split("/")[:2])
         return any(permission in self.granted.get(each, ()) for each in (resource, project))
 
     def grant(self, policy: Any) -> None:
-        """Keeps to a printed policy, as its ``json`` form has it."""
+        """Enforces a printed policy, in its ``json`` form."""
         roles = {role["name"]: role["includedPermissions"] for role in policy["roles"]}
         granted: Grants = {}
         for binding in policy["bindings"]:
@@ -87,7 +87,7 @@ class Faults:
         self.granted = granted
 
     def counted(self, name: Literal["throttled", "errors", "lost", "acks_lost", "redelivered"], method: str) -> bool:
-        """Whether one of a counted fault hits a call now."""
+        """Whether a counted fault affects a call now."""
         left: int = getattr(self, name)
         if left == 0 or (self.only and method not in self.only):
             return False

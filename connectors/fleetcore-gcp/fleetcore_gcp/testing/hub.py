@@ -1,7 +1,7 @@
-"""Pub/Sub in dictionaries: topics, subscriptions with ordering, leases and dead letters, and IAM policies on both.
+"""Pub/Sub in memory: topics, subscriptions with ordering, leases and dead letters, and IAM policies on both.
 
-It keeps to the service's documented limits. Order: a subscription that was made with the flag gives out a message of an
-ordering key only behind all earlier ones of it, and where one comes back, all later ones of its key come again.
+It has the service's documented limits. Order: a subscription created with the flag delivers a message of an ordering
+key only after all earlier ones of it, and if one comes back, all later ones of its key come again.
 """
 
 import itertools
@@ -22,7 +22,7 @@ MAX_MESSAGES, MAX_BYTES, MAX_ATTRIBUTES, MAX_NAME_LENGTH, MAX_VALUE_LENGTH, MAX_
     1000, 10_000_000, 100, 256, 1024, 1024,
 )  # fmt: skip
 _NAME = re.compile(r"projects/[^/]+/(topics|subscriptions)/(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{2,254}")
-#: A delivery counts as one attempt; what was tried too often goes to the dead letters at the next.
+#: A delivery counts as one attempt; after too many, the message goes to the dead letters at the next.
 _PUBLISHER, _SUBSCRIBER = "roles/pubsub.publisher", "roles/pubsub.subscriber"
 
 
@@ -38,7 +38,7 @@ class Entry:
 
 @mutable
 class Subscribed:
-    """A subscription: what it is, and the messages that were not acknowledged, in their order."""
+    """A subscription: its record, and its unacknowledged messages in order."""
 
     record: Subscription
     entries: list[Entry] = field(factory=list)
@@ -47,7 +47,7 @@ class Subscribed:
 
 @mutable
 class Published:
-    """A topic: what it is, and all that was published to it."""
+    """A topic: its record, and everything published to it."""
 
     record: TopicRecord
     messages: list[PubsubMessage] = field(factory=list)
@@ -70,7 +70,7 @@ class Hub:
     # -- topics and subscriptions -----------------------------------------------------------------------------------
 
     def create_topic(self, record: TopicRecord) -> TopicRecord:
-        """Makes one. Raises :class:`RefusedByPubSub`, as all do."""
+        """Creates one. Raises :class:`RefusedByPubSub`, as all do."""
         with self.news:
             _named(record.name)
             if record.name in self.topics:
@@ -79,14 +79,14 @@ class Hub:
             return record
 
     def topic(self, name: str) -> Published:
-        """One that is there."""
+        """An existing one."""
         with self.news:
             if name not in self.topics:
                 raise RefusedByPubSub("NOT_FOUND", f"Resource not found: {name}")
             return self.topics[name]
 
     def create_subscription(self, record: Subscription) -> Subscription:
-        """Makes one, which hears what is published from now on."""
+        """Creates one, which gets messages published from now on."""
         with self.news:
             _named(record.name)
             self.topic(record.topic)
@@ -101,7 +101,7 @@ class Hub:
             return record
 
     def subscription(self, name: str) -> Subscribed:
-        """One that is there."""
+        """An existing one."""
         with self.news:
             if name not in self.subscriptions:
                 raise RefusedByPubSub("NOT_FOUND", f"Resource not found: {name}")
@@ -114,13 +114,13 @@ class Hub:
             return [each for each, subscribed in self.subscriptions.items() if subscribed.record.topic == name]
 
     def resource(self, name: str) -> Published | Subscribed:
-        """What an IAM policy is of."""
+        """The resource of an IAM policy."""
         return self.topic(name) if "/topics/" in name else self.subscription(name)
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
     def publish(self, topic: str, messages: Sequence[PubsubMessage]) -> Sequence[str]:
-        """Takes the messages of one request, all of them or none."""
+        """Accepts the messages of one request, all of them or none."""
         with self.news:
             published = self.topic(topic)
             _within_limits(messages)
@@ -142,7 +142,7 @@ class Hub:
                 each.entries.append(Entry(message))
 
     def pull(self, name: str, most: int, deadline_s: int) -> Sequence[ReceivedMessage]:
-        """Leases messages that may be given out now."""
+        """Leases the available messages."""
         with self.news:
             subscribed = self.subscription(name)
             self._expire(subscribed)
@@ -172,7 +172,7 @@ class Hub:
             return found
 
     def acknowledge(self, name: str, ack_ids: Sequence[str]) -> None:
-        """Takes messages out; leases that are over are passed over, as the service does."""
+        """Removes messages; ignores expired leases, like the service."""
         with self.news:
             subscribed = self.subscription(name)
             subscribed.entries = [each for each in subscribed.entries if not each.lease or each.lease not in ack_ids]
@@ -189,7 +189,7 @@ class Hub:
             self.news.notify_all()
 
     def _expire(self, subscribed: Subscribed) -> None:
-        """What is held too long, or was given back, comes again, and with it all later ones of its key."""
+        """Expired or returned messages come again, with all later ones of their key."""
         now_s, back = time.monotonic(), set[str]()
         for entry in subscribed.entries:
             key = entry.message.ordering_key if subscribed.record.enable_message_ordering else ""
@@ -198,7 +198,7 @@ class Hub:
                 back |= {key} - {""}
 
     def _is_dead(self, subscribed: Subscribed, entry: Entry) -> bool:
-        """Moves a message that was tried too often to the dead letters, where the service agent may do that."""
+        """Moves a message after too many attempts to the dead letters, if the service agent may do that."""
         dead = subscribed.record.dead_letter_policy
         if not dead.dead_letter_topic or entry.attempts < dead.max_delivery_attempts:
             return False
@@ -230,7 +230,7 @@ def _now() -> dict[str, int]:
 
 
 def _within_limits(messages: Sequence[PubsubMessage]) -> None:
-    """Raises for what the service does not take."""
+    """Raises for what the service refuses."""
     if not 1 <= len(messages) <= MAX_MESSAGES:
         raise RefusedByPubSub("INVALID_ARGUMENT", f"The value for message_count is {len(messages)}")
     if len({each.ordering_key for each in messages}) > 1:

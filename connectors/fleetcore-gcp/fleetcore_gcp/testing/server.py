@@ -1,6 +1,6 @@
-"""The counterpart's gRPC server: the methods of Pub/Sub that the connector calls, on the SDK's own types.
+"""The simulated Pub/Sub's gRPC server: the methods that the connector calls, on the SDK's own types.
 
-``side`` gives tests the hub itself, where no fault is met.
+``side`` gives tests access to the hub, without faults.
 """
 
 import threading
@@ -22,9 +22,9 @@ from fleetcore_gcp.testing.faults import Faults, RefusedByPubSub
 from fleetcore_gcp.testing.hub import Hub
 from fleetcore_gcp.testing.tokens import Endpoint, open_endpoint
 
-#: How long a stream waits at a time before it looks whether it is still wanted.
+#: How long a stream waits before it checks whether it is still needed.
 _LOOK_S = 0.05
-#: Calls at once: those of a connector's threads, streams beside them.
+#: Concurrent calls: those of a connector's threads, and streams.
 _THREADS = 72
 
 
@@ -35,7 +35,7 @@ class Front:
     Attributes:
         calls: how often each method was called, refused calls included.
         endpoint: ``HOST:PORT``.
-        tokens: where the tokens come from that calls must have; None where it speaks in the clear, as an emulator does.
+        tokens: the source of the tokens that calls must have; None without encryption, as an emulator.
     """
 
     hub: Hub = field(factory=Hub)
@@ -47,7 +47,7 @@ class Front:
     _ending: bool = False
 
     def end(self) -> None:
-        """Has streams end."""
+        """Ends streams."""
         self._ending = True
         with self.hub.news:
             self.hub.news.notify_all()
@@ -63,7 +63,7 @@ class Front:
         request: Any,
         context: Any,
     ) -> Any:
-        """Answers a call as the faults demand."""
+        """Answers a call, with the active faults."""
         if self.faults.delay_s:
             time.sleep(self.faults.delay_s)
         with self._lock:
@@ -91,13 +91,13 @@ class Front:
         return types.PublishResponse(message_ids=self.hub.publish(request.topic, list(request.messages)))
 
     def acknowledge(self, request: types.AcknowledgeRequest) -> empty_pb2.Empty:
-        """Acknowledges, unless that is lost."""
+        """Acknowledges, unless a fault drops it."""
         if not self.faults.counted("acks_lost", "Acknowledge"):
             self.hub.acknowledge(request.subscription, list(request.ack_ids))
         return empty_pb2.Empty()
 
     def modify(self, request: types.ModifyAckDeadlineRequest) -> empty_pb2.Empty:
-        """Extends leases, or gives back."""
+        """Extends leases, or returns messages."""
         self.hub.modify(request.subscription, list(request.ack_ids), request.ack_deadline_seconds)
         return empty_pb2.Empty()
 
@@ -106,13 +106,13 @@ class Front:
         return types.ListTopicSubscriptionsResponse(subscriptions=self.hub.of_topic(request.topic))
 
     def tested(self, request: iam_policy_pb2.TestIamPermissionsRequest) -> iam_policy_pb2.TestIamPermissionsResponse:
-        """Says which permissions are granted."""
+        """Returns the granted permissions."""
         self.hub.resource(request.resource)
         had = [each for each in request.permissions if self.faults.allows(each, request.resource)]
         return iam_policy_pb2.TestIamPermissionsResponse(permissions=had)
 
     def policy(self, request: iam_policy_pb2.GetIamPolicyRequest) -> policy_pb2.Policy:
-        """Gives an IAM policy."""
+        """Returns an IAM policy."""
         return self.hub.resource(request.resource).policy
 
     def set_policy(self, request: iam_policy_pb2.SetIamPolicyRequest) -> policy_pb2.Policy:
@@ -129,7 +129,7 @@ class Front:
     # -- streams ----------------------------------------------------------------------------------------------------
 
     def stream(self, requests: Iterator[Any], context: Any) -> Iterator[types.StreamingPullResponse]:
-        """Gives messages as they are there, within what the client lets be outstanding."""
+        """Sends available messages, within the client's limit of outstanding ones."""
         first = next(requests)
         name, cuts = first.subscription, self.faults.cuts
         with self._lock:

@@ -1,4 +1,4 @@
-"""Google's token endpoint, as service accounts' keys use it: a token for a JWT that is signed and in time."""
+"""Google's token endpoint, as service account keys use it: a token for a signed, current JWT."""
 
 import base64
 import datetime as dt
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fleetcore.testing.http1 import Answer, Request, Server
 from fleetcore_gcp.testing.faults import Faults
 
-#: RFC 7523: for how long a JWT and a token are good, and by how much clocks may differ.
+#: RFC 7523: the validity of a JWT and a token, and the allowed clock difference.
 _LASTS_S, _DIFFER_S = 3600, 300
 _OUT_OF_TIME = (
     "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. "
@@ -31,7 +31,7 @@ class Endpoint:
     """See the module; open it with :func:`open_endpoint`.
 
     Attributes:
-        url: where keys have their tokens from.
+        url: the token URL of keys.
     """
 
     def __init__(self, faults: Faults) -> None:
@@ -42,7 +42,7 @@ class Endpoint:
 
     @property
     def given(self) -> int:
-        """How many tokens were had."""
+        """How many tokens were issued."""
         return len(self._given)
 
     def write_key(self, file: Path) -> None:
@@ -53,11 +53,11 @@ class Endpoint:
         file.write_text(json.dumps({**account, "private_key_id": "1", "private_key": pem, "token_uri": self.url}))
 
     def takes(self, metadata: Any) -> bool:
-        """Whether a call's metadata has a token that was had here."""
+        """Whether a call's metadata has a token that was issued here."""
         return any(name == "authorization" and value in self._given for name, value in metadata)
 
     async def answer(self, request: Request) -> Answer:
-        """Gives a token, or says why not."""
+        """Issues a token, or gives the reason of the refusal."""
         if self._faults.down:
             return Answer(fate="none")
         now_s = time.time() + self._faults.skew_s
@@ -88,7 +88,7 @@ def _decoded(text: str) -> bytes:
 
 @asynccontextmanager
 async def open_endpoint(faults: Faults) -> AsyncIterator[Endpoint]:
-    """Listens on the loopback for the block."""
+    """Listens on the loopback within the context."""
     endpoint = Endpoint(faults)
     async with Server(endpoint.answer) as server:
         endpoint.url = f"{server.endpoint}/token"

@@ -1,4 +1,4 @@
-"""The counterpart as a trial of this connector, in this process."""
+"""The simulated Pub/Sub as a trial of this connector, in this process."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ from fleetcore_gcp.testing.server import serving
 
 @asynccontextmanager
 async def open_trial() -> AsyncIterator[Trial]:
-    """Serves for the block; an emulator asks for no credentials."""
+    """Serves within the context; an emulator needs no credentials."""
     async with serving() as front:
         yield Trial(
             settings={"project": "trial-project", "emulator": front.endpoint, "create": True},

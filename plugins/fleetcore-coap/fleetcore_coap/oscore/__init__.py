@@ -1,4 +1,4 @@
-"""OSCORE (RFC 8613): each message is protected by itself, under a key that a device token stands for.
+"""OSCORE (RFC 8613): protects each message individually, under a key that belongs to a device token.
 
-Needs the extra ``fleetcore-coap[oscore]``; nothing here is imported where it is not asked for.
+Needs the extra ``fleetcore-coap[oscore]``; it is imported only if it is configured.
 """

@@ -1,9 +1,9 @@
-"""A client's way to one server under OSCORE, by the key of its device token.
+"""A client's connection to one server under OSCORE, with the key of its device token.
 
-A device's sequence number never comes twice for a key, and a client keeps nothing. So it begins at the milliseconds
-since 2026 and counts on from there: what an earlier run has used lies below, as long as it has sent fewer than a
-thousand requests a second and the clock was not set back meanwhile. Clients of one token in one process count together.
-Two processes must not speak with one token at a time: give each a token of its own.
+A device must never reuse a sequence number with a key, and a client saves nothing. So it begins at the milliseconds
+since 2026 and counts on: an earlier run used lower numbers, as long as it sent fewer than a thousand requests a second
+and the clock was not set back meanwhile. Clients of one token in one process count together. Two processes must not use
+one token at the same time: give each its own token.
 """
 
 import time
@@ -22,12 +22,12 @@ from fleetcore_coap.oscore.header import read
 from fleetcore_coap.oscore.numbers import EPOCH_MS
 from fleetcore_coap.oscore.security import DEVICE, REPLAYED, SERVER, NotOpened, Security
 
-#: By the id of a token, the number that was used last in this process.
+#: By token id, the last number used in this process.
 _used: dict[str, int] = {}
 
 
 class ProtectedChannel(Channel):
-    """See the module."""
+    """The connection; see the module."""
 
     protected = True
 
@@ -37,7 +37,7 @@ class ProtectedChannel(Channel):
         key = shared_key(secrets.device, secrets.token)
         self._security = Security(key, DEVICE, SERVER, _numbers(key.token), None)
         self._bindings: dict[bytes, RequestIdentifiers] = {}
-        #: Of what is observed, the Partial IV of the newest notification.
+        #: For each observation, the Partial IV of the newest notification.
         self._newest: dict[bytes, int] = {}
 
     async def _ask(self, packet: Packet, token: bytes | None) -> Packet:
@@ -50,18 +50,18 @@ class ProtectedChannel(Channel):
                 del self._bindings[token]
 
     def _opened(self, packet: Packet) -> Packet | None:
-        """What a response says; None for a forged one, and for a notification that has come before.
+        """The message in a response; None for a forged one, and for a repeated notification.
 
-        A refusal without protection is believed: whether the server does not know the key, or an attacker says so,
-        nothing gets through. That a request is a replay says that it was taken: its answer is lost, for one where the
-        address has changed before it came.
+        An unprotected refusal is believed: whether it comes from the server or an attacker, nothing gets through. A
+        replay error means that the request was accepted: its answer is lost, for example because the address changed
+        before it arrived.
         """
         value, binding = packet.get(Option.OSCORE), self._bindings.get(packet.token)
         if binding is None:
             return None
         if value is None:
             if packet.payload == REPLAYED.encode():
-                self.correlation.lose(packet.token, "The request was taken, and its answer is lost")
+                self.correlation.lose(packet.token, "The request was accepted, but its answer is lost")
                 return None
             return _refusal(packet) if packet.code >= 128 else None
         try:
@@ -91,10 +91,10 @@ def _refusal(packet: Packet) -> Packet:
 
 
 def _numbers(token: str) -> Callable[[], int]:
-    """What gives the sequence numbers of a token; raises Refused where the clock cannot be right."""
+    """The source of a token's sequence numbers; raises Refused if the clock is certainly wrong."""
     begin = time.time_ns() // 1_000_000 - EPOCH_MS
     if begin < 0:
-        raise Refused("The clock is before 2026, so sequence numbers would come again", remedy="Set the clock")
+        raise Refused("The clock is before 2026, so sequence numbers would be reused", remedy="Set the clock")
     _used[token] = max(_used.get(token, -1), begin)
 
     def number() -> int:

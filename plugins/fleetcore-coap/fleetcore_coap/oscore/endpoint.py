@@ -1,8 +1,7 @@
-"""Listening on ``coap://`` for messages under OSCORE: the way of a datagram to its context, and bounds.
+"""Listening on ``coap://`` for messages under OSCORE: finds the context of a datagram, and enforces limits.
 
-Nothing is kept of an address before a message from it has proved to be a device's and new, beyond the few places of
-peers that speak without protection. A refusal is shorter than its request, and says what the standard has it say
-(RFC 8613 §8.2).
+No state is kept of an address before a message from it has proved to be a device's and new, except for a few places of
+unprotected peers. A refusal is shorter than its request, and has the standard's text (RFC 8613 §8.2).
 """
 
 import asyncio
@@ -59,17 +58,17 @@ from fleetcore_coap.readings import Readings
 from fleetcore_coap.request import empty
 from fleetcore_coap.sockets import Datagrams
 
-#: Addresses that speak without protection.
+#: Unprotected addresses.
 _MAX_STRANGERS = 256
-#: A peer that is not a device yet is kept as long after its last word.
+#: A peer that is not a device yet is kept this long after its last message.
 _STRANGER_S = 120.0
 _NO_CONTEXT = "Security context not found"
-#: Planes that devices reach under OSCORE.
+#: Planes that already have a listener with OSCORE.
 _served: WeakSet[DevicePlane] = WeakSet()
 
 
 class OscoreAdapter(DatagramAdapter):
-    """A listener that is open; made by :func:`serve`."""
+    """An open listener; made by :func:`serve`."""
 
     def __init__(self, config: CoapConfig, context: Context, plane: DevicePlane, ingest: Ingest) -> None:
         self._config, self._context, self._plane = config, context, plane
@@ -108,7 +107,7 @@ class OscoreAdapter(DatagramAdapter):
         try:
             packet = decode(datagram)
         except Malformed:
-            return  # it may be ignored (RFC 7252 §4.2), and anybody can write any source
+            return  # it may be ignored (RFC 7252 §4.2), and anybody can forge a source
         if not packet.is_request or packet.kind not in {Kind.CON, Kind.NON}:
             self._signal(address, packet)
         elif packet.get(Option.OSCORE) is None:
@@ -117,7 +116,7 @@ class OscoreAdapter(DatagramAdapter):
             self._protected(address, packet)
 
     def _signal(self, address: Address, packet: Packet) -> None:
-        """An acknowledgement, a reset, a ping, or a response, which nothing here has asked for."""
+        """An acknowledgement, a reset, a ping, or an unexpected response."""
         way = self._ways.get(address)
         if way is None:
             return
@@ -187,7 +186,7 @@ class OscoreAdapter(DatagramAdapter):
             self._drop_unused(left)
 
     def _challenge(self, secured: Secured, address: Address, packet: Packet, unfresh: Unfresh, now_s: float) -> None:
-        # Neither has it wait: the device repeats its request.
+        # Neither makes the device wait: it repeats its request.
         if not self.numbers.at_hand or not secured.may_challenge(now_s):
             self._context.count("oscore_challenges_held_back")
             return
@@ -197,7 +196,7 @@ class OscoreAdapter(DatagramAdapter):
         )
 
     def _refuse(self, address: Address, packet: Packet, code: int, text: str = "") -> None:
-        """Without protection, and without a word where none was to be confirmed; longer than no request."""
+        """Unprotected, and without an answer to a non-confirmable request; never longer than the request."""
         self._context.count(f"oscore_refused_{code >> 5}{code & 31:02}")
         if packet.kind is not Kind.CON:
             return
@@ -208,7 +207,7 @@ class OscoreAdapter(DatagramAdapter):
         self._reply(address, packet, answer)
 
     def _reply(self, address: Address, request: Packet, answer: Packet) -> None:
-        """Answers without keeping anything of the exchange."""
+        """Answers without keeping state of the exchange."""
         confirmed = request.kind is Kind.CON
         kind, mid = (Kind.ACK, request.mid) if confirmed else (Kind.NON, self._state.random.getrandbits(16))
         self._datagrams.send(address, encode(addressed(answer, kind, mid, request.token)))
@@ -218,9 +217,9 @@ class OscoreAdapter(DatagramAdapter):
     async def _key_of(self, token: str, name: str) -> bytes | None:
         try:
             return await self._plane.shared_key(token, protocol=self._context.name, peer=name)
-        except Exception as error:  # a store in trouble; the peer asks again
-            self._context.logger.exception("The key of %s could not be looked for", name)
-            raise Unavailable("The key cannot be looked for", code="not_ready") from error
+        except Exception as error:  # the store fails; the peer asks again
+            self._context.logger.exception("The key of %s could not be looked up", name)
+            raise Unavailable("The key cannot be looked up", code="not_ready") from error
 
     def _found(self, token: str, key: bytes | None, waiting: list[Waiting]) -> None:
         if key is not None:
@@ -253,7 +252,7 @@ class OscoreAdapter(DatagramAdapter):
 
     def _no_room(self, bound: str, where: str) -> None:
         why = f"{where} has its part of" if bound == "per_address" else "all are taken of"
-        note = f"{why} {MAX} look-ups of keys under way; the peer repeats its request"
+        note = f"{why} {MAX} key lookups under way; the peer repeats its request"
         self._context.listening.note(self._context.name, bound, note)
 
     def _make_room(self, passed: Secured | None) -> None:
@@ -262,7 +261,7 @@ class OscoreAdapter(DatagramAdapter):
         if passed.security.proved:
             most = f"[protocols.{self._context.name}] associations = {self._config.associations}"
             self._context.listening.note(
-                self._context.name, "associations", f"all are taken of {most}; the longest silent one ends"
+                self._context.name, "associations", f"all are taken of {most}; the one silent for longest ends"
             )
         self._end(passed)
 
@@ -284,7 +283,7 @@ class OscoreAdapter(DatagramAdapter):
         return way
 
     def _forget(self, way: Way) -> None:
-        """Keeps nothing more of what came without protection."""
+        """Drops state of unprotected messages."""
         self._strangers.pop(way.address, None)
         if way.stranger is not None:
             way.stranger.close()
@@ -302,9 +301,9 @@ class OscoreAdapter(DatagramAdapter):
         return self._context.clock.monotonic_s()
 
     async def tick(self) -> None:
-        """Repetitions and what is to be forgotten."""
+        """Handles repetitions and expiry."""
         if self._reserving is None or self._reserving.done():
-            # A task, so that repetitions go on while a store takes its time.
+            # A task, so that repetitions go on while a store is slow.
             self._reserving = self._state.spawn(self.numbers.keep(), "numbers")
         now_s = self._now_s()
         for way in list(self._awake):
@@ -313,7 +312,7 @@ class OscoreAdapter(DatagramAdapter):
         await super().tick()
 
     def sweep(self, now_s: float) -> None:
-        """Ends what is silent for too long."""
+        """Ends contexts that were silent for too long."""
         for secured in self._kept.all():
             if secured.until_s <= now_s:
                 self._end(secured)
@@ -322,7 +321,7 @@ class OscoreAdapter(DatagramAdapter):
                 self._forget(way)
 
     def end_all(self) -> None:
-        """Ends every context and forgets every address."""
+        """Ends every context and drops every address."""
         for secured in self._kept.all():
             self._end(secured)
         for way in list(self._strangers.values()):
@@ -335,13 +334,13 @@ async def serve(
 ) -> AsyncIterator[OscoreAdapter]:
     """Listens while the context lasts; raises as :func:`fleetcore_coap.plugin.open_coap`.
 
-    A fleet has one such listener: two would each keep a replay window for one key, so what a device sent to one could
-    be sent again to the other.
+    A fleet has one such listener: with two, each would have a replay window for the same key, so a message to one could
+    be replayed to the other.
     """
     if plane in _served:
         raise ConfigError(
             f"{config.listen} would be a second listener of this fleet with oscore = true",
-            remedy="Have one section with oscore = true; it listens on all addresses with coap://[::]:5683",
+            remedy="Use one section with oscore = true; it listens on all addresses with coap://[::]:5683",
         )
     _served.add(plane)
     try:

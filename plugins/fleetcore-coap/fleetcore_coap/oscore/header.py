@@ -1,4 +1,4 @@
-"""The value of the OSCORE option of a request, read strictly (RFC 8613 §6.1). No keys, no state."""
+"""The OSCORE option of a request, parsed strictly (RFC 8613 §6.1). No keys, no state."""
 
 from msgspec import Struct
 
@@ -8,7 +8,7 @@ PIV_BYTES = 5
 
 
 class Header(Struct, frozen=True, gc=False):
-    """What stands in the option; None where a member is absent."""
+    """The members of the option; None for an absent one."""
 
     piv: bytes | None
     context: bytes | None
@@ -16,7 +16,7 @@ class Header(Struct, frozen=True, gc=False):
 
 
 def read(value: bytes) -> Header | None:
-    """Takes the option apart; None where it is not of the form of the standard."""
+    """Parses the option; None if it does not follow the standard."""
     if not value:
         return Header(None, None, None)
     flags, at = value[0], 1
@@ -27,7 +27,7 @@ def read(value: bytes) -> Header | None:
     if length:
         piv = value[at : at + length]
         at += length
-        if length > 1 and not piv[:1].strip(b"\0"):  # in the fewest bytes, so that a number is written in one way
+        if length > 1 and not piv[:1].strip(b"\0"):  # in the fewest bytes, so that each number has one encoding
             return None
     if flags & _CONTEXT:
         if at >= len(value):

@@ -1,9 +1,9 @@
-"""The contexts that are kept: those that have proved themselves, few that have not yet, and challenges for both.
+"""The kept contexts: authenticated ones, a few that are not yet, and challenges for both.
 
-What is kept of a device bounds the memory, so a context may go while its device lives; it is made anew when the device
-speaks again, and then nothing is known of what came before: the device is asked for an Echo value first. The value has
-to be a new one each time that a context goes that has proved itself, else what the device sent then would pass again.
-Of one that has not, the value stays: so an attacker cannot have a device asked for ever by crowding its context out.
+Memory is limited, so a context may be dropped while its device is active. When the device sends again it is made again,
+and nothing is known of earlier messages: the device first has to return an Echo value. After an authenticated context
+was dropped the value must be new, otherwise earlier messages could be replayed. After an unauthenticated one it stays
+the same: so an attacker cannot keep a device in challenges by pushing out its context.
 """
 
 import hmac
@@ -12,16 +12,16 @@ import zlib
 from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
-#: Contexts of which a key was looked up and nothing has been proved.
+#: Contexts whose key was looked up but not proved.
 MAX_UNPROVED = 256
-#: RFC 9175 §2.3: as good as unguessable for what it does.
+#: RFC 9175 §2.3: long enough to be unguessable.
 _ECHO_BYTES = 8
-#: Counts of contexts that went, by what their tokens' ids hash to: a change for one token is one for few others.
+#: Counts of dropped contexts, by a hash of their token ids: a change affects one token and few others.
 _GENERATIONS = 4096
 
 
 class Keepable(Protocol):
-    """A context, as it is kept."""
+    """A context, as it is kept here."""
 
     @property
     def token(self) -> str:
@@ -32,10 +32,10 @@ K = TypeVar("K", bound=Keepable)
 
 
 class Kept(Generic[K]):
-    """See the module.
+    """The contexts; see the module.
 
     Args:
-        most: contexts that have proved themselves.
+        most: authenticated contexts.
     """
 
     def __init__(self, most: int) -> None:
@@ -49,7 +49,7 @@ class Kept(Generic[K]):
         return len(self._proved)
 
     def all(self) -> tuple[K, ...]:
-        """Those that are kept."""
+        """All kept contexts."""
         return (*self._proved.values(), *self._unproved.values())
 
     def find(self, token: str) -> K | None:
@@ -57,24 +57,24 @@ class Kept(Generic[K]):
         return self._proved.get(token) or self._unproved.get(token)
 
     def echo(self, token: str) -> bytes:
-        """The Echo value by which the device of a token shows that a request was made after this was asked."""
+        """The Echo value that shows that the device of a token made its request after this challenge."""
         text = f"{self._generations[_part(token)]} {token}"
         return hmac.digest(self._secret, text.encode(), "sha256")[:_ECHO_BYTES]
 
     def enter(self, context: K) -> K | None:
-        """A new context; returns the one that has to go for it."""
+        """Adds a new context; returns the one dropped for it."""
         self._unproved[context.token] = context
         return next(iter(self._unproved.values())) if len(self._unproved) > MAX_UNPROVED else None
 
     def heard(self, context: K) -> K | None:
-        """It has proved itself, now or before, and said something; returns the one that has to go for it."""
+        """It is authenticated, now or before, and has sent something; returns the one dropped for it."""
         self._unproved.pop(context.token, None)
         self._proved[context.token] = context
         self._proved.move_to_end(context.token)
         return next(iter(self._proved.values())) if len(self._proved) > self._most else None
 
     def leave(self, context: K) -> None:
-        """It goes; idempotent."""
+        """It is dropped; idempotent."""
         if self._unproved.get(context.token) is context:
             del self._unproved[context.token]
         if self._proved.get(context.token) is context:

@@ -1,4 +1,4 @@
-"""Keys that are being looked up, and the requests that wait for them: few of each, and of each address a part."""
+"""Key lookups, and the requests that wait for them: a few of each, and of each address a part."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -10,9 +10,9 @@ from fleetcore_coap.addresses import Address
 from fleetcore_coap.codec import Packet
 from fleetcore_coap.crowd import Pending
 
-#: As many as there may be handshakes under way where there is DTLS.
+#: As many as handshakes under way with DTLS.
 MAX = 256
-#: Requests that wait for one key. A device has one request under way; a peer repeats what is dropped.
+#: Requests that wait for one key. A device has one request under way; a peer repeats dropped ones.
 _MAX_WAITING = 4
 
 Waiting = tuple[Address, Packet]
@@ -26,15 +26,15 @@ class _Lookup:
 
 
 class Lookups:
-    """See the module.
+    """The lookups; see the module.
 
     Args:
-        find: the key of a token by its id and the name of an address; None where the token is not good.
-        found: is told the id, the key, and what has waited for it.
-        full: is told the bound where there is no room for another one.
-        per_address: of :data:`MAX`.
+        find: the key of a token by its id and the name of an address; None if the token is not valid.
+        found: called with the id, the key, and the requests that waited for it.
+        full: called with the limit if there is no room for another one.
+        per_address: the part of :data:`MAX` for one address.
         now_s: the monotonic clock.
-        spawn: runs each one in a task, by its name.
+        spawn: runs each one in a named task.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Lookups:
         self._by_token: dict[str, _Lookup] = {}
 
     def wait(self, token: str, network: str, name: str, waiting: Waiting) -> None:
-        """Has a request wait for the key of a token; dropped where there is no room."""
+        """Makes a request wait for the key of a token; drops it if there is no room."""
         lookup = self._by_token.get(token)
         if lookup is None:
             now_s = self._now_s()
@@ -72,7 +72,7 @@ class Lookups:
     async def _look_up(self, token: str, name: str, lookup: _Lookup) -> None:
         try:
             key = await self._find(token, name)
-        except FleetError:  # a store in trouble: the peer asks again
+        except FleetError:  # the store fails: the peer asks again
             lookup.waiting.clear()
             return
         finally:

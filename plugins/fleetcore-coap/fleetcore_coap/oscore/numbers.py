@@ -1,13 +1,12 @@
-"""The sequence numbers that the server sends with: none is ever used twice, also after a crash or a restore.
+"""The server's sequence numbers: each is used once, even after a crash or a restore.
 
-An answer needs none of its own: it uses the nonce of its request once. The others, the challenge after a restart and
-every notification after the first, take a number from here. Each second since 2026 has 1,024 numbers. Those of the
-seconds to come are kept as used in the store before the first of them is, so a process that was killed leaves gaps and
-no more. What is reserved begins at the present or later: so a store that is restored from a backup begins beyond what
-was used since. Numbers run ahead of the clock by a second for each start, and by up to 16 in a burst of notifications;
-a restore has to take longer than that.
+An answer needs none: it uses the nonce of its request once. The others, the challenge after a restart and every
+notification after the first, take a number from here. Each second since 2026 has 1,024 numbers. Those of future seconds
+are saved as used before the first of them is, so a killed process only leaves gaps. Reservations begin at the present
+or later: so a store restored from a backup begins after all numbers used since. Numbers run ahead of the clock by a
+second for each start, and by up to 16 in a burst of notifications; a restore has to take longer than that.
 
-All contexts share the numbers, which costs nothing and leaves nothing to remember for each.
+All contexts share the numbers, which costs nothing and needs no state per context.
 """
 
 from collections import deque
@@ -22,16 +21,16 @@ EPOCH_MS = 1_767_225_600_000
 NUMBERS = 1 << 10
 _SECONDS = 1 << 30
 _NAME = "oscore-reserved"
-#: Seconds that may be reserved beyond one a second, for bursts.
+#: Seconds that may be reserved beyond one per second, for bursts.
 _AHEAD = 16
 
 
 class Numbers:
-    """Of one listener; :meth:`keep` is to be called about twice a second."""
+    """The numbers of one listener; :meth:`keep` must be called about twice a second."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        #: Ranges that are reserved and not used: from, to.
+        #: Reserved and unused ranges: from, to.
         self._free: deque[tuple[int, int]] = deque()
         self._used = 0
         self._since_s = context.clock.monotonic_s()
@@ -40,22 +39,22 @@ class Numbers:
 
     @property
     def at_hand(self) -> bool:
-        """Whether there is a number now."""
+        """Whether a number is available now."""
         return bool(self._free)
 
     async def open(self) -> None:
-        """Reserves the first numbers; raises what the store raises, and Unavailable where the clock is beyond them."""
+        """Reserves the first numbers; raises the store's errors, and Unavailable if the clock is past their end."""
         await self._reserve(1)
 
     def when_there_is_one(self, use: Callable[[], None]) -> None:
-        """Calls ``use``, which may take one number: now, or once there is one again."""
+        """Calls ``use``, which may take one number: now, or once one is available."""
         if self._free and not self._waiting:
             use()
         else:
             self._waiting.append(use)
 
     def take(self) -> int:
-        """A number that was never taken before; to be called where there is one at hand."""
+        """A number that was never used; only call it if one is available."""
         number, end = self._free.popleft()
         if number + 1 < end:
             self._free.appendleft((number + 1, end))
@@ -63,7 +62,7 @@ class Numbers:
         return number
 
     async def keep(self) -> None:
-        """Sees to it that there are as many at hand as are used in a second, and serves what waits."""
+        """Keeps as many available as are used in a second, and serves what waits."""
         wanted = len(self._waiting) + max(NUMBERS // 2, 2 * self._used) - sum(end - at for at, end in self._free)
         self._used = 0
         passed_s = self._context.clock.monotonic_s() - self._since_s
@@ -71,8 +70,8 @@ class Numbers:
         if seconds > 0:
             try:
                 await self._reserve(seconds)
-            except FleetError as error:  # tried again at the next call; what is reserved serves until then
-                self._context.logger.warning("No sequence numbers can be reserved: %s", error)
+            except FleetError as error:  # retried at the next call; the reserved ones last until then
+                self._context.logger.warning("Sequence numbers cannot be reserved: %s", error)
         while self._waiting and self._free:
             self._waiting.popleft()()
 
@@ -82,7 +81,7 @@ class Numbers:
         begin = max(kept, (self._context.clock.now_ms() - EPOCH_MS) // 1000)
         end = begin + seconds
         if end > _SECONDS:
-            raise Unavailable("The clock is beyond 2059, where the sequence numbers of OSCORE end", code="not_ready")
+            raise Unavailable("The clock is past 2059, where the sequence numbers of OSCORE end", code="not_ready")
         state[_NAME] = end.to_bytes(4, "big")
         await state.save()
         self._reserved += seconds

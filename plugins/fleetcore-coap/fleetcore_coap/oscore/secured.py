@@ -1,4 +1,4 @@
-"""A device under OSCORE: its context, its session, and the ways that its messages take."""
+"""A device under OSCORE: its context, its session, and the addresses of its messages."""
 
 from collections.abc import Callable
 
@@ -12,14 +12,14 @@ from fleetcore_coap.oscore.security import Opened, Security
 from fleetcore_coap.oscore.way import Way
 from fleetcore_coap.peer import Peer
 
-#: The newest two: an answer under way may still go where its request came from.
+#: The newest two: an answer under way may still go to the source of its request.
 _WAYS = 2
-#: Challenges in a burst, and a second on the average: each costs a number, and a replay is challenged as well.
+#: Challenges in a burst, and per second on average: each costs a number, and replays are challenged too.
 _CHALLENGES, _CHALLENGES_PER_S = 8.0, 1.0
 
 
 class ProtectedRequest(Packet, frozen=True, kw_only=True, gc=True):
-    """What a protected request says, and what its answers need."""
+    """A decrypted request, and what its answers need."""
 
     outer: Packet
     binding: RequestIdentifiers
@@ -28,7 +28,7 @@ class ProtectedRequest(Packet, frozen=True, kw_only=True, gc=True):
 
 @frozen
 class _Telling:
-    """A notification that is not acknowledged yet, as it went."""
+    """An unacknowledged notification, as it was sent."""
 
     outer: Packet
     acknowledged: Callable[[], None]
@@ -36,16 +36,16 @@ class _Telling:
 
 
 class Secured:
-    """See the module. It is the message layer of its :attr:`peer`.
+    """The device; see the module. It is the message layer of its :attr:`peer`.
 
     Args:
-        token: the id of the device token that the key comes of.
-        wake: is told of a way for which time matters.
+        token: the id of the device token that the key belongs to.
+        wake: called with an address that needs ticks.
 
     Attributes:
-        peer: set by the maker, before anything comes.
-        until_s: when it ends where nothing comes until then.
-        way: by which the newest genuine request has come.
+        peer: set by the creator, before any message.
+        until_s: when it ends without a further message.
+        way: the address of the newest genuine request.
     """
 
     def __init__(self, token: str, security: Security, numbers: Numbers, wake: Callable[[Way], None]) -> None:
@@ -63,7 +63,7 @@ class Secured:
     # -- requests --------------------------------------------------------------------------------------------------
 
     def take(self, way: Way, outer: Packet, opened: Opened, now_s: float) -> Way | None:
-        """A genuine request that is new; returns a way that is of no use to this context any more."""
+        """Handles a new, genuine request; returns an address that this context no longer uses."""
         left = self._follow(way, now_s)
         inner = opened.packet
         request = ProtectedRequest(
@@ -88,7 +88,7 @@ class Secured:
         return left
 
     def may_challenge(self, now_s: float) -> bool:
-        """Whether the device may be asked for an Echo value now."""
+        """Whether the device may be sent an Echo challenge now."""
         more = (now_s - self._challenged_s) * _CHALLENGES_PER_S
         self._challenges, self._challenged_s = min(_CHALLENGES, self._challenges + more), now_s
         if self._challenges < 1.0:
@@ -116,14 +116,14 @@ class Secured:
 
     @property
     def idle(self) -> bool:
-        """Its ways see to what is to be repeated."""
+        """Always: its addresses handle repetitions."""
         return True
 
     def tick(self, now_s: float) -> None:
-        """As :attr:`idle` says."""
+        """Nothing to do, see :attr:`idle`."""
 
     def answer(self, request: Packet, response: Packet, now_s: float) -> None:
-        """Answers a request that :meth:`take` gave to the peer."""
+        """Answers a request that :meth:`take` passed to the peer."""
         assert isinstance(request, ProtectedRequest)
         self._under_way -= 1
         self.seal(response, request.binding, lambda outer: request.way.exchanges.answer(request.outer, outer, now_s))
@@ -166,14 +166,14 @@ class Secured:
         self.way.exchanges.confirm(telling.outer, now_s, acknowledged=telling.acknowledged, lost=telling.lost)
 
     def seal(self, response: Packet, binding: RequestIdentifiers, then: Callable[[Packet], None]) -> None:
-        """Protects a response and hands it on, where it needs a sequence number as soon as there is one."""
+        """Protects a response and passes it on; if it needs a sequence number, as soon as there is one."""
         if binding.can_reuse_nonce:
             then(self.security.answer(response, binding))
         else:
             self._numbers.when_there_is_one(lambda: then(self.security.answer(response, binding)))
 
     def close(self) -> None:
-        """It is over; idempotent."""
+        """It has ended; idempotent."""
         if self.closed:
             return
         self.closed = True

@@ -1,7 +1,7 @@
-"""A security context, and a message under its protection and back: aiocoap's OSCORE between records of ours.
+"""A security context, which protects and opens messages: aiocoap's OSCORE between our records.
 
-Encryption, nonces and the replay window are aiocoap's; what is here says which identifiers and sequence numbers it
-goes by, and reads what was decrypted by our own codec. Nothing here is sent, and nothing is looked up.
+Encryption, nonces and the replay window are aiocoap's; this module chooses identifiers and sequence numbers, and
+decodes decrypted messages with our codec. It sends nothing, and looks nothing up.
 
 A device has the empty sender id and the server ``01``. Their ID Context is the id of the device token, and the master
 secret its shared key (:mod:`fleetcore.wire.shared_keys`); there is no salt. The algorithms are those that every OSCORE
@@ -35,21 +35,21 @@ from fleetcore_coap.codec import Malformed, Option, Packet, options, read_body
 from fleetcore_coap.oscore.header import read
 
 DEVICE, SERVER = b"", b"\x01"
-#: RFC 8613 §8.2: what a request is told that is refused as such.
+#: RFC 8613 §8.2: the answer to such an invalid request.
 REPLAYED, FORGED, UNDECODABLE = "Replay detected", "Decryption failed", "Failed to decode COSE"
-#: RFC 8613 §3.2.2: what every implementation has by default.
+#: RFC 8613 §3.2.2: the defaults of every implementation.
 _WINDOW = 32
 
 
 class Opened(Struct, frozen=True):
-    """A request that is genuine and new; ``binding`` is what its answers are bound to."""
+    """A genuine, new request; its answers are bound to ``binding``."""
 
     packet: Packet
     binding: RequestIdentifiers
 
 
 class Unfresh(Struct, frozen=True):
-    """A request that is genuine and may be a replay: nothing is known of what came before (RFC 8613 App. B.1.2)."""
+    """A genuine request that may be a replay: nothing is known of earlier ones (RFC 8613 App. B.1.2)."""
 
     binding: RequestIdentifiers
 
@@ -59,25 +59,25 @@ class NotOpened(Exception):
 
 
 class Undecodable(NotOpened):
-    """The option, or what was protected, is of no form that there is."""
+    """The option, or the protected content, is malformed."""
 
 
 class Replayed(NotOpened):
-    """It has come before, or is older than the replay window."""
+    """It is a repetition, or older than the replay window."""
 
 
 class Forged(NotOpened):
-    """It was not protected with this key, or was changed on its way."""
+    """It was not protected with this key, or was modified."""
 
 
 class Security(CanProtect, CanUnprotect, SecurityContextUtils):  # type: ignore[misc]  # aiocoap has no types
-    """See the module.
+    """The context; see the module.
 
     Args:
-        key: of the token.
-        sender, recipient: :data:`DEVICE` and :data:`SERVER`, as this side sees them.
-        number: gives a sequence number that this key has never been used with.
-        echo: by which a request shows that it is not a replay; None for a client, which is asked nothing.
+        key: the token's key.
+        sender, recipient: :data:`DEVICE` and :data:`SERVER`, from this side.
+        number: returns a sequence number never used with this key.
+        echo: the value that shows that a request is not a replay; None for a client, which is not challenged.
     """
 
     def __init__(
@@ -96,14 +96,14 @@ class Security(CanProtect, CanUnprotect, SecurityContextUtils):  # type: ignore[
 
     @property
     def proved(self) -> bool:
-        """Whether a request has shown that it is not a replay, so the replay window is known."""
+        """Whether a request has shown that it is not a replay, so that the replay window is valid."""
         return bool(self.recipient_replay_window.is_initialized())
 
     def new_sequence_number(self) -> int:
         return self._number()
 
     def post_seqnoincrease(self) -> None:
-        """Nothing to keep: :attr:`_number` sees to it that no number comes twice."""
+        """Nothing to save: :attr:`_number` never repeats a number."""
 
     def _post_decrypt_checks(self, _aad: object, plaintext: bytes, _message: object, _binding: object) -> None:
         self._plaintext = plaintext
@@ -111,10 +111,10 @@ class Security(CanProtect, CanUnprotect, SecurityContextUtils):  # type: ignore[
     # -- the server's side -----------------------------------------------------------------------------------------
 
     def open(self, request: Packet) -> Opened | Unfresh:
-        """What a protected request says; raises :class:`NotOpened`.
+        """The content of a protected request; raises :class:`NotOpened`.
 
-        Of the outer options the OSCORE option counts alone. Observe is heeded where both say the same (RFC 8613
-        §4.1.3.5): an attacker may take it away, and nothing else.
+        Of the outer options only the OSCORE option counts. Observe is used if both agree (RFC 8613 §4.1.3.5): an
+        attacker can remove it, and nothing else.
         """
         try:
             _, binding = self.unprotect(_incoming(request))
@@ -130,10 +130,10 @@ class Security(CanProtect, CanUnprotect, SecurityContextUtils):  # type: ignore[
         return Opened(packet, binding)
 
     def answer(self, response: Packet, binding: RequestIdentifiers) -> Packet:
-        """A response as it goes: the first one to a fresh request needs no number of its own."""
+        """A protected response: the first one to a fresh request needs no sequence number."""
         observe = response.get(Option.OBSERVE)
         if observe is not None:
-            # The order of notifications is that of their Partial IVs; the outer option is for those between us.
+            # Notifications are ordered by their Partial IVs; the outer option is for intermediaries.
             response = _observing(response, b"")
         outer, _ = self.protect(_outgoing(response), binding)
         return _packet(response, outer, observe)
@@ -141,12 +141,12 @@ class Security(CanProtect, CanUnprotect, SecurityContextUtils):  # type: ignore[
     # -- the device's side -----------------------------------------------------------------------------------------
 
     def request(self, packet: Packet) -> tuple[Packet, RequestIdentifiers]:
-        """A request as it goes, and what its answers are bound to."""
+        """A protected request, and the binding of its answers."""
         outer, binding = self.protect(_outgoing(packet))
         return _packet(packet, outer, packet.get(Option.OBSERVE)), binding
 
     def response(self, answer: Packet, binding: RequestIdentifiers) -> Packet:
-        """What a protected response says; raises :class:`NotOpened`. Observe is the outer one."""
+        """The content of a protected response; raises :class:`NotOpened`. Observe is the outer one."""
         try:
             self.unprotect(_incoming(answer), binding)
         except (Error, ValueError, IndexError, OverflowError) as error:
@@ -205,6 +205,6 @@ def _packet(inner: Packet, outer: Message, observe: bytes | None) -> Packet:
 
 
 def _observing(packet: Packet, observe: bytes | None) -> Packet:
-    """The message with this value of Observe, or without."""
+    """The message with this value of Observe, or without it."""
     kept = [option for option in packet.options if option[0] != Option.OBSERVE]
     return replace(packet, options=options([*kept, (Option.OBSERVE, observe)]))

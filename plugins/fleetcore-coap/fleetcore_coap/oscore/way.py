@@ -1,7 +1,7 @@
-"""The way to an address: the message layer of RFC 7252, whose ids and tokens are an address's and no device's.
+"""The state of an address: the message layer of RFC 7252, whose ids and tokens belong to an address, not a device.
 
-A device keeps its context where its address changes, and gets another way. Two devices behind one address and port,
-of a gateway for one, share a way.
+A device whose address changes keeps its context, and gets another way. Two devices behind one address and port, for
+example of a gateway, share a way.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from fleetcore_coap.peer import Peer
 
 
 class Way:
-    """See the module.
+    """One address; see the module.
 
     Args:
         name: the address, for people.
         send: takes a datagram; never blocks.
 
     Attributes:
-        stranger: speaks for what comes without protection.
+        stranger: the peer of unprotected messages.
         stranger_until_s: how long it is kept.
-        users: contexts that have come this way lately.
+        users: contexts that used this address lately.
     """
 
     def __init__(self, address: Address, name: str, send: Callable[[bytes], None], random: Random) -> None:
@@ -38,6 +38,6 @@ class Way:
         return self.stranger.busy(request)
 
     def tick(self, now_s: float) -> bool:
-        """Time has passed; says whether more of it matters."""
+        """Handles the passing of time; returns whether it needs further ticks."""
         self.exchanges.tick(now_s)
         return not self.exchanges.idle
