@@ -22,7 +22,7 @@ def errors() -> str:
     lines = [
         "# Error codes",
         "",
-        "Codes are contract: other people's tools are written against them. `type` on the wire is",
+        "Error codes are stable: your tools can match on them. `type` on the wire is",
         "`urn:fleetcore:error:<code>`. *Retry* means that the same message may succeed later; on MQTT such a message",
         "is not acknowledged.",
         "",

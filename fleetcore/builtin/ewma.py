@@ -59,7 +59,7 @@ def advance(state: Moments, groups: Grouped, values: Float64, weight: float) -> 
 
 
 def _longest_in_rounds(counts: Int64) -> int:
-    """The length up to which series are taken in rounds: so many rounds, and one filter for each longer series."""
+    """The length up to which series are taken in rounds: a round per place, and a filter per longer series."""
     lengths, series = np.unique(counts, return_counts=True)
     longer = len(counts) - np.cumsum(series)
     costs = np.concatenate([[len(counts) * _FILTER_COST], lengths * _ROUND_COST + longer * _FILTER_COST])

@@ -88,7 +88,7 @@ async def get_certificate(caller: Caller, certificate: CertificateId) -> Certifi
     confirm="Revokes the certificate {certificate} for good and ends its sessions.",
 )  # fmt: skip
 async def revoke_certificate(caller: Caller, certificate: CertificateId, *, reason: Reason = "") -> ChangedResponse:
-    """Revokes a certificate and ends its sessions; the device's other certificates stay. Returns 0 when repeated.
+    """Revokes a certificate and ends its sessions; the device's other certificates stay. Repeating it changes nothing.
 
     Raises:
         NotFound: there is no such certificate.

@@ -64,7 +64,7 @@ async def set_layer(
     Raises:
         NotFound: there is no such group.
         Refused: a group layer without a group, a fleet layer with one, another kind or group than before, a limit of
-        twins, or the key ``fleetcore``.
+            twins, or the key ``fleetcore``.
         VersionConflict: the layer is not at ``if_version``.
     """
     if group is not None:

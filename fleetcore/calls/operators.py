@@ -117,7 +117,7 @@ async def grant_role(
 
 @call("DELETE /roles/{grant_id}", Permission.OPERATORS_WRITE, cli="token withdraw GRANT_ID", status=204)
 async def revoke_role(caller: Caller, grant_id: GrantId, *, reason: Reason = "") -> None:
-    """Revokes a role, by the grant's id from ``list_roles``.
+    """Revokes a role by the id of its grant, which ``list_roles`` and `token roles` list.
 
     Raises:
         NotFound: there is no such grant.

@@ -124,12 +124,12 @@ def call(
         secret_fields: members of the answer that are returned once: never cached, never stored.
         match_required: whether HTTP requires ``If-Match``.
         selected_by: a query parameter that distinguishes it from another call at its route: ``purge`` is
-        ``?purge=true``.
+            ``?purge=true``.
         also: more commands, each with the parameters that it sets: ``device retire DEVICE_ID`` sets a state.
         rows: the answer as a table; HTTP writes it as CSV and Arrow too, where ``format`` asks for it.
         needs_too: more permissions that the caller needs on the same object.
         confirm: the effect of a call that cannot be undone: ``Erases {device_id}.``, with its parameters. On a terminal
-        the command line asks before it makes the call.
+            the command line asks before it makes the call.
         confirm_when: asks only where these parameters have these values.
         deprecated: what to use instead.
     """

@@ -95,9 +95,9 @@ async def import_readings(caller: Caller, content: Content, *, dry_run: DryRun =
 
     Args:
         content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is the index in it for each
-        reading, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At most 100,000
-        readings and 32 MiB. In a dry run, the first ``before`` readings repeat readings of earlier parts whose times
-        occur again in this one; they are not counted.
+            reading, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At most
+            100,000 readings and 32 MiB. In a dry run, the first ``before`` readings repeat readings of earlier parts
+            whose times occur again in this one; they are not counted.
 
     Raises:
         Refused: the content does not have such columns, or is too long. A refused reading is counted in the answer.

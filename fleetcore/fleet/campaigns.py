@@ -155,7 +155,7 @@ class Campaigns:
         Raises:
             Conflict: ``already_exists``.
             Refused: an invalid name, digest, size or device id; no devices; no URL for an image that is not stored;
-            ``url_forbidden``; and as :meth:`UpdatePolicy.authorize`.
+                ``url_forbidden``; and as :meth:`UpdatePolicy.authorize`.
             NotFound: a device is not registered.
             Conflict: ``illegal_transition``, a device is retired.
         """

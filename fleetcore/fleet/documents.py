@@ -54,7 +54,7 @@ class Documents:
     Attributes:
         groups_of: the groups of a device, including those that contain one of its groups; :class:`Groups` sets it.
         members_of: the next devices of some groups after an id, and the id for the next page; :class:`Groups` sets this
-        too.
+            too.
     """
 
     def __init__(self, storage: Storage, presence: PresenceBoard) -> None:

@@ -31,7 +31,7 @@ class ExpiryForecast:
         Args:
             per: ``week`` or ``month``.
             by: ``type`` or ``group``, including the groups that contain a group; a device without a group counts under
-            none.
+                none.
             where: a query that selects the devices.
             next: how many of the next to expire, and of the late renewals, are listed.
 

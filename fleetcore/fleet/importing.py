@@ -74,9 +74,9 @@ class _Part:
 
     Attributes:
         judged, registrations: their results by the registry when they were read, and the commit for them; for a part
-        that is read while the one before it is written.
+            that is read while the one before it is written.
         removals: the registry's count of removals at that time: a device removed since may be one of them, or their
-        gateway.
+            gateway.
     """
 
     rows: Sequence[Numbered]

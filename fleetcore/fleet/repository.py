@@ -60,7 +60,7 @@ class Repository(Generic[T]):
         kind: the stored kind; the record class needs a ``version`` attribute.
         key: the attribute that is the key.
         unique, refs, due, sort: the members of :class:`~fleetcore.model.store.Put` for an item. With ``sort`` the kind
-        is read in its order, without it in that of the keys.
+            is read in its order, without it in that of the keys.
         counted: the counter to which an item adds 1 in its present state.
         last_written: the cache of items for their next change; deleting an item must remove it there too.
     """

@@ -91,8 +91,8 @@ class AsyncFleet(AsyncCalls):
 
         Args:
             readings: rows, as dicts or as tuples (device, metric, time, value, unit); a dict of columns, a pandas
-            DataFrame (whose index may be the time), or any object with Arrow's C stream, such as Arrow tables. Rows and
-            columns have ``value``, or a separate member for each metric. Missing values are left out.
+                DataFrame (whose index may be the time), or any object with Arrow's C stream, such as Arrow tables. Rows
+                and columns have ``value``, or a separate member for each metric. Missing values are left out.
             device: of readings without a device.
             metric: of readings with a ``value`` and without a metric.
             unit: of all readings without a unit, or by metric.

@@ -33,7 +33,7 @@ class Parts:
 
     Attributes:
         dry_run: each part of a dry run repeats the values of earlier parts at the same times, so that they are counted
-        as in a run; this takes some 100 bytes of memory a reading.
+            as in a run; this takes some 100 bytes of memory a reading.
     """
 
     device: str | None = None

@@ -27,15 +27,15 @@ class CloudLimits:
         readings: the most readings of one :meth:`CloudBackend.send`.
         rates: calls a second by class of call, as documented for the hub; ``[clouds.NAME.rates]`` overrides them.
         facets: the facets that the hub can hold. Other facets that a mirror names are reported and never sent. A hub
-        holds certificates only where it lists them here.
+            holds certificates only where it lists them here.
         commands: whether commands come from it.
         readable: whether its state can be read back. A write-only hub is never read or listed: what was sent and
-        accepted counts as its state, only commands come from it, and a resynchronisation sends everything again.
+            accepted counts as its state, only commands come from it, and a resynchronisation sends everything again.
         readings_after_device: whether the hub refuses readings of a device that it does not have yet; they then wait
-        for the device.
+            for the device.
         imports: whether entities that others made there can be imported: :meth:`CloudBackend.unowned`.
         remembers: facets whose items carry the state that was sent ``last``. Where a write must name the parts to
-        remove, this saves a read before each write.
+            remove, this saves a read before each write.
     """
 
     items: int = 100
@@ -76,7 +76,7 @@ class Unowned:
     Attributes:
         name: its name at the hub.
         key: the key it would have in the fleet, of the facet ``registry`` or ``group``; None where its name is not
-        allowed there.
+            allowed there.
         reason: why it cannot be imported, in a sentence; empty where it can.
         held: its state as far as the list shows it.
     """
@@ -106,9 +106,9 @@ class MirrorResult:
 
     Attributes:
         state: ``done``; ``conflict`` (the hub has another version: read it); ``throttled`` (try again, after
-        ``retry_after_s`` where the hub gives it); ``failed`` (try again: the answer was lost, or the hub had an error);
-        ``invalid`` (it will never fit; ``reason`` says why); ``foreign`` (the hub has an entity of that name which this
-        fleet has not made).
+            ``retry_after_s`` where the hub gives it); ``failed`` (try again: the answer was lost, or the hub had an
+            error); ``invalid`` (it will never fit; ``reason`` says why); ``foreign`` (the hub has an entity of that
+            name which this fleet has not made).
     """
 
     state: Literal["done", "conflict", "throttled", "failed", "invalid", "foreign"]
@@ -143,7 +143,8 @@ class CloudUse:
         reads: facets whose changes at the hub come into the fleet.
         readings: whether readings are sent.
         deletes: whether entities that left the fleet are removed from the hub. A certificate that left the fleet loses
-        its access in either case: without ``deletes``, its item still has no body, and its record at the hub may stay.
+            its access in either case: without ``deletes``, its item still has no body, and its record at the hub may
+            stay.
         commands: whether commands come from the hub.
         imports: whether entities that others made at the hub may be imported.
     """
@@ -163,7 +164,7 @@ class CloudCommand:
     Attributes:
         id: the hub's id; a command that comes twice runs once.
         given: when, ms since the epoch by the hub's clock; None where the hub does not say. A device that was connected
-        to the hub at that time has received it there.
+            to the hub at that time has received it there.
     """
 
     id: str
@@ -188,7 +189,7 @@ class Arrived:
         events: in their order.
         invalid: a sentence for each message that cannot be read; they are counted and logged.
         position: an opaque text from which :meth:`CloudBackend.inbound` continues. None where the hub itself remembers
-        it.
+            it.
     """
 
     events: Sequence[CloudCommand | CloudChange]

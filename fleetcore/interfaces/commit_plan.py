@@ -79,7 +79,7 @@ class CommitPlan:
         records, values: to be written or removed.
         numbers, texts: readings to be written, each in place of one with its series and time, and listed in the feed.
         quiet_numbers, quiet_texts: readings to be written that the feed does not list: the value was there, and its
-        ``seq`` rises.
+            ``seq`` rises.
     """
 
     position: int

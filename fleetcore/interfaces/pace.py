@@ -11,7 +11,7 @@ _HALVE_EVERY_S = 1.0
 #: The part of the configured rate that returns each second without throttling.
 _RECOVER = 0.05
 #: The lowest rate, as a part of the configured one.
-_LEAST = 0.02
+_MIN_SHARE = 0.02
 
 
 class _Bucket:
@@ -63,7 +63,7 @@ class Pace:
             bucket.until_s = now_s + retry_after_s
             bucket.level = min(bucket.level, 1.0)
         if now_s - bucket.halved_s >= _HALVE_EVERY_S:
-            bucket.rate = max(bucket.rate / 2, bucket.configured * _LEAST)
+            bucket.rate = max(bucket.rate / 2, bucket.configured * _MIN_SHARE)
             bucket.halved_s = now_s
 
     def _refill(self, bucket: _Bucket) -> None:

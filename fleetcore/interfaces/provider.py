@@ -116,18 +116,18 @@ class Context:
         name: of the instance (``cold-rooms`` of ``[detectors.cold-rooms]``).
         fleet: the fleet's name; ``fleet_id`` distinguishes fleets of the same name.
         lease: takes the lease on a folder, for a store that one process at a time may open, and holds it for the
-        ``with`` block; raises DataFolderInUse. The fleet's data folder is leased already: there it does nothing.
+            ``with`` block; raises DataFolderInUse. The fleet's data folder is leased already: there it does nothing.
         create: whether the opener may create a store that does not exist; else it raises ConfigError.
         secret: resolves a reference (``env:NAME``, ``file:PATH``) to its value; raises ConfigError.
         tls: None where the fleet has no CA (in memory).
         data: a folder for the plugin's files, or None in memory.
         state: the piece's durable state, 64 KiB in all: see :class:`PluginState`. A store's is in memory only, since it
-        is read before there is a store.
+            is read before there is a store.
         listening: what listeners share: their deadlines and caps, and the process's descriptors. A
-        :class:`~fleetcore.listening.listener.Listener` respects it.
+            :class:`~fleetcore.listening.listener.Listener` respects it.
         count: counts under a name, ``count("refused")``; callable from any thread, never raises. ``fleetcore doctor``
-        and ``/metrics`` show the counters. Names beyond the first 64 of a piece, and names that are not 1-64 of ``a-z
-        0-9 _``, are counted together as ``_other``.
+            and ``/metrics`` show the counters. Names beyond the first 64 of a piece, and names that are not 1-64 of
+            ``a-z 0-9 _``, are counted together as ``_other``.
     """
 
     name: str

@@ -54,7 +54,7 @@ _PAGE = 500
 #: How often a value is read again when its holder was deleted meanwhile.
 _READ_AGAIN = 3
 #: The shortest and longest intervals at which a wait polls for new commits.
-_POLL_S, _POLL_MOST_S = 0.01, 0.25
+_POLL_S, _MAX_POLL_S = 0.01, 0.25
 #: The size of an artifact's pieces; each is a blob.
 _PIECE_BYTES = 256 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -358,7 +358,7 @@ class Storage(ABC):
             async with asyncio.timeout(timeout_s):
                 while await self.position() <= after:
                     await asyncio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _POLL_MOST_S)
+                    pause_s = min(2 * pause_s, _MAX_POLL_S)
                 return True
         return False
 

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 #: How often a limit that is reached again and again is logged.
 _SAY_EVERY_S = 60.0
-_RESERVE_PART, _RESERVE_LEAST, _RESERVE_MOST = 8, 64, 1024
+_RESERVE_PART, _MIN_RESERVE, _MAX_RESERVE = 8, 64, 1024
 #: The part of the budget that is divided among the listeners beforehand.
 _SURE = 0.5
 #: The part of a listener's connections that one address may have.
@@ -51,7 +51,7 @@ class Budget:
     def connections(self) -> int:
         """How many connections all listeners may have together."""
         whole = self._descriptors()
-        reserve = self.limits.reserve or min(_RESERVE_MOST, max(_RESERVE_LEAST, whole // _RESERVE_PART))
+        reserve = self.limits.reserve or min(_MAX_RESERVE, max(_MIN_RESERVE, whole // _RESERVE_PART))
         return max(len(self._shares) or 1, whole - reserve)
 
     @property

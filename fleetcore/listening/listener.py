@@ -41,7 +41,7 @@ _SHORT_S = 1.0
 _SHORT = frozenset({EMFILE, ENFILE, ENOBUFS, ENOMEM})
 
 
-class _Guest:
+class _Peer:
     """A connection from its acceptance to its end."""
 
     __slots__ = ("address", "ended", "greeting", "number", "socket", "transport", "unread", "until_s")
@@ -78,7 +78,7 @@ class Listener:
         self._protocol, self._budget, self._clock, self._tls = protocol, budget, clock, tls
         self._loop = asyncio.get_running_loop()
         self.turns = Turns(self.limits.handshakes)
-        self._guests: set[_Guest] = set()
+        self._peers: set[_Peer] = set()
         self._share = budget.enter(name, self._accept_on)
         self._accepting = self._closed = False
         self._accepted_so_far = 0
@@ -87,7 +87,7 @@ class Listener:
     @property
     def connections(self) -> int:
         """Connections in all three stages."""
-        return len(self._guests)
+        return len(self._peers)
 
     def open(self) -> None:
         """Listens."""
@@ -108,18 +108,18 @@ class Listener:
         self._stop_accepting()
         for each in self.sockets:
             each.close()
-        for guest in tuple(self._guests):
-            if guest.greeting is not None:
-                guest.greeting.cancel()
-            elif guest.transport is None:
-                self._loop.remove_reader(guest.socket)
-                self._gone(guest)
-        if not self._guests:
+        for peer in tuple(self._peers):
+            if peer.greeting is not None:
+                peer.greeting.cancel()
+            elif peer.transport is None:
+                self._loop.remove_reader(peer.socket)
+                self._gone(peer)
+        if not self._peers:
             self._end()
 
     async def wait_closed(self) -> None:
         """Returns once no connection is on its way to its protocol."""
-        greetings = [guest.greeting for guest in self._guests if guest.greeting is not None]
+        greetings = [peer.greeting for peer in self._peers if peer.greeting is not None]
         await asyncio.gather(*greetings, return_exceptions=True)
         self._end()
 
@@ -173,28 +173,28 @@ class Listener:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._accepted_so_far += 1
         until_s = self._clock.monotonic_s() + self.limits.head_s
-        guest = _Guest(connection, address, until_s, self._accepted_so_far)
-        self._guests.add(guest)
+        peer = _Peer(connection, address, until_s, self._accepted_so_far)
+        self._peers.add(peer)
         if self._tls is None:
-            self._greet(guest)
+            self._greet(peer)
         else:
-            self._loop.add_reader(connection, self._speaks, guest)
+            self._loop.add_reader(connection, self._speaks, peer)
 
-    def _speaks(self, guest: _Guest) -> None:
+    def _speaks(self, peer: _Peer) -> None:
         """The first byte is there, or the peer has left, which the handshake finds out."""
-        self._loop.remove_reader(guest.socket)
-        self._greet(guest)
+        self._loop.remove_reader(peer.socket)
+        self._greet(peer)
 
-    def _greet(self, guest: _Guest) -> None:
-        guest.until_s = float("inf")  # it waits for us now
-        guest.greeting = self._loop.create_task(self._greeting(guest), name=f"{self.name}: handshake")
+    def _greet(self, peer: _Peer) -> None:
+        peer.until_s = float("inf")  # it waits for us now
+        peer.greeting = self._loop.create_task(self._greeting(peer), name=f"{self.name}: handshake")
 
-    async def _greeting(self, guest: _Guest) -> None:
-        turn = None if self._tls is None else await self._turn(guest)
+    async def _greeting(self, peer: _Peer) -> None:
+        turn = None if self._tls is None else await self._turn(peer)
         try:
-            guest.transport, _ = await self._loop.connect_accepted_socket(
-                partial(self._protocol, partial(self._gone, guest)),
-                guest.socket,
+            peer.transport, _ = await self._loop.connect_accepted_socket(
+                partial(self._protocol, partial(self._gone, peer)),
+                peer.socket,
                 ssl=self._tls,
                 # The sweep enforces the deadline: a timer of the loop would count the loop's own delay.
                 ssl_handshake_timeout=None if self._tls is None else self.limits.handshake_s * 100,
@@ -203,33 +203,33 @@ class Listener:
         except (OSError, EOFError, RuntimeError):
             pass  # the peer left, or its handshake failed: the certificate check reports why
         finally:
-            guest.greeting = None
+            peer.greeting = None
             if turn is not None:
                 turn.end()
-            if guest.transport is None:
-                self._gone(guest)
+            if peer.transport is None:
+                self._gone(peer)
 
-    async def _turn(self, guest: _Guest) -> Any:
+    async def _turn(self, peer: _Peer) -> Any:
         try:
-            turn = await self.turns.take(guest.address)
+            turn = await self.turns.take(peer.address)
         except asyncio.CancelledError:
-            guest.greeting = None
-            self._gone(guest)
+            peer.greeting = None
+            self._gone(peer)
             raise
-        guest.until_s = self._clock.monotonic_s() + self.limits.handshake_s
+        peer.until_s = self._clock.monotonic_s() + self.limits.handshake_s
         self._loop.call_later(_TURN_S, turn.end)
         return turn
 
-    def _gone(self, guest: _Guest) -> None:
-        if guest.ended:
+    def _gone(self, peer: _Peer) -> None:
+        if peer.ended:
             return
-        guest.ended = True
-        self._guests.discard(guest)
-        if guest.transport is None:
+        peer.ended = True
+        self._peers.discard(peer)
+        if peer.transport is None:
             with suppress(OSError):
-                guest.socket.close()
-        self._share.leave(guest.address)
-        if self._closed and not self._guests:
+                peer.socket.close()
+        self._share.leave(peer.address)
+        if self._closed and not self._peers:
             self._end()
 
     # -- deadlines ------------------------------------------------------------------------------------------------
@@ -239,22 +239,22 @@ class Listener:
         sweep = 0
         async for now in sweeps(self._clock):
             sweep += 1
-            for guest in tuple(self._guests):
-                if guest.transport is None or guest.number % every == sweep % every:
-                    self._judge(guest, now)
+            for peer in tuple(self._peers):
+                if peer.transport is None or peer.number % every == sweep % every:
+                    self._judge(peer, now)
 
-    def _judge(self, guest: _Guest, now_s: float) -> None:
-        if guest.transport is not None:
+    def _judge(self, peer: _Peer, now_s: float) -> None:
+        if peer.transport is not None:
             # The system's own clock, because the queue is the system's.
-            if guest.unread.overdue(guest.transport, time.monotonic(), self.limits.unread_s):
+            if peer.unread.overdue(peer.transport, time.monotonic(), self.limits.unread_s):
                 self._share.note("unread_s", "a peer that read nothing of what it was sent is disconnected")
-                guest.transport.abort()
-        elif now_s < guest.until_s:
+                peer.transport.abort()
+        elif now_s < peer.until_s:
             return
-        elif guest.greeting is not None:
+        elif peer.greeting is not None:
             self._share.note("handshake_s", "a TLS handshake took too long and is disconnected")
-            guest.greeting.cancel()
+            peer.greeting.cancel()
         else:
             self._share.note("head_s", "a peer that connected and sent nothing is disconnected")
-            self._loop.remove_reader(guest.socket)
-            self._gone(guest)
+            self._loop.remove_reader(peer.socket)
+            self._gone(peer)

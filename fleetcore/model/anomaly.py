@@ -70,7 +70,7 @@ class Anomaly:
 
     Attributes:
         id: derived from detector, series and time (of a missing reading: its deadline), so that a repeated finding is
-        stored once.
+            stored once.
         time: the reading's event time, or the deadline, ms since the epoch.
         observed: its value; None where it is missing.
         found: when the detector found it, ms since the epoch.

@@ -80,7 +80,7 @@ class Campaign:
         targets: the devices, the first :data:`SHOWN_TARGETS` of ``total``; its executions name all of them.
         aborting: whether executions that an abort cancels may still be open.
         manifest: the signed manifest (DSSE), where there is one; ``manifest_sha256`` is the digest of the signed
-        content.
+            content.
         seq: the manifest's; None without one.
         trust: the version of the trust root that verified it; None where there was none.
         allow_downgrade: whether devices that had a higher seq may get it.

@@ -261,7 +261,7 @@ class Waiting:
 
     Attributes:
         read: ``read(device, after)`` gives the body that answers a request for it, or None where nothing is pending;
-        ``after`` is a version that the device has.
+            ``after`` is a version that the device has.
         count: how many are pending, or the pending version; 0 for none.
         unfinished: the downlinks to send to a device that comes back.
     """

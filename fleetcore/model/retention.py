@@ -9,7 +9,7 @@ from fleetcore.model.names import MAX_METRIC_LENGTH, METRIC_ALPHABET
 
 #: Stores drop readings in larger units: readings may stay a tenth of their period longer, and an hour at least, since a
 #: store seals its readings within an hour.
-_LATE, _LATE_LEAST_MS = 10, 3_600_000
+_LATE, _MIN_LATE_MS = 10, 3_600_000
 _PATTERN = re.compile(rf"[{METRIC_ALPHABET}*]{{1,{MAX_METRIC_LENGTH}}}", re.ASCII)
 
 
@@ -20,7 +20,7 @@ class Periods:
     Attributes:
         default_ms: for a metric that no pattern matches.
         metrics: by the name of a metric, or a pattern: ``*`` stands for any number of characters. Of several matches,
-        the one with the most characters apart from ``*`` counts; of two equal ones, the longer period.
+            the one with the most characters apart from ``*`` counts; of two equal ones, the longer period.
     """
 
     default_ms: int | None = None
@@ -65,7 +65,7 @@ class MetricDue:
 
 def late_ms(period_ms: int) -> int:
     """How much longer than their period readings may stay."""
-    return max(period_ms // _LATE, min(_LATE_LEAST_MS, period_ms))
+    return max(period_ms // _LATE, min(_MIN_LATE_MS, period_ms))
 
 
 def is_pattern(text: str) -> bool:

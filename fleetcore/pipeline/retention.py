@@ -25,7 +25,7 @@ _SPACE, _TOLD = "retention", "retention/told"
 _SERIES, _COUNTED = 1000, 200
 #: How often it runs: readings stay at most a tenth of the shortest period longer, within limits.
 _OFTEN_S, _SELDOM_S = 10.0, 600.0
-_PAUSE_MOST_S = 0.25
+_MAX_PAUSE_S = 0.25
 
 
 class Retention:
@@ -104,7 +104,7 @@ class Retention:
                 begun_s = self._clock.monotonic_s()
                 part = await self._storage.expire(series, before, late_ms=late)
                 gone += part
-                pause_s = min(_PAUSE_MOST_S, self._clock.monotonic_s() - begun_s)
+                pause_s = min(_MAX_PAUSE_S, self._clock.monotonic_s() - begun_s)
                 if pause_s > 0 and (part.readings or part.texts):
                     await self._clock.sleep(pause_s)
         finally:

@@ -45,7 +45,7 @@ class Sql:
 
 @frozen
 class Compiled:
-    """The condition of a ``WHERE``; where it is not ``exact`` it selects more than the query."""
+    """The condition of a ``WHERE``; where it is not ``exact`` it may select more than the query."""
 
     sql: Sql
     exact: bool

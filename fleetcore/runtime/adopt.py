@@ -21,7 +21,7 @@ async def adopt(data: Path, adoption: Adoption, *, name: str | None = None) -> t
 
     Raises:
         ConfigError: the folder does not exist; the parts are of different fleets; a part is missing that ``adoption``
-        does not list.
+            does not list.
         DataFolderInUse: a server has it open.
     """
     config = _configuration(data, name)

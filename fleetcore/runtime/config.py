@@ -74,7 +74,7 @@ class CaSection:
             0600 files, not encrypted.
         device_days: the validity of a device's certificate, 1 to 400 days.
         grace_expired_days: how long after its expiry a device may still renew it, up to 30 days; it allows nothing
-        else.
+            else.
     """
 
     passphrase: str | None = None
@@ -106,8 +106,8 @@ class Days(float):
 class RetentionSection:
     """``[retention]``: older readings are deleted, in the background. Without it all are kept.
 
-    A reading stays up to a tenth of its period longer, and may stay an hour longer. The newest reading of each metric
-    of a device stays: it is the last known value.
+    A reading stays longer than its period: by up to a tenth of it, or by up to an hour (but no more than the period)
+    where that is longer. The newest reading of each metric of a device stays: it is the last known value.
 
     Attributes:
         default_days: how many days readings are kept, by their time: a number, fractions too, down to a minute, or

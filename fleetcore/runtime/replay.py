@@ -14,7 +14,7 @@ from fleetcore.model.store import Event
 from fleetcore.runtime.app import Fleet
 from fleetcore.wire import messages
 
-#: Refused because of the moment: only time can change that.
+#: The code of messages that came too early; these are replayed with the current time.
 _TOO_EARLY = "time_in_future"
 
 

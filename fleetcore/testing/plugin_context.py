@@ -1,13 +1,15 @@
 """The context of an opener, for a plugin's own tests: complete, and with access to the plugin's counters.
 
-from fleetcore.testing import context
+A plugin's test::
 
-async def test_it_counts_what_it_refuses():
-lent = context("mine", secrets={"env:MINE_PASSWORD": "hunter2"})
-async with open_mine(MineConfig(password="env:MINE_PASSWORD"), lent) as mine:
-await mine.take(b"garbage")
+    from fleetcore.testing import context
 
-assert lent.counted["mine_refused"] == 1
+    async def test_it_counts_what_it_refuses():
+        lent = context("mine", secrets={"env:MINE_PASSWORD": "hunter2"})
+        async with open_mine(MineConfig(password="env:MINE_PASSWORD"), lent) as mine:
+            await mine.take(b"garbage")
+
+        assert lent.counted["mine_refused"] == 1
 """
 
 import logging

@@ -11,7 +11,7 @@ from fleetcore.errors import Refused
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_S = 86_400
-#: The number of days whose transitions are computed, and cached, together.
+#: The span, in seconds, whose transitions are computed and cached together.
 _BLOCK_S = 512 * _DAY_S
 
 

@@ -308,7 +308,7 @@ def test_a_protocol_that_breaks_a_promise_fails_its_test(broken, test, given):
             HidesRefusals,
             "test_a_temporary_refusal_is_no_success_and_sending_again_is",
             {"code": "overloaded"},
-            r"refused for now with overloaded was acknowledged with Reply\(status=204",
+            r"a temporary refusal with overloaded was acknowledged with Reply\(status=204",
         ),
         (
             LosesDownlinks,

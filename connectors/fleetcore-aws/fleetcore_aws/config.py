@@ -58,9 +58,9 @@ class AwsConfig:
         account: the account's number, which makes the printed policy narrower.
         endpoint: one for all services, for a simulated AWS.
         data_endpoint: the endpoint of shadows and messages, ``https://…-ats.iot.REGION.amazonaws.com``; requested from
-        AWS by default.
+            AWS by default.
         jobs_endpoint: the endpoint of job executions, ``https://….jobs.iot.REGION.amazonaws.com``; requested from AWS
-        by default.
+            by default.
         profile: a profile of the SDK's configuration file.
         shadow: the name of the shadow with a device's twin; empty for the thing's unnamed one.
         thing_prefix: the prefix of names of things, types and groups.

@@ -12,7 +12,7 @@ from fleetcore.interfaces.cloud import CloudUse
 from fleetcore.model.mirror import Facet
 from fleetcore_azure.config import AzureConfig, Tier
 
-#: Throttles by tier and unit; those of twins have a minimum per hub.
+#: Throttles by tier and unit; some have a rate that every hub allows, whatever its units.
 SOURCE = "https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling"
 
 #: Permissions of shared access policies; RegistryWrite includes RegistryRead.
@@ -26,7 +26,7 @@ class Action:
     """One class of calls.
 
     Attributes:
-        least: the minimum calls per second of a hub, by tier.
+        least: the calls per second that every hub allows, whatever its units, by tier.
         a_unit: calls per second per unit, by tier; the higher of both applies.
         rights: its data actions; none if Entra ID does not allow it.
         permission: its permission of a shared access policy.

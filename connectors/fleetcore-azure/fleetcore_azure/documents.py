@@ -14,7 +14,7 @@ from fleetcore.model.patch import Document, pointed
 PROPERTIES_BYTES = 32 * 1024
 #: Objects within a section; arrays count as objects here, because the page does not mention them.
 MAX_DEPTH = 10
-_LEAST, _GREATEST = -(2**52), 2**52 - 1
+_MIN_INTEGER, _MAX_INTEGER = -(2**52), 2**52 - 1
 _MAX_TEXT_LENGTH, _MAX_KEY_LENGTH = 4096, 1024
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f.$ ]")
 
@@ -50,7 +50,7 @@ def _bad_value(value: object, deepest: int) -> str | None:
         return _bad_array(value, deepest)
     if isinstance(value, str) and _length(value) > _MAX_TEXT_LENGTH:
         return f"A text of a twin may have at most {_MAX_TEXT_LENGTH} bytes"
-    if isinstance(value, int) and not _LEAST <= value <= _GREATEST:
+    if isinstance(value, int) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
         return "An integer of a twin must be from -2^52 to 2^52 - 1"
     return None
 

@@ -33,7 +33,7 @@ _IDLE_S = 60.0
 #: How late the hub may report the end of a connection (device twins, connectionState).
 _LATE_S = 300.0
 #: How long a device that is connected itself is ignored, at first and at most.
-_LEFT_S, _LEFT_MOST_S = 60.0, 3600.0
+_LEFT_S, _MAX_LEFT_S = 60.0, 3600.0
 #: How long a disabled device waits.
 _DISABLED_S = 600.0
 #: The minimum interval of recounting a full mirror.
@@ -226,7 +226,7 @@ class Links:
 
     def _leave(self, name: str, why: str) -> HubFailed:
         before = self._left.get(name)
-        for_s = _LEFT_S if before is None else min(before.for_s * 2, _LEFT_MOST_S)
+        for_s = _LEFT_S if before is None else min(before.for_s * 2, _MAX_LEFT_S)
         self._left[name] = _Left(self._clients.clock.monotonic_s() + for_s, for_s)
         _log.warning(
             "Azure IoT Hub: %s is ignored for %g s: %s. If it connects to the hub itself, record "

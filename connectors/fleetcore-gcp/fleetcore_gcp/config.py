@@ -29,7 +29,7 @@ class GcpConfig:
         prefix: the prefix of names of topics and subscriptions.
         create: whether missing topics and the subscription of commands are created.
         project_number: the project's number; with it ``create`` gives Pub/Sub's service agent its rights to dead
-        letters.
+            letters.
         retain_days: how long a created topic keeps messages, for later subscriptions to seek back to; 0 to 31.
         deliveries: how often a command is delivered before it is a dead letter of the subscription, 5 to 100.
         threads: concurrent calls of the SDK.

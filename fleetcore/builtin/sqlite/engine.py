@@ -17,11 +17,11 @@ from fleetcore.builtin.sqlite.artifacts import Artifacts, FileArtifacts, MemoryA
 from fleetcore.builtin.sqlite.checked import MISSING_BYTES, add_missing
 from fleetcore.builtin.sqlite.checkpoint import Checkpointer
 from fleetcore.builtin.sqlite.config import SqliteConfig
+from fleetcore.builtin.sqlite.disk_space import DiskSpace
 from fleetcore.builtin.sqlite.expire import Expiry
 from fleetcore.builtin.sqlite.folder import ARTIFACTS, DATABASE, FILE_MODE
 from fleetcore.builtin.sqlite.forget import Forget, erase_traces
 from fleetcore.builtin.sqlite.readers import Readers
-from fleetcore.builtin.sqlite.room import Room
 from fleetcore.builtin.sqlite.state import State
 from fleetcore.builtin.sqlite.trim import Trim, cut_free, shrink
 from fleetcore.builtin.sqlite.writer import Change, Reply, Statements, Writer
@@ -84,9 +84,9 @@ class Engine:
                 opened.extend(schema.connect(folder / DATABASE, read_only=True) for _ in range(_READERS + 1))
                 self._readers = Readers(opened[2 : 2 + _READERS])
                 self._maintainer = Readers(opened[2 + _READERS :])
-            self.room = Room(folder, config.limit_bytes, self.artifacts)
+            self.disk_space = DiskSpace(folder, config.limit_bytes, self.artifacts)
             if self._writer is not None:
-                self.room.fit(opened[0])
+                self.disk_space.fit(opened[0])
         except BaseException:
             for db in opened:
                 db.close()
@@ -138,7 +138,7 @@ class Engine:
     # Called by the maintaining thread
 
     def write(self, change: Change[T]) -> T:
-        """Commits a change and waits for it; see :class:`~fleetcore.builtin.sqlite.seal.Desk`."""
+        """Commits a change and waits for it; see :class:`~fleetcore.builtin.sqlite.seal.Maintenance`."""
         future: Future[Any] = Future()
         self._writing().submit(change, Reply(None, future))
         return cast("T", future.result())
@@ -150,7 +150,7 @@ class Engine:
         return self._beside(work)
 
     def _admit_artifact(self, size_bytes: int) -> None:
-        self.room.admit_artifact(size_bytes)
+        self.disk_space.admit_artifact(size_bytes)
 
     def _between_commits(self, work: Work[object]) -> None:
         self._writing().look(work, Reply(None, Future()))
@@ -185,7 +185,7 @@ class Engine:
         self.write(Statements(lambda db: marks.prune(db, now_ms, self.state.mark_counts.crowded())))
         while self._beside(shrink):
             pass
-        self._beside(self.room.fit)
+        self._beside(self.disk_space.fit)
 
     def expire(self, series: Sequence[int], may: int, must: int, *, count: bool) -> Expired:
         """Drops some of what :meth:`~fleetcore.interfaces.Storage.expire` drops, or counts all of it."""

@@ -15,7 +15,7 @@ import numpy as np
 from fleetcore.builtin.sqlite import chunks, seal
 from fleetcore.builtin.sqlite.order import Points
 from fleetcore.builtin.sqlite.plain import listed, text
-from fleetcore.builtin.sqlite.seal import Desk
+from fleetcore.builtin.sqlite.seal import Maintenance
 from fleetcore.builtin.sqlite.state import State
 from fleetcore.builtin.sqlite.tail import series_slice
 from fleetcore.builtin.sqlite.watermarks import NEVER
@@ -59,8 +59,8 @@ class Expiry:
         must: readings before this must be dropped, ms.
     """
 
-    def __init__(self, state: State, desk: Desk, series: Sequence[int], may: int, must: int) -> None:
-        self._state, self._desk, self._may, self._must = state, desk, may, must
+    def __init__(self, state: State, database: Maintenance, series: Sequence[int], may: int, must: int) -> None:
+        self._state, self._database, self._may, self._must = state, database, may, must
         known = [index for index in map(int, series) if state.catalog.has(index)]
         # Visible to readers, so it is durable; it only moves forward.
         newest = state.watermarks.latest(np.array(known, np.int64))[0].tolist()
@@ -71,11 +71,11 @@ class Expiry:
         """Drops some of it."""
         whole, parts, spoken = self._whole(_CHUNKS), self._parts(_CUTS), self._spoken(_TEXTS)
         if whole:
-            self._desk.write(Statements(partial(seal.remove, old=_keys(whole)), weight=_ROW_BYTES * 8 * len(whole)))
+            self._database.write(Statements(partial(seal.remove, old=_keys(whole)), weight=_ROW_BYTES * 8 * len(whole)))
             self._state.damaged_chunks.difference_update(row[2] for row in whole)
         cut_readings, cut_bytes = self._cut(parts)
         if spoken:
-            self._desk.write(Statements(partial(_drop_texts, gone=spoken), weight=_ROW_BYTES * 4 * len(spoken)))
+            self._database.write(Statements(partial(_drop_texts, gone=spoken), weight=_ROW_BYTES * 4 * len(spoken)))
         return Expired(
             readings=_sum(whole, 3) + cut_readings,
             texts=len(spoken),
@@ -117,7 +117,7 @@ class Expiry:
             "damaged": text(sorted(self._state.damaged_chunks)),
             "limit": limit,
         }
-        return self._desk.look(lambda db: listed(db, columns, query, given))
+        return self._database.look(lambda db: listed(db, columns, query, given))
 
     def _whole(self, limit: int) -> list[list[int]]:
         return self._listed("series, t_min, id, n, size", _WHOLE, limit)  # type: ignore[no-any-return]  # as the query says
@@ -131,7 +131,7 @@ class Expiry:
     def _split(self, row: Sequence[int]) -> tuple[Points, int] | None:
         """What stays of a chunk, and how many readings go; None for a damaged one: it stays until all of it is old."""
         series, _, index, _, _ = row
-        found = self._desk.look(
+        found = self._database.look(
             lambda db: db.execute("SELECT body, checksum FROM chunk_bodies WHERE id=?", (index,)).fetchone()
         )
         points = None if found is None else self._state.intact(series, index, *found)
@@ -150,7 +150,7 @@ class Expiry:
             return 0, 0
         packed = list(chunks.pack(Points.merged([points for _, (points, _) in split])))
         old = _keys([row for row, _ in split])
-        self._desk.write(Statements(partial(seal.replace, packed=packed, old=old), weight=seal.weight(packed)))
+        self._database.write(Statements(partial(seal.replace, packed=packed, old=old), weight=seal.weight(packed)))
         before = sum(row[4] for row, _ in split)
         return sum(gone for _, (_, gone) in split), max(0, before - sum(len(chunk.body) for chunk in packed))
 

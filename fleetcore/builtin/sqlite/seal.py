@@ -37,7 +37,7 @@ _SMALL, _FEW = chunks.CHUNK_POINTS // 2, 4
 _MERGE_POINTS = 500_000
 
 
-class Desk(Protocol):
+class Maintenance(Protocol):
     """The maintaining thread's access to the database."""
 
     def write(self, change: Change[T]) -> T:
@@ -49,23 +49,23 @@ class Desk(Protocol):
         ...
 
 
-def seal(state: State, desk: Desk) -> None:
+def seal(state: State, database: Maintenance) -> None:
     """Seals everything that is committed by now."""
     # Position first: readings committed between the two lines are sealed, and after a crash also read from the log.
     # They are the same, and reads merge them.
     position = state.feed.position
     points = state.tail.freeze()
-    last = desk.write(Statements(clear_staged))
+    last = database.write(Statements(clear_staged))
     packed = chunks.pack(points)
     while some := list(islice(packed, _SLICE)):
-        desk.write(Statements(partial(insert, packed=some, first=last + 1), weight=weight(some)))
+        database.write(Statements(partial(insert, packed=some, first=last + 1), weight=weight(some)))
         last += len(some)
-    desk.write(_Validate(state, last, position))
+    database.write(_Validate(state, last, position))
 
 
-def merge(state: State, desk: Desk) -> int:
+def merge(state: State, database: Maintenance) -> int:
     """Merges small chunks of one size class of a series; returns how many. Damaged ones stay as they are."""
-    rows = desk.look(
+    rows = database.look(
         lambda db: listed(
             db,
             "series, t_min, id, n",
@@ -79,12 +79,12 @@ def merge(state: State, desk: Desk) -> int:
         return 0
     merged = 0
     for some in _crowds(np.array(rows, np.int64)):
-        read = desk.look(partial(_read, some=some, state=state))
+        read = database.look(partial(_read, some=some, state=state))
         if len(read) < len(some):
             continue  # the intact ones are merged the next time
         points = Points.merged(read)
         packed = list(chunks.pack(points))
-        desk.write(Statements(partial(replace, packed=packed, old=some), weight=2 * weight(packed)))
+        database.write(Statements(partial(replace, packed=packed, old=some), weight=2 * weight(packed)))
         merged += len(some)
     return merged
 

@@ -98,7 +98,7 @@ class SqliteStorage(Storage):
     async def commit(self, change: Commit) -> Committed:
         if change.readings is not None:
             await self._room()
-        result = await self._engine.change(CommitChange(self._state, change, self._engine.room.admit))
+        result = await self._engine.change(CommitChange(self._state, change, self._engine.disk_space.admit))
         if self._state.tail.points >= self._engine.config.seal_points:
             self._engine.seal_soon()
         return result
@@ -310,7 +310,7 @@ class SqliteStorage(Storage):
         await self._engine.maintain(lambda: self._engine.backup(target))
 
     async def size(self) -> StoreSize:
-        return await self._engine.read(self._engine.room.size)
+        return await self._engine.read(self._engine.disk_space.size)
 
     async def check(self) -> Sequence[str]:
         return await self._engine.maintain(self._engine.problems)

@@ -307,7 +307,7 @@ class Claims:
         Raises:
             NotAuthenticated: ``token_spent``; unknown, expired, or another batch's.
             NotAuthorised: the batch does not list the model or serial, another device has enrolled with the serial, or
-            an admission refused.
+                an admission refused.
             Unavailable: ``enrollment_pending``; an admission has not decided.
             Conflict: other parameters than before, or the id was registered meanwhile.
         """

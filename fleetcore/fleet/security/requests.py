@@ -1,7 +1,7 @@
 """Certificate requests (PKCS #10, RFC 2986): only the public key is used and, after comparison, the name.
 
-No attribute of a CSR gets into a certificate. Two are refused rather than ignored, since they are mistakes or attacks:
-to be a CA, and to be another device by a SAN.
+No requested extension gets into a certificate. A request for a CA certificate, or with the SAN of another device, is
+refused rather than ignored: it is a mistake or an attack.
 """
 
 import binascii

@@ -135,7 +135,7 @@ class Rotation:
         follow: updates what depends on the CAs: the server's certificate, the revocation lists.
         ended: ``ended(device, certificate)``, for each certificate that a step has invalidated.
         token_holders: the devices that have a token: they present no certificate, and trust the server by the bundle
-        too.
+            too.
         batches: those whose claim certificate is still valid.
 
     Attributes:
@@ -343,7 +343,7 @@ class Rotation:
         Raises:
             NotFound: there is no such CA.
             Conflict: it signs now or is the last under its root, or ``devices_would_be_locked_out``: devices have
-            certificates only of it.
+                certificates only of it.
         """
         async with self._lock:
             trust = self._authority.trust

@@ -793,7 +793,7 @@ class BlockingCalls(ABC):
         Raises:
             NotFound: there is no such group.
             Refused: a group layer without a group, a fleet layer with one, another kind or group than before, a limit of
-            twins, or the key ``fleetcore``.
+                twins, or the key ``fleetcore``.
             VersionConflict: the layer is not at ``if_version``.
         """
         return self._value(
@@ -1051,9 +1051,9 @@ class BlockingCalls(ABC):
 
         Args:
             content: JSON of columns: ``series`` lists device, metric and unit or null; ``at`` is the index in it for each
-            reading, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At most 100,000
-            readings and 32 MiB. In a dry run, the first ``before`` readings repeat readings of earlier parts whose times
-            occur again in this one; they are not counted.
+                reading, ``time`` its milliseconds since the epoch, ``value`` a number, true or false, or text. At most
+                100,000 readings and 32 MiB. In a dry run, the first ``before`` readings repeat readings of earlier parts
+                whose times occur again in this one; they are not counted.
 
         Raises:
             Refused: the content does not have such columns, or is too long. A refused reading is counted in the answer.
@@ -1853,7 +1853,7 @@ class BlockingCalls(ABC):
         return self._value("get_certificate", {"certificate": certificate}, CertificateResponse)
 
     def revoke_certificate(self, certificate: CertificateId, *, reason: Reason = "") -> ChangedResponse:
-        """Revokes a certificate and ends its sessions; the device's other certificates stay. Returns 0 when repeated.
+        """Revokes a certificate and ends its sessions; the device's other certificates stay. Repeating it changes nothing.
 
         Raises:
             NotFound: there is no such certificate.
@@ -2169,7 +2169,7 @@ class BlockingCalls(ABC):
         )
 
     def revoke_role(self, grant_id: GrantId, *, reason: Reason = "") -> None:
-        """Revokes a role, by the grant's id from ``list_roles``.
+        """Revokes a role by the id of its grant, which ``list_roles`` and `token roles` list.
 
         Raises:
             NotFound: there is no such grant.

@@ -170,7 +170,7 @@ class Looking(Consumer):
         return True
 
     async def _page(self, after: str | None, facets: Collection[str]) -> tuple[Sequence[EntityKey], str | None]:
-        """The next entities; at the end the missed ones, which only their recorded state names."""
+        """The next entities; at the end those deleted unseen, which only their recorded state still names."""
         if after is not None and after.startswith(_KEPT):
             keys, following = await self._lane.gone(after.removeprefix(_KEPT) or None, _PAGE)
             return keys, None if following is None else f"{_KEPT}{following}"

@@ -35,7 +35,7 @@ class Way:
 
     Attributes:
         direction: ``in``: the hub's values count and the fleet's are never written; ``both``: changes on either side
-        count.
+            count.
         wins: which side's value counts if both changed it.
     """
 

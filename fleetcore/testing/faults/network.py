@@ -1,8 +1,10 @@
 """A TCP proxy that cuts, resets or stalls connections: the network between a device and a server.
 
-async with CutProxy("127.0.0.1", port) as proxy:
-proxy.cut_after(1000, down=True)
-…  # a client connects to 127.0.0.1:proxy.port; the 1001st byte of the answers does not come
+In a test::
+
+    async with CutProxy("127.0.0.1", port) as proxy:
+        proxy.cut_after(1000, down=True)
+        …  # a client connects to 127.0.0.1:proxy.port; the 1001st byte of the answers does not come
 """
 
 import asyncio

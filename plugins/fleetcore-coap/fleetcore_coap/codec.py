@@ -1,8 +1,8 @@
 """Encodes and decodes messages (RFC 7252 §3), strictly: anything invalid is :class:`Malformed`.
 
 Option values stay bytes here and are decoded on access, so an unread option costs nothing. No state, no sockets. The
-endpoint uses it; the device client uses aiocoap's (:mod:`.aiocoap_codec`), which makes an object of every option and
-takes four times as long.
+device client's DTLS channel uses aiocoap's codec (:mod:`.aiocoap_codec`), so that every message is read by two
+independent codecs; that one makes an object of every option and takes four times as long.
 """
 
 from collections.abc import Callable, Iterator, Sequence

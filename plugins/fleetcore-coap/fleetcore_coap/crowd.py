@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 STALLED_S = 5.0
 
 
-class Guest(Protocol):
+class Peer(Protocol):
     """An occupant of a place; hashable by identity."""
 
     @property
@@ -21,11 +21,11 @@ class Guest(Protocol):
         """Its address, as limits count addresses."""
 
 
-G = TypeVar("G", bound=Guest)
+P = TypeVar("P", bound=Peer)
 V = TypeVar("V")
 
 
-class Pending(Generic[G]):
+class Pending(Generic[P]):
     """Handshakes under way. Seconds are those of the monotonic clock.
 
     If there is no room for another, its hello waits: if a new one ended an old one, clients that connect at the same
@@ -39,7 +39,7 @@ class Pending(Generic[G]):
     def __init__(self, most: int, per_address: int) -> None:
         self._most, self._per_address = most, per_address
         #: The start of each; within an address, oldest first.
-        self._by_network: dict[str, dict[G, float]] = {}
+        self._by_network: dict[str, dict[P, float]] = {}
         self._count = 0
 
     def full(self, network: str, now_s: float) -> str:
@@ -59,19 +59,19 @@ class Pending(Generic[G]):
         """Whether there is no room for any address: one check for a crowd of waiting addresses."""
         return self._count >= self._most and self._most_with_stalled(now_s) <= 1
 
-    def enter(self, guest: G, now_s: float) -> G | None:
+    def enter(self, peer: P, now_s: float) -> P | None:
         """Counts one in for which there is room; returns the one of the most crowded address that must end for it."""
         crowded = None if self._count < self._most else self._crowded()
-        self._by_network.setdefault(guest.network, {})[guest] = now_s
+        self._by_network.setdefault(peer.network, {})[peer] = now_s
         self._count += 1
         return None if crowded is None else next(iter(crowded))
 
-    def leave(self, guest: G) -> None:
+    def leave(self, peer: P) -> None:
         """Counts it out; idempotent."""
-        if _discard(self._by_network, guest.network, guest):
+        if _discard(self._by_network, peer.network, peer):
             self._count -= 1
 
-    def _crowded(self) -> dict[G, float]:
+    def _crowded(self) -> dict[P, float]:
         return max(self._by_network.values(), key=len)
 
     def _most_with_stalled(self, now_s: float) -> int:
@@ -80,7 +80,7 @@ class Pending(Generic[G]):
         return len(crowded) if now_s - next(iter(crowded.values())) >= STALLED_S else 0
 
 
-class Crowd(Generic[G]):
+class Crowd(Generic[P]):
     """The open associations.
 
     Args:
@@ -92,65 +92,65 @@ class Crowd(Generic[G]):
     def __init__(self, most: int, per_address: int, per_identity: int) -> None:
         self._most, self._per_address, self._per_identity = most, per_address, per_identity
         #: Here, and for each address, those silent for longest come first.
-        self._strangers: dict[G, None] = {}
-        self._devices: dict[G, str] = {}
-        self._by_network: dict[str, dict[G, None]] = {}
-        self._by_identity: dict[str, dict[G, None]] = {}
+        self._strangers: dict[P, None] = {}
+        self._devices: dict[P, str] = {}
+        self._by_network: dict[str, dict[P, None]] = {}
+        self._by_identity: dict[str, dict[P, None]] = {}
 
-    def enter(self, guest: G) -> tuple[str, G] | None:
+    def enter(self, peer: P) -> tuple[str, P] | None:
         """Adds an unauthenticated peer; returns the exceeded limit, and the one that must end."""
-        self._strangers[guest] = None
-        own = self._by_network.setdefault(guest.network, {})
-        own[guest] = None
+        self._strangers[peer] = None
+        own = self._by_network.setdefault(peer.network, {})
+        own[peer] = None
         if len(own) > self._per_address:
-            return "per_address", self._first(guest, own)
+            return "per_address", self._first(peer, own)
         if len(self._strangers) + len(self._devices) > self._most:
             # The new one is the last of the unauthenticated ones.
-            return "associations", self._first(guest, (*islice(self._strangers, 2), *islice(self._devices, 1)))
+            return "associations", self._first(peer, (*islice(self._strangers, 2), *islice(self._devices, 1)))
         return None
 
-    def identified(self, guest: G, identity: str) -> G | None:
+    def identified(self, peer: P, identity: str) -> P | None:
         """It belongs to a device; returns the device's oldest one if it has too many."""
-        if guest not in self._strangers:  # it has ended meanwhile
+        if peer not in self._strangers:  # it has ended meanwhile
             return None
-        del self._strangers[guest]
-        self._devices[guest] = identity
+        del self._strangers[peer]
+        self._devices[peer] = identity
         own = self._by_identity.setdefault(identity, {})
-        own[guest] = None
+        own[peer] = None
         return next(iter(own)) if len(own) > self._per_identity else None
 
-    def heard(self, guest: G) -> None:
+    def heard(self, peer: P) -> None:
         """It has sent something."""
-        if guest in self._devices:
-            self._devices[guest] = self._devices.pop(guest)
-        elif guest in self._strangers:
-            del self._strangers[guest]
-            self._strangers[guest] = None
+        if peer in self._devices:
+            self._devices[peer] = self._devices.pop(peer)
+        elif peer in self._strangers:
+            del self._strangers[peer]
+            self._strangers[peer] = None
         else:
             return
-        own = self._by_network[guest.network]
-        del own[guest]
-        own[guest] = None
+        own = self._by_network[peer.network]
+        del own[peer]
+        own[peer] = None
 
-    def leave(self, guest: G) -> None:
+    def leave(self, peer: P) -> None:
         """It has ended; idempotent."""
-        self._strangers.pop(guest, None)
-        identity = self._devices.pop(guest, None)
+        self._strangers.pop(peer, None)
+        identity = self._devices.pop(peer, None)
         if identity is not None:
-            _discard(self._by_identity, identity, guest)
-        _discard(self._by_network, guest.network, guest)
+            _discard(self._by_identity, identity, peer)
+        _discard(self._by_network, peer.network, peer)
 
-    def _first(self, new: G, among: Iterable[G]) -> G:
+    def _first(self, new: P, among: Iterable[P]) -> P:
         """The first unauthenticated one, else the first device, except the new one."""
         found = [each for each in among if each is not new]
         return next((each for each in found if each in self._strangers), found[0]) if found else new
 
 
-def _discard(by: dict[str, dict[G, V]], key: str, guest: G) -> bool:
+def _discard(by: dict[str, dict[P, V]], key: str, peer: P) -> bool:
     held = by.get(key)
-    if held is None or guest not in held:
+    if held is None or peer not in held:
         return False
-    del held[guest]
+    del held[peer]
     if not held:
         del by[key]
     return True

@@ -23,14 +23,14 @@ from fleetcore.wire import messages
 
 
 @define(eq=False)
-class Guest:
+class Peer:
     network: str = "10.0.0.1"
 
 
 def test_a_handshake_of_an_address_that_has_its_part_waits_for_another_one_of_it():
     pending = Pending(8, 3)
-    pending.enter(Guest("10.0.0.2"), 0.0)
-    own = [Guest() for _ in range(3)]
+    pending.enter(Peer("10.0.0.2"), 0.0)
+    own = [Peer() for _ in range(3)]
     for guest in own:
         assert pending.full("10.0.0.1", 0.0) == ""
         assert pending.enter(guest, 0.0) is None
@@ -43,8 +43,8 @@ def test_a_handshake_of_an_address_that_has_its_part_waits_for_another_one_of_it
 
 def test_where_all_handshakes_are_taken_the_address_with_the_most_gives_up_one_that_has_stalled():
     pending = Pending(4, 4)
-    pending.enter(Guest("10.0.0.2"), 0.0)
-    crowd = [Guest() for _ in range(3)]
+    pending.enter(Peer("10.0.0.2"), 0.0)
+    crowd = [Peer() for _ in range(3)]
     for guest in crowd:
         pending.enter(guest, 0.0)
 
@@ -55,49 +55,49 @@ def test_where_all_handshakes_are_taken_the_address_with_the_most_gives_up_one_t
     assert not pending.closed(STALLED_S)
     assert pending.full("10.0.0.1", STALLED_S) == "handshakes"
     assert pending.full("10.0.0.3", STALLED_S) == ""
-    assert pending.enter(Guest("10.0.0.3"), STALLED_S) is crowd[0]
+    assert pending.enter(Peer("10.0.0.3"), STALLED_S) is crowd[0]
     pending.leave(crowd[0])
-    assert pending.enter(Guest("10.0.0.4"), STALLED_S) is crowd[1]
+    assert pending.enter(Peer("10.0.0.4"), STALLED_S) is crowd[1]
     pending.leave(crowd[1])
     assert pending.full("10.0.0.5", STALLED_S) == "handshakes", "each address has one by now"
 
 
 def test_strangers_go_before_devices_and_the_most_silent_one_before_the_others():
     crowd = Crowd(3, 3, 9)
-    device, *strangers = [Guest(str(number)) for number in range(3)]
+    device, *strangers = [Peer(str(number)) for number in range(3)]
     for guest in (device, *strangers):
         crowd.enter(guest)
     crowd.identified(device, "dev1")
     crowd.heard(strangers[0])
 
-    assert crowd.enter(Guest("3")) == ("associations", strangers[1])
+    assert crowd.enter(Peer("3")) == ("associations", strangers[1])
 
 
 def test_where_there_are_devices_alone_the_most_silent_one_goes():
     crowd = Crowd(2, 2, 9)
-    first, second = Guest("1"), Guest("2")
+    first, second = Peer("1"), Peer("2")
     for number, guest in enumerate((first, second)):
         crowd.enter(guest)
         crowd.identified(guest, f"dev{number}")
     crowd.heard(first)
 
-    assert crowd.enter(Guest("3")) == ("associations", second)
+    assert crowd.enter(Peer("3")) == ("associations", second)
 
 
 def test_an_address_with_too_many_loses_its_own():
     crowd = Crowd(100, 2, 9)
-    other, *own = Guest("other"), Guest(), Guest()
+    other, *own = Peer("other"), Peer(), Peer()
     for guest in (other, *own):
         crowd.enter(guest)
     crowd.heard(own[0])
 
-    assert crowd.enter(Guest()) == ("per_address", own[1])
+    assert crowd.enter(Peer()) == ("per_address", own[1])
 
 
 def test_what_has_left_counts_no_more():
     crowd, pending = Crowd(1, 1, 1), Pending(1, 1)
     for _ in range(3):
-        guest = Guest()
+        guest = Peer()
         assert crowd.enter(guest) is None
         assert crowd.identified(guest, "dev1") is None
         assert pending.enter(guest, 0.0) is None

@@ -23,7 +23,7 @@ class Message:
         expires_s: when it becomes useless, by the monotonic clock, or None.
         replaceable: it may be left out if the queue is full, because a later message or a read has the same content.
         about: identifies what the plane sends again, in its new state, when the device listens again; None for all
-        else.
+            else.
     """
 
     topic: str

@@ -16,7 +16,7 @@ REFUSED_S = 30.0
 #: Bytes of messages kept for one connection.
 KEPT_BYTES = 64 * 1024
 #: How long to wait if the refusal does not say, and the minimum wait.
-_WAIT_S, _LEAST_S = 1.0, 0.05
+_WAIT_S, _MIN_WAIT_S = 1.0, 0.05
 
 
 class Retries:
@@ -58,7 +58,7 @@ class Retries:
         self._tried()
         if not self._waiting:
             self._waiting = True
-            wait_s = _WAIT_S if after_s is None else min(max(after_s, _LEAST_S), REFUSED_S)
+            wait_s = _WAIT_S if after_s is None else min(max(after_s, _MIN_WAIT_S), REFUSED_S)
             self._host.spawn(self._try_again(wait_s), "mqtt retry")
 
     def succeeded(self) -> None:

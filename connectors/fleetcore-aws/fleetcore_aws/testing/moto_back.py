@@ -35,19 +35,15 @@ _READING = ("Get", "Describe", "List", "Receive")
 
 
 class StrictMoto:
-    """Answers calls with moto at ``endpoint``, as AWS would.
-
-    Attributes:
-        versions: of things, counted as AWS does: moto has 1 for all.
-        descriptions: of updated jobs, which moto does not support.
-        executions: of jobs, which moto never changes.
-    """
+    """Answers calls with moto at ``endpoint``, as AWS would."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Lock()  #: Of things, counted as AWS does: moto has 1 for all.
         self._versions: dict[str, int] = {}
+        #: Of updated jobs, which moto does not support.
         self._descriptions: dict[str, str] = {}
+        #: Of jobs, which moto never changes.
         self._executions = Executions()
 
     async def __call__(self, call: Call) -> Answer:

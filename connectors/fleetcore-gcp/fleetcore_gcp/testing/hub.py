@@ -22,7 +22,7 @@ MAX_MESSAGES, MAX_BYTES, MAX_ATTRIBUTES, MAX_NAME_LENGTH, MAX_VALUE_LENGTH, MAX_
     1000, 10_000_000, 100, 256, 1024, 1024,
 )  # fmt: skip
 _NAME = re.compile(r"projects/[^/]+/(topics|subscriptions)/(?!goog)[A-Za-z][A-Za-z0-9._~+%-]{2,254}")
-#: A delivery counts as one attempt; after too many, the message goes to the dead letters at the next.
+#: Roles that the service agent needs for dead-lettering.
 _PUBLISHER, _SUBSCRIBER = "roles/pubsub.publisher", "roles/pubsub.subscriber"
 
 

@@ -18,10 +18,10 @@ from fleetcore.builtin.sqlite.folder import ARTIFACTS, DATABASE
 from fleetcore.model.store import StoreSize
 
 #: The part that readings leave free: an eighth of the limit, at most 64 MiB (a seal of 16 M readings).
-_RESERVE, _RESERVE_MOST = 8, 64 * 1024**2
+_RESERVE, _MAX_RESERVE = 8, 64 * 1024**2
 
 
-class Room:
+class DiskSpace:
     """The files of a folder; without a folder or a limit, nothing is refused.
 
     Args:
@@ -55,7 +55,7 @@ class Room:
 
     @staticmethod
     def _reserve(limit_bytes: int) -> int:
-        return min(_RESERVE_MOST, limit_bytes // _RESERVE)
+        return min(_MAX_RESERVE, limit_bytes // _RESERVE)
 
     def admit(self, db: sqlite3.Connection) -> None:
         """Raises Unavailable (``storage_full``) if readings are no longer accepted."""
