@@ -1,5 +1,19 @@
 """fleetcore: an IoT device fleet manager composed of plugins.
 
+It is a library (:class:`IoTFleetManager`), a server, a command line and a test kit over an embedded store. Protocols,
+stores, detectors and clouds are plugins (``hookspecs``, ``interfaces``).
+
+A device connects through a protocol, which only translates. The device plane (``runtime.plane``) decides by its
+certificate or token who it is, and about which devices it may send. A message becomes an ``Inbound`` (``model``) and
+waits in a bounded queue. It is admitted, decoded, validated and committed in a batch (``pipeline``), and then it is
+acknowledged. Every commit adds an entry to the feed. Detectors, notifiers, the audit log and mirrors read the feed,
+each from its own cursor, so that a crash skips nothing. Messages other than readings go to the part of ``fleet`` that
+handles their type.
+
+An operator's call is one typed function (``calls``), from which the library, the clients, the control socket, HTTP and
+the command line (``frontends``, ``client``, ``cli``) are derived. It checks the caller's rights and changes records in
+``fleet``; each change commits an event with it. docs/explanation/glossary.md explains the terms.
+
 The public names load on first use (PEP 562), so that ``fleetcore --version`` and a plugin's entry-point module load
 only what they use.
 """

@@ -1,4 +1,4 @@
-"""The CAs: rotation, forecast, revocation lists, and new certificates for many devices in waves."""
+"""The CAs: rotation, the forecast of expiries, revocation lists, and renewal of many devices in waves."""
 
 from pathlib import Path
 from typing import Annotated, Literal

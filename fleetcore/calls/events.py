@@ -1,4 +1,4 @@
-"""Events: what is committed, as it happens."""
+"""Events of commits: listed, or followed as they are committed."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated

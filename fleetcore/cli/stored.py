@@ -1,4 +1,4 @@
-"""The values of a metric for a picture: 8 bytes per reading, whatever the number of pages."""
+"""Reads all values of a metric for a sparkline, page by page: 8 bytes of memory per reading."""
 
 from array import array
 

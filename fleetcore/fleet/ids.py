@@ -1,4 +1,4 @@
-"""Ids of frequent objects: unique, and in the order of time."""
+"""Ids of objects that are made often, such as commands: unique, and in the order of time."""
 
 import os
 

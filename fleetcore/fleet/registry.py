@@ -1,4 +1,4 @@
-"""The registry: devices, decisions about them, and who made them."""
+"""The registry: device records, their lifecycle, and events that say who changed them."""
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""A trial: a stand-in for a cloud hub on this machine, for the demo and for experiments."""
+"""A trial: a cloud's counterpart on this machine, which a connector offers for the demo and for experiments."""
 
 from collections.abc import Callable, Mapping
 

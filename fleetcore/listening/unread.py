@@ -1,4 +1,4 @@
-"""Peers that do not read: what waits to be sent stays the same, and so does the memory that it takes."""
+"""Detects peers that do not read: their send queue stays as it is, and keeps its memory."""
 
 import asyncio
 import fcntl

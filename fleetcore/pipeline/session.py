@@ -71,7 +71,8 @@ class DeviceSession(CloseOnce, Session):
         credential_key: the certificate that opened it; None for a token.
         credential_until: when the certificate or token ends, ms since the epoch, or None.
         lost_rights: the code with which everything still under way is refused, or None; closing alone does not set it.
-        subjects: the identity and every leaf it has sent about, by id; the directory resolves a miss.
+        subjects: the identity and every leaf it has sent about, by id; others are looked up by
+            :class:`~fleetcore.pipeline.admit.Directory`.
     """
 
     __slots__ = (

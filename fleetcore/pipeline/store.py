@@ -24,7 +24,7 @@ from fleetcore.pipeline.validate import check_new_metric, not_finite
 
 
 class Store:
-    """The step.
+    """The store step of the data path.
 
     Attributes:
         tally: the outcome of all readings since the start.
@@ -50,7 +50,7 @@ class Store:
         return later
 
     async def repeats(self, messages: Sequence[Message]) -> None:
-        """Answers the messages with a used id, and marks such envelopes."""
+        """Answers messages whose id was used before, and sets ``mark`` on such envelopes."""
         wanted: dict[str, set[str]] = defaultdict(set)
         for message in messages:
             if message.answer is None and (message.id or message.envelopes):

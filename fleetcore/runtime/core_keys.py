@@ -1,4 +1,4 @@
-"""Keys of a section that the core reads before its plugin gets the rest."""
+"""Keys of a plugin's section of fleet.toml that the core itself reads; the plugin gets the rest."""
 
 from collections.abc import Mapping, Sequence
 

@@ -20,7 +20,10 @@ _EVERY_S, BLOCKED_S = 5.0, 5.0
 
 
 class Watchdog:
-    """Watches the running loop from :meth:`start` to :meth:`stop`, in real time: a hanging loop moves no clock."""
+    """Watches the running loop from :meth:`start` to :meth:`stop`.
+
+    It uses real time: a test's clock does not advance while the loop hangs.
+    """
 
     def __init__(self, *, every_s: float = _EVERY_S, blocked_s: float = BLOCKED_S) -> None:
         self._every_s, self._blocked_s = every_s, blocked_s

@@ -119,7 +119,7 @@ def weight(packed: Sequence[Packed]) -> int:
 
 
 class _Validate(Change[None]):
-    """The chunks up to ``last`` are valid, and hold all readings up to ``position``."""
+    """Makes the chunks up to ``last`` valid; they hold all readings up to ``position``."""
 
     def __init__(self, state: State, last: int, position: int) -> None:
         self._state, self._last, self._position = state, last, position

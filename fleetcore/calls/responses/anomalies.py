@@ -1,4 +1,4 @@
-"""Anomalies found by detectors."""
+"""Answers about anomalies found by detectors."""
 
 from fleetcore.calls.types import Ms, Response
 from fleetcore.model.kinds import Severity

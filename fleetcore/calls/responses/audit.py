@@ -1,4 +1,4 @@
-"""The audit log."""
+"""Answers about the audit log."""
 
 from fleetcore.calls.types import Ms, Response
 

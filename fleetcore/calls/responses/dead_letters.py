@@ -1,4 +1,4 @@
-"""Stored refused messages."""
+"""Answers about refused messages that are stored."""
 
 from fleetcore.calls.types import Ms, Response
 

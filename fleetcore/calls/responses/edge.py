@@ -1,4 +1,4 @@
-"""Gateways."""
+"""Answers about gateways and their leaves."""
 
 from fleetcore.calls.types import Json, Response
 

@@ -1,4 +1,4 @@
-"""Events."""
+"""Answers about events of commits."""
 
 from fleetcore.calls.types import Json, Ms, Response
 

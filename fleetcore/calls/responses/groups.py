@@ -1,4 +1,4 @@
-"""Groups and their members."""
+"""Answers about groups and their members."""
 
 from fleetcore.calls.types import Ms, Response
 

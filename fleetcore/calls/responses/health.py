@@ -1,4 +1,4 @@
-"""The health of devices."""
+"""Answers about the health of devices and the fleet."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The server itself."""
+"""Answers about the server: its status and its plugins."""
 
 from fleetcore.calls.types import Json, Response
 

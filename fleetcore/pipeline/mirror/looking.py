@@ -76,7 +76,7 @@ class Looking(Consumer):
         self._looked_s = clock.monotonic_s()
 
     def show_hub(self, error: str, remedy: str) -> None:
-        """Sets the hub's state, with an empty error if it is well; its opener may end first."""
+        """Sets the hub's state; an empty error means that it is healthy. It may be called before this consumer runs."""
         self._hub_fails = bool(error)
         self.show("failing" if error else "running", error, remedy)
 

@@ -35,7 +35,7 @@ def offers_key(hello: bytes) -> bool:
 def identity_in(datagram: bytes) -> bytes | None:
     """The identity in a datagram's ClientKeyExchange; None if it is missing.
 
-    One that is split within the identity counts as none: a datagram has room for several.
+    An identity that is split over fragments counts as missing: a datagram easily holds one.
     """
     for head, body in _handshake_messages(datagram):
         offset = int.from_bytes(head[6:9], "big")

@@ -17,7 +17,8 @@ ACK_TIMEOUT_S, ACK_RANDOM_FACTOR = 2.0, 1.5
 MAX_RETRANSMIT = 4
 #: A request not answered by then gets an empty acknowledgement, before the peer repeats it at ACK_TIMEOUT_S.
 PROCESSING_S = 1.0
-#: Requests of one peer under way; the next is answered that it may come later. NSTART is 1 (RFC 7252 §4.7).
+#: Requests of one peer under way; further ones are answered 5.03. A conforming client sends one at a time (NSTART is 1,
+#: RFC 7252 §4.7).
 MAX_UNDER_WAY = 32
 
 

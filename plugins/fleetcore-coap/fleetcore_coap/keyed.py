@@ -48,8 +48,8 @@ class KeyedAssociation(Association):
 
     Attributes:
         proven: the authenticated identity of the peer; None until it is established.
-        refused: the identity whose key the peer does not have, once the handshake has ended for that reason; empty if
-            none was looked up. None for an identity without a key, and while nothing is refused.
+        refused: after a failed proof the identity, or ``b""`` if none was looked up. None before, and for an
+            identity that has no key.
     """
 
     __slots__ = (

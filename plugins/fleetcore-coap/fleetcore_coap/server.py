@@ -135,9 +135,9 @@ class CoapAdapter(DatagramAdapter):
         waits = self._hellos.wait(where, address, datagram, now_s)
         if waits and not bound:
             return
-        why = f"{where} has its part of" if bound == "per_address" else "all are taken of"
+        used = f"{where} uses its share of" if bound == "per_address" else "there are no more than"
         then = "its hellos wait" if waits else "too many hellos wait; the peer repeats this one"
-        note = f"{why} {_MAX_PENDING} handshakes under way; {then}"
+        note = f"{used} {_MAX_PENDING} handshakes at a time; {then}"
         self._context.listening.note(self._context.name, bound or "handshakes", note)
 
     def _shake_hands(self, address: Address, random: bytes, datagram: bytes) -> None:

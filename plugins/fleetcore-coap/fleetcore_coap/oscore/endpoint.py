@@ -125,7 +125,7 @@ class OscoreAdapter(DatagramAdapter):
             way.exchanges.refuse(response)
 
     def _unprotected(self, address: Address, packet: Packet) -> None:
-        """What any peer gets that shows nothing: public paths, and no more than it sends until its address is known."""
+        """Handles a request without a credential: only public paths; short answers until the address is verified."""
         now_s = self._now_s()
         way = self._way(address)
         self._strangers[address] = way
@@ -186,7 +186,7 @@ class OscoreAdapter(DatagramAdapter):
             self._drop_unused(left)
 
     def _challenge(self, secured: Secured, address: Address, packet: Packet, unfresh: Unfresh, now_s: float) -> None:
-        # Neither makes the device wait: it repeats its request.
+        # In both cases the device repeats its request.
         if not self.numbers.at_hand or not secured.may_challenge(now_s):
             self._context.count("oscore_challenges_held_back")
             return
@@ -251,8 +251,8 @@ class OscoreAdapter(DatagramAdapter):
         secured.until_s = self._now_s() + kept_s
 
     def _no_room(self, bound: str, where: str) -> None:
-        why = f"{where} has its part of" if bound == "per_address" else "all are taken of"
-        note = f"{why} {MAX} key lookups under way; the peer repeats its request"
+        used = f"{where} uses its share of" if bound == "per_address" else "there are no more than"
+        note = f"{used} {MAX} key lookups; the peer repeats its request"
         self._context.listening.note(self._context.name, bound, note)
 
     def _make_room(self, passed: Secured | None) -> None:
@@ -261,7 +261,9 @@ class OscoreAdapter(DatagramAdapter):
         if passed.security.proved:
             most = f"[protocols.{self._context.name}] associations = {self._config.associations}"
             self._context.listening.note(
-                self._context.name, "associations", f"all are taken of {most}; the one silent for longest ends"
+                self._context.name,
+                "associations",
+                f"{most} is reached; the association that was silent for longest ends",
             )
         self._end(passed)
 
