@@ -26,7 +26,7 @@ R = TypeVar("R")
 Pairs = Iterable[tuple[str, str]]
 
 #: A change is tried this often against concurrent writers before the conflict is raised.
-_ATTEMPTS = 20
+ATTEMPTS = 20
 #: The index entry of every record of a sorted kind: through it the kind is read in order.
 _EVERY = ("*", "*")
 _CHUNK = 1000
@@ -294,7 +294,7 @@ class Repository(Generic[T]):
         extra: Callable[[T, T], Commit] | None,
         begun: T | None = None,
     ) -> T:
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             old = await load() if begun is None or attempt else begun
             result = step(old)
             if result is None:
@@ -309,7 +309,7 @@ class Repository(Generic[T]):
             try:
                 done = await self._storage.commit(change if extra is None else change + extra(old, new))
             except VersionConflict:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1:
                     raise
                 continue
             return _at(new, done.versions[0])
@@ -326,7 +326,7 @@ def retried(what: str) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coro
     def decorate(method: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         @functools.wraps(method)
         async def again(*args: P.args, **kwargs: P.kwargs) -> R:
-            for _ in range(_ATTEMPTS):
+            for _ in range(ATTEMPTS):
                 try:
                     return await method(*args, **kwargs)
                 except VersionConflict:

@@ -328,7 +328,12 @@ def test_a_protocol_that_breaks_a_promise_fails_its_test(broken, test, given):
             {},
             r"It waited for no connection and no session; there are 1 connections and sessions of \['dev1'\]",
         ),
-        (LetsEverybodyIn, "test_an_unknown_device_is_not_let_in", {}, r"let in, and answered with Reply\(status=204"),
+        (
+            LetsEverybodyIn,
+            "test_an_unknown_device_is_not_let_in",
+            {},
+            r"it was admitted, and answered with Reply\(status=204",
+        ),
     ],
     ids=lambda given: given.__name__ if isinstance(given, type) else None,
 )

@@ -341,7 +341,7 @@ def test_doctor_reads_what_is_stored_and_names_the_damage(data, capsys):
         assert run([*words, "--data", str(data)]) == 1
         assert "The device record 'pump-1' is damaged" in capsys.readouterr().out
     assert run(["backup", str(data.parent / "copy"), "--data", str(data)]) != 0
-    assert "what was copied is damaged: The device record 'pump-1'" in capsys.readouterr().err
+    assert "the copied data is damaged: The device record 'pump-1'" in capsys.readouterr().err
     assert run(["device", "show", "pump-1", "--data", str(data)]) != 0
     assert "data_damaged" in capsys.readouterr().err
 

@@ -232,7 +232,7 @@ async def test_a_device_that_certificates_open_is_refused_with_the_reason_and_a_
 
         assert "certificate" not in cloud.limits.facets, "the engine tells that they are not sent"
     assert (refused.state, waiting.state) == ("invalid", "failed")
-    assert "Certificates" in refused.reason
+    assert "certificates" in refused.reason
     assert "disabled" in waiting.reason
 
 

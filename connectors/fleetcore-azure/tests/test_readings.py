@@ -101,7 +101,7 @@ async def test_a_device_that_certificates_open_is_refused_with_the_reason_and_lo
 
     for sent in (first, again):
         assert sorted(sent.refused) == [0, 2, 3]
-        assert "Certificates" in sent.refused[0]
+        assert "certificates" in sent.refused[0]
         assert (sent.taken, list(sent.rest)) == (1, [])
     assert calls == {"messages/send": 3, "twins/read": 1}
     assert last.taken == 4

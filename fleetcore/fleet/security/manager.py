@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore import files
-from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused
+from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
 from fleetcore.fleet.finishing import Finishing
-from fleetcore.fleet.repository import Repository, retried
+from fleetcore.fleet.repository import ATTEMPTS, Repository, retried
 from fleetcore.fleet.security.admission import Admissions, Required
 from fleetcore.fleet.security.authority import Authority, IssuingCa
 from fleetcore.fleet.security.claims import ClaimBatch, Claims
@@ -459,48 +459,53 @@ class SecurityManager:
         assert serial is not None  # one of the two is given
         return await self._finishing.run(self._revoke_certificate(serial, actor, reason))
 
-    @retried("Too many changes of the device's credentials at once")
     async def _revoke_device(self, device: str, actor: str, reason: str, extra_commit: Beside, code: str) -> int:
-        certificates = [
-            record
-            for record in await self._inventory.of(device)
-            if record.state not in (CertificateState.REVOKED, CertificateState.SUPERSEDED)
-        ]
-        tokens = await self.device_tokens.of(device)
-        invitations = await self.enrollment_tokens.living_of(device)
-        unused = await self._unused_key(device)
-        withdrawn = await self._enrollment.withdrawn(device, actor=actor, reason=reason)
-        extra = await extra_commit()
-        if extra == Commit() and not (certificates or tokens or invitations or unused or withdrawn):
-            return 0
-        ended = [
-            *(("token.revoked", {"token": token.id}) for token in tokens),
-            *(("enrollment_token.revoked", {"token": token.id}) for token in invitations),
-            *(("key.revoked", {"fingerprint": key.id}) for key in unused),
-        ]
-        now = self._clock.now_ms()
-        revoked = await self._inventory.revoke(
-            certificates,
-            actor=actor,
-            reason=reason,
-            unused=unused,
-            extra=extra,
-            with_puts=(
-                *withdrawn,
-                *(
-                    self.enrollment_tokens.records.put(evolve(token, revoked=True), expect=token.version)
-                    for token in invitations
-                ),
-            ),
-            deletes=[Delete(kind="device_token", key=token.id) for token in tokens],
-            events=[
-                Event(type=what, subject=device, time=now, actor=actor, reason=reason, data=data)
-                for what, data in ended
-            ],
-        )
-        self.device_tokens.forget(device)
-        self._tell(device, None, code)
-        return len(revoked) + len(ended)
+        # Not retried(): a version that the caller's part of the commit expects is the caller's conflict.
+        for _ in range(ATTEMPTS):
+            certificates = [
+                record
+                for record in await self._inventory.of(device)
+                if record.state not in (CertificateState.REVOKED, CertificateState.SUPERSEDED)
+            ]
+            tokens = await self.device_tokens.of(device)
+            invitations = await self.enrollment_tokens.living_of(device)
+            unused = await self._unused_key(device)
+            withdrawn = await self._enrollment.withdrawn(device, actor=actor, reason=reason)
+            extra = await extra_commit()
+            if extra == Commit() and not (certificates or tokens or invitations or unused or withdrawn):
+                return 0
+            ended = [
+                *(("token.revoked", {"token": token.id}) for token in tokens),
+                *(("enrollment_token.revoked", {"token": token.id}) for token in invitations),
+                *(("key.revoked", {"fingerprint": key.id}) for key in unused),
+            ]
+            now = self._clock.now_ms()
+            try:
+                revoked = await self._inventory.revoke(
+                    certificates,
+                    actor=actor,
+                    reason=reason,
+                    unused=unused,
+                    extra=extra,
+                    with_puts=(
+                        *withdrawn,
+                        *(
+                            self.enrollment_tokens.records.put(evolve(token, revoked=True), expect=token.version)
+                            for token in invitations
+                        ),
+                    ),
+                    deletes=[Delete(kind="device_token", key=token.id) for token in tokens],
+                    events=[
+                        Event(type=what, subject=device, time=now, actor=actor, reason=reason, data=data)
+                        for what, data in ended
+                    ],
+                )
+            except VersionConflict:
+                continue
+            self.device_tokens.forget(device)
+            self._tell(device, None, code)
+            return len(revoked) + len(ended)
+        raise Unavailable("Too many changes of the device's credentials at once", retry_after_s=1.0)
 
     async def _unused_key(self, device: str) -> list[DeviceKey]:
         """The key that the device was registered with, where it has no certificate yet and may still get one."""
