@@ -9,6 +9,7 @@ import click
 from fleetcore.cli.connect import Target
 from fleetcore.cli.derived import command
 from fleetcore.cli.telemetry_import import import_
+from fleetcore.cli.telemetry_plot import plot_command
 from fleetcore.frontends.catalogue import core
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -44,6 +45,7 @@ for _name, _finish, _members in _OWN:
     telemetry.add_command(command(core()[_name], core()[_name].command, {}, finish=_finish, members=_members))
 
 
+telemetry.add_command(plot_command())
 telemetry.add_command(import_)
 
 

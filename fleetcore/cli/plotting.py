@@ -1,0 +1,164 @@
+"""Plots in characters: for each column the band from the smallest to the largest value, with axes, gaps and marks.
+
+A character has two columns of four dots (Unicode's braille patterns); without braille it is drawn as a whole.
+"""
+
+import datetime as dt
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+from attrs import frozen
+
+#: Columns of dots in a character, and rows.
+DOTS_ACROSS, _DOTS_DOWN = 2, 4
+_BRAILLE = 0x2800
+#: The bit of a dot, by its column and its row from the top.
+_BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
+#: Dots are connected over a gap of up to this many times the usual distance between values.
+_CONNECTED = 4
+#: Characters between two labels of the time axis.
+_LABEL_GAP = 3
+_S, _MIN, _H, _DAY = 1000, 60_000, 3_600_000, 86_400_000
+#: Steps of the time axis, and the format of their labels.
+_TIME_STEPS = (
+    *((step * _S, "%H:%M:%S") for step in (1, 2, 5, 10, 15, 30)),
+    *((step * _MIN, "%H:%M") for step in (1, 2, 5, 10, 15, 30)),
+    *((step * _H, "%m-%d %H:%M") for step in (1, 2, 3, 6, 12)),
+    *((step * _DAY, "%Y-%m-%d") for step in (1, 2, 7, 14, 30, 90, 365, 3650)),
+)
+
+
+@frozen
+class Bucket:
+    """The extremes of the values from ``start`` (ms since the epoch) on, up to the next bucket."""
+
+    start: int
+    low: float
+    high: float
+
+
+def plot(
+    buckets: Iterable[Bucket],
+    start: int,
+    end: int,
+    *,
+    width: int,
+    height: int,
+    marks: Iterable[int] = (),
+    dots: bool = True,
+) -> list[str]:
+    """The lines of a plot of ``width`` by ``height`` characters, its axes included.
+
+    Every extreme of a bucket is drawn, whatever the size. A stretch without values stays empty.
+
+    Args:
+        buckets: in order of time, none of them longer than a column of dots.
+        start, end: the times (ms since the epoch) of the left and the right edge.
+        marks: times that are marked below the plot.
+        dots: whether the output has braille patterns.
+    """
+    drawn = [bucket for bucket in buckets if math.isfinite(bucket.low) and math.isfinite(bucket.high)]
+    rows = max(2, height - 3)
+    low = min((bucket.low for bucket in drawn), default=0.0)
+    high = max((bucket.high for bucket in drawn), default=1.0)
+    if low == high:
+        low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+    ticks = _value_ticks(low, high, max(2, rows // 3))
+    names = {_row(tick, low, high, rows): f"{tick:g}" for tick in ticks}
+    margin = max(map(len, names.values()), default=0)
+    across = max(1, width - margin - 2)
+    grid = _Grid(across, rows)
+    for column, first, last in _columns(drawn, start, end, across * DOTS_ACROSS):
+        grid.fill(column, _dot(last, low, high, grid.down), _dot(first, low, high, grid.down))
+    lines = [
+        f"{names.get(row, ''):>{margin}} {'┤' if row in names else '│'}{text}"
+        for row, text in enumerate(grid.lines(dots=dots))
+    ]
+    axis, labels = _time_axis(start, end, across)
+    lines += [f"{'':{margin}} └{axis}", f"{'':{margin}}  {labels}"]
+    marked = sorted({_place(time, start, end, across) for time in marks if start <= time < end})
+    if marked:
+        lines.append(f"{'':{margin}}  " + "".join("▲" if place in marked else " " for place in range(marked[-1] + 1)))
+    return [line.rstrip() for line in lines]
+
+
+class _Grid:
+    def __init__(self, across: int, rows: int) -> None:
+        self.across, self.rows, self.down = across, rows, rows * _DOTS_DOWN
+        self._cells = [[0] * across for _ in range(rows)]
+
+    def fill(self, column: int, top: int, bottom: int) -> None:
+        for row in range(top, bottom + 1):
+            self._cells[row // _DOTS_DOWN][column // DOTS_ACROSS] |= _BITS[column % DOTS_ACROSS][row % _DOTS_DOWN]
+
+    def lines(self, *, dots: bool) -> Iterator[str]:
+        for cells in self._cells:
+            yield "".join((chr(_BRAILLE + cell) if dots else "#") if cell else " " for cell in cells)
+
+
+def _columns(buckets: Sequence[Bucket], start: int, end: int, across: int) -> Iterator[tuple[int, float, float]]:
+    """Each column of dots that has values, with its extremes; neighbours are connected."""
+    found: dict[int, tuple[float, float]] = {}
+    for bucket in buckets:
+        column = _place(bucket.start, start, end, across)
+        low, high = found.get(column, (bucket.low, bucket.high))
+        found[column] = (min(low, bucket.low), max(high, bucket.high))
+    places = sorted(found)
+    distances = sorted(after - before for before, after in pairwise(places))
+    usual = distances[len(distances) // 2] if distances else 1
+    for place, following in zip(places, [*places[1:], None], strict=True):
+        low, high = found[place]
+        yield place, low, high
+        if following is None or following - place > usual * _CONNECTED:
+            continue
+        # From the middle of a band to the middle of the next: the extremes themselves are not moved.
+        before, after = (low + high) / 2, sum(found[following]) / 2
+        steps = following - place
+        for step in range(steps):
+            here, there = (before + (after - before) * part / steps for part in (step, step + 1))
+            yield place + step, min(here, there), max(here, there)
+
+
+def _place(time: int, start: int, end: int, across: int) -> int:
+    return min(across - 1, max(0, (time - start) * across // max(1, end - start)))
+
+
+def _dot(value: float, low: float, high: float, down: int) -> int:
+    """The row of dots of a value, from the top."""
+    return min(down - 1, max(0, round((high - value) / (high - low) * (down - 1))))
+
+
+def _row(value: float, low: float, high: float, rows: int) -> int:
+    return _dot(value, low, high, rows * _DOTS_DOWN) // _DOTS_DOWN
+
+
+def _value_ticks(low: float, high: float, most: int) -> list[float]:
+    """Round values from ``low`` to ``high``, ``most`` + 1 at most."""
+    step = 10.0 ** math.floor(math.log10((high - low) / most))
+    step *= next(factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most)
+    first = math.ceil(low / step)
+    return [number * step for number in range(first, math.floor(high / step) + 1)]
+
+
+def _time_axis(start: int, end: int, across: int) -> tuple[str, str]:
+    """The axis with its ticks, and their labels."""
+    step, form = next(
+        (
+            (step, form)
+            for step, form in _TIME_STEPS
+            if (end - start) / step * (len(_label(start, form)) + _LABEL_GAP) <= across
+        ),
+        (_TIME_STEPS[-1][0] * math.ceil((end - start) / _TIME_STEPS[-1][0] / 4), "%Y"),
+    )
+    axis, labels = ["─"] * across, [" "] * across
+    for tick in range(-(-start // step) * step, end, step):
+        place, label = _place(tick, start, end, across), _label(tick, form)
+        axis[place] = "┬"
+        if place + len(label) <= across:
+            labels[place : place + len(label)] = label
+    return "".join(axis), "".join(labels)
+
+
+def _label(time: int, form: str) -> str:
+    return dt.datetime.fromtimestamp(time / 1000, dt.UTC).strftime(form)
