@@ -72,7 +72,7 @@ def _section(number: str, row: MessageType) -> Iterator[str]:
     if row.note:
         yield from (row.note, "")
     if row.many:
-        yield from (f"One body, or a list of at most {row.many:,}; each is judged alone.", "")
+        yield from (f"One body, or a list of at most {row.many:,}; each is validated by itself.", "")
     yield from _body(row.body, row.example, "")
     if row.answer is not None:
         yield from _body(row.answer, row.answer_example, "Answer" if row.direction is Direction.CALL else "As a list")
