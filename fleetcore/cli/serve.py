@@ -15,7 +15,7 @@ import click
 
 from fleetcore.cli.connect import data_option
 from fleetcore.interfaces.boundary import in_a_line
-from fleetcore.interfaces.waits import end_tasks
+from fleetcore.interfaces.waits import end_task, end_tasks
 from fleetcore.listening.descriptors import raise_limit
 from fleetcore.runtime.process import settle_memory
 from fleetcore.threads import Deadline
@@ -78,9 +78,8 @@ async def _serve(data: Path) -> None:
         waiting = asyncio.create_task(asked.wait(), name="fleetcore asked to stop")
         await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
         click.echo("stopping")
-        await end_tasks(watching, waiting)
-        if not watching.cancelled():
-            watching.result()
+        await end_tasks(waiting)
+        await end_task(watching)
 
 
 async def _watch(fleet: "Fleet") -> None:

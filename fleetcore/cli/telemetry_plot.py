@@ -56,11 +56,11 @@ def _plot(at: Target, given: Mapping[str, Any], output: str, *, width: int | Non
 async def _pictured(at: Target, given: Mapping[str, Any], output: str, width: int, height: int) -> Any:
     async with connect(at) as caller:
         return await with_whole_ids(
-            caller, core()["list_buckets"], given, lambda whole: _plots(caller, whole, output, width, height)
+            caller, core()["list_buckets"], given, lambda whole: _draw(caller, whole, output, width, height)
         )
 
 
-async def _plots(caller: Caller, given: Mapping[str, Any], output: str, width: int, height: int) -> Any:
+async def _draw(caller: Caller, given: Mapping[str, Any], output: str, width: int, height: int) -> Any:
     metric, device = given["metric"], given["device"]
     latest = await items_of(caller, core()["list_latest_readings"], {"device": device})
     newest = next((item for item in latest if item["metric"] == metric), None)

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from attrs import evolve
 
 from fleetcore.fleet.groups import Groups
-from fleetcore.fleet.layers import OURS
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device
 from fleetcore.model.mirror import GroupBody, RegistryBody, TwinBody
 from fleetcore.model.store import Commit, Record
-from fleetcore.model.twin import diff_patch
+from fleetcore.model.twin import OURS, diff_patch
 
 
 class Adopting:

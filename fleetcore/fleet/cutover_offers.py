@@ -17,24 +17,23 @@ from contextlib import suppress
 from attrs import evolve
 
 from fleetcore.errors import PluginError, Refused, Unavailable
-from fleetcore.fleet.layers import OURS
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.security.manager import SecurityManager
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.cutover import Cutover, CutoverState, cutover_of, word_of
+from fleetcore.model.cutover import CUTOVER, Cutover, CutoverState, cutover_of, word_of
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.mirror import Facet
 from fleetcore.model.operation import Operation
 from fleetcore.model.store import Commit, Event
-from fleetcore.model.twin import Json
+from fleetcore.model.twin import OURS, Json
 
 #: The name of this fleet in calls.
 HERE = "fleet"
 ACTOR = "cut-over"
-_KEY, _ARRIVED, _MOVED = "cutover", "arrived", "moved"
+_ARRIVED, _MOVED = "arrived", "moved"
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 #: The interval of checking an offer, as a part of its age, and its bounds: each check costs a call to the hub.
 _PART, _SOONEST_MS, _LATEST_MS = 8, 100, 15_000
@@ -76,7 +75,7 @@ class CutoverOffers:
         self._looked: dict[str, int] = {}
         self.records = Repository(
             storage,
-            "cutover",
+            CUTOVER,
             Cutover,
             refs=lambda item: [
                 ("device", item.id),
@@ -110,7 +109,7 @@ class CutoverOffers:
         """Stores the cut-over of a device as begun, and offers it. Raises Refused where another one is open."""
         now = self._clock.now_ms()
         home = (await self._registry.get(device)).home
-        epoch = await self._storage.floor(_KEY, device) + 1
+        epoch = await self._storage.floor(CUTOVER, device) + 1
         made = Cutover(
             id=device,
             epoch=epoch,
@@ -132,7 +131,7 @@ class CutoverOffers:
 
         # The epoch outlives the device: a device that is registered again never gets an epoch that it has seen before.
         await self.records.compare_and_set(
-            load, step, lambda _old, _new: Commit(floors={(_KEY, device): epoch}), key=device
+            load, step, lambda _old, _new: Commit(floors={(CUTOVER, device): epoch}), key=device
         )  # fmt: skip
         # A device's report at a hub counts only after the mirror has made its twin there: that comes first.
         with suppress(Refused):  # the next check ends it
@@ -160,7 +159,7 @@ class CutoverOffers:
         reported = (await self._twins.get(cutover.id)).reported
         if word_of(reported.document, cutover.epoch).get("state") != _MOVED:
             return (cutover.ended or 0) + _MOVES_MS
-        return max(reported.times[f"/{OURS}/{_KEY}/{member}"] for member in ("epoch", "state"))
+        return max(reported.times[f"/{OURS}/{CUTOVER}/{member}"] for member in ("epoch", "state"))
 
     # -- checking progress ------------------------------------------------------------------------------------------
 
@@ -270,7 +269,7 @@ class CutoverOffers:
             await self._storage.commit(self.records.removing(left))
 
     async def _desire(self, cutover: Cutover, offer: Json | None) -> None:
-        patch = {OURS: {_KEY: None}} if offer is None else {OURS: {_KEY: {**dict.fromkeys(_MEMBERS), **offer}}}
+        patch = {OURS: {CUTOVER: None}} if offer is None else {OURS: {CUTOVER: {**dict.fromkeys(_MEMBERS), **offer}}}
         await self._twins.desire(cutover.id, patch, ours=True, actor=ACTOR, reason=cutover.operation)
 
     async def _keep(self, cutover: Cutover) -> Cutover:

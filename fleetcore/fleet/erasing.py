@@ -14,7 +14,7 @@ from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
-from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.repository import ATTEMPTS, Repository
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -26,7 +26,6 @@ from fleetcore.model.store import Commit, Delete, Event, Record
 _BY_KEY = ("position", "presence", "device")
 _PAST = "twin_past"
 _CHUNK = 1000
-_ATTEMPTS = 20
 
 
 class Erasing:
@@ -72,12 +71,12 @@ class Erasing:
             type=DEVICE_ERASED, subject=device, time=self._clock.now_ms(), actor=actor, reason=reason
         )  # fmt: skip
         rest = Commit(deletes=tuple(Delete(kind=kind, key=device) for kind in _BY_KEY), events=(event,))
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
                 await self._registry.remove(await self._twins.removing(device) + rest, device)
             except VersionConflict:
                 # A layer changed the twin meanwhile.
-                if attempt == _ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1:
                     raise
             else:
                 break

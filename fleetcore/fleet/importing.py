@@ -23,6 +23,7 @@ from fleetcore.fleet.import_rows import row_of
 from fleetcore.fleet.operations import MAX_FAILURES, MAX_ITEMS, Kind, Operations, blob_of
 from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.repository import ATTEMPTS
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device
@@ -36,8 +37,6 @@ _log = logging.getLogger(__name__)
 _PART = 1000
 #: How long one turn works before other operations get theirs.
 _TURN_S = 0.5
-#: How often a part is validated again when others register the same ids meanwhile.
-_ATTEMPTS = 20
 #: The most dry runs whose rows still arrive, and how long one may wait for its next rows.
 _DRY_RUNS, _DRY_RUN_S = 8, 600.0
 #: An import without its next rows for this long is complete.
@@ -238,7 +237,7 @@ class Importing:
         if len(rows) < len(part.rows):
             part = _Part(rows, checked(self._registry, rows))
         following = _part(operation.id, progress.round, progress.next + 1) if progress.next + 1 < progress.end else None
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             stale = part.removals != self._registry.removals
             if attempt or stale or part.judged is None or part.judged.waiting or progress.last:
                 part = await self._judged(part, operation, last=progress.last)
@@ -268,7 +267,7 @@ class Importing:
                     done = await self._commit(change, judged.devices, operation, following)
                 except Conflict:
                     # Others registered one of these ids, or the operation was cancelled, meanwhile.
-                    if attempt == _ATTEMPTS - 1:
+                    if attempt == ATTEMPTS - 1:
                         raise
                     continue
             return evolve(after, version=done.versions[0])

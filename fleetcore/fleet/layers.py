@@ -14,13 +14,10 @@ from fleetcore.model.events import LAYER_CHANGED, LAYER_REMOVED
 from fleetcore.model.layer import OWN, Layer, LayerKind, Origin
 from fleetcore.model.names import check_label
 from fleetcore.model.store import Commit, Delete, Event
-from fleetcore.model.twin import Json, Section, Twin, equal, leaves, merge_patch
+from fleetcore.model.twin import OURS, Json, Section, Twin, equal, leaves, merge_patch
 
 _RANK = {LayerKind.FLEET: 0, LayerKind.GROUP: 1, LayerKind.POLICY: 2}
 
-#: The key of desired state that only the fleet itself writes: CAs to trust, renewals. Write access to it would be
-#: enough to make devices trust another CA.
-OURS = "fleetcore"
 
 #: Merges a patch into a section: checks limits, sets version and times; the same rule as for twins.
 Patch = Callable[[Section, Json, int], Section]

@@ -299,7 +299,7 @@ class Operations:
         """Works until an operation has ended, for callers without a supervisor; its rate applies."""
         while (current := await self.get(operation)).state is OperationState.RUNNING:
             moved = await self.turn(operation)
-            if self._kind(current.kind).driver is not None or not moved:
+            if self._kinds[current.kind].driver is not None or not moved:
                 await self._clock.sleep(_LOOK_S)
             elif current.rate_per_s is not None:
                 await self._clock.sleep(min(1.0, 1 / current.rate_per_s))
@@ -311,7 +311,7 @@ class Operations:
             operation = await self.get(name)
             if operation.state is not OperationState.RUNNING:
                 return True
-            kind = self._kind(operation.kind)
+            kind = self._kinds[operation.kind]
             if operation.paused is not None and not kind.follows:
                 return False
             if kind.worker is not None:

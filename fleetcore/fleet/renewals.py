@@ -13,7 +13,6 @@ from typing import cast
 from attrs import define, evolve, field, frozen
 
 from fleetcore.errors import Conflict, Refused
-from fleetcore.fleet.layers import OURS
 from fleetcore.fleet.operations import Kind, Operations, check_plan
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
@@ -24,6 +23,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.model.credential import CertificateState
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.operation import Failure, Operation, OperationState
+from fleetcore.model.twin import OURS
 from fleetcore.query.fitting import parse_new
 from fleetcore.wire.strict_json import dumps
 

@@ -9,9 +9,8 @@ from typing import Literal, cast
 
 from attrs import evolve
 
-from fleetcore.fleet.layers import OURS
 from fleetcore.model.mirror import Facet, MirrorBody, RegistryBody, TwinBody
-from fleetcore.model.twin import Json
+from fleetcore.model.twin import OURS, Json
 
 Part = Literal["desired", "registry"]
 

@@ -7,8 +7,8 @@ may fetch the bundle by ``/ca`` or EST.
 
 from collections.abc import AsyncIterator, Mapping
 
-from fleetcore.fleet.layers import OURS
 from fleetcore.fleet.twins import Twins
+from fleetcore.model.twin import OURS
 
 #: The layer's name; only this module writes it.
 LAYER = "fleetcore-trust"

@@ -7,7 +7,7 @@ from attrs import evolve
 from msgspec import to_builtins
 
 from fleetcore.errors import NotFound, Refused, VersionConflict
-from fleetcore.fleet.layers import OURS, Layers, authors, check_not_ours
+from fleetcore.fleet.layers import Layers, authors, check_not_ours
 from fleetcore.fleet.process_state.last_written import LastWritten
 from fleetcore.fleet.repository import Repository
 from fleetcore.fleet.sections import check_document, check_size
@@ -26,7 +26,7 @@ from fleetcore.model.message import (
     Waiting,
 )
 from fleetcore.model.store import Commit, Delete, Event
-from fleetcore.model.twin import Json, Past, Section, Twin, delta, diff_patch, equal, leaves, merge_patch
+from fleetcore.model.twin import OURS, Json, Past, Section, Twin, delta, diff_patch, equal, leaves, merge_patch
 from fleetcore.wire import messages
 from fleetcore.wire.replies import rejection
 from fleetcore.wire.strict_json import dumps

@@ -4,7 +4,8 @@ A connector maps its service's errors to kinds, in a subclass that names the hub
 the engine is the same for every hub and is defined here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 from fleetcore.errors import CredentialsRejected, Unavailable
@@ -81,6 +82,15 @@ def unavailable(failed: CallFailed) -> Unavailable:
 def for_all(failed: CallFailed) -> CredentialsRejected | Unavailable:
     """The error for the engine where a failure concerns every call: rejected credentials pause the mirror."""
     return _rejected(failed) if failed.kind == "credentials" else unavailable(failed)
+
+
+@contextmanager
+def raised_for_all() -> Iterator[None]:
+    """Raises :func:`for_all` in place of a :class:`CallFailed` of the block."""
+    try:
+        yield
+    except CallFailed as failed:
+        raise for_all(failed) from failed
 
 
 def is_for_all(failed: CallFailed) -> bool:

@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from fleetcore.interfaces.call_failed import CallFailed, for_all
+from fleetcore.interfaces.call_failed import CallFailed, for_all, raised_for_all
 from fleetcore.interfaces.cloud import CloudBackend, Fitted, MirrorItem, MirrorResult, Unowned
-from fleetcore.model.mirror import CALLED, EntityKey, Facet, Loss
+from fleetcore.model.mirror import EntityKey, Facet, Loss, not_held
 
 #: How often an entity is read whose call the hub throttles.
 _READS = 5
@@ -63,14 +63,14 @@ class FacetBackend(CloudBackend):
             return Fitted(item=item)
         part = self.facets.get(item.key.facet)
         if part is None:
-            return Fitted(item=None, lost=(Loss("", f"This hub holds no {CALLED[item.key.facet]}"),))
+            return Fitted(item=None, lost=(Loss("", not_held(item.key.facet)),))
         return part.fit(item, item.body)
 
     async def applied(self, item: MirrorItem) -> MirrorResult:
         """Writes one entity. Raises CallFailed."""
         part = self.facets.get(item.key.facet)
         if part is None:
-            return MirrorResult(state="invalid", reason=f"This hub holds no {CALLED[item.key.facet]}")
+            return MirrorResult(state="invalid", reason=not_held(item.key.facet))
         return await part.apply(item, item.body)
 
     async def read(self, keys: Sequence[EntityKey]) -> Sequence[MirrorItem | None]:
@@ -103,28 +103,21 @@ class FacetBackend(CloudBackend):
             return
         listing = part.entities()
         while True:
-            try:
-                key = await anext(listing)
-            except StopAsyncIteration:
-                return
-            except CallFailed as failed:
-                raise for_all(failed) from failed
+            with raised_for_all():
+                try:
+                    key = await anext(listing)
+                except StopAsyncIteration:
+                    return
             yield key
 
     async def unowned(self, after: str | None) -> tuple[Sequence[Unowned], str | None] | None:
-        try:
+        with raised_for_all():
             return await self.unowned_part.unowned(after)
-        except CallFailed as failed:
-            raise for_all(failed) from failed
 
     async def read_unowned(self, found: Sequence[Unowned]) -> Sequence[Sequence[MirrorItem]]:
-        try:
+        with raised_for_all():
             return await asyncio.gather(*(self.unowned_part.read(each) for each in found))
-        except CallFailed as failed:
-            raise for_all(failed) from failed
 
     async def members(self, group: EntityKey, after: str | None) -> tuple[Sequence[str], str | None]:
-        try:
+        with raised_for_all():
             return await self.unowned_part.members(group, after)
-        except CallFailed as failed:
-            raise for_all(failed) from failed

@@ -26,3 +26,10 @@ async def end_tasks(*tasks: "asyncio.Future[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def end_task(task: "asyncio.Future[Any]") -> None:
+    """As :func:`end_tasks`, for one task whose failure matters: raises what it raised, except its own cancellation."""
+    await end_tasks(task)
+    if not task.cancelled():
+        task.result()

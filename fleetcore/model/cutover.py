@@ -6,7 +6,7 @@ from typing import cast
 
 from attrs import frozen
 
-from fleetcore.model.twin import Json
+from fleetcore.model.twin import OURS, Json
 
 
 class CutoverState(StrEnum):
@@ -19,7 +19,8 @@ class CutoverState(StrEnum):
     CANCELLED = "cancelled"
 
 
-_OURS, _CUTOVER = "fleetcore", "cutover"
+#: The member of the fleet's part of a twin that is about a cut-over.
+CUTOVER = "cutover"
 #: The end states of devices that did not arrive.
 STAYED = (CutoverState.FELL_BACK, CutoverState.TIMED_OUT)
 
@@ -62,8 +63,8 @@ class Cutover:
 
 def cutover_of(section: object) -> Json:
     """A cut-over's entry in a twin section; empty where there is none."""
-    ours = section.get(_OURS) if isinstance(section, Mapping) else None
-    entry = ours.get(_CUTOVER) if isinstance(ours, Mapping) else None
+    ours = section.get(OURS) if isinstance(section, Mapping) else None
+    entry = ours.get(CUTOVER) if isinstance(ours, Mapping) else None
     return entry if isinstance(entry, Mapping) else {}
 
 
@@ -80,6 +81,6 @@ def without_cutover(section: Json) -> Json:
     """A twin section without its cut-over entry."""
     if not cutover_of(section):
         return section
-    ours = {name: value for name, value in cast("Json", section[_OURS]).items() if name != _CUTOVER}
-    rest = {name: value for name, value in section.items() if name != _OURS}
-    return {**rest, _OURS: ours} if ours else rest
+    ours = {name: value for name, value in cast("Json", section[OURS]).items() if name != CUTOVER}
+    rest = {name: value for name, value in section.items() if name != OURS}
+    return {**rest, OURS: ours} if ours else rest

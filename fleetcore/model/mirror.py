@@ -18,6 +18,13 @@ Facet = Literal["group", "registry", "certificate", "twin", "job"]
 CALLED: Mapping[Facet, str] = {
     "group": "groups", "registry": "registry", "certificate": "certificates", "twin": "twins", "job": "jobs",
 }  # fmt: skip
+
+
+def not_held(facet: "Facet") -> str:
+    """The reason why an entity of a facet is not sent to a hub that does not hold the facet."""
+    return f"This hub does not hold {CALLED[facet]}"
+
+
 FACETS: tuple[Facet, ...] = tuple(CALLED)
 #: Facets whose entities are devices, by their ids.
 OF_DEVICES: frozenset[Facet] = frozenset({"registry", "certificate", "twin"})

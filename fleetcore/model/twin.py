@@ -7,6 +7,10 @@ from attrs import field, frozen
 
 Json = Mapping[str, object]
 
+#: The key of desired state that only the fleet itself writes: CAs to trust, renewals. Write access to it would be
+#: enough to make devices trust another CA.
+OURS = "fleetcore"
+
 #: The types of most leaves. A check against Mapping runs Python code, for each leaf of each change.
 _LEAVES = frozenset({str, int, float, bool, list, type(None)})
 

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from fleetcore.errors import FleetError
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceSecrets
-from fleetcore.interfaces.waits import end_tasks
+from fleetcore.interfaces.waits import end_task
 from fleetcore.model.message import Reply
 from fleetcore.wire.times import parse_time
 
@@ -174,4 +174,4 @@ class CredentialCare:
         """Cancels a renewal under way."""
         working, self._working = self._working, None
         if working is not None and working is not asyncio.current_task():
-            await end_tasks(working)
+            await end_task(working)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
-from fleetcore.interfaces.waits import end_tasks
+from fleetcore.interfaces.waits import end_task
 from fleetcore.model.cutover import cutover_of
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.model.twin import merge_patch
@@ -264,7 +264,8 @@ class SimulatedDevice:
         """Closes the connection, and stops a cut-over under way; idempotent."""
         following, self._following = self._following, None
         if following is not None and following is not asyncio.current_task():
-            await end_tasks(following)
+            with contextlib.suppress(FleetError):
+                await end_task(following)
         await self._leave()
 
     async def _leave(self) -> None:
@@ -474,6 +475,7 @@ class _Home(FleetSide):
 async def _closed(client: DeviceClient | None, listening: asyncio.Task[None] | None) -> None:
     if listening is not None:
         # If its connection broke it has ended already; the client is closed nevertheless.
-        await end_tasks(listening)
+        with contextlib.suppress(FleetError):
+            await end_task(listening)
     if client is not None:
         await client.__aexit__(None, None, None)

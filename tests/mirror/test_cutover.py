@@ -8,11 +8,11 @@ from click.testing import CliRunner
 
 from fleetcore.cli.root import Root
 from fleetcore.errors import NotFound, Refused, Unavailable
-from fleetcore.fleet.layers import OURS
 from fleetcore.interfaces.cloud import CloudCommand
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.cutover import cutover_of
 from fleetcore.model.mirror import EntityKey
+from fleetcore.model.twin import OURS
 from fleetcore.runtime.at_hubs import held_at
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.testing.credentials import key_digest, make_csr, make_key

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetcore.interfaces.waits import end_tasks
+from fleetcore.interfaces.waits import end_task, end_tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,3 +65,15 @@ async def test_a_caller_that_is_cancelled_while_it_ends_a_task_ends_too():
     with pytest.raises(asyncio.CancelledError):
         await ending
     assert task.done()
+
+
+async def test_what_an_ended_task_raised_before_is_raised_again():
+    async def fails():
+        raise OSError("the disk is gone")
+
+    task = asyncio.create_task(fails())
+    await asyncio.sleep(0)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        await end_task(task)
+    assert await end_task(asyncio.create_task(asyncio.Event().wait())) is None

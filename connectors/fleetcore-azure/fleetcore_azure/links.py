@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from attrs import frozen
 
 from fleetcore.errors import Refused
-from fleetcore.interfaces.waits import end_tasks
+from fleetcore.interfaces.waits import end_task
 from fleetcore_azure.clients import Clients
 from fleetcore_azure.failures import HubFailed, from_answer
 from fleetcore_azure.held import CERTIFICATES, DISABLED, OWN, Devices, Held
@@ -296,5 +296,5 @@ async def open_links(clients: Clients, devices: Devices, most: int) -> AsyncIter
     try:
         yield links
     finally:
-        await end_tasks(closing)
+        await end_task(closing)
         await asyncio.to_thread(links.close)

@@ -230,7 +230,7 @@ async def test_groups_are_tags_of_devices_and_nothing_of_themselves(cloud):
 
     assert "group" not in cloud.limits.facets
     assert cloud.fit(item).item is None
-    assert cloud.fit(item).reason == "This hub holds no groups"
+    assert cloud.fit(item).reason == "This hub does not hold groups"
     assert await cloud.read([item.key]) == [None]
 
 

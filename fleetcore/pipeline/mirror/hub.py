@@ -13,7 +13,7 @@ from fleetcore.errors import CredentialsRejected, PluginError, Unavailable
 from fleetcore.interfaces.boundary import in_a_line, plugin_call, plugin_code
 from fleetcore.interfaces.cloud import Arrived, CloudBackend, CloudLimits, Fitted, MirrorItem, MirrorResult, Unowned
 from fleetcore.interfaces.protocol import Finding
-from fleetcore.model.mirror import CALLED, EntityKey, Facet, Loss, MirrorBody
+from fleetcore.model.mirror import CALLED, EntityKey, Facet, Loss, MirrorBody, not_held
 
 _T = TypeVar("_T")
 
@@ -51,7 +51,7 @@ class Hub:
     def fit(self, key: EntityKey, body: MirrorBody, remote_version: str | None = None) -> Fitted:
         """A state as the hub can hold it; empty for a facet that the hub does not hold."""
         if key.facet not in self.limits.facets:
-            return Fitted(item=None, lost=(Loss("", f"This hub does not hold {CALLED[key.facet]}"),))
+            return Fitted(item=None, lost=(Loss("", not_held(key.facet)),))
         with _told_apart(self._what), plugin_code(self._what):
             return self.cloud.fit(MirrorItem(key=key, body=body, remote_version=remote_version))
 

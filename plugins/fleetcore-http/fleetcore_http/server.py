@@ -12,7 +12,7 @@ from fleetcore.errors import FleetError, NotAuthenticated, NotAuthorised
 from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DevicePlane, ProtocolAdapter
 from fleetcore.interfaces.provider import Context
-from fleetcore.interfaces.waits import end_tasks
+from fleetcore.interfaces.waits import end_task
 from fleetcore.listening.lateness import sweeps
 from fleetcore.listening.listener import Listener as OpenListener
 from fleetcore.listening.sockets import names, open_sockets
@@ -175,7 +175,7 @@ async def serve(config: HttpConfig, context: Context, plane: DevicePlane, ingest
     try:
         yield adapter
     finally:
-        await end_tasks(sweeper)
+        await end_task(sweeper)
         await adapter.drain()
         await listening.wait_closed()
 
