@@ -134,7 +134,7 @@ async def fleet(task: dict[str, Any]) -> None:
         async def behind() -> dict[str, Any]:
             """Until every mirror has found that its hub is down, and waits."""
             for mirror in opened.mirrors.values():
-                while mirror.lane.state != "failing" or mirror.lane.counts["failed"] < 3:
+                while mirror.sender.state != "failing" or mirror.sender.counts["failed"] < 3:
                     await asyncio.sleep(0.02)
             return {}
 
@@ -152,7 +152,7 @@ async def fleet(task: dict[str, Any]) -> None:
 
         async def taken_over() -> dict[str, Any]:
             """How many entities the mirrors know by now."""
-            kept = [await mirror.lane.kept.counts() for mirror in opened.mirrors.values()]
+            kept = [await mirror.sender.states.counts() for mirror in opened.mirrors.values()]
             return {"entities": sum(each.get("held", 0) for each in kept), "resident": _resident()}
 
         does: dict[str, Answer] = {
@@ -169,10 +169,10 @@ async def fleet(task: dict[str, Any]) -> None:
 
 
 async def _in_step(opened: Fleet, mirror: Mirror, held: int) -> bool:
-    kept = await mirror.lane.kept.counts()
-    if kept.get("held", 0) < held or not mirror.lane.idle or mirror.looking.snapshot is not None:
+    kept = await mirror.sender.states.counts()
+    if kept.get("held", 0) < held or not mirror.sender.idle or mirror.tracker.snapshot is not None:
         return False
-    return mirror.looking.status.position >= await opened.storage.position() - 1000
+    return mirror.tracker.status.position >= await opened.storage.position() - 1000
 
 
 async def _fill(opened: Fleet, devices: int) -> None:

@@ -125,7 +125,7 @@ def steps() -> dict[str, str]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fleetcore.pipeline")
         for name in (node.module or "", *(alias.name for alias in node.names))
     }
-    order = ("receive", "admit", "quick", "decode", "validate", "handlers", "store", "acknowledge")
+    order = ("receive", "admit", "fast_path", "decode", "validate", "handlers", "store", "acknowledge")
     assert set(order) <= there, f"path.py has no step {set(order) - there}"
     return {name: _said(path.parent / f"{name}.py") for name in order}
 
@@ -159,8 +159,8 @@ def data_path() -> str:
     found, readers = steps(), consumers()
     width, size, gap = 1280, 180, 32
     at = {
-        "receive": (0, 1), "admit": (1, 1), "quick": (2, 0), "decode": (2, 1), "validate": (3, 1), "handlers": (2, 2),
-        "store": (4, 1), "acknowledge": (5, 1),
+        "receive": (0, 1), "admit": (1, 1), "fast_path": (2, 0), "decode": (2, 1), "validate": (3, 1),
+        "handlers": (2, 2), "store": (4, 1), "acknowledge": (5, 1),
     }  # fmt: skip
     left, top, tall, row = 20 + size / 2, 138.0, 112, 132
 
@@ -183,8 +183,8 @@ def data_path() -> str:
         arrow((x + size / 2, y), (half, y), (half, to_y), (to_x - size / 2, to_y))
 
     for name, other in (
-        ("receive", "admit"), ("admit", "quick"), ("admit", "decode"), ("admit", "handlers"), ("decode", "validate"),
-        ("validate", "store"), ("quick", "store"), ("handlers", "store"), ("store", "acknowledge"),
+        ("receive", "admit"), ("admit", "fast_path"), ("admit", "decode"), ("admit", "handlers"),
+        ("decode", "validate"), ("validate", "store"), ("fast_path", "store"), ("handlers", "store"), ("store", "acknowledge"),
     ):  # fmt: skip
         between(name, other)
     first, last, store = place("receive"), place("acknowledge"), place("store")

@@ -30,7 +30,7 @@ from fleetcore.calls.responses.server import FindingResponse
 from fleetcore.calls.table import call
 from fleetcore.calls.types import Cursor, Limit, Ms, Names, Page, Reason, to_response
 from fleetcore.errors import NotFound
-from fleetcore.model.mirror import FACETS, EntityKey, Facet, Kept, Loss
+from fleetcore.model.mirror import FACETS, EntityKey, EntityState, Facet, Loss
 from fleetcore.model.operator import Permission
 from fleetcore.runtime.mirroring import Mirror
 
@@ -71,7 +71,7 @@ async def _to_response(caller: Caller, mirror: Mirror) -> MirrorResponse:
     return MirrorResponse(
         name=mirror.name,
         state=overview.state,
-        error=mirror.error or mirror.lane.error,
+        error=mirror.error or mirror.sender.error,
         waiting=overview.waiting,
         held=overview.held,
         invalid=overview.invalid,
@@ -79,9 +79,9 @@ async def _to_response(caller: Caller, mirror: Mirror) -> MirrorResponse:
         paused=overview.paused,
         removals_wait=overview.removals_wait,
         lag_s=overview.lag_s,
-        behind=max(0, position - mirror.looking.status.position),
-        snapshot=mirror.looking.snapshot,
-        counts=dict(mirror.lane.counts),
+        behind=max(0, position - mirror.tracker.status.position),
+        snapshot=mirror.tracker.snapshot,
+        counts=dict(mirror.sender.counts),
         throttled=dict(mirror.pace.throttled),
         readings=None
         if readings is None
@@ -344,7 +344,7 @@ async def list_mirror_paused(
     caller: Caller, name: MirrorName, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[MirrorPausedResponse]:
     """Lists the entities that are paused and stay as the hub has them."""
-    found, after = await _mirror(caller, name).lane.kept.page("paused", decode(cursor), limit)
+    found, after = await _mirror(caller, name).sender.states.page("paused", decode(cursor), limit)
     return Page(
         [MirrorPausedResponse(entity=str(key), reason=record.paused or "") for key, record in found], encode(after)
     )
@@ -410,11 +410,11 @@ def _loss(loss: Loss) -> MirrorLossResponse:
 async def _not_whole(
     caller: Caller, name: str, only: str, cursor: str | None, limit: int
 ) -> Page[MirrorDeadLetterResponse]:
-    found, after = await _mirror(caller, name).lane.kept.page(only, decode(cursor), limit)
+    found, after = await _mirror(caller, name).sender.states.page(only, decode(cursor), limit)
     return Page([_dead(str(key), record) for key, record in found], encode(after))
 
 
-def _dead(entity: str, record: Kept) -> MirrorDeadLetterResponse:
+def _dead(entity: str, record: EntityState) -> MirrorDeadLetterResponse:
     return MirrorDeadLetterResponse(
         entity=entity,
         reason=record.invalid or "",

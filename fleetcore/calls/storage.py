@@ -1,4 +1,4 @@
-"""The store: its size, which readings are too old, and what removed pieces left behind."""
+"""The store: its size, which readings are too old, and what removed components left behind."""
 
 from typing import Annotated
 
@@ -109,7 +109,7 @@ async def list_left_behind(
     confirm="Drops the feed position and the state of {name}: configured again, it starts anew.",
 )  # fmt: skip
 async def drop_left_behind(caller: Caller, name: LeftBehindName, *, reason: Reason = "") -> None:
-    """Drops the cursor and the state of a piece that is no longer configured, before this happens automatically.
+    """Drops the cursor and the state of a component that is no longer configured, before this happens automatically.
 
     Raises:
         NotFound: it left nothing behind.

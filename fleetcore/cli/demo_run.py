@@ -110,7 +110,7 @@ class Account:
         self.refused += tally["refused"]
         click.echo(
             f"{'✗' if tally['refused'] else '✓'} {tally['stored']} of {tally['sent']} readings stored, "
-            f"{tally['duplicates']} were duplicates, {tally['conflicts']} conflict, {tally['refused']} refused"
+            f"{tally['duplicates']} were duplicates, {tally['conflicts']} conflicts, {tally['refused']} refused"
         )
 
     def close(self) -> int:

@@ -264,14 +264,14 @@ def _plugins(status: dict[str, Any]) -> Iterator[dict[str, str]]:
             yield _finding("problem", f"admission {name}", detail, "Correct its plugin or its section of fleet.toml")
         else:
             yield _finding("ok", f"admission {name}", f"{item['state']}; it is called for every enrolment")
-    for piece, names in status["counts"].items():
+    for component, names in status["counts"].items():
         detail = ", ".join(f"{name} {count}" for name, count in names.items())
         if "_other" in names:
             yield _finding(
-                "warning", f"counts of {piece}", detail, "_other counts names beyond the limit, and invalid ones"
+                "warning", f"counts of {component}", detail, "_other counts names beyond the limit, and invalid ones"
             )
         else:
-            yield _finding("ok", f"counts of {piece}", detail)
+            yield _finding("ok", f"counts of {component}", detail)
 
 
 def _without_a_mirror(mirrors: Iterable[str]) -> str:

@@ -137,12 +137,12 @@ def _conclude(ended: dict[str, Any], output: str, *, dry_run: bool) -> int:
     elif dry_run:
         click.echo(
             f"{ended['stored']} of {ended['count']} readings would be stored, {ended['duplicates']} are duplicates, "
-            f"{ended['conflicts']} conflict, {ended['refused']} would be refused"
+            f"{ended['conflicts']} conflicts, {ended['refused']} would be refused"
         )
     else:
         click.echo(
             f"{ended['stored']} of {ended['count']} readings stored, {ended['duplicates']} were duplicates, "
-            f"{ended['conflicts']} conflict, {ended['refused']} refused"
+            f"{ended['conflicts']} conflicts, {ended['refused']} refused"
         )
     for line in by_reason(ended["reasons"], _HINTS):
         click.echo(line, err=output != "table")

@@ -16,11 +16,11 @@ from attrs import define, evolve, field
 from msgspec import UNSET, to_builtins
 
 from fleetcore.errors import Conflict, NotFound, Refused
-from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.ids import ordered_id
 from fleetcore.fleet.process_state.open_commands import DeviceFlag, OpenCommands
 from fleetcore.fleet.repository import Pairs, Repository, in_time
 from fleetcore.fleet.search import Search
+from fleetcore.fleet.shielding import Shield
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.command import COMMAND_TRANSITIONS, FINISHED, Command, CommandState
@@ -157,7 +157,7 @@ class Commands:
         self._retired = DeviceFlag(lambda device: device.lifecycle is Lifecycle.RETIRED, devices.get)
         #: The device gets its commands from the hub that it is connected to, so that none reaches it twice.
         self._away = DeviceFlag(lambda device: device.home is not None, devices.get)
-        self._finishing = Finishing("fleetcore command change")
+        self._shield = Shield("fleetcore command change")
         self._joint: dict[tuple[str, str], _Joint] = {}
 
     def on_queued(self, callback: Callable[[str], None]) -> None:
@@ -199,7 +199,7 @@ class Commands:
             joint.steps.append(step)
             return await asyncio.shield(joint.task)
         joint = self._joint[name] = _Joint([step])
-        joint.task = self._finishing.start(self._changed(device, command, joint, code))
+        joint.task = self._shield.start(self._changed(device, command, joint, code))
         return await asyncio.shield(joint.task)
 
     async def _changed(self, device: str, command: str, joint: "_Joint", code: str) -> Command:
@@ -321,7 +321,7 @@ class Commands:
         )
         # With its sequence, so that earlier commands in its lane have been counted before it.
         self._entering[device, lane] += 1
-        queued = await self._finishing.run(self._entered(command, event, keyed=idempotency_key is not None))
+        queued = await self._shield.run(self._entered(command, event, keyed=idempotency_key is not None))
         if await self._retired.has(device):
             # It was retired meanwhile, perhaps after its commands were cancelled.
             await self.cancel_all(device, "device_retired", actor=actor, reason=reason)

@@ -13,10 +13,10 @@ from attrs import evolve
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
 from fleetcore.fleet.documents import TIMED, Document
-from fleetcore.fleet.finishing import Finishing, finished
 from fleetcore.fleet.nesting import Nesting, asked_for
 from fleetcore.fleet.repository import Page, Pairs, Repository
 from fleetcore.fleet.search import Search, parts_of
+from fleetcore.fleet.shielding import Shield, shielded
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.events import GROUP_CHANGED, GROUP_JOINED, GROUP_LEFT
@@ -64,7 +64,7 @@ class Groups:
         self._counts: dict[str, int] = {}
         # One change of memberships at a time: an evaluation reads the memberships that it then changes.
         self._lock = asyncio.Lock()
-        self._finishing = Finishing()
+        self._shield = Shield()
         #: Other users of a group, by its name, which prevent its removal. :class:`Fleet` adds to it.
         self.uses: list[Callable[[str], Iterable[str]]] = []
         search.documents.groups_of = self.of
@@ -160,7 +160,7 @@ class Groups:
 
     # -- changes ----------------------------------------------------------------------------------------------------
 
-    @finished
+    @shielded
     async def create(
         self,
         group: str,
@@ -198,7 +198,7 @@ class Groups:
             await self._refresh_after(made)
         return made
 
-    @finished
+    @shielded
     async def change(
         self,
         group: str,
@@ -236,7 +236,7 @@ class Groups:
             await self._refresh_after(new)
         return new
 
-    @finished
+    @shielded
     async def remove(
         self, group: str, *, if_version: int | None = None, actor: str = "system", reason: str = ""
     ) -> None:
@@ -285,7 +285,7 @@ class Groups:
         """Removes devices from a static group; returns how many were in it."""
         return await self._put(group, devices, actor, reason, add=False)
 
-    @finished
+    @shielded
     async def _put(self, group: str, devices: Iterable[str], actor: str, reason: str, *, add: bool) -> int:
         async with self._lock:
             self.check_static(group)

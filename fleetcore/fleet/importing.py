@@ -17,13 +17,13 @@ from attrs import asdict, evolve, frozen
 from msgspec import json
 
 from fleetcore.errors import Conflict, FleetError, NotFound, Refused
-from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.import_judging import Checked, DryRun, Judged, Numbered, Result, checked, failure_of, judge
 from fleetcore.fleet.import_rows import row_of
 from fleetcore.fleet.operations import MAX_FAILURES, MAX_ITEMS, Kind, Operations, blob_of
 from fleetcore.fleet.process_state.locks import KeyedLocks
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.repository import ATTEMPTS
+from fleetcore.fleet.shielding import Shield
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device
@@ -91,7 +91,7 @@ class Importing:
     def __init__(self, storage: Storage, clock: Clock, registry: Registry, operations: Operations) -> None:
         self._storage, self._clock = storage, clock
         self._registry, self._operations = registry, operations
-        self._finishing = Finishing("fleetcore import")
+        self._shield = Shield("fleetcore import")
         self._ahead: dict[str, tuple[str, _Part]] = {}
         self._locks = KeyedLocks()
         self._dry_runs: OrderedDict[str, tuple[DryRun, float]] = OrderedDict()
@@ -281,7 +281,7 @@ class Importing:
         That validation does not know the devices of this commit. A device in both parts makes the next commit conflict,
         and a row whose gateway is among them waits; either is validated again.
         """
-        commit = self._finishing.start(self._stored(change, devices))
+        commit = self._shield.start(self._stored(change, devices))
         await asyncio.sleep(0)
         if following is not None:
             try:

@@ -11,10 +11,10 @@ from typing import Any
 from fleetcore.errors import FleetError, NotFound
 from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
-from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.operations import Kind, Operations
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security import SecurityManager
+from fleetcore.fleet.shielding import Shield
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.operation import Operation
 from fleetcore.model.store import Commit
@@ -35,7 +35,7 @@ class Lifecycles:
     ) -> None:
         self._registry, self._security, self._operations = registry, security, operations
         self._commands, self._campaigns = commands, campaigns
-        self._finishing = Finishing()
+        self._shield = Shield()
         # A device must never be half retired.
         operations.register(KIND, Kind(handler=self._leave, stops=False, pauses=False))
 
@@ -53,7 +53,7 @@ class Lifecycles:
         """
         if to is not Lifecycle.RETIRED:
             return await self._registry.move(device, to, if_version=if_version, actor=actor, reason=reason)
-        return await self._finishing.run(self._retire(device, if_version, actor, reason))
+        return await self._shield.run(self._retire(device, if_version, actor, reason))
 
     async def _retire(self, device: str, if_version: int | None, actor: str, reason: str) -> Device:
         started: list[Operation] = []

@@ -204,6 +204,6 @@ class Entities:
         await self._registry.change(key.id, patch=patch, actor=actor, reason=reason, **members)
 
     async def page(self, facet: Facet, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
-        """The next entities of a facet by key; all pages are a snapshot, while changes are marked separately."""
+        """The next entities of a facet by key; all pages are a snapshot, while changes are enqueued separately."""
         found = await self._storage.find(_KINDS[facet], after=after, limit=limit)
         return [EntityKey(facet, record.key) for record in found.items], found.after

@@ -21,11 +21,11 @@ from typing import Any, Self, TypeVar
 from attrs import evolve, frozen
 
 from fleetcore.errors import FleetError, NotAuthenticated, NotFound, Refused
-from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.rights import GROUP_SCOPE, Rights, scope_clause
 from fleetcore.fleet.search import Search
+from fleetcore.fleet.shielding import Shield
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
@@ -129,7 +129,7 @@ class Operators:
         #: The number of finished writes: data read before one is not cached after it.
         self._writes = 0
         self._watches: set[RightsWatch] = set()
-        self._finishing = Finishing()
+        self._shield = Shield()
         #: Token → its last use, ms, to the minute; and the tokens whose last use :meth:`flush` has yet to write.
         self._used: dict[str, int] = {}
         self._unwritten: set[str] = set()
@@ -139,7 +139,7 @@ class Operators:
 
         This also holds where the caller is cancelled, for the commit is not.
         """
-        return await self._finishing.run(self._written(work))
+        return await self._shield.run(self._written(work))
 
     async def _written(self, work: Coroutine[Any, Any, T]) -> T:
         try:

@@ -6,10 +6,10 @@ from typing import Any, cast
 from attrs import evolve
 
 from fleetcore.errors import Conflict, Refused, VersionConflict
-from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.location import Locations
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.sections import check_document, check_size, check_text
+from fleetcore.fleet.shielding import Shield
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
@@ -74,7 +74,7 @@ class Registry:
         self._removal_listeners: list[Callable[[str], None]] = []
         #: The number of erased devices: results computed before may include one of them.
         self.removals = 0
-        self._finishing = Finishing()
+        self._shield = Shield()
 
     def on_change(self, callback: Callable[[Device], None]) -> None:
         """Calls ``callback(device)`` after each committed change, from the event loop; not if only the version changed.
@@ -96,7 +96,7 @@ class Registry:
             for callback in self._removal_listeners:
                 callback(device)
 
-        await self._finishing.run(removed())
+        await self._shield.run(removed())
 
     def _changed(self, device: Device) -> Device:
         for callback in self._listeners:
@@ -138,7 +138,7 @@ class Registry:
             gateway=gateway,
             key_id=key_id,
         )
-        return await self._finishing.run(self._register(record, actor, reason))
+        return await self._shield.run(self._register(record, actor, reason))
 
     async def _register(self, record: Device, actor: str, reason: str) -> Device:
         try:
@@ -349,7 +349,7 @@ class Registry:
             async with self.records.turn(device):
                 return await self.records.compare_and_set(load, step, lambda _old, _new: placing)
 
-        return await self._finishing.run(self._notify(changed()))
+        return await self._shield.run(self._notify(changed()))
 
     async def merge_attributes(
         self,
@@ -384,7 +384,7 @@ class Registry:
             self._check(device, {"attributes": merged})
             return evolve(old, attributes=merged, updated=now), [event]
 
-        return await self._finishing.run(self._notify(self.records.change(device, step)))
+        return await self._shield.run(self._notify(self.records.change(device, step)))
 
     async def _notify(self, change: Coroutine[Any, Any, Device]) -> Device:
         return self._changed(await change)
@@ -401,7 +401,7 @@ class Registry:
         def step(old: Device) -> tuple[Device, Sequence[Event]] | None:
             return self._move(old, to, if_version, actor, reason)
 
-        return await self._finishing.run(self._notify(self.records.change(device, step)))
+        return await self._shield.run(self._notify(self.records.change(device, step)))
 
     def moving(
         self, device: Device, to: Lifecycle, *, if_version: int | None = None, actor: str = "system", reason: str = ""
@@ -443,4 +443,4 @@ class Registry:
                 return None  # it was suspended, quarantined or retired meanwhile: that stays
             return self._move(old, Lifecycle.ACTIVE, None, device, "first authenticated message")
 
-        await self._finishing.run(self._notify(self.records.change(device, step)))
+        await self._shield.run(self._notify(self.records.change(device, step)))

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import cast
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
-from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.shielding import Shield
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.firmware import TrustVersion
@@ -26,7 +26,7 @@ class TrustRoot:
     """Stores the chain and the current version. Call :meth:`load` first."""
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
-        self._clock, self._finishing = clock, Finishing()
+        self._clock, self._shield = clock, Shield()
         self.records = Repository(storage, "trust_version", TrustVersion)
         self._chain: list[TrustVersion] = []
         self._current: FirmwareRoot | None = None
@@ -99,7 +99,7 @@ class TrustRoot:
             reason=reason,
             data={"version": new.version, "expires": new.expires, "keys": sorted(new.keys)},
         )
-        return await self._finishing.run(self._keep(record, event, new))
+        return await self._shield.run(self._keep(record, event, new))
 
     async def _keep(self, record: TrustVersion, event: Event, new: FirmwareRoot) -> TrustVersion:
         try:

@@ -20,7 +20,7 @@ def plugin_code(what: str) -> Iterator[None]:
     silently. Cancellation passes, and so does the operator's Ctrl-C.
 
     Args:
-        what: the plugin's piece, as the operator knows it: ``notifier 'mail'``.
+        what: the plugin's component, as the operator knows it: ``notifier 'mail'``.
     """
     try:
         yield

@@ -18,7 +18,7 @@ from fleetcore.listening.budget import Budget
 T = TypeVar("T")
 _POSITIVE = validators.gt(0)
 
-#: The time limit for importing a plugin, for its answer to a hook, and for opening each of its pieces; ``[fleet]
+#: The time limit for importing a plugin, for its answer to a hook, and for opening each of its components; ``[fleet]
 #: open_timeout_s``.
 OPEN_TIMEOUT_S = 30.0
 
@@ -121,12 +121,12 @@ class Context:
         secret: resolves a reference (``env:NAME``, ``file:PATH``) to its value; raises ConfigError.
         tls: None where the fleet has no CA (in memory).
         data: a folder for the plugin's files, or None in memory.
-        state: the piece's durable state, 64 KiB in all: see :class:`PluginState`. A store's is in memory only, since it
+        state: the component's durable state, 64 KiB in all: see :class:`PluginState`. A store's is in memory only: it
             is read before there is a store.
         listening: what listeners share: their deadlines and caps, and the process's descriptors. A
             :class:`~fleetcore.listening.listener.Listener` respects it.
         count: counts under a name, ``count("refused")``; callable from any thread, never raises. ``fleetcore doctor``
-            and ``/metrics`` show the counters. Names beyond the first 64 of a piece, and names that are not 1-64 of
+            and ``/metrics`` show the counters. Names beyond the first 64 of a component, and names that are not 1-64 of
             ``a-z 0-9 _``, are counted together as ``_other``.
     """
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 
 from fleetcore.errors import Refused
 
-#: The limit for all names (as UTF-8) and values of one piece together.
+#: The limit for all names (as UTF-8) and values of one component together.
 STATE_LIMIT_BYTES = 64 * 1024
 
 
@@ -18,7 +18,7 @@ class PluginState(MutableMapping[str, bytes]):
     It is read before the opener is called. A change stays in memory until it is written:
 
     - for a detector, notifier or cloud, in the commit that stores its place in the feed. So after a crash the state
-      matches the place from which the piece reads the feed again;
+      matches the place from which the component reads the feed again;
     - for a protocol, service or admission, by ``await context.state.save()``.
 
     Not thread-safe: change it from one thread at a time.
@@ -41,7 +41,7 @@ class PluginState(MutableMapping[str, bytes]):
         return self._values[name]
 
     def __setitem__(self, name: str, value: bytes) -> None:
-        """Raises Refused, code ``limit_exceeded``, where the piece's state would exceed the limit."""
+        """Raises Refused, code ``limit_exceeded``, where the component's state would exceed the limit."""
         kinds = type(name), type(value)  # tells an author without a type checker now, not at the write
         if kinds != (str, bytes):
             raise TypeError(f"state is a mapping of str to bytes, not {kinds[0].__name__} to {kinds[1].__name__}")

@@ -316,7 +316,7 @@ def _of_readings() -> Iterator[EventType]:
     )  # fmt: skip
     yield EventType(
         name=LEFT_BEHIND_DROPPED, subject=Subject.OBJECT, permission=Permission.SERVER_READ,
-        meaning="The feed position and the state of a piece that is no longer configured were dropped.",
+        meaning="The feed position and the state of a component that is no longer configured were dropped.",
         data={"behind": _INTEGER},
     )  # fmt: skip
     for verb in ("replayed", "discarded"):

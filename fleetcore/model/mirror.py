@@ -145,7 +145,7 @@ class Loss:
 
 
 @frozen(kw_only=True)
-class Kept:
+class EntityState:
     """One entity at one hub.
 
     Attributes:

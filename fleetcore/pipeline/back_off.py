@@ -1,4 +1,4 @@
-"""Back-off: how long a failed plugin part waits before it is opened again."""
+"""Back-off: how long a failed plugin component waits before it is opened again."""
 
 _WAITS_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 

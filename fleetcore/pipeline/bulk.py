@@ -20,7 +20,7 @@ from fleetcore.model.kinds import EXACT
 from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, Tally, TelemetryBatch, TextReading
 from fleetcore.model.units import convert
-from fleetcore.pipeline.foretell import foretell
+from fleetcore.pipeline.dry_run import dry_run
 from fleetcore.pipeline.session import DeviceState
 from fleetcore.pipeline.validate import check_new_metric
 from fleetcore.wire.times import EARLIEST_MS, LATEST_MS
@@ -103,7 +103,7 @@ class Bulk:
         if taken.any():
             _in_the_stores_unit(part, scale, (text, truth, value), taken)
             if dry_run:
-                tally = await self._foretell(part, (text, value), taken)
+                tally = await self._dry_run(part, (text, value), taken)
             else:
                 tally = await self._commit(part, indices, (text, truth, value), taken, states, now)
         refused = np.flatnonzero(~taken)
@@ -171,7 +171,7 @@ class Bulk:
                 indices[place] = found.index
         return indices, conversions
 
-    async def _foretell(
+    async def _dry_run(
         self,
         part: Part,
         columns: "tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]",
@@ -179,7 +179,7 @@ class Bulk:
     ) -> Tally:
         text, value = columns
         places = np.flatnonzero(taken)
-        return await foretell(
+        return await dry_run(
             self._storage,
             [(device, metric) for device, metric, _ in part.series],
             part.at[places],

@@ -10,7 +10,7 @@ from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, TelemetryBatch, Te
 
 
 class Columns:
-    """Filled by the quick lane, a group at a time, and by the steps, a reading at a time.
+    """Filled by the fast path, a group at a time, and by the steps, a reading at a time.
 
     Attributes:
         series, values: one entry per point.
@@ -45,7 +45,7 @@ class Columns:
         self.counts.append(1)
 
     def finish(self) -> tuple[TelemetryBatch, tuple[TextReading, ...], Int64]:
-        """The batch of numbers, the texts, and for each number its message: -1 for the quick lane's."""
+        """The batch of numbers, the texts, and for each number its message: -1 for the fast path's."""
         counts = np.array(self.counts, np.int64)
         texts: tuple[TextReading, ...] = ()
         values = self.values

@@ -24,9 +24,9 @@ from fleetcore.model.events import ANOMALY_FOUND
 from fleetcore.model.store import Commit, Event, FeedEntry
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.model.ticks import LAG_MS, TICK_MS, parts, tick
+from fleetcore.pipeline.component import ComponentConsumer
+from fleetcore.pipeline.component_state import ComponentState, time_blob
 from fleetcore.pipeline.consumer import KEEP_EVERY_S
-from fleetcore.pipeline.kept_state import KeptState, time_blob
-from fleetcore.pipeline.piece import PieceConsumer
 from fleetcore.pipeline.selection import Selection
 from fleetcore.pipeline.worker import Worker
 
@@ -53,7 +53,7 @@ class _Step:
     batch: TelemetryBatch
 
 
-class Detection(PieceConsumer[Detector]):
+class Detection(ComponentConsumer[Detector]):
     """One detector instance as a consumer.
 
     Args:
@@ -71,7 +71,7 @@ class Detection(PieceConsumer[Detector]):
         anomalies: AnomalyDetector,
         clock: Clock,
         *,
-        kept: KeptState | None = None,
+        kept: ComponentState | None = None,
         timeout_s: float = 10.0,
     ) -> None:
         super().__init__(f"detector/{name}", opener, storage, clock, kept)
@@ -94,10 +94,10 @@ class Detection(PieceConsumer[Detector]):
             )
         await super()._open()
         self._worker = Worker(self.name)
-        self._timed = type(self.piece).advance is not Detector.advance
+        self._timed = type(self.component).advance is not Detector.advance
         state = await self._storage.blob(self.name)
         if state is not None:
-            detector = self.piece
+            detector = self.component
             await self._worker.call(lambda: detector.restore(state), self._timeout_s)
         told = await self._storage.blob(self._time_name)
         self._time = self._kept_time = 0 if told is None else int(told)
@@ -163,7 +163,7 @@ class Detection(PieceConsumer[Detector]):
         if not steps:
             return
         assert self._worker is not None
-        detector, catalog, told = self.piece, self._storage.catalog, self._time
+        detector, catalog, told = self.component, self._storage.catalog, self._time
 
         def work() -> list[tuple[Silences, Findings]]:
             last, answers = told, []
@@ -252,7 +252,7 @@ class Detection(PieceConsumer[Detector]):
 
     async def _state(self) -> bytes:
         assert self._worker is not None
-        state: object = await self._worker.call(self.piece.snapshot, self._timeout_s)
+        state: object = await self._worker.call(self.component.snapshot, self._timeout_s)
         if not isinstance(state, bytes):
             raise PluginError(
                 f"Detector {self.detector_name!r} gave {type(state).__name__} as its state, not bytes",

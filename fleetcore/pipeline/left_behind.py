@@ -1,7 +1,8 @@
-"""Cursors of parts that are no longer configured: they hold the log back in case the part returns.
+"""Cursors of components that are no longer configured: they hold the log back in case one returns.
 
-A part may return, for example after a day without its section in fleet.toml, and continue where it was. So its cursor
-is kept for a week and listed meanwhile. Then it is dropped with the part's state; an operator can drop it earlier.
+A component may return, for example after a day without its section in fleet.toml, and continue where it was. So its
+cursor is kept for a week and listed meanwhile. Then it is dropped with the component's state. An operator can drop it
+earlier.
 """
 
 import logging
@@ -14,13 +15,13 @@ from fleetcore.model import values
 from fleetcore.model.days import DAY_MS
 from fleetcore.model.events import LEFT_BEHIND_DROPPED
 from fleetcore.model.store import Commit, Event
-from fleetcore.pipeline.kept_state import CONSUMERS, blobs_of
+from fleetcore.pipeline.component_state import CONSUMERS, blobs_of
 
 _log = logging.getLogger(__name__)
 
-#: How long a cursor without a part stays.
+#: How long a cursor without a component stays.
 KEEP_MS = 7 * DAY_MS
-#: Blobs with the time since when a cursor has had no part.
+#: Blobs with the time since when a cursor has had no component.
 _SINCE = "left-behind/"
 
 
@@ -37,7 +38,7 @@ class LeftBehind:
         self.found: Mapping[str, int] = {}
 
     async def look(self, configured: frozenset[str]) -> None:
-        """Notes new ones, forgets those whose part returned, and drops those that are due."""
+        """Notes new ones, forgets those whose component returned, and drops those that are due."""
         self._configured = configured
         cursors = await self._storage.values(values.CURSORS)
         kept = await self._storage.values(values.BLOBS, [_SINCE + name for name in cursors])
@@ -71,7 +72,7 @@ class LeftBehind:
         """Drops one of them now, with its state.
 
         Raises:
-            Conflict: its part is configured.
+            Conflict: its component is configured.
             NotFound: no such cursor is left.
         """
         if name in self._configured:
@@ -82,7 +83,7 @@ class LeftBehind:
             )
         if name not in self.found:
             raise NotFound(
-                f"There is no cursor {name!r} of a part that is no longer configured",
+                f"There is no cursor {name!r} of a component that is no longer configured",
                 remedy="`fleetcore storage left-behind` lists them",
                 name=name,
             )

@@ -10,11 +10,11 @@ from fleetcore.interfaces.notifier import Notifier
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.events import ANOMALY_FOUND
 from fleetcore.model.store import FeedEntry
-from fleetcore.pipeline.kept_state import KeptState
-from fleetcore.pipeline.piece import PieceConsumer
+from fleetcore.pipeline.component import ComponentConsumer
+from fleetcore.pipeline.component_state import ComponentState
 
 
-class Notification(PieceConsumer[Notifier]):
+class Notification(ComponentConsumer[Notifier]):
     """One notifier instance as a consumer.
 
     Args:
@@ -30,7 +30,7 @@ class Notification(PieceConsumer[Notifier]):
         anomalies: AnomalyDetector,
         clock: Clock,
         *,
-        kept: KeptState | None = None,
+        kept: ComponentState | None = None,
         timeout_s: float = 30.0,
     ) -> None:
         super().__init__(f"notifier/{name}", opener, storage, clock, kept)
@@ -41,5 +41,5 @@ class Notification(PieceConsumer[Notifier]):
         found = [item for item in [await self._anomalies.get(anomaly) for anomaly in dict.fromkeys(ids)] if item]
         if found:
             async with plugin_call(self.name, self._timeout_s):
-                await self.piece.notify(found)
+                await self.component.notify(found)
         return bool(found)

@@ -1,6 +1,6 @@
 """The data path: admit → decode → validate → store → acknowledge, for a batch of messages.
 
-Each step is a module of this package with its own test. The most common messages take the quick lane; uplinks other
+Each step is a module of this package with its own test. The most common messages take the fast path; uplinks other
 than readings go to the capability that registered for them. Nothing is acknowledged before its commit.
 """
 
@@ -18,7 +18,7 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Inbound, Outcome, Rejected, Reply
 from fleetcore.model.telemetry import Tally
-from fleetcore.pipeline import quick
+from fleetcore.pipeline import fast_path
 from fleetcore.pipeline.acknowledge import Acknowledge
 from fleetcore.pipeline.admit import FOREIGN, Admit, Directory
 from fleetcore.pipeline.columns import Columns
@@ -80,7 +80,7 @@ class DataPath:
     async def process(self, deliveries: list[Delivery]) -> None:
         """Handles a batch: every delivery's ``done`` is called, whatever happens."""
         columns = Columns()
-        simple, rest = quick.take(deliveries, columns, self._directory.last_seen, self._limits.message_bytes)
+        simple, rest = fast_path.take(deliveries, columns, self._directory.last_seen, self._limits.message_bytes)
         messages, others = await self._admitted(rest) if rest else ([], {})
         work = [self._readings(simple, messages, columns)] if simple or messages else []
         work += [self._others(chain) for chain in others.values()]

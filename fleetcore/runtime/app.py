@@ -60,12 +60,12 @@ from fleetcore.model.command import Command
 from fleetcore.model.firmware import Execution
 from fleetcore.model.names import check_metric
 from fleetcore.pipeline.bulk import Bulk
+from fleetcore.pipeline.component_state import ComponentState
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.dead_letters import DeadLetters
 from fleetcore.pipeline.decode import Codecs
 from fleetcore.pipeline.detect import Detection, Scope
 from fleetcore.pipeline.handlers import Handlers
-from fleetcore.pipeline.kept_state import KeptState
 from fleetcore.pipeline.layering import LayerKeeper
 from fleetcore.pipeline.left_behind import LeftBehind
 from fleetcore.pipeline.membership import MembershipKeeper
@@ -83,14 +83,14 @@ from fleetcore.pipeline.selection import Selection
 from fleetcore.query.ast import Exists
 from fleetcore.query.parse import parse
 from fleetcore.runtime import identity
+from fleetcore.runtime.abandoning import end_within
 from fleetcore.runtime.admissions import RequiredAdmission
-from fleetcore.runtime.at_hubs import held_at, reported_at
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, Instance, secret
 from fleetcore.runtime.core_keys import CORE_KEYS
 from fleetcore.runtime.counts import Counts
+from fleetcore.runtime.hub_reads import held_at, reported_at
 from fleetcore.runtime.lease import Lease
-from fleetcore.runtime.leave import end_within
 from fleetcore.runtime.mirroring import mirror_of, split
 from fleetcore.runtime.opening import HEED_S, Offered, Opening, open_in_time
 from fleetcore.runtime.plane.claims import ClaimSessions
@@ -560,11 +560,11 @@ class Fleet:
         self.consumers.append(consumer)
         self.supervisor.keep(consumer.name, consumer.run)
 
-    def _kept(self, kind: Kind, instance: Instance) -> KeptState:
-        return KeptState(self.storage, f"{kind}.{instance.name}", with_cursor=kind in _CONSUMERS)
+    def _kept(self, kind: Kind, instance: Instance) -> ComponentState:
+        return ComponentState(self.storage, f"{kind}.{instance.name}", with_cursor=kind in _CONSUMERS)
 
     def _prepare(
-        self, kind: Kind, instance: Instance, *more: object, kept: KeptState | None = None
+        self, kind: Kind, instance: Instance, *more: object, kept: ComponentState | None = None
     ) -> Callable[[], AbstractAsyncContextManager[Any]]:
         """The opener of an instance; if its plugin failed to load, each attempt says so.
 
@@ -667,7 +667,7 @@ class Fleet:
             self.clock,
         )
         self.mirrors[instance.name] = mirror
-        await self._consume(mirror.looking)
+        await self._consume(mirror.tracker)
         if mirror.readings is not None:
             await self._consume(mirror.readings)
         self.supervisor.keep(f"mirror {instance.name}", mirror.run)
@@ -780,7 +780,7 @@ class Fleet:
         for consumer in self.consumers:
             await consumer.catch_up()
         for mirror in self.mirrors.values():
-            await mirror.lane.caught_up()
+            await mirror.sender.caught_up()
 
     async def close(self) -> None:
         """Drains the queue, saves the consumers' state, closes every connection and the store. Idempotent."""

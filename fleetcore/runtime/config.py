@@ -52,7 +52,7 @@ class FleetSection:
         data: the data folder; relative to fleet.toml. Without it everything is in memory.
         plugins: one-file plugins, relative to fleet.toml.
         disable: plugins, by name, that are not loaded; `fleetcore plugin list` shows the names.
-        open_timeout_s: how long a plugin may take to import, to answer a hook, and to open each of its parts.
+        open_timeout_s: how long a plugin may take to import, to answer a hook, and to open each of its components.
         hosts: names and addresses by which devices reach this server; they go into its certificate.
     """
 

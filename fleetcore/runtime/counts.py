@@ -1,4 +1,4 @@
-"""Counters of plugins: one number per plugin part and name since the server started, limited in names."""
+"""Counters of plugins: one number per plugin component and name since the server started, limited in names."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 _log = logging.getLogger(__name__)
 
-#: The most names of one part: names made from device ids must fill neither the memory nor a monitoring system.
+#: The most names of one component: names made from device ids must fill neither the memory nor a monitoring system.
 MAX_NAMES = 64
 #: The name that counts everything beyond them.
 OTHER = "_other"
@@ -15,16 +15,16 @@ _NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 
 
 class Counts:
-    """Counters by plugin part (``protocols.mqtt``) and name."""
+    """Counters by plugin component (``protocols.mqtt``) and name."""
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[str, int]] = {}
         # Detectors count in other threads.
         self._lock = threading.Lock()
 
-    def of(self, piece: str) -> Callable[[str], None]:
-        """The ``context.count`` of a plugin part."""
-        names = self._counts.setdefault(piece, {})
+    def of(self, component: str) -> Callable[[str], None]:
+        """The ``context.count`` of a plugin component."""
+        names = self._counts.setdefault(component, {})
 
         def count(name: str) -> None:
             fits = type(name) is str and _NAME.fullmatch(name) is not None and name != OTHER
@@ -34,7 +34,7 @@ class Counts:
                         _log.warning(
                             "%s counts %r, which is not a valid name or one of more than %d: it is counted as %s "
                             "from now on",
-                            piece, name, MAX_NAMES, OTHER,
+                            component, name, MAX_NAMES, OTHER,
                         )  # fmt: skip
                     name = OTHER
                 names[name] = names.get(name, 0) + 1
@@ -44,4 +44,6 @@ class Counts:
     def snapshot(self) -> Mapping[str, Mapping[str, int]]:
         """All counters that are not 0."""
         with self._lock:
-            return {piece: dict(sorted(names.items())) for piece, names in sorted(self._counts.items()) if names}
+            return {
+                component: dict(sorted(names.items())) for component, names in sorted(self._counts.items()) if names
+            }

@@ -1,4 +1,4 @@
-"""Mirrors in fleet.toml: the engine's part of a section, and the lanes that follow from it."""
+"""Mirrors in fleet.toml: the engine's part of a section, and what sends and follows according to it."""
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,13 +19,13 @@ from fleetcore.interfaces.cloud import CloudBackend, CloudUse
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.merge import Side
 from fleetcore.model.mirror import CALLED, Facet
+from fleetcore.pipeline.mirror.change_tracker import ChangeTracker, HomedPage, Watch
 from fleetcore.pipeline.mirror.comparing import Comparing
 from fleetcore.pipeline.mirror.engine import Mirror
 from fleetcore.pipeline.mirror.inbox import Inbox
-from fleetcore.pipeline.mirror.lane import StateLane
-from fleetcore.pipeline.mirror.looking import HomedPage, Looking, Watch
-from fleetcore.pipeline.mirror.readings import ReadingRules, ReadingsLane
+from fleetcore.pipeline.mirror.readings import ReadingRules, ReadingsSender
 from fleetcore.pipeline.mirror.reconciling import Direction, Reconciling, Way
+from fleetcore.pipeline.mirror.sender import StateSender
 from fleetcore.pipeline.mirror.walk import Walk
 from fleetcore.pipeline.selection import Selection
 from fleetcore.query.parse import parse
@@ -153,7 +153,7 @@ def mirror_of(
     actor = f"mirror/{name}"
     report = functools.partial(twins.take_report, actor=actor)
     reconciling = Reconciling(section.ways, entities.body, entities.taker(actor), homed=entities.at_hub, report=report)
-    lane = StateLane(
+    sender = StateSender(
         name,
         storage,
         clock,
@@ -168,7 +168,7 @@ def mirror_of(
     comes_in = bool(section.ways or section.commands)
     inbox = (
         Inbox(
-            lane,
+            sender,
             commands,
             storage,
             names=frozenset(section.commands),
@@ -181,9 +181,9 @@ def mirror_of(
     mirror = Mirror(
         name,
         opener,
-        lane,
-        Looking(lane, walk, storage, clock, watch=_watch(section, selection, entities.homed)),
-        Comparing(walk, entities.bodies, lane, entities.at_hub),
+        sender,
+        ChangeTracker(sender, walk, storage, clock, watch=_watch(section, selection, entities.homed)),
+        Comparing(walk, entities.bodies, sender, entities.at_hub),
         storage,
         clock,
         inbox=inbox,
@@ -200,10 +200,10 @@ def mirror_of(
         )
 
         async def devices_at(position: int) -> None:
-            await mirror.looking.catch_up(position)
-            await lane.caught_up()
+            await mirror.tracker.catch_up(position)
+            await sender.caught_up()
 
-        mirror.readings = ReadingsLane(
+        mirror.readings = ReadingsSender(
             name,
             mirror.cloud,
             rules,

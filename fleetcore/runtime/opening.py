@@ -1,8 +1,8 @@
-"""Opening plugin parts: within a time limit, checked against their interface, with every failure in one line.
+"""Opening plugin components: within a time limit, checked against their interface, with every failure in one line.
 
-The opener runs in a separate task until the part is closed. So it is exited in the task that entered it, as task groups
-require, and one that ignores cancellation blocks nothing else. Blocking code cannot be interrupted: it holds the event
-loop, and :mod:`fleetcore.runtime.watchdog` names it.
+The opener runs in a separate task until the component is closed. So it is exited in the task that entered it, as task
+groups require, and one that ignores cancellation blocks nothing else. Blocking code cannot be interrupted: it holds the
+event loop, and :mod:`fleetcore.runtime.watchdog` names it.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from fleetcore.interfaces.boundary import in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Context, Kind, Provider
 from fleetcore.interfaces.waits import end_tasks
-from fleetcore.pipeline.kept_state import KeptState
-from fleetcore.runtime.leave import end_within
+from fleetcore.pipeline.component_state import ComponentState
+from fleetcore.runtime.abandoning import end_within
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -95,16 +95,16 @@ class Offered:
             )
         return made
 
-    def checked(self, piece: object) -> Any:
-        """The part; raises PluginError if it does not have the kind's interface."""
+    def checked(self, component: object) -> Any:
+        """The component; raises PluginError if it does not have the kind's interface."""
         wanted = interface_of(self.provider.kind)
-        if not isinstance(piece, wanted):
+        if not isinstance(component, wanted):
             raise PluginError(
-                f"{self.what}: its opener yielded {type(piece).__name__}, not a {wanted.__name__}",
+                f"{self.what}: its opener yielded {type(component).__name__}, not a {wanted.__name__}",
                 remedy=f"Yield an object of a class that inherits fleetcore.interfaces.{wanted.__name__}",
                 plugin=self.plugin,
             )
-        return piece
+        return component
 
     def overdue(self) -> PluginError:
         """The error when opening takes too long."""
@@ -132,7 +132,7 @@ async def open_in_time(offered: Offered, clock: Clock) -> tuple[AbstractAsyncCon
             try:
                 manager = offered.manager(offered.context)
                 with plugin_code(f"{offered.what}: its opener"):
-                    piece = await manager.__aenter__()
+                    component = await manager.__aenter__()
             finally:
                 await end_tasks(timer)
     except TimeoutError as error:
@@ -142,7 +142,7 @@ async def open_in_time(offered: Offered, clock: Clock) -> tuple[AbstractAsyncCon
     except Exception as error:  # FleetErrors pass unchanged
         raise offered.failure(error, "raised") from error
     try:
-        return manager, offered.checked(piece)
+        return manager, offered.checked(component)
     except PluginError:
         await manager.__aexit__(None, None, None)
         raise
@@ -154,14 +154,14 @@ async def _expire(limit: asyncio.Timeout, clock: Clock, seconds: float) -> None:
 
 
 class Opening(AbstractAsyncContextManager[T], Generic[T]):
-    """One opening of a plugin part; entered and exited once.
+    """One opening of a plugin component; entered and exited once.
 
     Args:
         find: returns the offer; raises the reason why it cannot be opened.
-        kept: the part's saved state, read before the opener is called; None for a part without one.
+        kept: the component's saved state, read before the opener is called; None for a part without one.
     """
 
-    def __init__(self, find: Callable[[], Offered], clock: Clock, kept: KeptState | None = None) -> None:
+    def __init__(self, find: Callable[[], Offered], clock: Clock, kept: ComponentState | None = None) -> None:
         self._find, self._clock, self._kept = find, clock, kept
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -198,8 +198,8 @@ class Opening(AbstractAsyncContextManager[T], Generic[T]):
         """Stays in the opener from its beginning to its end."""
         try:
             with plugin_code(f"{offered.what}: its opener"):
-                async with offered.manager(offered.context) as piece:
-                    checked = offered.checked(piece)
+                async with offered.manager(offered.context) as component:
+                    checked = offered.checked(component)
                     if not opened.done():
                         opened.set_result(checked)
                     await self._closing.wait()

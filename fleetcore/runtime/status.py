@@ -34,7 +34,7 @@ async def status(fleet: Fleet) -> dict[str, Any]:
             admission.name: {"kind": admission.kind, "state": admission.state, "error": admission.error}
             for admission in fleet.admissions
         },
-        "counts": {piece: dict(names) for piece, names in fleet.counts.snapshot().items()},
+        "counts": {component: dict(names) for component, names in fleet.counts.snapshot().items()},
         "tasks": {name: asdict(item) for name, item in fleet.supervisor.states.items() if item.failures},
         "plugins": [asdict(plugin) for plugin in fleet.host.plugins.values()],
         "storage": list(fleet.problems),

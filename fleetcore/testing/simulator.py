@@ -2,7 +2,7 @@
 
 A device makes its own key, enrols by CSR, reports its twin, follows desired state, runs each command once however often
 it arrives, verifies the command signature if it has the key, handles firmware offers, and follows cut-overs.
-Credentials are in :mod:`fleetcore.testing.credentials`, cut-overs in :mod:`fleetcore.testing.moving`.
+Credentials are in :mod:`fleetcore.testing.credentials`, cut-overs in :mod:`fleetcore.testing.cutover_device`.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from fleetcore.model.cutover import cutover_of
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.model.twin import merge_patch
 from fleetcore.testing.credentials import CredentialCare, Traffic, make_csr, make_key
+from fleetcore.testing.cutover_device import FLEET, LOOK_S, FleetSide, Mover, Side
 from fleetcore.testing.flash import Flash, MemoryFlash
-from fleetcore.testing.moving import FLEET, LOOK_S, FleetSide, Mover, Side
 from fleetcore.testing.updater import Updater
 from fleetcore.wire import dsse, messages
 from fleetcore.wire.strict_json import loads

@@ -54,7 +54,7 @@ async def talk(manager, stop):
 
 async def test_three_hubs_are_in_step_after_one_was_cut_and_another_throttled(tmp_path, monkeypatch):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
-    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.05)
+    monkeypatch.setattr("fleetcore.pipeline.mirror.sender._AGAIN_S", 0.05)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     async with (
@@ -130,5 +130,5 @@ async def _is_in_step(manager, name):
     fleet = await manager.open()
     mirror, position = fleet.mirrors[name], await fleet.storage.position()
     shown = await manager.get_mirror(name)
-    behind = mirror.looking.status.position < position or mirror.readings.status.position < position
-    return not behind and shown.waiting == 0 and shown.snapshot is None and mirror.lane.idle
+    behind = mirror.tracker.status.position < position or mirror.readings.status.position < position
+    return not behind and shown.waiting == 0 and shown.snapshot is None and mirror.sender.idle

@@ -16,7 +16,7 @@ from fleetcore_coap.oscore.header import read
 from fleetcore_coap.oscore.numbers import NUMBERS
 from fleetcore_coap.plugin import open_client
 
-from fleetcore.pipeline.kept_state import state_blob
+from fleetcore.pipeline.component_state import state_blob
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
 from tests.faults.lossy import LossyNetwork

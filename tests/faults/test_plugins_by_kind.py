@@ -80,7 +80,7 @@ def fleetcore_HOOK():
 
 
 def source(kind, moment, misbehaviour):
-    """A plugin of a kind that misbehaves at a moment; without a moment it is an unfit piece that nothing opens."""
+    """A plugin of a kind that misbehaves at a moment; without a moment it is an unfit component that nothing opens."""
     body = MISBEHAVIOURS[misbehaviour]
     offered = kind in OFFERED
     answer = f'[fleetcore.offer_{OFFERED[kind][1]}("bad", Config, open_bad)]' if offered else "[]"

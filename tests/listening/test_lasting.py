@@ -8,15 +8,15 @@ import pytest
 
 from fleetcore.errors import NotReady
 from fleetcore.listening.budget import Budget
-from fleetcore.listening.holding import HeldProtocol
-from fleetcore.listening.lasting import LastingConnections
+from fleetcore.listening.flow_control import PausableProtocol
+from fleetcore.listening.persistent import PersistentConnections
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.patience import PATIENCE_S
 
 HELD = 1
 
 
-class Line(HeldProtocol):
+class Line(PausableProtocol):
     """The first line names the device, every other is answered by itself; ``hold`` as a line stops reading."""
 
     def __init__(self, host, lost):
@@ -63,7 +63,7 @@ class Line(HeldProtocol):
         self.transport.close()
 
 
-class Lines(LastingConnections[Line]):
+class Lines(PersistentConnections[Line]):
     def connection(self, lost):
         return Line(self, lost)
 

@@ -86,4 +86,4 @@ def served(tmp_path, hubs):
 async def caught_up(manager, name="memory"):
     mirror = (await manager.open()).mirrors[name]
     await manager.wait_idle()
-    await until(lambda: mirror.looking.snapshot is None and mirror.lane.idle)
+    await until(lambda: mirror.tracker.snapshot is None and mirror.sender.idle)

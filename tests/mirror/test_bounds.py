@@ -43,20 +43,20 @@ async def test_a_fleet_that_is_emptied_is_not_emptied_at_the_hub(served, hub):
         await caught_up(manager)
         await erase(manager, *(f"dev-{number}" for number in range(5)))
         mirror = (await manager.open()).mirrors["memory"]
-        await until(lambda: len(mirror.lane.removals_wait) == 3)
+        await until(lambda: len(mirror.sender.removals_wait) == 3)
         shown = await manager.get_mirror("memory")
         assert (len(hub.held), shown.removals_wait, shown.waiting) == (3, 3, 3)
         assert {row.action for row in await manager.list_audit(object="memory")} == {"mirror.budget_spent"}
     async with served(section) as manager:
         mirror = (await manager.open()).mirrors["memory"]
-        await until(lambda: len(mirror.lane.removals_wait) == 3)
+        await until(lambda: len(mirror.sender.removals_wait) == 3)
         await manager.register_device("dev-9", "sensor")
         await until(lambda: registry("dev-9") in hub.held)
         assert len(hub.held) == 4, "a restart is not a new day, and what waits holds up no other"
 
         await manager.allow_mirror_removals("memory", 2)
         await until(lambda: len(hub.held) == 2)
-        await until(lambda: len(mirror.lane.removals_wait) == 1)
+        await until(lambda: len(mirror.sender.removals_wait) == 1)
 
 
 async def test_a_plan_names_what_is_gone_where_it_would_be_removed(served, hub):
@@ -285,8 +285,8 @@ async def test_a_device_that_is_there_again_does_not_wait_for_its_removal(served
         await manager.register_device("dev-1", "sensor")
         await caught_up(manager)
         await manager.erase_device("dev-1")
-        lane = (await manager.open()).mirrors["memory"].lane
-        await until(lambda: lane.removals_wait)
+        sender = (await manager.open()).mirrors["memory"].sender
+        await until(lambda: sender.removals_wait)
         await manager.register_device("dev-1", "pump")
         await until(lambda: hub.body(registry("dev-1"))["type"] == "pump")
 

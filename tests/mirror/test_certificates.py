@@ -140,8 +140,8 @@ async def test_one_that_came_without_an_answer_goes_when_it_is_revoked(served, h
 async def _until_gone(manager, hub):
     await manager.wait_idle()
     mirror = (await manager.open()).mirrors["memory"]
-    await mirror.looking.catch_up(await (await manager.open()).storage.position())
-    await mirror.lane.caught_up()
+    await mirror.tracker.catch_up(await (await manager.open()).storage.position())
+    await mirror.sender.caught_up()
     assert KEY not in hub.held
 
 

@@ -13,11 +13,11 @@ from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.cutover import cutover_of
 from fleetcore.model.mirror import EntityKey
 from fleetcore.model.twin import OURS
-from fleetcore.runtime.at_hubs import held_at
 from fleetcore.runtime.clock import SystemClock
+from fleetcore.runtime.hub_reads import held_at
 from fleetcore.testing.credentials import key_digest, make_csr, make_key
+from fleetcore.testing.cutover_device import Mover, Side
 from fleetcore.testing.flash import MemoryFlash
-from fleetcore.testing.moving import Mover, Side
 from fleetcore.testing.patience import until
 
 from .conftest import caught_up

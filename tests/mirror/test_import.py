@@ -131,7 +131,7 @@ async def test_what_changes_at_the_hub_before_it_is_taken_over_is_merged(served,
         await manager.set_desired("pump-1", {"interval": 5})
         await manager.resume_mirror("memory")
         await caught_up(manager)
-        await until(lambda: mirror.lane.idle)
+        await until(lambda: mirror.sender.idle)
         twin = await manager.get_twin("pump-1")
 
     assert twin.desired == {"interval": 5, "mode": "fast"}
@@ -243,7 +243,7 @@ async def test_an_import_ends_the_same_whichever_commit_is_its_last_before_a_cra
         fleet.storage.commit = mortal
         for _ in range(200):
             await asyncio.sleep(0)
-        await until(lambda: not left or fleet.mirrors["memory"].lane.idle)
+        await until(lambda: not left or fleet.mirrors["memory"].sender.idle)
         fleet.storage.commit = commit if left else mortal
     async with served(SECTION) as manager:
         while (ended := await manager.get_operation(started.id)).state == "running":

@@ -9,10 +9,10 @@ from fleetcore import IoTFleetManager
 from fleetcore.fleet.mirrors import Entities
 from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.mirror import FACETS, EntityKey
+from fleetcore.pipeline.mirror.change_tracker import ChangeTracker
 from fleetcore.pipeline.mirror.hub import Hub
-from fleetcore.pipeline.mirror.lane import StateLane
-from fleetcore.pipeline.mirror.looking import Looking
 from fleetcore.pipeline.mirror.reconciling import Reconciling, Way
+from fleetcore.pipeline.mirror.sender import StateSender
 from fleetcore.pipeline.mirror.walk import Walk
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.memory_cloud import MemoryCloud, MemoryHub
@@ -65,10 +65,10 @@ async def run(fleet, hub, death, *, deletes=True):
         homed=entities.at_hub,
         report=functools.partial(fleet.twins.take_report, actor="mirror/hub"),
     )
-    lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, reconciling=reconciling, deletes=deletes)
-    looking = Looking(lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
-    await looking.start()
-    await looking.look_again()  # the hub is polled
+    sender = StateSender("hub", fleet.storage, fleet.clock, entities.bodies, reconciling=reconciling, deletes=deletes)
+    tracker = ChangeTracker(sender, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
+    await tracker.start()
+    await tracker.look_again()  # the hub is polled
     cloud = Mortal(hub)
     cloud.death = death
     commit = fleet.storage.commit
@@ -80,11 +80,11 @@ async def run(fleet, hub, death, *, deletes=True):
         return done
 
     fleet.storage.commit = mortal
-    tasks = [asyncio.create_task(each) for each in (looking.run(), lane.run(Hub("hub", cloud, timeout_s=60.0)))]
+    tasks = [asyncio.create_task(each) for each in (tracker.run(), sender.run(Hub("hub", cloud, timeout_s=60.0)))]
 
     async def in_step():
         while not (
-            looking.snapshot is None and looking.status.position == await fleet.storage.position() and lane.idle
+            tracker.snapshot is None and tracker.status.position == await fleet.storage.position() and sender.idle
         ):
             await asyncio.sleep(0)
 
@@ -97,7 +97,7 @@ async def run(fleet, hub, death, *, deletes=True):
     finally:
         await end_tasks(*tasks, *ends)
         fleet.storage.commit = commit
-    return lane
+    return sender
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -115,11 +115,11 @@ async def test_both_sides_come_to_the_same_wherever_it_is_killed(where, number):
         hub.edit(TWIN, {"desired": {"ours": 1, "theirs": 2}, "reported": {}})
         await run(fleet, hub, Death(where, number))
         await manager.set_desired("dev-1", {"ours": 3})
-        lane = await run(fleet, hub, Death())
+        sender = await run(fleet, hub, Death())
 
         assert (await manager.get_twin("dev-1")).desired == {"ours": 3, "theirs": 2}
         assert hub.body(TWIN)["desired"] == {"ours": 3, "theirs": 2}
-        assert await lane.marks.waiting() == 0
+        assert await sender.pending.waiting() == 0
         writes = hub.writes.total()
         await run(fleet, hub, Death())
         assert hub.writes.total() == writes, "in step is at rest"
@@ -142,6 +142,6 @@ async def test_what_is_erased_is_gone_at_the_hub_wherever_it_is_killed(where, nu
 
         # A tombstone stays one: what another makes of that name is not ours, and is left alone.
         hub.edit(EntityKey("registry", "dev-1"), {"type": "theirs", "lifecycle": "active"}, owner="another")
-        lane = await run(fleet, hub, Death())
+        sender = await run(fleet, hub, Death())
         assert hub.body(EntityKey("registry", "dev-1")) == {"type": "theirs", "lifecycle": "active"}
-        assert await lane.marks.waiting() == 0
+        assert await sender.pending.waiting() == 0

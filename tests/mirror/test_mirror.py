@@ -254,7 +254,7 @@ async def test_readings_wait_for_their_device_where_the_hub_refuses_them_before(
         await manager.register_device("dev-1", "sensor")
         await manager.collect_telemetry("dev-1", "heat", 1.0)
         mirror = (await manager.open()).mirrors["memory"]
-        await until(lambda: mirror.lane.counts["calls"])
+        await until(lambda: mirror.sender.counts["calls"])
         assert not hub.telemetry
         go.set()
         await until(lambda: hub.telemetry)
@@ -268,9 +268,9 @@ async def test_readings_go_on_after_credentials_were_rejected(served, hub, monke
         await manager.register_device("dev-1", "sensor")
         hub.reject_credentials()
         await manager.collect_telemetry("dev-1", "heat", 1.0)
-        lane = (await manager.open()).mirrors["memory"].readings
-        await until(lambda: lane.status.failures)
-        assert "rejects the credentials" in lane.status.error
+        sender = (await manager.open()).mirrors["memory"].readings
+        await until(lambda: sender.status.failures)
+        assert "rejects the credentials" in sender.status.error
         hub.heal()
         await until(lambda: hub.telemetry)
 
@@ -282,7 +282,7 @@ async def test_what_is_not_mirrored_any_more_is_not_sent_though_it_was_marked(se
         await manager.pause_mirror("memory")
         await manager.register_device("dev-1", "sensor")
         await manager.set_desired("dev-1", {"interval": 1})
-        marks = (await manager.open()).mirrors["memory"].lane.marks
+        marks = (await manager.open()).mirrors["memory"].sender.pending
         async with asyncio.timeout(PATIENCE_S):
             while await marks.waiting() < 2:
                 await asyncio.sleep(0.005)

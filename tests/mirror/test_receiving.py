@@ -108,7 +108,7 @@ async def test_a_resynchronisation_sends_everything_again_over_a_restart_with_ve
         await manager.resume_mirror("memory")
         await caught_up(manager)
         mirror = (await manager.open()).mirrors["memory"]
-        kept = await mirror.lane.kept.get_many([registry(f"dev-{number}") for number in range(3)])
+        kept = await mirror.sender.states.get_many([registry(f"dev-{number}") for number in range(3)])
         again = await drift(manager)
 
     assert [hub.writes[registry(f"dev-{number}")] for number in range(3)] == [2, 2, 2]
@@ -119,7 +119,7 @@ async def test_a_resynchronisation_sends_everything_again_over_a_restart_with_ve
 
 async def until_looked(manager):
     mirror = (await manager.open()).mirrors["memory"]
-    await until(lambda: mirror.looking.snapshot is None)
+    await until(lambda: mirror.tracker.snapshot is None)
 
 
 async def test_one_entity_is_sent_again_where_that_is_asked_for(served, hub):
@@ -138,13 +138,13 @@ async def test_a_repair_finds_what_was_not_taken_and_keeps_versions(served, hub)
         await manager.register_device("dev-0", "sensor")
         await caught_up(manager)
         mirror = (await manager.open()).mirrors["memory"]
-        await mirror.lane.doubt([registry("dev-0")])
+        await mirror.sender.doubt([registry("dev-0")])
         started = await manager.apply_mirror("memory")
         async with asyncio.timeout(60):
             while (ended := await manager.get_operation(started.id)).state not in {"succeeded", "failed", "stopped"}:
                 await asyncio.sleep(0.01)
         await caught_up(manager)
-        kept = await mirror.lane.kept.get(registry("dev-0"))
+        kept = await mirror.sender.states.get(registry("dev-0"))
 
     assert dict(ended.result) == {"compared": 1, "missing": 1}
     assert (hub.writes[registry("dev-0")], kept.remote_version) == (2, "2")

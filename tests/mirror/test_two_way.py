@@ -97,7 +97,7 @@ async def test_tags_and_attributes_are_merged_one_by_one(manager, hub):
 
 async def test_a_lost_answer_is_not_taken_for_the_clouds_own_change(manager, hub):
     # The hub writes 1 and says nothing; the fleet wants 2 when it comes to ask.
-    lane = (await manager.open()).mirrors["memory"].lane
+    sender = (await manager.open()).mirrors["memory"].sender
     writes, asked = hub.writes[twin("dev-1")], hub.calls
     hub.lose_answers(1, after=1)  # reading is answered, writing is not
     await manager.set_desired("dev-1", {"interval": 1})
@@ -109,7 +109,7 @@ async def test_a_lost_answer_is_not_taken_for_the_clouds_own_change(manager, hub
     assert hub.calls > asked
     assert await desired(manager) == {"interval": 2, "mode": "eco", "limits": {"low": 1, "high": 9}}
     assert hub.body(twin("dev-1"))["desired"]["interval"] == 2
-    assert lane.counts["both_changed"] == 0
+    assert sender.counts["both_changed"] == 0
 
 
 async def test_both_sides_that_go_on_changing_do_not_make_each_other_change(manager, hub):

@@ -1,11 +1,11 @@
-"""What outlives its configuration ends: the cursor of a removed piece goes after a week, with the state it kept."""
+"""What outlives its configuration ends: the cursor of a removed component goes after a week, with the state it kept."""
 
 import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, NotFound
 from fleetcore.model import values
-from fleetcore.pipeline.kept_state import blobs_of
+from fleetcore.pipeline.component_state import blobs_of
 from fleetcore.pipeline.left_behind import KEEP_MS, LeftBehind
 from fleetcore.testing.clock import MovableClock
 

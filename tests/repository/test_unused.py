@@ -40,7 +40,7 @@ KEPT = {
     "*:eof_received": "asyncio calls it",
     "plugins/fleetcore-mqtt/fleetcore_mqtt/commands.py:broker_config": "click registers it",
     "fleetcore/__init__.py:__*": "Python looks these up on the module",
-    "fleetcore/runtime/leave.py:_log_destroy_pending": "asyncio reads it",
+    "fleetcore/runtime/abandoning.py:_log_destroy_pending": "asyncio reads it",
     "fleetcore/runtime/plugins.py:_daemonic": "threading reads it",
     "plugins/fleetcore-api/fleetcore_api/server.py:lifespan": "uvicorn reads it",
     "plugins/fleetcore-api/fleetcore_api/timed.py:ws_protocol_class": "uvicorn reads it",

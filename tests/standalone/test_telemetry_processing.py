@@ -191,7 +191,7 @@ async def test_what_a_gateway_says_of_a_leaf_makes_the_leaf_active_and_seen(move
     session = await fleet.plane.authenticate(LocalCredential("gw"), protocol="test")
     urn = f"urn:fleetcore:device:{fleet.config.fleet.name}:by-name/"
 
-    for _ in range(2):  # the second takes the quick lane
+    for _ in range(2):  # the second takes the fast path
         await fleet.ingest.submit(session, Inbound(type=messages.TELEMETRY, subject="by-topic", payload=b'{"x": 1}'))
         await fleet.ingest.submit(
             session,

@@ -1,7 +1,7 @@
 """A device's side at AWS: it writes its shadow, as over MQTT."""
 
 from fleetcore.model.cutover import cutover_of
-from fleetcore.testing.moving import Side
+from fleetcore.testing.cutover_device import Side
 
 
 class AwsSide(Side):

@@ -17,8 +17,8 @@ from fleetcore.errors import FleetError
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.model.mirror import EntityKey
 from fleetcore.runtime.clock import SystemClock
+from fleetcore.testing.cutover_device import FleetSide, Mover
 from fleetcore.testing.flash import MemoryFlash, PowerCut, PowerLoss
-from fleetcore.testing.moving import FleetSide, Mover
 from fleetcore.testing.patience import PATIENCE_S, until
 from fleetcore.testing.ports import free_port
 
@@ -163,5 +163,5 @@ async def _over(manager, operation):
 
 
 async def _certified(fleet):
-    kept = await fleet.mirrors["aws"].lane.kept.get(EntityKey("certificate", NAME))
+    kept = await fleet.mirrors["aws"].sender.states.get(EntityKey("certificate", NAME))
     return kept.digest

@@ -162,7 +162,7 @@ async def test_a_fleet_at_aws_comes_here_and_goes_back(serving, tmp_path, monkey
         assert await ended(going) == "succeeded"
         late = await manager.send_command(NAME, "stop")
         await device.take_commands()
-        await until(lambda: mirror.lane.idle)
+        await until(lambda: mirror.sender.idle)
         home = (await manager.get_device(NAME)).home
         left = (await manager.get_command(late.id)).state
         points = await manager.query_telemetry(NAME, "flow")

@@ -54,7 +54,7 @@ async def talk(manager, stop):
 
 async def test_two_hubs_are_in_step_after_one_was_cut_and_throttled(tmp_path, monkeypatch):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
-    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.05)
+    monkeypatch.setattr("fleetcore.pipeline.mirror.sender._AGAIN_S", 0.05)
     async with serving(HubBack(Hub())) as steady, serving(HubBack(Hub())) as shaky:
         text = "".join(
             SECTION.format(name=name, endpoint=front.endpoint) for name, front in (("steady", steady), ("shaky", shaky))
@@ -120,9 +120,9 @@ async def _is_in_step(manager, name):
     mirror, position = fleet.mirrors[name], await fleet.storage.position()
     shown = await manager.get_mirror(name)
     return (
-        mirror.looking.status.position >= position
+        mirror.tracker.status.position >= position
         and mirror.readings.status.position >= position
         and shown.waiting == 0
         and shown.snapshot is None
-        and mirror.lane.idle
+        and mirror.sender.idle
     )

@@ -59,7 +59,7 @@ async def test_an_existing_fleet_is_imported_with_the_fewest_calls(tmp_path, at)
 
         await until(over)
         await manager.wait_idle()
-        await until(lambda: mirror.lane.idle)
+        await until(lambda: mirror.sender.idle)
         calls = dict(at.calls)
         ended = await manager.get_operation(started.id)
         found = {each.id: each for each in (await manager.list_devices(limit=100)).items}

@@ -39,7 +39,7 @@ async def test_a_fleet_is_mirrored_through_an_outage(tmp_path, front, hub):
         await until(lambda: mirror.state == "failing")
         front.faults.heal()
         await manager.resume_mirror("aws")
-        await until(lambda: mirror.lane.idle)
+        await until(lambda: mirror.sender.idle)
         shown = await manager.get_mirror("aws")
 
     assert things["dev:2E1"].attributes["fleetcore:fleet"].startswith("default-")
@@ -63,7 +63,7 @@ async def test_what_aws_users_want_and_command_comes_into_the_fleet(tmp_path, fr
         await manager.register_device("dev.1", "sensor")
         await manager.set_desired("dev.1", {"interval": 60, "mode": "eco"})
         await until(lambda: "twin" in front.back.hub.shadows.get("dev:2E1", {}))
-        await until(lambda: mirror.lane.idle)
+        await until(lambda: mirror.sender.idle)
 
         await hub.edit(key, {"desired": {"interval": 60, "mode": "fast"}})
         body = {"thing": "dev:2E1", "previous": {}, "current": {}}
@@ -101,7 +101,7 @@ VIA = {
 @pytest.mark.parametrize("via", VIA)
 async def test_state_and_readings_arrive_each_once_through_requests_that_were_cut(tmp_path, monkeypatch, front, via):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.02,))
-    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.02)
+    monkeypatch.setattr("fleetcore.pipeline.mirror.sender._AGAIN_S", 0.02)
     file = tmp_path / "fleet.toml"
     file.write_text(
         f'[fleet]\ndata = "data"\n[clouds.aws]\nregion = "us-east-1"\nendpoint = "{front.endpoint}"\n'
@@ -113,14 +113,14 @@ async def test_state_and_readings_arrive_each_once_through_requests_that_were_cu
         mirror = (await manager.open()).mirrors["aws"]
         for number in range(3):
             await manager.register_device(f"dev-{number}", "sensor")
-        await until(lambda: len(hub.things) == 3 and mirror.lane.idle)
+        await until(lambda: len(hub.things) == 3 and mirror.sender.idle)
         faults.only, counted = ("iot:UpdateThingShadow",), []
         for number, order in enumerate(("cut_heads", "cut_bodies", "lost")):
             setattr(faults, order, 1)
             await manager.set_desired("dev-0", {"round": -number})
             await until(lambda: mirror.state == "failing")
             await manager.resume_mirror("aws")
-            await until(lambda number=number: desired(hub).get("dev-0") == -number and mirror.lane.idle)
+            await until(lambda number=number: desired(hub).get("dev-0") == -number and mirror.sender.idle)
             counted.append((await manager.get_mirror("aws")).counts["failed"])
         faults.only = ()
         faults.cut_heads = faults.cut_bodies = 3
@@ -130,7 +130,7 @@ async def test_state_and_readings_arrive_each_once_through_requests_that_were_cu
             await asyncio.sleep(0)
         await until(lambda: not faults.cut_heads and not faults.cut_bodies)
         await until(lambda: len(values(front)) >= 12)
-        await until(lambda: mirror.lane.idle and desired(hub) == {"dev-0": 9, "dev-1": 10, "dev-2": 11})
+        await until(lambda: mirror.sender.idle and desired(hub) == {"dev-0": 9, "dev-1": 10, "dev-2": 11})
         shown = await manager.get_mirror("aws")
         drifted = await drift(manager)
 
@@ -161,7 +161,7 @@ async def test_a_campaign_is_shown_by_its_executions_and_one_that_was_cancelled_
         await manager.register_device("dev-1", "sensor")
         await manager.create_campaign("spring", "2.0.0", ["dev-1"], "https://x.example/fw", sha256="ab" * 32, size=7)
         await manager.resync_mirror("aws")  # no event tells of a part that waits
-        await until(lambda: jobs and mirror.lane.idle)
+        await until(lambda: jobs and mirror.sender.idle)
         ((name, job),) = jobs.items()
         await hub.call("iot", "cancel_job_execution", jobId=name, thingName="dev-1", force=True)
         cancelled = await drift(manager)
@@ -169,11 +169,11 @@ async def test_a_campaign_is_shown_by_its_executions_and_one_that_was_cancelled_
         await until(lambda: "since" in job["description"])
         repaired = await drift(manager)
         await manager.abort_campaign("spring")
-        await until(lambda: '"cancelled"' in job["description"] and mirror.lane.idle)
+        await until(lambda: '"cancelled"' in job["description"] and mirror.sender.idle)
         after = await drift(manager)
         await manager.create_campaign("summer", "3.0.0", ["dev-1"], "https://x.example/fw", sha256="cd" * 32, size=7)
         await manager.abort_campaign("summer")
-        await until(lambda: len(jobs) == 2 and mirror.lane.idle)
+        await until(lambda: len(jobs) == 2 and mirror.sender.idle)
         (second,) = jobs.keys() - {name}
 
     assert [(each.entity.partition("/")[0], each.state) for each in cancelled] == [("job", "differs")]
@@ -202,7 +202,7 @@ async def test_another_time_at_aws_is_shown_as_that_and_ends_with_it(tmp_path, m
         checked = (await manager.check_mirror("aws")).findings
         doctor = (await manager.get_status()).consumers
         front.faults.heal()
-        await until(lambda: front.back.hub.things and mirror.lane.idle)
+        await until(lambda: front.back.hub.things and mirror.sender.idle)
         healed = await manager.get_mirror("aws")
 
     assert "s behind AWS's" in shown.error if skew_s > 0 else "s ahead of AWS's" in shown.error

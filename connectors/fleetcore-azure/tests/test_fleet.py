@@ -65,7 +65,7 @@ async def test_a_fleet_is_mirrored_through_an_outage(tmp_path, front):
         await until(lambda: mirror.state == "failing")
         front.faults.heal()
         await manager.resume_mirror("azure")
-        await until(lambda: front.hub.devices["dev.1"].desired == {"interval": 60} and mirror.lane.idle)
+        await until(lambda: front.hub.devices["dev.1"].desired == {"interval": 60} and mirror.sender.idle)
         shown = await manager.get_mirror("azure")
         found = await drift(manager)
 
@@ -85,7 +85,7 @@ async def test_what_azure_users_want_and_command_comes_into_the_fleet(tmp_path, 
         mirror = (await manager.open()).mirrors["azure"]
         await manager.register_device("dev-1", "sensor")
         await manager.set_desired("dev-1", {"interval": 60, "mode": "eco"})
-        await until(lambda: "dev-1" in front.hub.devices and front.hub.devices["dev-1"].desired and mirror.lane.idle)
+        await until(lambda: "dev-1" in front.hub.devices and front.hub.devices["dev-1"].desired and mirror.sender.idle)
 
         await hub.edit(EntityKey("twin", "dev-1"), {"desired": {"interval": 60, "mode": "fast"}})
 
@@ -117,7 +117,7 @@ async def test_what_devices_report_to_the_fleet_is_reported_at_the_hub_until_the
         await (await manager.open()).twins.report("dev-1", {"battery": 0.5, "old": 1})
         await until(lambda: front.hub.devices.get("dev-1") and front.hub.devices["dev-1"].reported)
         await (await manager.open()).twins.report("dev-1", {"battery": 0.25, "old": None})
-        await until(lambda: front.hub.devices["dev-1"].reported == {"battery": 0.25} and mirror.lane.idle)
+        await until(lambda: front.hub.devices["dev-1"].reported == {"battery": 0.25} and mirror.sender.idle)
         found = await drift(manager)
         ours = front.devices.opened["dev-1"]
 
@@ -130,7 +130,7 @@ async def test_what_devices_report_to_the_fleet_is_reported_at_the_hub_until_the
 
             await until(reported)
             await manager.set_desired("dev-1", {"interval": 60})
-            await until(lambda: front.hub.devices["dev-1"].desired == {"interval": 60} and mirror.lane.idle)
+            await until(lambda: front.hub.devices["dev-1"].desired == {"interval": 60} and mirror.sender.idle)
             opened = front.devices.opened["dev-1"] - ours
 
     assert found == (2, [])
@@ -154,7 +154,7 @@ async def test_leaves_stand_below_their_gateways_at_the_hub_and_follow_them(tmp_
         await manager.update_device("a-leaf-0", gateway="box-2")
         await manager.update_device("a-leaf-1", gateway=None)
         await until(lambda: (below("a-leaf-0"), below("a-leaf-1")) == ("box-2", None))
-        await until(lambda: mirror.lane.idle)
+        await until(lambda: mirror.sender.idle)
         found = await drift(manager)
 
     assert found == (7, [])
@@ -175,7 +175,7 @@ async def test_an_import_takes_gateways_over_and_leaves_what_it_does_not_know(tm
             return (await manager.get_operation(started.id)).state != "running"
 
         await until(over)
-        await until(lambda: mirror.lane.idle)
+        await until(lambda: mirror.sender.idle)
         gateways = [(await manager.get_device(name)).gateway for name in ("z-box", "a-leaf", "b-leaf")]
         found = await drift(manager)
 
@@ -201,7 +201,7 @@ async def talk(manager, stop):
 
 async def test_two_hubs_are_in_step_after_one_was_cut_throttled_and_lagged(tmp_path, monkeypatch, ca, front):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
-    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.05)
+    monkeypatch.setattr("fleetcore.pipeline.mirror.sender._AGAIN_S", 0.05)
     more = f'mirror = ["registry", "twins"]\nmetrics = ["*"]\ndelete = true\n{rates()}'
     async with serving(Hub(), ca=ca) as shaky:
         both = {"steady": front, "shaky": shaky}
@@ -255,11 +255,11 @@ async def _is_in_step(manager, name):
     mirror, position = opened.mirrors[name], await opened.storage.position()
     shown = await manager.get_mirror(name)
     return (
-        mirror.looking.status.position >= position
+        mirror.tracker.status.position >= position
         and mirror.readings.status.position >= position
         and shown.waiting == 0
         and shown.snapshot is None
-        and mirror.lane.idle
+        and mirror.sender.idle
     )
 
 
@@ -287,7 +287,7 @@ async def test_an_existing_fleet_is_imported_with_the_fewest_calls(tmp_path, fro
 
         await until(over)
         await manager.wait_idle()
-        await until(lambda: mirror.lane.idle)
+        await until(lambda: mirror.sender.idle)
         calls = dict(front.calls)
         ended = await manager.get_operation(started.id)
         device, twin = await manager.get_device("pump-05"), await manager.get_twin("pump-05")
@@ -298,7 +298,7 @@ async def test_an_existing_fleet_is_imported_with_the_fewest_calls(tmp_path, fro
             return (await manager.get_twin("pump-06")).reported == {"battery": 0.25}
 
         await until(reported)
-        await until(lambda: mirror.lane.idle)
+        await until(lambda: mirror.sender.idle)
         found = await drift(manager)
 
     assert (ended.result["devices"], ended.failed) == (DEVICES, 3)

@@ -11,7 +11,7 @@ from google.pubsub_v1.types import Topic
 
 from fleetcore import IoTFleetManager
 from fleetcore.model.mirror import EntityKey
-from fleetcore.pipeline.mirror.kept import digest
+from fleetcore.pipeline.mirror.entity_states import digest
 from fleetcore.runtime.config import load
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -36,10 +36,10 @@ import asyncio, sys
 from pathlib import Path
 from fleetcore import IoTFleetManager
 from fleetcore.pipeline import back_off
-from fleetcore.pipeline.mirror import lane
+from fleetcore.pipeline.mirror import sender
 from fleetcore.runtime.config import load
 
-back_off._WAITS_S, lane._AGAIN_S = (0.05,), 0.05
+back_off._WAITS_S, sender._AGAIN_S = (0.05,), 0.05
 
 async def main():
     async with IoTFleetManager(config=load(Path(sys.argv[1])), create=True) as manager:
@@ -108,11 +108,11 @@ async def is_in_step(manager, name):
     mirror, position = fleet.mirrors[name], await fleet.storage.position()
     shown = await manager.get_mirror(name)
     return (
-        mirror.looking.status.position >= position
+        mirror.tracker.status.position >= position
         and mirror.readings.status.position >= position
         and shown.waiting == 0
         and shown.snapshot is None
-        and mirror.lane.idle
+        and mirror.sender.idle
     )
 
 
@@ -134,7 +134,7 @@ async def talk(manager, stop):
 
 async def test_receivers_have_the_fleet_after_one_hub_was_cut_throttled_and_lost_answers(tmp_path, monkeypatch):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
-    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.05)
+    monkeypatch.setattr("fleetcore.pipeline.mirror.sender._AGAIN_S", 0.05)
     async with serving() as steady, serving() as shaky:
         fronts = {"steady": steady, "shaky": shaky}
         async with IoTFleetManager(config=written(tmp_path, **fronts), create=True) as manager:
@@ -189,7 +189,7 @@ async def test_receivers_have_the_fleet_after_one_hub_was_cut_throttled_and_lost
 
 async def test_after_kills_and_lost_answers_a_receiver_has_the_fleet(tmp_path, monkeypatch):
     monkeypatch.setattr("fleetcore.pipeline.back_off._WAITS_S", (0.05,))
-    monkeypatch.setattr("fleetcore.pipeline.mirror.lane._AGAIN_S", 0.05)
+    monkeypatch.setattr("fleetcore.pipeline.mirror.sender._AGAIN_S", 0.05)
     async with serving() as front:
         written(tmp_path, gcp=front)
         control = control_of(front)

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fleetcore import files
 from fleetcore.errors import FleetError, NotAuthorised, NotFound, Refused, Unavailable, VersionConflict
-from fleetcore.fleet.finishing import Finishing
 from fleetcore.fleet.repository import ATTEMPTS, Repository, retried
 from fleetcore.fleet.security.admission import Admissions, Required
 from fleetcore.fleet.security.authority import Authority, IssuingCa
@@ -38,6 +37,7 @@ from fleetcore.fleet.security.rotation import Rotation
 from fleetcore.fleet.security.server_tls import FleetTls
 from fleetcore.fleet.security.tokens import DeviceToken, DeviceTokens, EnrollmentToken, EnrollmentTokens
 from fleetcore.fleet.security.verify import CertificateVerifier, Identity, refused
+from fleetcore.fleet.shielding import Shield
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.interfaces.storage import Storage
@@ -176,7 +176,7 @@ class SecurityManager:
         self._listing: asyncio.Task[None] | None = None
         self._exporting = asyncio.Lock()
         self._listed_at = 0.0
-        self._finishing = Finishing()
+        self._shield = Shield()
         #: None where the fleet is in memory.
         self.tls: FleetTls | None = None
         self.folder: PkiFolder | None = None
@@ -268,7 +268,7 @@ class SecurityManager:
         if isinstance(identity, Refusal):
             raise refused(identity, self._verifier.owner(der))
         if self._inventory.unseen(identity.certificate):
-            await self._finishing.run(self._inventory.seen(identity.certificate))
+            await self._shield.run(self._inventory.seen(identity.certificate))
             if self._inventory.refusal(identity.certificate) is not None:
                 raise NotAuthorised("The certificate is revoked", code="device_revoked", reason=Refusal.REVOKED)
         return identity
@@ -342,7 +342,7 @@ class SecurityManager:
 
     async def enroll(self, request: EnrollRequest) -> Reply:
         """A CSR in, a chain out: see :meth:`Enrollment.enroll`. Once granted, it completes even if cancelled."""
-        return await self._finishing.run(self._enrollment.enroll(request))
+        return await self._shield.run(self._enrollment.enroll(request))
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
@@ -357,11 +357,11 @@ class SecurityManager:
 
     async def renew(self, device: str, csr: bytes, *, current: str | None = None) -> Reply:
         """A new certificate for a device that has one: see :meth:`Enrollment.renew`."""
-        return await self._finishing.run(self._enrollment.renew(device, csr, current=current))
+        return await self._shield.run(self._enrollment.renew(device, csr, current=current))
 
     async def issue(self, csr: bytes, *, actor: str = "system", reason: str = "") -> CertificateRecord:
         """Issues to a registered device by an operator's right: see :meth:`Enrollment.issue`."""
-        return await self._finishing.run(self._enrollment.issue(csr, actor=actor, reason=reason))
+        return await self._shield.run(self._enrollment.issue(csr, actor=actor, reason=reason))
 
     async def inventory(self, device: str | None = None) -> list[CertificateRecord]:
         """Every issued certificate, or those of one device."""
@@ -455,9 +455,9 @@ class SecurityManager:
         if (device is None) == (serial is None):
             raise Refused("Give either a device or a serial to revoke")
         if device is not None:
-            return await self._finishing.run(self._revoke_device(device, actor, reason, extra_commit, code))
+            return await self._shield.run(self._revoke_device(device, actor, reason, extra_commit, code))
         assert serial is not None  # one of the two is given
-        return await self._finishing.run(self._revoke_certificate(serial, actor, reason))
+        return await self._shield.run(self._revoke_certificate(serial, actor, reason))
 
     async def _revoke_device(self, device: str, actor: str, reason: str, extra_commit: Beside, code: str) -> int:
         # Not retried(): a version that the caller's part of the commit expects is the caller's conflict.
@@ -604,7 +604,7 @@ class SecurityManager:
 
     async def close(self) -> None:
         """Completes changes in progress, and a revocation list that is being written."""
-        await self._finishing.idle()
+        await self._shield.idle()
         if self._listing is not None:
             await asyncio.gather(self._listing, return_exceptions=True)
 
@@ -702,7 +702,7 @@ class SecurityManager:
 
     async def disable_claim(self, batch: str, *, actor: str = "system", reason: str = "") -> ClaimBatch:
         """Disables a batch's certificate at once; enrolled devices stay. Raises NotFound."""
-        return await self._finishing.run(self._disable_claim(batch, actor, reason))
+        return await self._shield.run(self._disable_claim(batch, actor, reason))
 
     async def _disable_claim(self, batch: str, actor: str, reason: str) -> ClaimBatch:
         ended = await self.claims.disable(batch, actor=actor, reason=reason)
@@ -731,7 +731,7 @@ class SecurityManager:
         async def revoke() -> None:
             self._tell(await self.device_tokens.revoke(token_id, actor=actor, reason=reason), None)
 
-        await self._finishing.run(revoke())
+        await self._shield.run(revoke())
 
     # --- keys and signatures -------------------------------------------------------------------------------------
 

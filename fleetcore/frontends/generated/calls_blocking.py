@@ -2326,7 +2326,7 @@ class BlockingCalls(ABC):
         return self._pages("list_left_behind", {}, LeftBehindResponse)
 
     def drop_left_behind(self, name: LeftBehindName, *, reason: Reason = "") -> None:
-        """Drops the cursor and the state of a piece that is no longer configured, before this happens automatically.
+        """Drops the cursor and the state of a component that is no longer configured, before this happens automatically.
 
         Raises:
             NotFound: it left nothing behind.

@@ -10,16 +10,16 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from fleetcore.interfaces.cloud import MirrorItem
-from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody, TwinBody
+from fleetcore.model.mirror import EntityKey, EntityState, Loss, MirrorBody, TwinBody
+from fleetcore.pipeline.mirror.entity_states import digest
 from fleetcore.pipeline.mirror.hub import Hub
-from fleetcore.pipeline.mirror.kept import digest
-from fleetcore.pipeline.mirror.lane import Bodies, StateLane
 from fleetcore.pipeline.mirror.reconciling import Homed, twins_at_hub
+from fleetcore.pipeline.mirror.sender import Bodies, StateSender
 from fleetcore.pipeline.mirror.walk import Walk
 
 #: The prefix of a place among the recorded states. A plan lists them last: only there are the entities that the fleet
 #: no longer has.
-_KEPT = "kept:"
+_KEPT = "recorded:"
 #: Entities of the hub that are looked up in the fleet together.
 _TOGETHER = 100
 
@@ -67,12 +67,12 @@ class Comparing:
         self,
         walk: Walk,
         bodies: Bodies,
-        lane: StateLane,
+        sender: StateSender,
         homed: Homed,
     ) -> None:
         self._homed = homed
-        self._walk, self._bodies, self._kept = walk, bodies, lane.kept
-        self._gone, self._removes = lane.gone, lane.removes
+        self._walk, self._bodies, self._kept = walk, bodies, sender.states
+        self._gone, self._removes = sender.gone, sender.removes
 
     async def plan(self, hub: Hub, after: str | None, limit: int) -> tuple[list[Change], str | None]:
         """What would be sent of the next ``limit`` entities; those that match the hub are left out."""
@@ -83,15 +83,15 @@ class Comparing:
         found = [self._change(hub, key, bodies[key], states[key]) for key in keys if key in bodies]
         return [change for change in found if change is not None], following or (_KEPT if self._removes() else None)
 
-    def _change(self, hub: Hub, key: EntityKey, body: MirrorBody, kept: Kept) -> Change | None:
-        if kept.paused is not None:
+    def _change(self, hub: Hub, key: EntityKey, body: MirrorBody, recorded: EntityState) -> Change | None:
+        if recorded.paused is not None:
             return None
-        fitted = hub.fit(key, body, kept.remote_version)
+        fitted = hub.fit(key, body, recorded.remote_version)
         if fitted.item is None:
             return Change(key=key, action="refuse", reason=fitted.reason)
-        if kept.digest == digest(fitted.item.body):
+        if recorded.digest == digest(fitted.item.body):
             return None
-        return Change(key=key, action="change" if kept.digest else "create", lost=fitted.lost)
+        return Change(key=key, action="change" if recorded.digest else "create", lost=fitted.lost)
 
     async def _removals(self, after: str, limit: int) -> tuple[list[Change], str | None]:
         gone, following = await self._gone(after or None, limit)
@@ -149,17 +149,17 @@ class Comparing:
             states, after = await self._kept.page("mirror", after, _TOGETHER)
             sent = [
                 key
-                for key, kept in states
-                if kept.digest is not None and kept.paused is None and key.facet in self._walk.facets
+                for key, recorded in states
+                if recorded.digest is not None and recorded.paused is None and key.facet in self._walk.facets
             ]
             bodies = await self._bodies(sent)
             found += [Difference(key=key, state="extra", seen=False) for key in sent if key not in bodies]
             if after is None:
                 return found
 
-    def _fitted(self, hub: Hub, key: EntityKey, body: MirrorBody | None, kept: Kept) -> MirrorItem | None:
+    def _fitted(self, hub: Hub, key: EntityKey, body: MirrorBody | None, recorded: EntityState) -> MirrorItem | None:
         """The state that the hub should hold of an entity; None if the hub does not hold it."""
-        if body is None or kept.paused is not None or kept.invalid is not None:
+        if body is None or recorded.paused is not None or recorded.invalid is not None:
             return None
         return hub.fit(key, body).item
 

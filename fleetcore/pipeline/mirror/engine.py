@@ -1,6 +1,6 @@
-"""One mirror: a hub, and the lanes to it.
+"""One mirror: a hub, and what sends to it and follows it.
 
-All lanes share one open backend; a failing lane does not affect the others.
+Its senders share one open backend; a failing one does not affect the others.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from fleetcore.model.mirror import CALLED, EntityKey
 from fleetcore.model.store import Commit, Delete, Event, Put
 from fleetcore.pipeline.back_off import back_off_s
 from fleetcore.pipeline.consumer import HEALTHY_S, remedy_of
+from fleetcore.pipeline.mirror.change_tracker import HUB_KIND, ChangeTracker
 from fleetcore.pipeline.mirror.comparing import Comparing
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.inbox import Inbox
-from fleetcore.pipeline.mirror.lane import StateLane
-from fleetcore.pipeline.mirror.looking import HUB_KIND, Looking
-from fleetcore.pipeline.mirror.readings import ReadingsLane
+from fleetcore.pipeline.mirror.readings import ReadingsSender
+from fleetcore.pipeline.mirror.sender import StateSender
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class Mirror:
         self,
         name: str,
         opener: Callable[[], AbstractAsyncContextManager[CloudBackend]],
-        lane: StateLane,
-        looking: Looking,
+        sender: StateSender,
+        tracker: ChangeTracker,
         comparing: Comparing,
         storage: Storage,
         clock: Clock,
@@ -80,15 +80,15 @@ class Mirror:
         rates: Mapping[str, float],
         timeout_s: float,
     ) -> None:
-        self.name, self._opener, self.lane, self.looking = name, opener, lane, looking
+        self.name, self._opener, self.sender, self.tracker = name, opener, sender, tracker
         self.comparing, self._storage, self._clock, self._rates = comparing, storage, clock, rates
         self.inbox, self._use, self._timeout_s = inbox, use, timeout_s
-        self.readings: ReadingsLane | None = None
+        self.readings: ReadingsSender | None = None
         self.error = ""
         self.pace = Pace({}, clock)
         self._hub: Hub | None = None
         self._opened, self._again = asyncio.Event(), asyncio.Event()
-        lane.on_state = self._show
+        sender.on_state = self._show
 
     async def hub(self) -> Hub:
         """The hub once it is open; raises Unavailable if it cannot be opened now."""
@@ -105,28 +105,28 @@ class Mirror:
     def _show(self, error: Exception | None) -> None:
         """``doctor`` shows the state of the mirror's first consumer."""
         if error is None:
-            self.looking.show_hub("", "")
+            self.tracker.show_hub("", "")
         else:
-            self.looking.show_hub(in_a_line(error), remedy_of(error))
+            self.tracker.show_hub(in_a_line(error), remedy_of(error))
 
     @property
     def state(self) -> str:
-        """``opening`` until the backend is open, ``failing`` if it does not open; else the state of the state lane."""
+        """``opening`` until the backend is open, ``failing`` if it does not open; else the sender's state."""
         if self._hub is None:
             return "failing" if self.error else "opening"
-        return self.lane.state
+        return self.sender.state
 
     async def overview(self) -> Overview:
         """The mirror's state."""
-        kept, since_ms = await self.lane.kept.counts(), await self.lane.marks.oldest_ms()
+        recorded, since_ms = await self.sender.states.counts(), await self.sender.pending.oldest_ms()
         return Overview(
             state=self.state,
-            waiting=await self.lane.marks.waiting(),
-            held=kept.get("held", 0),
-            invalid=kept.get("invalid", 0),
-            lost=kept.get("lost", 0),
-            paused=kept.get("paused", 0),
-            removals_wait=len(self.lane.removals_wait),
+            waiting=await self.sender.pending.waiting(),
+            held=recorded.get("held", 0),
+            invalid=recorded.get("invalid", 0),
+            lost=recorded.get("lost", 0),
+            paused=recorded.get("paused", 0),
+            removals_wait=len(self.sender.removals_wait),
             lag_s=0.0 if since_ms is None else max(0.0, (self._clock.now_ms() - since_ms) / 1000),
         )
 
@@ -136,50 +136,50 @@ class Mirror:
         """Sends no state until resumed, also after a restart."""
         put = Put(kind=_PAUSED, key=self.name, body={"actor": actor, "reason": reason})
         await self._storage.commit(Commit(puts=(put,), events=(self._event("mirror.paused", actor, reason),)))
-        self.lane.pause()
+        self.sender.pause()
 
     async def resume(self, *, actor: str, reason: str) -> None:
         """Continues at once."""
         delete = Delete(kind=_PAUSED, key=self.name)
         await self._storage.commit(Commit(deletes=(delete,), events=(self._event("mirror.resumed", actor, reason),)))
-        self.lane.resume()
+        self.sender.resume()
         self._again.set()
 
     async def pause_entity(self, key: EntityKey, *, actor: str, reason: str) -> None:
         """Leaves one entity as it is at the hub until resumed; the entity need not exist yet."""
         why = reason or f"{actor} paused it"
         event = self._event("mirror.paused", actor, reason, entity=str(key))
-        await self.lane.amend(key, lambda kept: evolve(kept, paused=why), Commit(events=(event,)))
+        await self.sender.amend(key, lambda recorded: evolve(recorded, paused=why), Commit(events=(event,)))
 
     async def resume_entity(self, key: EntityKey, *, actor: str, reason: str) -> None:
         """Continues with one entity. Raises NotFound if it is not paused."""
-        kept = await self.lane.kept.get(key)
-        if kept.paused is None:
+        recorded = await self.sender.states.get(key)
+        if recorded.paused is None:
             remedy = f"`fleetcore mirror paused {self.name}` lists paused entities"
             raise NotFound(f"Mirror {self.name!r} has not paused {key}", remedy=remedy, entity=str(key))
         event = self._event("mirror.resumed", actor, reason, entity=str(key))
-        # Marked first: missed changes are then sent even if the server ends between the two.
-        await self.lane.mark([key], Commit())
-        await self.lane.amend(key, lambda kept: evolve(kept, paused=None), Commit(events=(event,)))
-        await self.lane.mark([key], Commit())
+        # Enqueued first: missed changes are then sent even if the server ends between the two.
+        await self.sender.enqueue([key], Commit())
+        await self.sender.amend(key, lambda recorded: evolve(recorded, paused=None), Commit(events=(event,)))
+        await self.sender.enqueue([key], Commit())
 
     async def allow_removals(self, count: int, *, actor: str, reason: str) -> None:
         """Allows this many more removals from the hub today."""
-        await self.lane.allow_removals(count, self._event("mirror.removals_allowed", actor, reason, count=count))
+        await self.sender.allow_removals(count, self._event("mirror.removals_allowed", actor, reason, count=count))
 
     async def resync(self, *, actor: str, reason: str) -> None:
         """Compares everything again; a hub that cannot be read is sent everything again."""
         anew = not await self._readable()
-        await self.looking.look_again(self._event("mirror.resynced", actor, reason), anew=anew)
+        await self.tracker.look_again(self._event("mirror.resynced", actor, reason), anew=anew)
 
     async def look_at(self, key: EntityKey, *, actor: str, reason: str) -> None:
         """Compares one entity again, such as a dead letter; raises NotFound if neither side has it."""
-        if not await self.lane.knows(key):
+        if not await self.sender.knows(key):
             raise NotFound(f"Mirror {self.name!r} has no {key}", entity=str(key))
         event = self._event("mirror.resynced", actor, reason, entity=str(key))
         if not await self._readable():
-            await self.lane.doubt([key])
-        await self.lane.mark([key], Commit(events=(event,)))
+            await self.sender.doubt([key])
+        await self.sender.enqueue([key], Commit(events=(event,)))
 
     async def _readable(self) -> bool:
         """Whether the hub can be read, as of the last opening."""
@@ -197,10 +197,10 @@ class Mirror:
             if known.body != body:
                 await self._storage.commit(Commit(puts=(Put(kind=HUB_KIND, key=self.name, body=body),)))
             return
-        await self.lane.kept.forget()
+        await self.sender.states.forget()
         if known is not None:
             _log.warning("Mirror %s has another hub (%s): everything is sent to it", self.name, hub)
-            await self.looking.look_again()
+            await self.tracker.look_again()
         await self._storage.commit(Commit(puts=(Put(kind=HUB_KIND, key=self.name, body=body),)))
 
     def _check_reads(self, cloud: CloudBackend) -> None:
@@ -235,10 +235,10 @@ class Mirror:
     # -- work -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Opens the backend and runs the state lane, until cancelled."""
+        """Opens the backend and runs the state sender, until cancelled."""
         failures = 0
         if await self._storage.get(_PAUSED, self.name) is not None:
-            self.lane.pause()
+            self.sender.pause()
         while True:
             try:
                 async with self._opener() as cloud:
@@ -251,7 +251,7 @@ class Mirror:
                     self._show(None)
                     listening = None if self.inbox is None else asyncio.create_task(self._listen(self.inbox, self._hub))
                     try:
-                        await self.lane.run(self._hub)
+                        await self.sender.run(self._hub)
                     finally:
                         self._hub = None
                         self._opened.clear()
@@ -259,7 +259,7 @@ class Mirror:
                             await end_tasks(listening)
             except ConfigError as error:
                 self.error = str(error)
-                self.looking.show("stopped", self.error, remedy_of(error))
+                self.tracker.show("stopped", self.error, remedy_of(error))
                 self._opened.set()
                 _log.error("Mirror %s has stopped until an operator acts: %s", self.name, error)
                 return

@@ -1,7 +1,7 @@
 """Import: devices and groups that others created at a hub enter the fleet, page by page as an operation.
 
 This module does the fleet's part: one commit registers a device and notes that the hub's entity is to be adopted; the
-device is paused until its twin and groups are imported too. The state lane does the hub's part with its next write.
+device is paused until its twin and groups are imported too. The state sender does the hub's part with its next write.
 Repeating a page after a crash continues it: what the fleet already has stays as it is.
 """
 
@@ -17,12 +17,12 @@ from fleetcore.fleet.adopting import Adopting
 from fleetcore.fleet.operations import MAX_FAILURES, Kind, Operations
 from fleetcore.fleet.shared_state import shared
 from fleetcore.interfaces.cloud import CloudLimits, MirrorItem, Unowned
-from fleetcore.model.mirror import EntityKey, GroupBody, Kept, RegistryBody, TwinBody
+from fleetcore.model.mirror import EntityKey, EntityState, GroupBody, RegistryBody, TwinBody
 from fleetcore.model.operation import Failure, Operation, OperationState
 from fleetcore.model.store import Commit
+from fleetcore.pipeline.mirror.entity_states import digest
 from fleetcore.pipeline.mirror.hub import Hub
-from fleetcore.pipeline.mirror.kept import digest
-from fleetcore.pipeline.mirror.lane import StateLane
+from fleetcore.pipeline.mirror.sender import StateSender
 from fleetcore.wire.records import to_plain
 
 KIND = "mirror import"
@@ -48,7 +48,7 @@ class Judged:
 class Importable(Protocol):
     """A mirror as an import uses it."""
 
-    lane: StateLane
+    sender: StateSender
 
     async def hub(self) -> Hub:
         """The open hub."""
@@ -75,7 +75,7 @@ class CloudImports:
             raise Refused(
                 f"Mirror {mirror!r} is not allowed to import", remedy=f"Add imports = true to [clouds.{mirror}]"
             )
-        if "registry" not in self._mirrors[mirror].lane.facets:
+        if "registry" not in self._mirrors[mirror].sender.facets:
             raise Refused(
                 f"Mirror {mirror!r} does not mirror devices, so none can be imported",
                 remedy='Add "registry" to its mirror',
@@ -86,16 +86,21 @@ class CloudImports:
         hub = await self._mirrors[mirror].hub()
         self._check(mirror, hub)
         found, following = await hub.unowned(after)
-        return await self._judged(self._mirrors[mirror].lane, found, type), following
+        return await self._judged(self._mirrors[mirror].sender, found, type), following
 
-    async def _judged(self, lane: StateLane, found: Sequence[Unowned], type_: str) -> Sequence[Judged]:
+    async def _judged(self, sender: StateSender, found: Sequence[Unowned], type_: str) -> Sequence[Judged]:
         keys = [each.key for each in found if each.key is not None]
-        states = await lane.kept.get_many(keys)
+        states = await sender.states.get_many(keys)
         known = await self._adopting.known([key.id for key in keys if key.facet == "registry"])
-        return [self._judge(lane, each, states, known, type_) for each in found]
+        return [self._judge(sender, each, states, known, type_) for each in found]
 
     def _judge(
-        self, lane: StateLane, found: Unowned, states: Mapping[EntityKey, Kept], known: Mapping[str, object], type_: str
+        self,
+        sender: StateSender,
+        found: Unowned,
+        states: Mapping[EntityKey, EntityState],
+        known: Mapping[str, object],
+        type_: str,
     ) -> Judged:
         key = found.key
         if key is None or found.reason:
@@ -107,12 +112,12 @@ class CloudImports:
             what = "group" if key.facet == "group" else "device"
             reason = f"The fleet already has a {what} of that name, which was not imported"
             return Judged(found=found, action="skip", reason=reason, code="already_exists")
-        if key.facet not in lane.facets:
+        if key.facet not in sender.facets:
             return Judged(found=found, action="skip", reason="The mirror does not send groups", code="not_found")
         body = None if found.held is None else found.held.body
         if isinstance(body, RegistryBody):
             try:
-                self._adopting.prepared(key.id, body, type_, lane.name)
+                self._adopting.prepared(key.id, body, type_, sender.name)
             except Refused as error:
                 return Judged(found=found, action="skip", reason=str(error), code=error.code)
         return Judged(found=found, action="create")
@@ -126,9 +131,9 @@ class CloudImports:
         after = cast("str | None", operation.spec["after"])
         hub = await mirror.hub()
         if after is not None and after.startswith(_MEMBERS):
-            return await self._join(operation, hub, mirror.lane, after.removeprefix(_MEMBERS) or None)
+            return await self._join(operation, hub, mirror.sender, after.removeprefix(_MEMBERS) or None)
         found, following = await hub.unowned(after)
-        judged = await self._judged(mirror.lane, found, cast("str", operation.spec["type"]))
+        judged = await self._judged(mirror.sender, found, cast("str", operation.spec["type"]))
         wanted = [each for each in judged if each.action != "skip"]
         states = await hub.read_unowned([each.found for each in wanted])
         errors: dict[str, FleetError] = {
@@ -137,7 +142,7 @@ class CloudImports:
         counts = Counter(operation.result)
         for facet in ("group", "registry"):
             its = [at for at, each in enumerate(wanted) if each.found.key is not None and each.found.key.facet == facet]
-            work = [self._take(operation, hub, mirror.lane, wanted[at], states[at]) for at in its]
+            work = [self._take(operation, hub, mirror.sender, wanted[at], states[at]) for at in its]
             for at, outcome in zip(its, await asyncio.gather(*work, return_exceptions=True), strict=True):
                 if isinstance(outcome, FleetError) and not isinstance(outcome, Unavailable | StorageError):
                     errors[wanted[at].found.name] = outcome
@@ -145,17 +150,17 @@ class CloudImports:
                     raise outcome
                 else:
                     counts += outcome
-        if following is None and "group" in mirror.lane.facets:
+        if following is None and "group" in mirror.sender.facets:
             following = _MEMBERS
         return self._moved(operation, [each.found.name for each in judged], errors, counts, following)
 
-    async def _join(self, operation: Operation, hub: Hub, lane: StateLane, after: str | None) -> Operation:
+    async def _join(self, operation: Operation, hub: Hub, sender: StateSender, after: str | None) -> Operation:
         """Puts devices into the groups that they have at the hub, if the hub lists members by group."""
-        actor, reason = _by(operation, lane)
+        actor, reason = _by(operation, sender)
         counts = Counter(operation.result)
         groups, following = await self._adopting.groups_after(after, _GROUPS)
         for key in [EntityKey("group", group) for group in groups]:
-            if not (await lane.kept.get(key)).digest:
+            if not (await sender.states.get(key)).digest:
                 continue
             place: str | None = None
             while True:
@@ -195,70 +200,70 @@ class CloudImports:
         return evolve(moved, total=done, state=OperationState.PARTLY if failed else OperationState.SUCCEEDED)
 
     async def _take(
-        self, operation: Operation, hub: Hub, lane: StateLane, judged: Judged, states: Sequence[MirrorItem]
+        self, operation: Operation, hub: Hub, sender: StateSender, judged: Judged, states: Sequence[MirrorItem]
     ) -> Counter[str]:
         """Imports one; returns the outcome."""
         by_facet = {item.key.facet: item for item in states}
-        actor, reason = _by(operation, lane)
+        actor, reason = _by(operation, sender)
         group, device = by_facet.get("group"), by_facet.get("registry")
         if group is not None:
-            return await self._take_group(hub, lane, judged, group, actor, reason)
+            return await self._take_group(hub, sender, judged, group, actor, reason)
         if device is None or not isinstance(device.body, RegistryBody):
             return Counter()  # it was deleted meanwhile
         if judged.action == "create":
             type_ = cast("str", operation.spec["type"])
             body = await self._adopting.below(device.body)
-            made = self._adopting.prepared(device.key.id, body, type_, lane.name)
-            # The lane ignores it until all of it is imported: an adopted entity is not listed again.
+            made = self._adopting.prepared(device.key.id, body, type_, sender.name)
+            # The sender ignores it until all of it is imported: an adopted entity is not listed again.
             begun = evolve(_imported(device, hub.limits), paused=_BEGUN)
-            kept = lane.kept.putting(device.key, await lane.kept.get(device.key), begun)
-            await self._adopting.register(made, kept, actor=actor, reason=reason)
+            recorded = sender.states.putting(device.key, await sender.states.get(device.key), begun)
+            await self._adopting.register(made, recorded, actor=actor, reason=reason)
         members = [
             await self._adopting.join(each, [device.key.id], actor=actor, reason=reason)
             for each in self._adopting.static(device.body.groups)
         ]
         twin = by_facet.get("twin")
         here = [device.key]
-        if twin is not None and "twin" in lane.facets:
+        if twin is not None and "twin" in sender.facets:
             here.append(twin.key)
             assert isinstance(twin.body, TwinBody)
-            if (await lane.kept.get(twin.key)).digest is None:
+            if (await sender.states.get(twin.key)).digest is None:
                 await self._adopting.fill(device.key.id, twin.body, actor=actor, reason=reason)
-                # Not earlier: the twin that the lane sends must be the hub's, not an empty one.
-                await lane.amend(twin.key, lambda _: _imported(twin, hub.limits))
-        await lane.amend(device.key, _whole)
-        await lane.mark(here, Commit())
+                # Not earlier: the twin that is sent must be the hub's, not an empty one.
+                await sender.amend(twin.key, lambda _: _imported(twin, hub.limits))
+        await sender.amend(device.key, _whole)
+        await sender.enqueue(here, Commit())
         return Counter({"devices": 1, "members": sum(members)})
 
     async def _take_group(
-        self, hub: Hub, lane: StateLane, judged: Judged, group: MirrorItem, actor: str, reason: str
+        self, hub: Hub, sender: StateSender, judged: Judged, group: MirrorItem, actor: str, reason: str
     ) -> Counter[str]:
         assert isinstance(group.body, GroupBody)
         if judged.action == "create":
             # Recorded first: a group that was created but not recorded would be a second one of that name.
-            await lane.amend(group.key, lambda _: _imported(group, hub.limits))
+            await sender.amend(group.key, lambda _: _imported(group, hub.limits))
             try:
                 await self._adopting.group(group.key.id, group.body, actor=actor, reason=reason)
             except FleetError:
-                await lane.amend(group.key, lambda _: Kept())
+                await sender.amend(group.key, lambda _: EntityState())
                 raise
         return Counter(groups=1)
 
 
-def _whole(kept: Kept) -> Kept:
-    return evolve(kept, paused=None) if kept.paused == _BEGUN else kept
+def _whole(recorded: EntityState) -> EntityState:
+    return evolve(recorded, paused=None) if recorded.paused == _BEGUN else recorded
 
 
-def _by(operation: Operation, lane: StateLane) -> tuple[str, str]:
+def _by(operation: Operation, sender: StateSender) -> tuple[str, str]:
     """The actor and the reason."""
-    return lane.actor, operation.reason or f"imported by {operation.actor}"
+    return sender.actor, operation.reason or f"imported by {operation.actor}"
 
 
-def _imported(item: MirrorItem, limits: CloudLimits) -> Kept:
+def _imported(item: MirrorItem, limits: CloudLimits) -> EntityState:
     """The record of an entity that was imported as it is at the hub."""
     body = item.body
     assert body is not None
-    return Kept(
+    return EntityState(
         remote_version=item.remote_version,
         digest=digest(body),
         agreed=shared(body),

@@ -19,7 +19,7 @@ from fleetcore.model.mirror import EntityKey
 from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Commit, Put
 from fleetcore.pipeline.mirror.hub import Hub
-from fleetcore.pipeline.mirror.lane import StateLane
+from fleetcore.pipeline.mirror.sender import StateSender
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Inbox:
 
     def __init__(
         self,
-        lane: StateLane,
+        sender: StateSender,
         commands: Commands,
         storage: Storage,
         *,
@@ -52,7 +52,7 @@ class Inbox:
         mirrored: Callable[[EntityKey], Awaitable[object | None]],
         heard_at_hub: Callable[[str, int | None], Awaitable[bool]],
     ) -> None:
-        self._lane, self._commands, self._storage = lane, commands, storage
+        self._sender, self._commands, self._storage = sender, commands, storage
         self._names, self._mirrored, self._heard_at_hub = names, mirrored, heard_at_hub
         self.counts: Counter[str] = Counter()
         self.error = ""
@@ -60,7 +60,7 @@ class Inbox:
 
     async def run(self, hub: Hub) -> None:
         """Handles messages until cancelled; returns if the hub sends nothing."""
-        record = await self._storage.get(KIND, self._lane.name)
+        record = await self._storage.get(KIND, self._sender.name)
         after = None if record is None else cast("str", record.body["position"])
         async with aclosing(hub.inbound(after)) as arriving:
             async for arrived in arriving:
@@ -71,7 +71,7 @@ class Inbox:
         """Stores the messages, and then the position in the hub's stream."""
         for reason in arrived.invalid:
             self.counts["invalid"] += 1
-            _log.warning("Mirror %s cannot read a message of the hub: %s", self._lane.name, reason)
+            _log.warning("Mirror %s cannot read a message of the hub: %s", self._sender.name, reason)
         changed = []
         for event in arrived.events:
             if isinstance(event, CloudCommand):
@@ -82,20 +82,20 @@ class Inbox:
                 self.counts["invalid"] += 1
         extra = Commit()
         if arrived.position is not None:
-            extra = Commit(puts=(Put(kind=KIND, key=self._lane.name, body={"position": arrived.position}),))
-        await self._lane.mark(changed, extra)
+            extra = Commit(puts=(Put(kind=KIND, key=self._sender.name, body={"position": arrived.position}),))
+        await self._sender.enqueue(changed, extra)
         self.counts["changes"] += len(changed)
 
     async def _command(self, command: CloudCommand) -> None:
-        actor = self._lane.actor
+        actor = self._sender.actor
         try:
             if not (_is_text(command.id) and _is_text(command.name)):
                 raise Refused("The command's id or name is not valid Unicode", code="name_invalid")
             if not (command.name in self._names or "*" in self._names):
-                raise Refused(f"[clouds.{self._lane.name}] commands does not name {command.name!r}", code="forbidden")
+                raise Refused(f"[clouds.{self._sender.name}] commands does not name {command.name!r}", code="forbidden")
             if await self._mirrored(EntityKey("registry", check_device_id(command.device))) is None:
                 raise NotFound(
-                    f"Mirror {self._lane.name!r} does not include device {command.device!r}", code="device_unknown"
+                    f"Mirror {self._sender.name!r} does not include device {command.device!r}", code="device_unknown"
                 )
             if await self._heard_at_hub(command.device, command.given):
                 said = f"Device {command.device!r} was connected to the hub then, and receives it there"
@@ -111,7 +111,7 @@ class Inbox:
         except (Refused, NotFound, Conflict) as error:
             self.counts["refused"] += 1
             self.refused.append((command.id, command.device, command.name, in_a_line(error)))
-            _log.warning("Mirror %s refuses a command of the hub: %s", self._lane.name, error)
+            _log.warning("Mirror %s refuses a command of the hub: %s", self._sender.name, error)
             return
         self.counts["commands"] += 1
 

@@ -1,7 +1,7 @@
-"""The telemetry lane of a mirror: sends readings in order.
+"""Sends a mirror's readings, in order.
 
 Readings are sent at least once: the feed position is saved after the hub has accepted what comes before it. Readings
-past the lane's time to live, beyond the message budget or refused by the hub are counted, and refused ones are listed.
+past their time to live, beyond the message budget or refused by the hub are counted, and refused ones are listed.
 """
 
 from collections import Counter, deque
@@ -47,8 +47,8 @@ class ReadingRules:
     per_day: int | None = None
 
 
-class ReadingsLane(Consumer):
-    """The telemetry lane; see the module.
+class ReadingsSender(Consumer):
+    """Sends readings; see the module.
 
     Args:
         devices_at: returns once the hub has the devices that existed at a position, as far as it accepts them.

@@ -12,10 +12,10 @@ from attrs import evolve, frozen
 from fleetcore.fleet.shared_state import shared, with_shared
 from fleetcore.interfaces.cloud import MirrorItem
 from fleetcore.model.merge import Side, merge
-from fleetcore.model.mirror import EntityKey, Facet, Kept, MirrorBody, TwinBody
+from fleetcore.model.mirror import EntityKey, EntityState, Facet, MirrorBody, TwinBody
 from fleetcore.model.twin import equal
+from fleetcore.pipeline.mirror.entity_states import digest
 from fleetcore.pipeline.mirror.hub import Hub
-from fleetcore.pipeline.mirror.kept import digest
 
 Direction = Literal["out", "in", "both"]
 
@@ -83,7 +83,7 @@ class Reconciling:
         return frozenset(key for key in keys if key.facet in self.ways) | await twins_at_hub(self._homed, keys)
 
     async def reconcile(
-        self, hub: Hub, key: EntityKey, kept: Kept, ours: MirrorBody, held: MirrorItem | None
+        self, hub: Hub, key: EntityKey, recorded: EntityState, ours: MirrorBody, held: MirrorItem | None
     ) -> Settled | None:
         """Merges, and writes the hub's part into the fleet; None if the entity was deleted, or does not fit any more.
 
@@ -106,7 +106,7 @@ class Reconciling:
         if way.direction == "in":
             document, conflicts = theirs, 0
         else:
-            merged = merge(_base(kept, held.body, theirs), mine, theirs, sent=kept.sent, wins=way.wins)
+            merged = merge(_base(recorded, held.body, theirs), mine, theirs, sent=recorded.sent, wins=way.wins)
             document, conflicts = merged.document, len(merged.conflicts)
         if equal(document, mine):
             return Settled(body=ours, conflicts=conflicts)
@@ -122,8 +122,8 @@ class Reconciling:
         return Settled(body=body, conflicts=conflicts)
 
 
-def _base(kept: Kept, held: MirrorBody, theirs: Mapping[str, object]) -> Mapping[str, object]:
+def _base(recorded: EntityState, held: MirrorBody, theirs: Mapping[str, object]) -> Mapping[str, object]:
     """The last common state. For an entity that only went out so far, it is what was sent, if the hub still has it."""
-    if kept.agreed is not None:
-        return kept.agreed
-    return theirs if kept.digest == digest(held) else {}
+    if recorded.agreed is not None:
+        return recorded.agreed
+    return theirs if recorded.digest == digest(held) else {}

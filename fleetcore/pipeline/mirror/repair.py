@@ -11,13 +11,13 @@ from typing import Protocol, cast
 from attrs import evolve
 
 from fleetcore.fleet.operations import Kind, Operations
-from fleetcore.model.mirror import Kept
+from fleetcore.model.mirror import EntityState
 from fleetcore.model.operation import Operation, OperationState
 from fleetcore.model.store import Commit
 from fleetcore.pipeline.mirror.comparing import Comparing, Difference
+from fleetcore.pipeline.mirror.entity_states import digest
 from fleetcore.pipeline.mirror.hub import Hub
-from fleetcore.pipeline.mirror.kept import digest
-from fleetcore.pipeline.mirror.lane import StateLane
+from fleetcore.pipeline.mirror.sender import StateSender
 
 KIND = "mirror repair"
 _PAGE = 200
@@ -26,7 +26,7 @@ _PAGE = 200
 class Repaired(Protocol):
     """A mirror as a repair uses it."""
 
-    lane: StateLane
+    sender: StateSender
     comparing: Comparing
 
     async def hub(self) -> Hub:
@@ -51,7 +51,7 @@ class Repair:
             return evolve(operation, state=OperationState.STOPPED)
         after = cast("str | None", operation.spec["after"])
         part = await mirror.comparing.drift(await mirror.hub(), after, _PAGE)
-        await mend(mirror.lane, part.differences)
+        await mend(mirror.sender, part.differences)
         counts = Counter(operation.result) + Counter(compared=part.compared)
         counts.update(difference.state for difference in part.differences)
         done = operation.done + part.compared
@@ -62,18 +62,18 @@ class Repair:
         return evolve(operation, done=done, total=max(operation.total, done), result=dict(counts), spec=spec)
 
 
-async def mend(lane: StateLane, found: Sequence[Difference]) -> None:
-    """Records the hub's real state of these entities, and marks them: the lane does the rest.
+async def mend(sender: StateSender, found: Sequence[Difference]) -> None:
+    """Records the hub's real state of these entities, and enqueues them: the sender does the rest.
 
     Entities that only the hub has stay there if the mirror does not remove.
     """
-    found = [each for each in found if each.state != "extra" or lane.removes(each.key.facet)]
+    found = [each for each in found if each.state != "extra" or sender.removes(each.key.facet)]
     for each in (item for item in found if item.seen):
-        await lane.amend(each.key, functools.partial(_as_found, each))
-    await lane.mark([each.key for each in found], Commit())
+        await sender.amend(each.key, functools.partial(_as_found, each))
+    await sender.enqueue([each.key for each in found], Commit())
 
 
-def _as_found(found: Difference, kept: Kept) -> Kept:
+def _as_found(found: Difference, recorded: EntityState) -> EntityState:
     if found.held is None:
-        return evolve(kept, digest=None, remote_version=None)
-    return evolve(kept, digest=digest(found.held.body), remote_version=found.held.remote_version)
+        return evolve(recorded, digest=None, remote_version=None)
+    return evolve(recorded, digest=digest(found.held.body), remote_version=found.held.remote_version)

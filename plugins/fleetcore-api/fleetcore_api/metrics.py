@@ -111,8 +111,8 @@ async def text(fleet: Fleet) -> str:
             "counter",
             "Counters of plugins, by section and name.",
             [
-                ({"piece": piece, "name": name}, count)
-                for piece, names in fleet.counts.snapshot().items()
+                ({"component": component, "name": name}, count)
+                for component, names in fleet.counts.snapshot().items()
                 for name, count in names.items()
             ],
         ),
@@ -144,7 +144,7 @@ async def _mirrors(fleet: Fleet) -> list[_Family]:
         for gauge, meaning in gauges
     ]
     counted: tuple[tuple[str, str, str, Callable[[Mirror], Mapping[str, int]]], ...] = (
-        ("state", "outcome", "Entities and calls of a mirror by outcome.", lambda item: item.lane.counts),
+        ("state", "outcome", "Entities and calls of a mirror by outcome.", lambda item: item.sender.counts),
         ("throttled", "class", "Calls throttled by a hub, by class.", lambda item: item.pace.throttled),
         (
             "readings",

@@ -105,7 +105,7 @@ async def test_metrics_can_be_scraped(served, admin, fleet):
     fleet._context("late", "protocols").count("knocked")
     text = (await admin.get(served.url + "/metrics")).text
 
-    assert 'fleetcore_plugin_counts_total{piece="protocols.late",name="knocked"} 1' in text
+    assert 'fleetcore_plugin_counts_total{component="protocols.late",name="knocked"} 1' in text
 
     assert 'fleetcore_readings_total{outcome="stored"} 11' in text
     for name in ('retention_dropped_total{kind="number"}', "retention_freed_bytes_total", "storage_free_bytes"):

@@ -14,8 +14,8 @@ from random import SystemRandom
 from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import DevicePlane, ProtocolAdapter
 from fleetcore.interfaces.provider import Context
-from fleetcore.listening.holding import HeldProtocol
-from fleetcore.listening.lasting import LastingConnections
+from fleetcore.listening.flow_control import PausableProtocol
+from fleetcore.listening.persistent import PersistentConnections
 from fleetcore.model.credential import CertificateCredential
 from fleetcore_coap.app_state import AppState
 from fleetcore_coap.codec import Kind, Malformed, Packet, addressed
@@ -86,7 +86,7 @@ def _drop(_data: bytes) -> None:
     """The connection has ended."""
 
 
-class Connection(HeldProtocol):
+class Connection(PausableProtocol):
     """One transport, from its first byte to its end."""
 
     def __init__(self, endpoint: "StreamEndpoint", lost: Callable[[], None]) -> None:
@@ -235,7 +235,7 @@ class Connection(HeldProtocol):
             self.transport.close()
 
 
-class StreamEndpoint(LastingConnections[Connection], ProtocolAdapter):
+class StreamEndpoint(PersistentConnections[Connection], ProtocolAdapter):
     """The open listener and its connections. Of one device only the newest connection stays."""
 
     def __init__(self, state: AppState, idle_s: float) -> None:

@@ -1,7 +1,7 @@
 """The MQTT endpoint: fleetcore's own listener, to which devices connect without a broker.
 
-Identity, takeover and closing are shared with other protocols (:mod:`fleetcore.listening.lasting`). Packets are handled
-in :mod:`.connection`. It is not a broker: nothing is retained, and nothing is routed from one device to another.
+Identity, takeover and closing are shared with other protocols (:mod:`fleetcore.listening.persistent`). Packets are
+handled in :mod:`.connection`. It is not a broker: it retains nothing, and routes nothing from one device to another.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from fleetcore.interfaces import Context, DevicePlane, Ingest, ProtocolAdapter
 from fleetcore.listening.applicants import Applicants
-from fleetcore.listening.lasting import LastingConnections
+from fleetcore.listening.persistent import PersistentConnections
 from fleetcore_mqtt.addresses import read_address
 from fleetcore_mqtt.connection import LINGER_S, Connection
 from fleetcore_mqtt.framing import PACKET_BYTES
@@ -20,7 +20,7 @@ from fleetcore_mqtt.sessions import Sessions
 _OVERHEAD_BYTES = PACKET_BYTES - 256 * 1024
 
 
-class Endpoint(LastingConnections[HostedConnection], ProtocolAdapter):
+class Endpoint(PersistentConnections[HostedConnection], ProtocolAdapter):
     """The open listener and its connections."""
 
     def __init__(self, context: Context, plane: DevicePlane, ingest: Ingest, *, in_flight: int) -> None:

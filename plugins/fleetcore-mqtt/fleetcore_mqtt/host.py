@@ -5,19 +5,19 @@ from typing import Protocol
 
 from fleetcore.interfaces import Clock, DevicePlane, Ingest
 from fleetcore.listening.applicants import Applicants
-from fleetcore.listening.lasting import Lasting, LastingHost
+from fleetcore.listening.persistent import PersistentConnection, PersistentHost
 from fleetcore_mqtt.packets import Reason
 from fleetcore_mqtt.sessions import Sessions
 
 
-class HostedConnection(Lasting, Protocol):
+class HostedConnection(PersistentConnection, Protocol):
     """A connection, as its endpoint uses it."""
 
     def end(self, reason: Reason, text: str = "", *, will: bool = False) -> None:
         """Gives the reason, if the version can, and closes. Idempotent."""
 
 
-class Host(LastingHost[HostedConnection], Protocol):
+class Host(PersistentHost[HostedConnection], Protocol):
     """The endpoint, as its connections use it.
 
     ``connect_s`` is the time from the end of the TLS handshake to a complete CONNECT; ``message_bytes`` limits a

@@ -1,12 +1,12 @@
 """Packets from and to one transport: splits what is read, and collects what is written.
 
-The subclass handles the packets. Reading stops while there is a reason to hold (:mod:`fleetcore.listening.holding`).
+The subclass handles the packets. Reading can be paused (:mod:`fleetcore.listening.flow_control`).
 """
 
 from abc import abstractmethod
 from typing import Final
 
-from fleetcore.listening.holding import HeldProtocol
+from fleetcore.listening.flow_control import PausableProtocol
 from fleetcore_mqtt.framing import header
 from fleetcore_mqtt.packets import Reason, Violation
 
@@ -24,7 +24,7 @@ class Hold:
     CALLS: Final = 128
 
 
-class PacketStream(HeldProtocol):
+class PacketStream(PausableProtocol):
     """Splits received bytes into packets and calls :meth:`packet` for each while nothing holds.
 
     Everything sent within one turn of the loop leaves in one write, such as the PUBACKs of a burst.

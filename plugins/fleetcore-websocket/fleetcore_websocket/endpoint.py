@@ -1,6 +1,6 @@
 """The endpoint: the listener that devices connect to.
 
-Identity, takeover and closing are shared with other protocols (:mod:`fleetcore.listening.lasting`).
+Identity, takeover and closing are shared with other protocols (:mod:`fleetcore.listening.persistent`).
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -9,7 +9,7 @@ from ssl import SSLContext
 
 from fleetcore.interfaces import Context, DevicePlane, Ingest, ProtocolAdapter
 from fleetcore.listening.applicants import Applicants
-from fleetcore.listening.lasting import LastingConnections
+from fleetcore.listening.persistent import PersistentConnections
 from fleetcore.wire.proxies import proxies
 from fleetcore_websocket.closing import Close
 from fleetcore_websocket.config import WebSocketConfig
@@ -18,7 +18,7 @@ from fleetcore_websocket.handshake import PATH
 from fleetcore_websocket.host import AppState, HostedConnection
 
 
-class Endpoint(LastingConnections[HostedConnection], ProtocolAdapter):
+class Endpoint(PersistentConnections[HostedConnection], ProtocolAdapter):
     """The open listener and its connections."""
 
     def __init__(self, app: AppState) -> None:

@@ -6,13 +6,13 @@ from attrs import frozen
 
 from fleetcore.interfaces import Clock, Context, DevicePlane, Ingest
 from fleetcore.listening.applicants import Applicants
-from fleetcore.listening.lasting import Lasting, LastingHost
+from fleetcore.listening.persistent import PersistentConnection, PersistentHost
 from fleetcore.model.addresses import Network
 from fleetcore_websocket.closing import Close
 from fleetcore_websocket.config import WebSocketConfig
 
 
-class HostedConnection(Lasting, Protocol):
+class HostedConnection(PersistentConnection, Protocol):
     """A connection, as its endpoint uses it."""
 
     def end(self, code: Close, reason: str = "") -> None:
@@ -40,7 +40,7 @@ class AppState:
         return self.context.name
 
 
-class Host(LastingHost[HostedConnection], Protocol):
+class Host(PersistentHost[HostedConnection], Protocol):
     """The endpoint, as its connections use it."""
 
     app: AppState

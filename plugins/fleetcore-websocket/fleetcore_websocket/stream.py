@@ -1,8 +1,8 @@
 """Messages from and to one WebSocket: buffering, fragments, and closing.
 
 The library implements RFC 6455 (masks, control frames, close codes); this module joins it to a transport. The subclass
-handles the messages. Reading stops while there is a reason to hold (:mod:`fleetcore.listening.holding`). No extension
-is negotiated, so nothing is ever inflated.
+handles the messages. Reading can be paused (:mod:`fleetcore.listening.flow_control`). No extension is
+negotiated, so nothing is ever inflated.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 
-from fleetcore.listening.holding import HeldProtocol
+from fleetcore.listening.flow_control import PausableProtocol
 from fleetcore_websocket.closing import Close
 from fleetcore_websocket.handshake import HEAD_BYTES, select
 
@@ -42,7 +42,7 @@ class Hold:
     DRAIN: Final = 16
 
 
-class MessageStream(HeldProtocol):
+class MessageStream(PausableProtocol):
     """Calls :meth:`message` for each complete message while nothing holds.
 
     Everything sent within one turn of the loop leaves in one write, such as the replies of a burst.

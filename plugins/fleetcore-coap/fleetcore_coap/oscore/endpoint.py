@@ -37,8 +37,8 @@ from fleetcore_coap.codec import (
 from fleetcore_coap.config import CoapConfig
 from fleetcore_coap.datagram_adapter import DatagramAdapter, keeping
 from fleetcore_coap.echo import Echo
+from fleetcore_coap.oscore.contexts import Kept
 from fleetcore_coap.oscore.header import read
-from fleetcore_coap.oscore.kept import Kept
 from fleetcore_coap.oscore.lookups import MAX, Lookups, Waiting
 from fleetcore_coap.oscore.numbers import Numbers
 from fleetcore_coap.oscore.secured import Secured

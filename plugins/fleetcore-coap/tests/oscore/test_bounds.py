@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from fleetcore_coap.codec import EMPTY, Kind, Method, Option, Packet, code_of, decode, encode, options
 from fleetcore_coap.exchanges import MAX_RETRANSMIT
-from fleetcore_coap.oscore.kept import MAX_UNPROVED, Kept
+from fleetcore_coap.oscore.contexts import MAX_UNPROVED, Kept
 from fleetcore_coap.oscore.lookups import MAX
 
 from fleetcore.testing.heap import grown_bytes

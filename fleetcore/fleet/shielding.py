@@ -13,7 +13,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class Finishing:
+class Shield:
     """Runs such changes, and tracks them until they have ended; ``name`` is that of their tasks."""
 
     def __init__(self, name: str = "fleetcore change") -> None:
@@ -43,19 +43,19 @@ class Finishing:
 
 
 class _Owner(Protocol):
-    _finishing: Finishing
+    _shield: Shield
 
 
 S = TypeVar("S", bound=_Owner)
 
 
-def finished(
+def shielded(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """A method whose every call completes; its object has a :class:`Finishing`."""
+    """A method whose every call completes; its object has a :class:`Shield`."""
 
     @wraps(method)
     async def run(self: S, /, *args: P.args, **options: P.kwargs) -> T:
-        return await self._finishing.run(method(self, *args, **options))
+        return await self._shield.run(method(self, *args, **options))
 
     return run

@@ -23,5 +23,5 @@ async def held_at(
     """The devices, of some, for which the hub of a mirror has an entity of a facet."""
     if mirror not in mirrors:
         return ()
-    states = await mirrors[mirror].lane.kept.get_many([EntityKey(facet, device) for device in devices])
+    states = await mirrors[mirror].sender.states.get_many([EntityKey(facet, device) for device in devices])
     return [key.id for key, kept in states.items() if kept.digest]

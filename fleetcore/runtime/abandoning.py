@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def leave_behind(task: "asyncio.Task[Any]") -> None:
+def abandon(task: "asyncio.Task[Any]") -> None:
     """Abandons a task: nothing waits for it any more, and its errors are not reported."""
     asyncio.tasks._unregister_task(task)
     # Otherwise the loop complains when the task is dropped.
@@ -26,5 +26,5 @@ async def end_within(tasks: "Iterable[asyncio.Task[Any]]", heed_s: float) -> "se
         return tasks
     _, stubborn = await asyncio.wait(tasks, timeout=heed_s)
     for task in stubborn:
-        leave_behind(task)
+        abandon(task)
     return stubborn

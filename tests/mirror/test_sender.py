@@ -1,4 +1,4 @@
-"""The state lane: what changed reaches the hub, once, whatever fails, and nothing waits for another's answer."""
+"""The state sender: what changed reaches the hub, once, whatever fails, and nothing waits for another's answer."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -13,10 +13,10 @@ from fleetcore.interfaces.cloud import CloudLimits
 from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.mirror import FACETS, EntityKey
 from fleetcore.model.store import Commit
-from fleetcore.pipeline.mirror import lane
+from fleetcore.pipeline.mirror import sender
+from fleetcore.pipeline.mirror.change_tracker import ChangeTracker
 from fleetcore.pipeline.mirror.hub import Hub
-from fleetcore.pipeline.mirror.lane import StateLane
-from fleetcore.pipeline.mirror.looking import Looking
+from fleetcore.pipeline.mirror.sender import StateSender
 from fleetcore.pipeline.mirror.walk import Walk
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.memory_cloud import MemoryCloud, MemoryHub
@@ -49,16 +49,16 @@ class Running:
     def __init__(self, fleet, hub, **given):
         entities = Entities(fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
         self.fleet, self.hub = fleet, hub
-        self.lane = StateLane("hub", fleet.storage, fleet.clock, entities.bodies, **given)
-        self.looking = Looking(self.lane, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
+        self.sender = StateSender("hub", fleet.storage, fleet.clock, entities.bodies, **given)
+        self.tracker = ChangeTracker(self.sender, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
 
     @asynccontextmanager
     async def at_work(self, kind=MemoryCloud, **given):
-        await self.looking.start()
+        await self.tracker.start()
         cloud = kind(self.hub, **given)
         tasks = [
-            asyncio.create_task(self.looking.run()),
-            asyncio.create_task(self.lane.run(Hub("hub", cloud, timeout_s=60.0))),
+            asyncio.create_task(self.tracker.run()),
+            asyncio.create_task(self.sender.run(Hub("hub", cloud, timeout_s=60.0))),
         ]
         try:
             yield self
@@ -72,8 +72,8 @@ class Running:
 
     async def caught_up(self):
         """Until the hub has everything."""
-        await self.looking.catch_up()
-        await self.until(lambda: self.looking.snapshot is None and self.lane.idle)
+        await self.tracker.catch_up()
+        await self.until(lambda: self.tracker.snapshot is None and self.sender.idle)
 
 
 @pytest.fixture
@@ -106,10 +106,10 @@ async def test_a_hundred_changes_that_wait_are_one_write(manager, hub, running):
     await registered(manager, "dev-1")
     await running.caught_up()
     before = hub.writes[twin("dev-1")]
-    running.lane.pause()
+    running.sender.pause()
     for number in range(100):
         await manager.set_desired("dev-1", {"interval": number})
-    running.lane.resume()
+    running.sender.resume()
     await running.caught_up()
 
     assert hub.writes[twin("dev-1")] - before == 1
@@ -134,21 +134,21 @@ async def test_a_hub_that_is_down_gets_everything_once_it_is_back(manager, hub, 
     hub.go_down()
     for number in range(50):
         await manager.set_desired("dev-1", {"interval": number})
-    await running.until(lambda: running.lane.state == "failing")
+    await running.until(lambda: running.sender.state == "failing")
     hub.heal()
     await running.fleet.clock.advance(60)
     await running.caught_up()
 
-    assert running.lane.state == "running"
+    assert running.sender.state == "running"
     assert hub.body(twin("dev-1"))["desired"] == {"interval": 49}
 
 
 async def test_rejected_credentials_pause_the_mirror_until_they_are_good_again(manager, hub, running):
     hub.reject_credentials()
     await registered(manager, "dev-1")
-    await running.until(lambda: running.lane.state == "credentials")
+    await running.until(lambda: running.sender.state == "credentials")
     hub.heal()
-    running.lane.resume()
+    running.sender.resume()
     await running.caught_up()
 
     assert registry("dev-1") in hub.held
@@ -159,7 +159,7 @@ async def test_a_write_whose_answer_was_lost_is_known_again_and_not_written_twic
     await running.caught_up()
     hub.lose_answers(1)
     await manager.set_desired("dev-1", {"interval": 5})
-    await running.until(lambda: running.lane.state == "failing")
+    await running.until(lambda: running.sender.state == "failing")
     await running.fleet.clock.advance(2)
     await running.caught_up()
     await manager.set_desired("dev-1", {"interval": 6})
@@ -178,7 +178,7 @@ async def test_what_somebody_else_changed_is_as_the_fleet_has_it_after_the_next_
     await running.caught_up()
 
     assert hub.body(twin("dev-1"))["desired"] == {"interval": 5, "mode": "eco"}
-    assert running.lane.counts["conflicts"] == 1
+    assert running.sender.counts["conflicts"] == 1
 
 
 async def test_what_this_fleet_has_not_made_is_left_alone_and_named(manager, hub, running):
@@ -187,24 +187,24 @@ async def test_what_this_fleet_has_not_made_is_left_alone_and_named(manager, hub
     await running.caught_up()
 
     assert hub.body(registry("dev-1")) == {"type": "theirs"}
-    assert (await running.lane.kept.get(registry("dev-1"))).invalid == "this fleet did not create registry/dev-1"
+    assert (await running.sender.states.get(registry("dev-1"))).invalid == "this fleet did not create registry/dev-1"
     assert registry("dev-2") in hub.held
-    assert (await running.lane.kept.counts())["invalid"] == 1
+    assert (await running.sender.states.counts())["invalid"] == 1
 
 
 async def test_what_the_hub_cannot_hold_is_told_and_sent_once_it_can(manager, hub, running):
     await registered(manager, "dev-1")
     await manager.set_desired("dev-1", {"text": "x" * 9000, "a.b": 1})
     await running.caught_up()
-    kept = await running.lane.kept.get(twin("dev-1"))
+    kept = await running.sender.states.get(twin("dev-1"))
     assert "the hub holds 8192" in kept.invalid
 
     await manager.set_desired("dev-1", {"text": None})
     await running.caught_up()
-    kept = await running.lane.kept.get(twin("dev-1"))
+    kept = await running.sender.states.get(twin("dev-1"))
     assert (kept.invalid, [loss.path for loss in kept.lost]) == (None, ["/desired/a.b"])
     assert hub.body(twin("dev-1"))["desired"] == {}
-    counts = await running.lane.kept.counts()
+    counts = await running.sender.states.counts()
     assert (counts.get("invalid", 0), counts["lost"]) == (0, 1)
 
 
@@ -236,7 +236,7 @@ async def test_a_mirror_that_is_stopped_again_and_again_in_the_middle_writes_not
 
     assert set(hub.writes.values()) == {1}
     assert len([key for key in hub.held if key.facet == "registry"]) == 60
-    assert await running.lane.marks.waiting() == 0
+    assert await running.sender.pending.waiting() == 0
 
 
 async def test_changes_that_the_feed_does_not_keep_any_more_are_found_by_looking_at_everything(manager, hub):
@@ -246,7 +246,7 @@ async def test_changes_that_the_feed_does_not_keep_any_more_are_found_by_looking
         await running.caught_up()
     await manager.set_desired("dev-1", {"interval": 7})
     running = Running(fleet, hub)
-    await running.looking.look_again()  # as it does itself where the feed says so
+    await running.tracker.look_again()  # as it does itself where the feed says so
     async with running.at_work():
         await running.caught_up()
 
@@ -282,7 +282,7 @@ async def test_an_entity_by_which_the_backend_fails_holds_up_no_other(manager, h
 async def test_marks_beyond_those_that_are_known_in_memory_are_worked_off_beside_many_that_wait(
     manager, hub, monkeypatch
 ):
-    monkeypatch.setattr(lane, "_KNOWN", 4)
+    monkeypatch.setattr(sender, "_KNOWN", 4)
     devices = [f"dev-{number:02d}" for number in range(40)]
     hub.throttle_entity(*map(registry, devices[:20]))
     await registered(manager, *devices)
@@ -294,7 +294,7 @@ async def test_marks_beyond_those_that_are_known_in_memory_are_worked_off_beside
         await running.caught_up()
 
     assert {registry(device) for device in devices} <= hub.held.keys()
-    assert await running.lane.marks.waiting() == 0
+    assert await running.sender.pending.waiting() == 0
 
 
 async def test_many_changes_of_an_entity_are_few_writes(manager, hub):
@@ -303,13 +303,13 @@ async def test_many_changes_of_an_entity_are_few_writes(manager, hub):
         await manager.register_device("dev-1", "sensor")
         for number in range(100):
             await manager.set_desired("dev-1", {"interval": number})
-        await running.looking.catch_up()
+        await running.tracker.catch_up()
         await running.until(lambda: hub.writes[twin("dev-1")] == 1)
         sent_first = hub.body(twin("dev-1"))["desired"]["interval"]
         await manager.set_desired("dev-1", {"interval": 100})
-        await running.looking.catch_up()
-        waiting = asyncio.create_task(running.lane.caught_up())
-        await running.until(lambda: not running.lane.idle)
+        await running.tracker.catch_up()
+        waiting = asyncio.create_task(running.sender.caught_up())
+        await running.until(lambda: not running.sender.idle)
         assert hub.body(twin("dev-1"))["desired"]["interval"] == sent_first
         assert not waiting.done()
 
@@ -358,7 +358,7 @@ async def test_a_hub_that_is_down_is_tried_with_one_entity(manager, hub):
     hub.go_down()
     running = Running(await manager.open(), hub)
     async with running.at_work(Counts, limits=CloudLimits(items=10, parallel=3)):
-        await running.until(lambda: running.lane.state == "failing")
+        await running.until(lambda: running.sender.state == "failing")
         for _ in range(3):
             tried = len(sizes)
             await clock.advance(60.0)
@@ -388,11 +388,11 @@ async def test_what_is_in_step_already_is_looked_at_in_batches_after_a_start(man
 
     fleet.storage.commit = counted
     async with again.at_work():
-        await again.looking.look_again()
-        await again.until(lambda: again.looking.snapshot is None)
+        await again.tracker.look_again()
+        await again.until(lambda: again.tracker.snapshot is None)
         await again.caught_up()
 
-    assert again.lane.counts["unchanged"] == 2 * 30, "each with its certificates, of which it has none"
+    assert again.sender.counts["unchanged"] == 2 * 30, "each with its certificates, of which it has none"
     assert len(commits) < 15, "not one for each"
 
 
@@ -408,10 +408,10 @@ async def test_an_entity_with_which_no_batch_ends_holds_up_no_other(manager, hub
     async with running.at_work(Odd, limits=CloudLimits(items=100, parallel=1)):
         await registered(manager, "first")
         await running.caught_up()
-        running.lane.pause()
+        running.sender.pause()
         await registered(manager, *(f"dev-{number}" for number in range(12)))
-        await running.looking.catch_up()
-        running.lane.resume()
+        await running.tracker.catch_up()
+        running.sender.resume()
         async with asyncio.timeout(PATIENCE_S):
             while len(hub.held) < 12:
                 await running.fleet.clock.advance(30.0)
@@ -427,8 +427,8 @@ async def test_what_went_while_the_feed_was_not_kept_is_removed(manager, hub):
         await running.caught_up()
     await manager.erase_device("dev-1")
     running = Running(fleet, hub, deletes=True)
-    await fleet.storage.commit(Commit(cursors={running.looking.name: await fleet.storage.position()}))
-    await running.looking.look_again()  # as it does itself where the feed was trimmed
+    await fleet.storage.commit(Commit(cursors={running.tracker.name: await fleet.storage.position()}))
+    await running.tracker.look_again()  # as it does itself where the feed was trimmed
     async with running.at_work():
         await running.caught_up()
 
@@ -437,31 +437,31 @@ async def test_what_went_while_the_feed_was_not_kept_is_removed(manager, hub):
 
 async def test_a_mark_that_comes_while_an_entity_is_amended_is_in_the_store(manager, hub):
     fleet = await manager.open()
-    lane = Running(fleet, hub).lane
-    lane._all_known = True
+    sender = Running(fleet, hub).sender
+    sender._all_known = True
     key, commit, marking = EntityKey("twin", "dev-1"), fleet.storage.commit, []
 
     async def slow(change):
         if not marking:
-            marking.append(asyncio.create_task(lane.mark([key], Commit())))
+            marking.append(asyncio.create_task(sender.enqueue([key], Commit())))
             await asyncio.sleep(0)
         return await commit(change)
 
     fleet.storage.commit = slow
-    await lane.amend(key, lambda kept: evolve(kept, paused="a trial"))
+    await sender.amend(key, lambda kept: evolve(kept, paused="a trial"))
     await marking[0]
 
-    assert (await lane.marks.page(None, 10), await lane.marks.waiting()) == (([key], None), 1)
+    assert (await sender.pending.page(None, 10), await sender.pending.waiting()) == (([key], None), 1)
 
 
 async def test_a_hub_that_fails_before_the_feed_is_read_is_shown_as_failing(manager, hub):
-    looking = Running(await manager.open(), hub).looking
-    await looking.start()
-    looking.show_hub("its opener called exit(3)", "Correct it")
-    looking._moved.clear()
-    reading = asyncio.create_task(looking.run())
-    await looking._moved.wait()
-    state = looking.status.state, looking.status.error
+    tracker = Running(await manager.open(), hub).tracker
+    await tracker.start()
+    tracker.show_hub("its opener called exit(3)", "Correct it")
+    tracker._moved.clear()
+    reading = asyncio.create_task(tracker.run())
+    await tracker._moved.wait()
+    state = tracker.status.state, tracker.status.error
     await end_tasks(reading)
 
     assert state == ("failing", "its opener called exit(3)")

@@ -7,7 +7,7 @@ import msgspec
 from attrs import evolve
 
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.mirror import EntityKey, Kept, Loss, MirrorBody
+from fleetcore.model.mirror import EntityKey, EntityState, Loss, MirrorBody
 from fleetcore.model.store import Commit, Counter, Delete, Put
 from fleetcore.wire.records import from_plain, to_plain
 
@@ -19,7 +19,7 @@ _FORGET = 200
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
-NOTHING = Kept()
+NOTHING = EntityState()
 #: The digest of an entity sent for the first time, until the hub has confirmed it.
 UNCONFIRMED = ""
 
@@ -31,40 +31,44 @@ def digest(body: MirrorBody | None) -> str | None:
     return hashlib.sha256(_encoder.encode(to_plain(body))).hexdigest()[:32]
 
 
-def with_losses(kept: Kept, lost: Sequence[Loss]) -> Kept:
+def with_losses(recorded: EntityState, lost: Sequence[Loss]) -> EntityState:
     """The state with the members that the hub cannot hold."""
-    return evolve(kept, lost=tuple(lost[:_LOSSES]), lost_count=len(lost))
+    return evolve(recorded, lost=tuple(lost[:_LOSSES]), lost_count=len(lost))
 
 
-def _listed(kept: Kept) -> Mapping[str, bool]:
+def _listed(recorded: EntityState) -> Mapping[str, bool]:
     """The lists of entities, and whether an entity is in each."""
-    return {"invalid": kept.invalid is not None, "lost": kept.lost_count > 0, "paused": kept.paused is not None}
+    return {
+        "invalid": recorded.invalid is not None,
+        "lost": recorded.lost_count > 0,
+        "paused": recorded.paused is not None,
+    }
 
 
-class KeptStates:
+class EntityStates:
     """The recorded states of one mirror."""
 
     def __init__(self, mirror: str, storage: Storage) -> None:
         self._mirror, self._storage = mirror, storage
 
-    async def get(self, key: EntityKey) -> Kept:
+    async def get(self, key: EntityKey) -> EntityState:
         """The state of an entity; :data:`NOTHING` if it was never sent."""
         record = await self._storage.get(KIND, self._key(key))
         return NOTHING if record is None else self._load(record.body)
 
-    async def get_many(self, keys: Iterable[EntityKey]) -> Mapping[EntityKey, Kept]:
+    async def get_many(self, keys: Iterable[EntityKey]) -> Mapping[EntityKey, EntityState]:
         """The states of some entities; :data:`NOTHING` for those never sent."""
         wanted = {self._key(key): key for key in keys}
         found = await self._storage.get_many(KIND, wanted)
         return {key: self._load(found[at].body) if at in found else NOTHING for at, key in wanted.items()}
 
-    def _load(self, body: Mapping[str, object]) -> Kept:
-        return from_plain(KIND, body, Kept)
+    def _load(self, body: Mapping[str, object]) -> EntityState:
+        return from_plain(KIND, body, EntityState)
 
     def _key(self, key: EntityKey) -> str:
         return f"mirror/{self._mirror}/{key}"
 
-    def putting(self, key: EntityKey, old: Kept, new: Kept) -> Commit:
+    def putting(self, key: EntityKey, old: EntityState, new: EntityState) -> Commit:
         """The changes that record it and its counters."""
         if old == new:
             return Commit()
@@ -75,14 +79,14 @@ class KeptStates:
         put = Put(kind=KIND, key=self._key(key), body=to_plain(new), refs=frozenset(refs), sort=str(key))
         return Commit(puts=(put,), add=self._counts(old, new))
 
-    def _counts(self, old: Kept, new: Kept) -> Mapping[Counter, int]:
+    def _counts(self, old: EntityState, new: EntityState) -> Mapping[Counter, int]:
         before, after = ({**_listed(item), "held": bool(item.digest)} for item in (old, new))
         changes = {name: after[name] - before[name] for name in after}
         return {(f"mirror/{self._mirror}", name): delta for name, delta in changes.items() if delta}
 
     async def page(
         self, only: str, after: str | None, limit: int
-    ) -> tuple[Sequence[tuple[EntityKey, Kept]], str | None]:
+    ) -> tuple[Sequence[tuple[EntityKey, EntityState]], str | None]:
         """The next entities in key order that are ``invalid``, ``lost`` or ``paused``; ``mirror`` for all."""
         found = await self._storage.find(KIND, ref=(only, self._mirror), after=after, limit=limit)
         return [(self._entity(record.key), self._load(record.body)) for record in found.items], found.after

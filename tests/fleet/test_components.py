@@ -1,4 +1,4 @@
-"""What the pieces of plugins find as time passes, keep over a restart and count."""
+"""What the components of plugins find as time passes, keep over a restart and count."""
 
 from contextlib import asynccontextmanager
 
@@ -11,8 +11,8 @@ from fleetcore.interfaces.state import STATE_LIMIT_BYTES
 from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.anomaly import Findings
 from fleetcore.model.ticks import LAG_MS
+from fleetcore.pipeline.component_state import ComponentState
 from fleetcore.pipeline.detect import Detection, Scope
-from fleetcore.pipeline.kept_state import KeptState
 from fleetcore.runtime.counts import MAX_NAMES, OTHER, Counts
 from fleetcore.testing.clock import MovableClock
 
@@ -177,7 +177,7 @@ async def test_the_state_of_a_consumer_is_written_in_the_commit_of_its_cursor(op
 
     async with opened(clock, '[fleet]\nname = "lab"\n') as manager:
         fleet = await manager.open()
-        kept = KeptState(fleet.storage, "detectors.counting", with_cursor=True)
+        kept = ComponentState(fleet.storage, "detectors.counting", with_cursor=True)
 
         class Counting(Detector):
             def observe(self, batch, catalog):
@@ -196,9 +196,9 @@ async def test_the_state_of_a_consumer_is_written_in_the_commit_of_its_cursor(op
         await manager.collect_telemetry("d", "heat", 1.0)
         await counting.catch_up()
         await states[-1].save()  # a consumer's is not written by itself
-        before = await KeptState(fleet.storage, "detectors.counting", with_cursor=True).load()
+        before = await ComponentState(fleet.storage, "detectors.counting", with_cursor=True).load()
         await counting.keep()
-        after = await KeptState(fleet.storage, "detectors.counting", with_cursor=True).load()
+        after = await ComponentState(fleet.storage, "detectors.counting", with_cursor=True).load()
         await end_tasks(running)
 
     assert dict(before) == {}
@@ -208,13 +208,15 @@ async def test_the_state_of_a_consumer_is_written_in_the_commit_of_its_cursor(op
 async def test_the_state_of_a_piece_without_a_cursor_is_written_when_it_says_so(opened):
     async with opened(MovableClock()) as manager:
         fleet = await manager.open()
-        state = await KeptState(fleet.storage, "protocols.x", with_cursor=False).load()
+        state = await ComponentState(fleet.storage, "protocols.x", with_cursor=False).load()
         state["generation"] = b"7"
         await state.save()
 
     async with opened(MovableClock()) as manager:
         fleet = await manager.open()
-        assert dict(await KeptState(fleet.storage, "protocols.x", with_cursor=False).load()) == {"generation": b"7"}
+        assert dict(await ComponentState(fleet.storage, "protocols.x", with_cursor=False).load()) == {
+            "generation": b"7"
+        }
 
 
 async def test_a_state_that_cannot_be_read_is_named(opened, tmp_path):
@@ -225,7 +227,7 @@ async def test_a_state_that_cannot_be_read_is_named(opened, tmp_path):
         await fleet.storage.commit(Commit(blobs={"state/protocols.x": b"\xc1"}))
 
         with pytest.raises(PluginError, match=r"state/protocols\.x"):
-            await KeptState(fleet.storage, "protocols.x", with_cursor=False).load()
+            await ComponentState(fleet.storage, "protocols.x", with_cursor=False).load()
 
 
 # --- counters --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""The state lane of a mirror: sends marked entities in a few batches at a time; no entity waits for another's answer.
+"""Sends a mirror's pending entities, in a few batches at a time; no entity waits for another's answer.
 
-The hub's answers to a batch are recorded at once, in one commit with the finished marks. An entity that the hub defers
-waits by itself; if the hub does not answer, everything waits for a while.
+The hub's answers to a batch are recorded at once; in the same commit they are no longer pending. An entity that the hub
+defers waits by itself; if the hub does not answer, everything waits for a while.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.cloud import Fitted, MirrorItem, MirrorResult
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import end_tasks, first_of
-from fleetcore.model.mirror import BODIES, FACETS, WITHDRAWN, EntityKey, Facet, Kept, MirrorBody
+from fleetcore.model.mirror import BODIES, FACETS, WITHDRAWN, EntityKey, EntityState, Facet, MirrorBody
 from fleetcore.model.store import Commit, Event
 from fleetcore.pipeline.back_off import back_off_s
 from fleetcore.pipeline.mirror.budget import DayBudget
+from fleetcore.pipeline.mirror.entity_states import NOTHING, UNCONFIRMED, EntityStates, digest, with_losses
 from fleetcore.pipeline.mirror.hub import BackendError, Hub
-from fleetcore.pipeline.mirror.kept import NOTHING, UNCONFIRMED, KeptStates, digest, with_losses
-from fleetcore.pipeline.mirror.marks import Marks
+from fleetcore.pipeline.mirror.pending import PendingEntities
 from fleetcore.pipeline.mirror.reconciling import Reconciling
 from fleetcore.wire.records import from_plain, to_plain
 
 _log = logging.getLogger(__name__)
 
-#: Marks that are ready in memory; the others wait in the store.
+#: Pending entities that are ready in memory; the others wait in the store.
 _KNOWN = 5_000
 #: How often an entity is read and written again after a conflict, before it waits as if deferred.
 _CONFLICTS = 3
@@ -56,7 +56,7 @@ class _Work:
     """
 
     key: EntityKey
-    kept: Kept
+    recorded: EntityState
     fitted: Fitted
     agreed: Mapping[str, object] | None = None
     read_first: bool = False
@@ -67,24 +67,24 @@ class _Work:
         return None if self.fitted.item is None else self.fitted.item.body
 
 
-def _as_kept(fitted: Fitted, key: EntityKey, kept: Kept) -> Fitted:
+def _as_kept(fitted: Fitted, key: EntityKey, recorded: EntityState) -> Fitted:
     """The same with what was sent last, if recorded, and whether it is to be adopted."""
-    if fitted.item is None or (kept.body is None and not kept.adopts):
+    if fitted.item is None or (recorded.body is None and not recorded.adopts):
         return fitted
-    last = None if kept.body is None else from_plain("mirror_state", kept.body, BODIES[key.facet])
-    return evolve(fitted, item=evolve(fitted.item, last=last, adopts=kept.adopts))
+    last = None if recorded.body is None else from_plain("mirror_state", recorded.body, BODIES[key.facet])
+    return evolve(fitted, item=evolve(fitted.item, last=last, adopts=recorded.adopts))
 
 
 #: Finished entities, each with its state to record.
 _Done = list[tuple[EntityKey, Commit]]
 
 
-class StateLane:
-    """The lane; see the module.
+class StateSender:
+    """Sends state; see the module.
 
     Args:
         bodies: returns the present states of entities, without those that do not exist.
-        facets: the facets that are sent; a mark of another one, left by an earlier configuration, is dropped.
+        facets: the facets that are sent; a pending entity of another one, from an earlier configuration, is dropped.
         reconciling: how entities of both directions are reconciled; None if everything goes out.
         deletes: whether entities that the fleet no longer has are removed from the hub, and at most how many a day: if
             a fleet is emptied by mistake, its hub is not. Further removals wait.
@@ -118,12 +118,12 @@ class StateLane:
         self._removing: set[EntityKey] = set()
         self.removals_wait: set[EntityKey] = set()
         self.actor = f"mirror/{name}"
-        self.marks, self.kept = Marks(name, storage), KeptStates(name, storage)
+        self.pending, self.states = PendingEntities(name, storage), EntityStates(name, storage)
         self.state, self.error = "running", ""
         self.at_work = False
         self.counts: Counter[str] = Counter()
         self._paused = False
-        #: Marks that wait in memory, in order, and those that may not be sent before a time.
+        #: Pending entities in memory, in order, and those that may not be sent before a time.
         self._ready: dict[EntityKey, None] = {}
         self._later: list[tuple[float, int, EntityKey]] = []
         self._delayed: set[EntityKey] = set()
@@ -135,10 +135,10 @@ class StateLane:
         self._every_s = every_s
         self._written_s: dict[EntityKey, float] = {}
         self._paced: set[EntityKey] = set()
-        #: Entities under way; True if one was marked again meanwhile.
+        #: Entities under way; True if one was enqueued again meanwhile.
         self._under_way: dict[EntityKey, bool] = {}
         self._all_known = False
-        #: Adding and removing marks take turns: otherwise a mark set while its entity finishes would be lost.
+        #: Enqueueing and finishing take turns: otherwise an entity enqueued while it finishes would be lost.
         self._turn = asyncio.Lock()
         self._news, self._moved = asyncio.Event(), asyncio.Event()
         self._failures, self._untried = 0, True
@@ -150,10 +150,10 @@ class StateLane:
         """Whether entities that the fleet no longer has are removed from the hub: of these facets, or of any sent."""
         return self.deletes or not WITHDRAWN.isdisjoint(facets or self.facets)
 
-    # -- marks ------------------------------------------------------------------------------------------------------
+    # -- pending ----------------------------------------------------------------------------------------------------
 
-    async def mark(self, keys: Iterable[EntityKey], extra: Commit) -> None:
-        """Marks entities, in one commit with ``extra``."""
+    async def enqueue(self, keys: Iterable[EntityKey], extra: Commit) -> None:
+        """Makes entities pending, in one commit with ``extra``."""
         async with self._turn:
             unknown, again = [], []
             for key in dict.fromkeys(keys):
@@ -166,7 +166,7 @@ class StateLane:
                     self._ready[key] = None
                 elif key not in self._ready and key not in self._delayed:
                     unknown.append(key)
-            adding = await self.marks.adding(unknown, self._clock.now_ms())
+            adding = await self.pending.adding(unknown, self._clock.now_ms())
             if adding != Commit() or extra != Commit():
                 await self._storage.commit(adding + extra)
             for key in again:
@@ -181,21 +181,23 @@ class StateLane:
                 self._all_known = False
         self._news.set()
 
-    async def amend(self, key: EntityKey, how: Callable[[Kept], Kept], extra: Commit = _NO_CHANGE) -> None:
+    async def amend(
+        self, key: EntityKey, how: Callable[[EntityState], EntityState], extra: Commit = _NO_CHANGE
+    ) -> None:
         """Changes an entity's recorded state, in one commit with ``extra``; if it is under way, afterwards."""
         while not await self._amended(key, how, extra):
             self._moved.clear()
             await self._moved.wait()
 
-    async def _amended(self, key: EntityKey, how: Callable[[Kept], Kept], extra: Commit) -> bool:
-        """Whether it could be changed, being not under way. Marks wait meanwhile: they rely on its row."""
+    async def _amended(self, key: EntityKey, how: Callable[[EntityState], EntityState], extra: Commit) -> bool:
+        """Whether it could be changed, being not under way. Enqueueing waits meanwhile: it relies on its row."""
         async with self._turn:
             if key in self._under_way:
                 return False
             self._under_way[key] = False
             try:
-                kept = await self.kept.get(key)
-                await self._storage.commit(self.kept.putting(key, kept, how(kept)) + extra)
+                recorded = await self.states.get(key)
+                await self._storage.commit(self.states.putting(key, recorded, how(recorded)) + extra)
             finally:
                 if self._under_way.pop(key):
                     self._ready[key] = None
@@ -206,31 +208,33 @@ class StateLane:
     async def doubt(self, keys: Iterable[EntityKey]) -> None:
         """Drops what is known of the hub's state of entities, so that they are sent again."""
         for key in keys:
-            await self.amend(key, lambda kept: kept if kept.digest is None else evolve(kept, digest=UNCONFIRMED))
+            await self.amend(
+                key, lambda recorded: recorded if recorded.digest is None else evolve(recorded, digest=UNCONFIRMED)
+            )
 
     async def gone(self, after: str | None, limit: int) -> tuple[Sequence[EntityKey], str | None]:
         """Of the next entities that the hub may have, those that the fleet no longer has, and where to continue.
 
         Paused entities, and those of a facet that is not sent or stays at the hub, are left out.
         """
-        states, following = await self.kept.page("mirror", after, limit)
-        sent = [key for key, kept in states if kept.digest is not None and kept.paused is None]
+        states, following = await self.states.page("mirror", after, limit)
+        sent = [key for key, recorded in states if recorded.digest is not None and recorded.paused is None]
         known = [key for key in sent if key.facet in self.facets and self.removes(key.facet)]
         bodies = await self._bodies(known)
         return [key for key in known if key not in bodies], following
 
     async def knows(self, key: EntityKey) -> bool:
         """Whether the fleet has an entity, or a state of it is recorded."""
-        return await self.kept.get(key) != NOTHING or key in await self._bodies([key])
+        return await self.states.get(key) != NOTHING or key in await self._bodies([key])
 
     async def _fill(self) -> None:
-        """Reads marks from the store while few are in memory."""
+        """Reads pending entities from the store while few are in memory."""
         if self._all_known or len(self._ready) >= _KNOWN // 2:
             return
         async with self._turn:
             after: str | None = None
             while len(self._ready) < _KNOWN:
-                keys, after = await self.marks.page(after, 1000)
+                keys, after = await self.pending.page(after, 1000)
                 for key in keys:
                     if key not in self._under_way and key not in self._delayed:
                         self._ready.setdefault(key)
@@ -273,7 +277,7 @@ class StateLane:
             self._all_known = False
 
     async def _something(self, tasks: set[asyncio.Task[None]]) -> None:
-        """Returns when a batch is finished, marks arrive, or a time has come."""
+        """Returns when a batch is finished, entities are enqueued, or a time has come."""
         waits: list[Coroutine[Any, Any, object]] = [self._news.wait()]
         if (wait_s := self._wait_s()) is not None:
             waits.append(self._clock.sleep(wait_s))
@@ -379,38 +383,47 @@ class StateLane:
         """Decides what has to be sent, and what is finished without sending."""
         work: list[_Work] = []
         done: _Done = []
-        states, bodies = await self.kept.get_many(batch), await self._bodies(batch)
+        states, bodies = await self.states.get_many(batch), await self._bodies(batch)
         first = frozenset[EntityKey]() if self._reconciling is None else await self._reconciling.read_first(batch)
         for key in batch:
-            kept, body = states[key], bodies.get(key)
-            if kept.paused is not None or key.facet not in self.facets:
+            recorded, body = states[key], bodies.get(key)
+            if recorded.paused is not None or key.facet not in self.facets:
                 done.append((key, Commit()))
                 continue
             if body is None:
-                removal = self._removal(key, kept)
+                removal = self._removal(key, recorded)
                 if removal is None:
                     # A deleted entity is not a dead letter any more.
-                    done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), ()))))
+                    done.append(
+                        (key, self.states.putting(key, recorded, with_losses(evolve(recorded, invalid=None), ())))
+                    )
                 elif self._may_remove(key):
                     work.append(removal)
                 continue
-            fitted = _as_kept(hub.fit(key, body, kept.remote_version), key, kept)
+            fitted = _as_kept(hub.fit(key, body, recorded.remote_version), key, recorded)
             if fitted.item is None:
-                done.append((key, self._invalid(key, kept, fitted.reason)))
-            elif kept.adopts or key in first or kept.digest is None or kept.digest != digest(fitted.item.body):
-                work.append(_Work(key=key, kept=kept, fitted=fitted, read_first=key in first))
+                done.append((key, self._invalid(key, recorded, fitted.reason)))
+            elif (
+                recorded.adopts
+                or key in first
+                or recorded.digest is None
+                or recorded.digest != digest(fitted.item.body)
+            ):
+                work.append(_Work(key=key, recorded=recorded, fitted=fitted, read_first=key in first))
             else:
                 self.counts["unchanged"] += 1
-                done.append((key, self.kept.putting(key, kept, with_losses(evolve(kept, invalid=None), fitted.lost))))
+                done.append(
+                    (key, self.states.putting(key, recorded, with_losses(evolve(recorded, invalid=None), fitted.lost)))
+                )
         return work, done
 
-    def _removal(self, key: EntityKey, kept: Kept) -> _Work | None:
+    def _removal(self, key: EntityKey, recorded: EntityState) -> _Work | None:
         """The removal of an entity that the fleet no longer has; None if there is nothing to remove."""
-        if kept.digest is None or not self.removes(key.facet):
+        if recorded.digest is None or not self.removes(key.facet):
             self.counts["unchanged"] += 1
             return None
-        fitted = Fitted(item=MirrorItem(key=key, body=None, remote_version=kept.remote_version))
-        return _Work(key=key, kept=kept, fitted=fitted)
+        fitted = Fitted(item=MirrorItem(key=key, body=None, remote_version=recorded.remote_version))
+        return _Work(key=key, recorded=recorded, fitted=fitted)
 
     def _may_remove(self, key: EntityKey) -> bool:
         """Whether today's budget of removals allows one more; else the entity waits for tomorrow or for more budget."""
@@ -441,7 +454,7 @@ class StateLane:
     async def _reconcile(self, hub: Hub, reconciling: Reconciling, work: Sequence[_Work], done: _Done) -> list[_Work]:
         """Reads and merges the entities of both directions; those that match already are finished."""
         # An adopted entity matches its import, unless the hub reports another one by now.
-        both = [item for item in work if item.read_first and item.body is not None and not item.kept.adopts]
+        both = [item for item in work if item.read_first and item.body is not None and not item.recorded.adopts]
         if not both:
             return list(work)
         self.counts["calls"] += 1
@@ -453,10 +466,10 @@ class StateLane:
                 continue
             held = held_by[entry.key]
             try:
-                reconciled = await reconciling.reconcile(hub, entry.key, entry.kept, entry.body, held)
+                reconciled = await reconciling.reconcile(hub, entry.key, entry.recorded, entry.body, held)
             except Refused as error:
                 reason = f"The fleet refuses the hub's state: {error.message}"
-                done.append((entry.key, self._invalid(entry.key, entry.kept, reason)))
+                done.append((entry.key, self._invalid(entry.key, entry.recorded, reason)))
                 continue
             except (NotFound, Conflict) as error:
                 _log.info("Mirror %s: %s changed meanwhile: %s", self.name, entry.key, error)
@@ -469,8 +482,8 @@ class StateLane:
             version = None if held is None else held.remote_version
             wanted = digest(reconciled.body)
             if held is not None and digest(held.body) == wanted:
-                new = Kept(remote_version=version, digest=wanted, agreed=reconciled.agreed)
-                change = self.kept.putting(entry.key, entry.kept, with_losses(new, entry.fitted.lost))
+                new = EntityState(remote_version=version, digest=wanted, agreed=reconciled.agreed)
+                change = self.states.putting(entry.key, entry.recorded, with_losses(new, entry.fitted.lost))
                 self.counts["unchanged"] += 1
                 self._tries.pop(entry.key, None)
                 done.append((entry.key, change))
@@ -489,13 +502,13 @@ class StateLane:
         announced: list[_Work] = []
         change = Commit()
         for item in work:
-            kept = item.kept
-            if self.removes(item.key.facet) and item.body is not None and kept.digest is None:
-                kept = evolve(kept, digest=UNCONFIRMED)
+            recorded = item.recorded
+            if self.removes(item.key.facet) and item.body is not None and recorded.digest is None:
+                recorded = evolve(recorded, digest=UNCONFIRMED)
             if item.agreed is not None:
-                kept = evolve(kept, sent=item.agreed)
-            change += self.kept.putting(item.key, item.kept, kept)
-            announced.append(evolve(item, kept=kept))
+                recorded = evolve(recorded, sent=item.agreed)
+            change += self.states.putting(item.key, item.recorded, recorded)
+            announced.append(evolve(item, recorded=recorded))
         if change != Commit():
             await self._storage.commit(change)
         return announced
@@ -542,20 +555,20 @@ class StateLane:
             self._written_s.pop(work.key, None)  # the newest is the last
             self._written_s[work.key] = self._clock.monotonic_s()
             remembered = work.body is not None and work.key.facet in hub.limits.remembers
-            new = Kept(
+            new = EntityState(
                 remote_version=result.remote_version,
                 digest=digest(work.body),
                 agreed=work.agreed,
                 body=to_plain(work.body) if remembered else None,
             )
-            return [(work.key, self.kept.putting(work.key, work.kept, with_losses(new, work.fitted.lost)))]
+            return [(work.key, self.states.putting(work.key, work.recorded, with_losses(new, work.fitted.lost)))]
         if result.state in {"invalid", "foreign"}:
             self._tries.pop(work.key, None)
-            return [(work.key, self._invalid(work.key, work.kept, result.reason or result.state))]
-        if result.state == "conflict" and work.kept.adopts:
-            # It is marked, and was changed since its import: from now on it is merged like any other.
+            return [(work.key, self._invalid(work.key, work.recorded, result.reason or result.state))]
+        if result.state == "conflict" and work.recorded.adopts:
+            # It has our mark, and was changed since its import: from now on it is merged like any other.
             self._under_way[work.key] = True
-            return [(work.key, self.kept.putting(work.key, work.kept, evolve(work.kept, adopts=False)))]
+            return [(work.key, self.states.putting(work.key, work.recorded, evolve(work.recorded, adopts=False)))]
         self._again(work.key, result.retry_after_s)
         return []
 
@@ -564,8 +577,8 @@ class StateLane:
         tries = self._tries[key] = self._tries.get(key, 0) + 1
         self._delay(key, wait_s or min(_AGAIN_S * 2.0 ** min(tries - 1, 16), _MAX_S))
 
-    def _invalid(self, key: EntityKey, kept: Kept, reason: str) -> Commit:
-        return self.kept.putting(key, kept, evolve(kept, invalid=reason))
+    def _invalid(self, key: EntityKey, recorded: EntityState, reason: str) -> Commit:
+        return self.states.putting(key, recorded, evolve(recorded, invalid=reason))
 
     async def _finish(self, batch: Sequence[EntityKey], done: Sequence[tuple[EntityKey, Commit]]) -> None:
         async with self._turn:
@@ -577,7 +590,7 @@ class StateLane:
                 commit += change
                 if not self._under_way.get(key):
                     over.append(key)
-            commit += self.marks.removing(over)
+            commit += self.pending.removing(over)
             if commit != Commit():
                 await self._storage.commit(commit)
             finished = set(over)
@@ -619,7 +632,7 @@ class StateLane:
     # -- what operators do ------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Sends nothing from now on; batches under way are finished. Marks stay."""
+        """Sends nothing from now on; batches under way are finished. Pending entities stay."""
         self._paused = True
         self._became("paused")
 
@@ -640,9 +653,9 @@ class StateLane:
         return self._all_known and not (self._ready or self._under_way or self._paced)
 
     async def caught_up(self) -> None:
-        """Returns once all marked entities were sent, except deferred ones; at once if the lane does not run.
+        """Returns once all pending entities were sent, except deferred ones; at once if the sender does not run.
 
-        Covers the marks made before the call.
+        Covers what was enqueued before the call.
         """
         while self.at_work and self.state == "running" and not self._is_worked_off:
             self._moved.clear()

@@ -1,6 +1,6 @@
 """Decides which entities a mirror compares: first all, then those that the feed says have changed.
 
-A snapshot marks every entity, page by page with saved progress; the feed is followed from before its start. If the feed
+A snapshot enqueues every entity, page by page with saved progress; the feed is followed from before its start. If it
 was trimmed before it was read, the snapshot starts again. Changes that the feed does not report are polled: changes at
 the hub, and devices that a query selects by the time of day.
 """
@@ -17,7 +17,7 @@ from fleetcore.model.events import CORE, DEVICE_ERASED, GROUP_CHANGED, Subject
 from fleetcore.model.mirror import FACETS, OF_DEVICES, EntityKey, Facet
 from fleetcore.model.store import Commit, Delete, Event, FeedEntry, Put
 from fleetcore.pipeline.consumer import Consumer
-from fleetcore.pipeline.mirror.lane import StateLane
+from fleetcore.pipeline.mirror.sender import StateSender
 from fleetcore.pipeline.mirror.walk import Walk
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _KIND = "mirror_snapshot"
 HUB_KIND = "mirror_hub"
 _PAGE = 500
 #: The prefix of a place among the recorded states, as in a plan.
-_KEPT = "kept:"
+_KEPT = "recorded:"
 _DEVICES: frozenset[Facet] = frozenset({"registry"})
 _CERTIFICATES: frozenset[Facet] = frozenset({"certificate"})
 _POSITION = frozenset({"location"})
@@ -56,21 +56,21 @@ class Watch:
     every_s: float = 300.0
 
 
-class Looking(Consumer):
-    """Marks changed entities, and makes snapshots.
+class ChangeTracker(Consumer):
+    """Enqueues changed entities, and makes snapshots.
 
     Args:
         walk: through all entities that the mirror sends.
 
     Attributes:
-        snapshot: how many entities the current snapshot has marked so far; None without one.
+        snapshot: how many entities the current snapshot has enqueued so far; None without one.
     """
 
     def __init__(
-        self, lane: StateLane, walk: Walk, storage: Storage, clock: Clock, *, watch: Watch | None = None
+        self, sender: StateSender, walk: Walk, storage: Storage, clock: Clock, *, watch: Watch | None = None
     ) -> None:
-        super().__init__(f"mirror/{lane.name}", storage, clock)
-        self._lane, self._walk, self._watch = lane, walk, watch or Watch()
+        super().__init__(f"mirror/{sender.name}", storage, clock)
+        self._sender, self._walk, self._watch = sender, walk, watch or Watch()
         self.snapshot: int | None = None
         self._hub_fails = False
         self._looked_s = clock.monotonic_s()
@@ -84,10 +84,10 @@ class Looking(Consumer):
         return "failing" if self._hub_fails else "running"
 
     async def start(self) -> None:
-        begun = await self._storage.get(_KIND, self._lane.name)
+        begun = await self._storage.get(_KIND, self._sender.name)
         if await self._storage.cursor(self.name) is None:
             # A new mirror knows nothing of its hub, whatever an earlier one of its name recorded.
-            position, forget = await self._storage.position(), Delete(kind=HUB_KIND, key=self._lane.name)
+            position, forget = await self._storage.position(), Delete(kind=HUB_KIND, key=self._sender.name)
             await self._storage.commit(
                 Commit(cursors={self.name: position}, puts=(self._progress(FACETS),), deletes=(forget,))
             )
@@ -104,7 +104,7 @@ class Looking(Consumer):
         anew: bool = False,
     ) -> Put:
         body = {"facets": sorted(facets), "after": after, "marked": marked, "ended": ended, "anew": anew}
-        return Put(kind=_KIND, key=self._lane.name, body=body)
+        return Put(kind=_KIND, key=self._sender.name, body=body)
 
     async def look_again(self, *events: Event, facets: Collection[Facet] = FACETS, anew: bool = False) -> None:
         """Compares every entity again, in a snapshot that begins now; a running one starts again, including its facets.
@@ -113,7 +113,7 @@ class Looking(Consumer):
             facets: the facets to compare.
             anew: whether entities are also sent if they match what was sent last.
         """
-        record = await self._storage.get(_KIND, self._lane.name)
+        record = await self._storage.get(_KIND, self._sender.name)
         if record is not None and not record.body["ended"]:
             facets = {*facets, *cast("Sequence[Facet]", record.body["facets"])}
             anew = anew or bool(record.body.get("anew"))
@@ -121,11 +121,11 @@ class Looking(Consumer):
         self.snapshot = 0
 
     async def _open(self) -> None:
-        record = await self._storage.get(_KIND, self._lane.name)
+        record = await self._storage.get(_KIND, self._sender.name)
         self.snapshot = None if record is None or record.body["ended"] else cast("int", record.body["marked"])
 
     async def _rest(self, after: int, seconds: float) -> bool:
-        """Marks a page of the snapshot between two reads of the feed, while there is one."""
+        """Enqueues a page of the snapshot between two reads of the feed, while there is one."""
         if await self._storage.wait_feed(after, 0.0):
             return True
         if await self.step():
@@ -146,13 +146,13 @@ class Looking(Consumer):
         after: str | None = None
         while True:
             keys, after = await homed(after)
-            await self._lane.mark(keys, Commit())
+            await self._sender.enqueue(keys, Commit())
             if after is None:
                 return
 
     async def step(self) -> bool:
-        """Marks the next page of a snapshot; False if no snapshot is under way."""
-        record = await self._storage.get(_KIND, self._lane.name)
+        """Enqueues the next page of a snapshot; False if no snapshot is under way."""
+        record = await self._storage.get(_KIND, self._sender.name)
         if record is None or record.body["ended"]:
             self.snapshot = None
             return False
@@ -162,8 +162,8 @@ class Looking(Consumer):
         anew = bool(record.body.get("anew"))
         progress = self._progress(facets, after, marked, ended=after is None, anew=anew)
         if anew:
-            await self._lane.doubt(keys)
-        await self._lane.mark(keys, Commit(puts=(progress,)))
+            await self._sender.doubt(keys)
+        await self._sender.enqueue(keys, Commit(puts=(progress,)))
         self.snapshot = None if after is None else marked
         if after is None:
             self._looked_s = self._clock.monotonic_s()
@@ -172,10 +172,10 @@ class Looking(Consumer):
     async def _page(self, after: str | None, facets: Collection[str]) -> tuple[Sequence[EntityKey], str | None]:
         """The next entities; at the end those deleted unseen, which only their recorded state still names."""
         if after is not None and after.startswith(_KEPT):
-            keys, following = await self._lane.gone(after.removeprefix(_KEPT) or None, _PAGE)
+            keys, following = await self._sender.gone(after.removeprefix(_KEPT) or None, _PAGE)
             return keys, None if following is None else f"{_KEPT}{following}"
         keys, following = await self._walk.next(after, _PAGE, facets)
-        return keys, following or (_KEPT if self._lane.removes() and set(facets) >= set(FACETS) else None)
+        return keys, following or (_KEPT if self._sender.removes() and set(facets) >= set(FACETS) else None)
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         events = [event for entry in entries for event in entry.events]
@@ -184,7 +184,7 @@ class Looking(Consumer):
         )
         for device in {device for event in events if (device := self._may_go(event)) is not None}:
             # Its other entities at the hub go with it, and no event reports that.
-            touched.update(dict.fromkeys(await self._lane.kept.of_device(device)))
+            touched.update(dict.fromkeys(await self._sender.states.of_device(device)))
         if "registry" in self._walk.facets and any(_moves_devices(event) for event in events):
             await self.look_again(facets=_DEVICES)
         if "certificate" in self._walk.facets and any(_moves_trust(event) for event in events):
@@ -192,7 +192,7 @@ class Looking(Consumer):
         if not touched:
             return False
         position = entries[-1].position
-        await self._lane.mark(touched, Commit(cursors={self.name: position}))
+        await self._sender.enqueue(touched, Commit(cursors={self.name: position}))
         self._kept, self._kept_at = position, self._clock.monotonic_s()
         return False
 
@@ -206,7 +206,7 @@ class Looking(Consumer):
         if kind.changes == _POSITION and not self._watch.located:
             return
         key = kind.mirrored(event)
-        if key is not None and not (key.facet == "twin" and event.actor == self._lane.actor):
+        if key is not None and not (key.facet == "twin" and event.actor == self._sender.actor):
             yield key  # twins that the mirror itself changed from the hub are up to date
 
     def _may_go(self, event: Event) -> str | None:
@@ -218,7 +218,7 @@ class Looking(Consumer):
 
     async def _missed(self) -> None:
         _log.warning(
-            "Mirror %s: the feed no longer has what it missed, so it compares everything again", self._lane.name
+            "Mirror %s: the feed no longer has what it missed, so it compares everything again", self._sender.name
         )
         await self.look_again()
 

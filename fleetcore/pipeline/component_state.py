@@ -1,4 +1,4 @@
-"""The saved state of one part of a plugin: read when the part opens, written with each of its commits."""
+"""The saved state of one component of a plugin: read when the component opens, written with each of its commits."""
 
 import msgspec
 
@@ -7,24 +7,24 @@ from fleetcore.interfaces.state import PluginState
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit
 
-#: For a part that is a consumer: the prefix of its cursor's name, and its section in fleet.toml.
+#: For a component that is a consumer: the prefix of its cursor's name, and its section in fleet.toml.
 CONSUMERS = {"detector": "detectors", "notifier": "notifiers", "mirror": "clouds"}
 
 _decoder = msgspec.msgpack.Decoder(dict[str, bytes])
 
 
-class KeptState:
+class ComponentState:
     """One blob in the store.
 
     Args:
-        piece: ``detectors.hot``.
-        with_cursor: whether the part is a consumer, whose state is only written with its cursor: then ``save()`` does
-            nothing.
+        component: ``detectors.hot``.
+        with_cursor: whether the component is a consumer, whose state is only written with its cursor: then ``save()``
+            does nothing.
     """
 
-    def __init__(self, storage: Storage, piece: str, *, with_cursor: bool) -> None:
+    def __init__(self, storage: Storage, component: str, *, with_cursor: bool) -> None:
         self._storage, self._with_cursor = storage, with_cursor
-        self.name = state_blob(piece)
+        self.name = state_blob(component)
         self._lent: PluginState | None = None
         self._written = self._taken = 0
 
@@ -59,9 +59,9 @@ class KeptState:
         await self._storage.commit(Commit(blobs={self.name: _encoded(values)}))
 
 
-def state_blob(piece: str) -> str:
-    """The name of the blob with the state of a part such as ``detectors.hot``."""
-    return f"state/{piece}"
+def state_blob(component: str) -> str:
+    """The name of the blob with the state of a component such as ``detectors.hot``."""
+    return f"state/{component}"
 
 
 def time_blob(cursor: str) -> str:

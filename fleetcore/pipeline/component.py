@@ -1,4 +1,4 @@
-"""A consumer that uses a part of a plugin: it opens the part, drops it after a failure, and opens it again."""
+"""A consumer that uses a component of a plugin: opens it, drops it after a failure, and opens it again."""
 
 import asyncio
 import logging
@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit
+from fleetcore.pipeline.component_state import ComponentState
 from fleetcore.pipeline.consumer import Consumer
-from fleetcore.pipeline.kept_state import KeptState
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -19,12 +19,12 @@ _log = logging.getLogger(__name__)
 _CLOSE_S = 30.0
 
 
-class PieceConsumer(Consumer, Generic[T]):
-    """A consumer with a plugin part that is open while the consumer runs.
+class ComponentConsumer(Consumer, Generic[T]):
+    """A consumer with a plugin component that is open while the consumer runs.
 
     Args:
-        opener: opens a new part, within its own time limit; called again after a failure.
-        kept: the part's state; the commit that saves the position writes it.
+        opener: opens a new component, within its own time limit; called again after a failure.
+        kept: the component's state; the commit that saves the position writes it.
     """
 
     def __init__(
@@ -33,16 +33,16 @@ class PieceConsumer(Consumer, Generic[T]):
         opener: Callable[[], AbstractAsyncContextManager[T]],
         storage: Storage,
         clock: Clock,
-        kept: KeptState | None = None,
+        kept: ComponentState | None = None,
     ) -> None:
         super().__init__(name, storage, clock)
-        self._opener, self._kept_state = opener, kept
+        self._opener, self._component_state = opener, kept
         self._entered: AbstractAsyncContextManager[T] | None = None
         self._opened: T | None = None
 
     @property
-    def piece(self) -> T:
-        """The open part."""
+    def component(self) -> T:
+        """The open component."""
         assert self._opened is not None
         return self._opened
 
@@ -61,12 +61,12 @@ class PieceConsumer(Consumer, Generic[T]):
                 _log.warning("%s did not close cleanly: %s: %s", self.name, type(error).__name__, error)
 
     def _to_keep(self) -> bool:
-        return super()._to_keep() or (self._kept_state is not None and self._kept_state.changed)
+        return super()._to_keep() or (self._component_state is not None and self._component_state.changed)
 
     def _beside(self) -> Commit:
-        return super()._beside() if self._kept_state is None else Commit(blobs=self._kept_state.blobs())
+        return super()._beside() if self._component_state is None else Commit(blobs=self._component_state.blobs())
 
     def _wrote(self) -> None:
         super()._wrote()
-        if self._kept_state is not None:
-            self._kept_state.wrote()
+        if self._component_state is not None:
+            self._component_state.wrote()

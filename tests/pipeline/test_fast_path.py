@@ -1,4 +1,4 @@
-"""The quick lane takes nothing that the steps would treat otherwise, and leaves the rest untouched."""
+"""The fast path takes nothing that the steps would treat otherwise, and leaves the rest untouched."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from fleetcore.builtin.json_codec import JsonCodec
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.telemetry import Series, SeriesKind
-from fleetcore.pipeline import quick
+from fleetcore.pipeline import fast_path
 from fleetcore.pipeline.columns import Columns
 from fleetcore.pipeline.decode import Codecs, decode
 from fleetcore.pipeline.message import Message
@@ -28,8 +28,8 @@ class Catalog:
 
 def taken(*deliveries):
     columns = Columns()
-    lane, rest = quick.take(list(deliveries), columns, {}, 100)
-    return lane, rest, columns
+    simple, rest = fast_path.take(list(deliveries), columns, {}, 100)
+    return simple, rest, columns
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def known(devices):
 
 
 def test_a_message_in_order_goes_into_the_columns_at_once(known, delivery):
-    lane, rest, columns = taken(delivery({"time": NOW - 1, "values": {"a": 1, "b": 2.5}}))
+    simple, rest, columns = taken(delivery({"time": NOW - 1, "values": {"a": 1, "b": 2.5}}))
 
-    assert (len(lane), rest, columns.counts) == (1, [], [2])
+    assert (len(simple), rest, columns.counts) == (1, [], [2])
     assert columns.finish()[0].value.tolist() == [1.0, 2.5]
 
 
@@ -65,9 +65,9 @@ def test_a_message_in_order_goes_into_the_columns_at_once(known, delivery):
 def test_anything_else_is_left_and_nothing_of_it_is_touched(known, delivery, more):
     made = delivery(more.pop("body"), **more)
 
-    lane, rest, columns = taken(made)
+    simple, rest, columns = taken(made)
 
-    assert (lane, rest) == ([], [made])
+    assert (simple, rest) == ([], [made])
     assert (columns.series, columns.counts, known.tokens) == ([], [], 1000.0)
 
 
@@ -104,12 +104,12 @@ def test_both_ways_fill_the_same_columns(body):
     from fleetcore.wire.messages import TELEMETRY
 
     made = (devices.session("d"), Inbound(type=TELEMETRY, subject="d", payload=dumps(body)), lambda _: None, NOW)
-    lane, _, columns = taken(made)
+    simple, _, columns = taken(made)
     message, other = Message(made, devices.states["d"]), Columns()
 
     validate(other, 0, message, decode(Codecs([JsonCodec()]), message), Catalog(), Limits())
 
-    if lane:
+    if simple:
         quickly, _, _ = columns.finish()
         slowly, _, _ = other.finish()
         for name in ("series", "time", "received", "value", "quality", "seq"):

@@ -13,7 +13,7 @@ from typing import cast
 WRITE_BUFFER_BYTES = 256 * 1024
 
 
-class HeldProtocol(asyncio.Protocol, ABC):
+class PausableProtocol(asyncio.Protocol, ABC):
     """A pausable protocol; belongs to the loop that it is made in.
 
     The reasons to hold are bits that the subclass names. They are not an IntFlag, whose operators run in Python: they

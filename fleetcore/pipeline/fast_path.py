@@ -1,4 +1,4 @@
-"""The quick lane: the most common messages go straight into the columns, past the steps that others need.
+"""The fast path: the most common messages go straight into the columns, past the steps that others need.
 
 It takes no message that the steps would refuse, and leaves the others untouched. A test compares both ways.
 """

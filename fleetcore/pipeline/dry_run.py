@@ -15,7 +15,7 @@ from fleetcore.model.telemetry import Int64, Tally
 _Key = tuple[tuple[str, str], bool, int]
 
 
-async def foretell(
+async def dry_run(
     storage: Storage,
     names: Sequence[tuple[str, str]],
     at: Int64,

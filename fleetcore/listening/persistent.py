@@ -18,8 +18,8 @@ from fleetcore.listening.sockets import names, open_sockets
 from fleetcore.listening.tasks import Tasks
 
 
-class Lasting(Protocol):
-    """A connection as :class:`LastingConnections` uses it."""
+class PersistentConnection(Protocol):
+    """A connection as :class:`PersistentConnections` uses it."""
 
     @property
     def identity(self) -> str:
@@ -39,12 +39,12 @@ class Lasting(Protocol):
         """Closes the transport at once, without a closing message."""
 
 
-C = TypeVar("C", bound=Lasting)
-H_contra = TypeVar("H_contra", bound=Lasting, contravariant=True)
+C = TypeVar("C", bound=PersistentConnection)
+H_contra = TypeVar("H_contra", bound=PersistentConnection, contravariant=True)
 
 
-class LastingHost(Protocol[H_contra]):
-    """The set of connections, as a connection uses it; :class:`LastingConnections` implements it."""
+class PersistentHost(Protocol[H_contra]):
+    """The set of connections, as a connection uses it; :class:`PersistentConnections` implements it."""
 
     def opened(self, connection: H_contra) -> None:
         """Adds a connection whose transport is open."""
@@ -62,7 +62,7 @@ class LastingHost(Protocol[H_contra]):
         """Runs ``work`` until it ends or the connections close; its errors are logged."""
 
 
-class LastingConnections(LastingHost[C], ABC, Generic[C]):
+class PersistentConnections(PersistentHost[C], ABC, Generic[C]):
     """Open within :meth:`listening`; everything runs on the loop that it is made in.
 
     Args:
