@@ -184,7 +184,8 @@ def data_path() -> str:
 
     for name, other in (
         ("receive", "admit"), ("admit", "fast_path"), ("admit", "decode"), ("admit", "handlers"),
-        ("decode", "validate"), ("validate", "store"), ("fast_path", "store"), ("handlers", "store"), ("store", "acknowledge"),
+        ("decode", "validate"), ("validate", "store"), ("fast_path", "store"), ("handlers", "store"),
+        ("store", "acknowledge"),
     ):  # fmt: skip
         between(name, other)
     first, last, store = place("receive"), place("acknowledge"), place("store")
