@@ -16,11 +16,10 @@ from fleetcore.cli.encoding import takes_all
 from fleetcore.cli.exits import PARTLY
 from fleetcore.cli.output import output_option, show
 from fleetcore.frontends.catalogue import core
-from fleetcore.model.firmware import EXECUTION_ENDS, ExecutionState
+from fleetcore.model.firmware import EXECUTION_ENDS, EXECUTION_FAILURES, ExecutionState
 
 #: The interval of polling for changes, in seconds.
 _LOOK_S = 1.0
-_FAILED = EXECUTION_ENDS - {ExecutionState.SUCCEEDED, ExecutionState.CANCELLED, ExecutionState.SKIPPED}
 
 
 @click.group()
@@ -67,7 +66,7 @@ def watch(campaign: str, at: Target, output: str) -> int:
     last = asyncio.run(run())
     if output != "jsonl":  # the last line of the command shows it
         show(last, output, members=core()["get_campaign"].members)
-    return PARTLY if _count(last, _FAILED) else 0
+    return PARTLY if _count(last, EXECUTION_FAILURES) else 0
 
 
 def _tell(output: str) -> Callable[[Mapping[str, Any]], None]:

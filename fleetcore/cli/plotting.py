@@ -10,6 +10,8 @@ from itertools import pairwise
 
 from attrs import frozen
 
+from fleetcore.model.days import DAY_MS, HOUR_MS
+
 #: Columns of dots in a character, and rows.
 DOTS_ACROSS, _DOTS_DOWN = 2, 4
 _BRAILLE = 0x2800
@@ -19,13 +21,13 @@ _BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _CONNECTED = 4
 #: Characters between two labels of the time axis.
 _LABEL_GAP = 3
-_S, _MIN, _H, _DAY = 1000, 60_000, 3_600_000, 86_400_000
+_S, _MIN = 1000, 60_000
 #: Steps of the time axis, and the format of their labels.
 _TIME_STEPS = (
     *((step * _S, "%H:%M:%S") for step in (1, 2, 5, 10, 15, 30)),
     *((step * _MIN, "%H:%M") for step in (1, 2, 5, 10, 15, 30)),
-    *((step * _H, "%m-%d %H:%M") for step in (1, 2, 3, 6, 12)),
-    *((step * _DAY, "%Y-%m-%d") for step in (1, 2, 7, 14, 30, 90, 365, 3650)),
+    *((step * HOUR_MS, "%m-%d %H:%M") for step in (1, 2, 3, 6, 12)),
+    *((step * DAY_MS, "%Y-%m-%d") for step in (1, 2, 7, 14, 30, 90, 365, 3650)),
 )
 
 

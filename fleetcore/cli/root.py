@@ -19,6 +19,7 @@ NOUNS = {
     "serve": "Run the server: protocols, data path, detectors.",
     "demo": "Create a fleet, run devices on it over every protocol, and show what happened.",
     "simulate": "Run simulated devices against a server.",
+    "top": "Watch the fleet: devices, traffic, alerts, campaigns, mirrors.",
     "doctor": "Check a data folder, and report problems and remedies.",
     "backup": "Copy a data folder, also of a running server, or verify a copy.",
     "adopt": "Complete a data folder of which a part has no fleet id, or is lost.",

@@ -213,12 +213,17 @@ def _column(name: str, rows: Sequence[Mapping[str, Any]], members: Mapping[str, 
     return _Column(name, kind, cells, [_style(name, kind, value) for value in values])
 
 
+def style_of(choice: str) -> str:
+    """The style of a state."""
+    return _STYLES.get(choice, "")
+
+
 def _style(name: str, kind: str, value: object) -> str:
     if isinstance(value, bool):
         if name in _TRUE_IS_GOOD:
             return _GOOD if value else _BAD
         return _BAD if value and name in _TRUE_IS_BAD else ""
-    return _STYLES.get(str(value), "") if kind == "choice" or name == "state" else ""
+    return style_of(str(value)) if kind == "choice" or name == "state" else ""
 
 
 def _fitting(columns: Sequence[_Column], width: int) -> Sequence[_Column]:

@@ -26,6 +26,7 @@ from fleetcore.fleet.repository import ATTEMPTS
 from fleetcore.fleet.shielding import Shield
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.days import HOUR_MS
 from fleetcore.model.device import Device
 from fleetcore.model.operation import Operation, OperationState
 from fleetcore.model.store import Commit, Committed, Event
@@ -40,7 +41,7 @@ _TURN_S = 0.5
 #: The most dry runs whose rows still arrive, and how long one may wait for its next rows.
 _DRY_RUNS, _DRY_RUN_S = 8, 600.0
 #: An import without its next rows for this long is complete.
-_OPEN_MS = 3_600_000
+_OPEN_MS = HOUR_MS
 
 
 @frozen(kw_only=True)

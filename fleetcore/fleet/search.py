@@ -107,6 +107,13 @@ class Search:
                 return list(columns.select(clause))
         return [str(item["id"]) async for item in self.iterate(clause)]
 
+    async def watched_ids(self, where: str | Clause) -> Sequence[str]:
+        """As :meth:`ids`, for a query that will be asked again and again: the columns in memory are made at once."""
+        clause = self.resolved(where)
+        if self.columns is not None and parts_of(clause) <= OWN:
+            await self.columns.build(clause)
+        return await self.ids(clause)
+
     async def _columns_for(self, own: Clause | None) -> RegistryColumns | None:
         """The columns in memory, once a process has asked often enough to be worth building them."""
         if own is None or self.columns is None:

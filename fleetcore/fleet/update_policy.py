@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from fleetcore.errors import Refused
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.interfaces.clock import Clock
+from fleetcore.model.days import HOUR_MS
 from fleetcore.model.firmware import Campaign, Execution
 from fleetcore.query.versions import version_key
 from fleetcore.wire.assignment import ASSIGNMENT_TYPE, Assignment, write_assignment
@@ -29,7 +30,6 @@ from fleetcore.wire.manifest import (
 )
 
 Signer = Callable[[bytes, str], dict[str, object]]
-_HOUR_MS = 3_600_000
 #: How many devices a refusal names in its text; ``ids['failures']`` names more.
 _NAMED, _LISTED = 5, 100
 
@@ -84,7 +84,7 @@ class UpdatePolicy:
 
     def __init__(self, clock: Clock, root: TrustRoot, *, allow_unsigned: bool = False, hours: float = 72.0) -> None:
         self._clock, self._root = clock, root
-        self._allow_unsigned, self._hold_ms = allow_unsigned, round(hours * _HOUR_MS)
+        self._allow_unsigned, self._hold_ms = allow_unsigned, round(hours * HOUR_MS)
         self.sign: Signer | None = None
         #: Campaign and model → the version of the trust root that checked its signatures, and the result.
         self._judged: dict[tuple[str, str], tuple[int, str | None]] = {}

@@ -1,3 +1,4 @@
-"""One day in milliseconds, the unit of all times."""
+"""An hour and a day in milliseconds, the unit of all times."""
 
-DAY_MS = 24 * 3600 * 1000
+HOUR_MS = 3600 * 1000
+DAY_MS = 24 * HOUR_MS

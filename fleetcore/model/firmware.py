@@ -50,6 +50,7 @@ EXECUTION_ENDS = frozenset(
         ExecutionState.SKIPPED,
     }
 )
+EXECUTION_FAILURES = EXECUTION_ENDS - {ExecutionState.SUCCEEDED, ExecutionState.CANCELLED, ExecutionState.SKIPPED}
 
 #: States that a device reports, in order; a device may skip states, never go back.
 PROGRESS_ORDER: Mapping[ExecutionState, int] = MappingProxyType(

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from fleetcore.model.days import HOUR_MS
 from fleetcore.model.names import MAX_METRIC_LENGTH, METRIC_ALPHABET
 
 #: Stores drop readings in larger units: readings may stay a tenth of their period longer, and an hour at least, since a
 #: store seals its readings within an hour.
-_LATE, _MIN_LATE_MS = 10, 3_600_000
+_LATE, _MIN_LATE_MS = 10, HOUR_MS
 _PATTERN = re.compile(rf"[{METRIC_ALPHABET}*]{{1,{MAX_METRIC_LENGTH}}}", re.ASCII)
 
 

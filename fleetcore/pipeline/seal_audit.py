@@ -15,11 +15,12 @@ from fleetcore.fleet.audit import HEAD, Head, Signer, sealed, signed
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.audit import GENESIS, Checkpoint
+from fleetcore.model.days import HOUR_MS
 from fleetcore.model.events import EventTypes
 from fleetcore.model.store import Commit, Event, FeedEntry, Put
 from fleetcore.pipeline.consumer import Consumer
 
-_CHECKPOINT_ROWS, _CHECKPOINT_MS = 1000, 3_600_000
+_CHECKPOINT_ROWS, _CHECKPOINT_MS = 1000, HOUR_MS
 
 
 class AuditSealer(Consumer):

@@ -34,6 +34,7 @@ from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.mirrors import Entities
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
+from fleetcore.fleet.overview import Overview
 from fleetcore.fleet.process_state.columns import RegistryColumns
 from fleetcore.fleet.process_state.denials import Denials
 from fleetcore.fleet.process_state.presence import PresenceBoard
@@ -405,6 +406,7 @@ class Fleet:
             self.security.inventory,
             self.clock,
         )
+        self.overview = Overview(self.search, self.presence, self.clock)
         self.diagnosis = Diagnosis(
             registry=self.devices,
             presence=self.presence,

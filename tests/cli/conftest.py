@@ -4,12 +4,18 @@ import asyncio
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from attrs import frozen
 
+from fleetcore import IoTFleetManager
 from fleetcore.cli.root import run as run_command
+from fleetcore.frontends.control import serve_control
 from fleetcore.testing.patience import PATIENCE_S
+from tests.cli.terminals import Terminal
 
 
 @frozen
@@ -68,11 +74,51 @@ def process():
     return go
 
 
+@pytest.fixture
+def terminal():
+    """``terminal(80, 24, "device", "list")``: a real ``fleetcore`` on a terminal."""
+
+    with ExitStack() as stack:
+
+        def go(columns, rows, *words):
+            made = Terminal(columns, rows, *words)
+            stack.callback(made.close)
+            return made
+
+        yield go
+
+
+@pytest.fixture
+def served():
+    """``with served(data): …``: a server of a folder, which answers on its socket alone."""
+
+    @contextmanager
+    def go(data):
+        with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
+            manager, stop, started = IoTFleetManager(data), threading.Event(), threading.Event()
+
+            async def serve():
+                async with manager, serve_control(manager, data):
+                    started.set()
+                    while not stop.is_set():
+                        await asyncio.sleep(0.02)
+
+            ended = thread.submit(runner.run, serve())
+            try:
+                while not started.wait(0.05):
+                    assert not ended.done(), ended.exception()
+                yield
+            finally:
+                stop.set()
+                ended.result(PATIENCE_S)
+
+    return go
+
+
 @pytest.fixture(scope="session")
 def full(made, tmp_path_factory):
     """Such a folder with two devices and readings; each test works on a copy."""
     data = shutil.copytree(made, tmp_path_factory.mktemp("full") / "data")
-    from fleetcore import IoTFleetManager
 
     async def fill():
         async with IoTFleetManager(data) as manager:

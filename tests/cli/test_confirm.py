@@ -2,20 +2,13 @@
 
 import io
 import json
-import os
-import pty
 import re
-import select
-import subprocess
-import sys
-import time
 
 import pytest
 
 from fleetcore.cli import confirm
 from fleetcore.cli.derived import confirmation
 from fleetcore.frontends.catalogue import core
-from fleetcore.testing.patience import PATIENCE_S
 
 #: Commands that cannot be undone.
 FINAL = {
@@ -24,33 +17,18 @@ FINAL = {
 }  # fmt: skip
 
 
-def on_a_terminal(*words, answer=""):
+@pytest.fixture
+def on_a_terminal(terminal):
     """A real ``fleetcore`` on a terminal of 80 columns, answered so: its exit code, and all that it printed."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
-    command = [sys.executable, "-m", "fleetcore", *map(str, words)]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as child:
-        os.close(theirs)
-        said, until = b"", time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
-            if select.select([ours], [], [], 0.1)[0]:
-                try:
-                    part = os.read(ours, 4096)
-                except OSError:  # Linux: the other end is closed
-                    break
-                if not part:
-                    break
-                said += part
-                if answer and b"Go on?" in said:
-                    os.write(ours, answer.encode())
-                    answer = ""
-            elif child.poll() is not None:
-                break
-        else:
-            child.kill()
-        child.wait()
-    os.close(ours)
-    return child.returncode, said.decode().replace("\r\n", "\n")
+
+    def go(*words, answer=""):
+        shell = terminal(80, 24, *words)
+        if answer:
+            shell.until("Go on?")
+            shell.press(answer)
+        return shell.ended(), shell.said.decode().replace("\r\n", "\n")
+
+    return go
 
 
 def devices(fleet):
@@ -70,7 +48,7 @@ def test_calls_that_cannot_be_undone_say_what_they_do():
         ("\x04", 130, ["th-1", "th-2"], ""),
     ],
 )
-def test_a_person_is_asked(run, filled, answer, code, left, says):
+def test_a_person_is_asked(run, filled, answer, code, left, says, on_a_terminal):
     ended, said = on_a_terminal("device", "erase", "th-1", "--data", filled, answer=answer)
 
     assert (ended, says in said) == (code, True)
@@ -78,7 +56,7 @@ def test_a_person_is_asked(run, filled, answer, code, left, says):
     assert devices(lambda *words: run(*words, "--data", filled)) == left
 
 
-def test_yes_answers_beforehand(filled):
+def test_yes_answers_beforehand(filled, on_a_terminal):
     ended, said = on_a_terminal("device", "erase", "th-1", "--yes", "--data", filled)
 
     assert (ended, "Go on?" in said) == (0, False)
@@ -134,7 +112,7 @@ def test_the_text_names_what_was_given():
     assert confirmation(core()["remove_group"], {"group": "a{b}"}) == "Removes the group a{b}; its devices stay."
 
 
-def test_a_terminal_shows_states_in_colour_and_times_from_now(filled):
+def test_a_terminal_shows_states_in_colour_and_times_from_now(filled, on_a_terminal):
     ended, said = on_a_terminal("device", "list", "--data", filled)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
 
@@ -143,7 +121,7 @@ def test_a_terminal_shows_states_in_colour_and_times_from_now(filled):
     assert max(map(len, plain.splitlines())) <= 80
 
 
-def test_a_terminal_without_colours_gets_none(filled, monkeypatch):
+def test_a_terminal_without_colours_gets_none(filled, monkeypatch, on_a_terminal):
     monkeypatch.setenv("NO_COLOR", "1")
 
     ended, said = on_a_terminal("device", "list", "--data", filled)

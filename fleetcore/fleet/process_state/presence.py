@@ -9,6 +9,7 @@ from attrs import evolve, field, frozen
 from fleetcore.errors import Refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.days import HOUR_MS
 from fleetcore.model.device import Connectivity, Presence
 from fleetcore.model.message import Accepted, Dropped, Handler, MessageType, Outcome, Rejected, Request, accepted
 from fleetcore.model.store import Commit, Put
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 _KIND = "presence"
 #: A device without an open session counts as online this long after its last message, then as late, then offline.
 LATE_AFTER_MS = 15 * 60 * 1000
-OFFLINE_AFTER_MS = 60 * 60 * 1000
+OFFLINE_AFTER_MS = HOUR_MS
 
 
 #: From these states a later message brings a device back.

@@ -65,6 +65,7 @@ from fleetcore.calls.responses.mirrors import (
 )
 from fleetcore.calls.responses.operations import DeviceRowResponse, ImportCheckResponse, OperationResponse
 from fleetcore.calls.responses.operators import NewTokenResponse, RoleResponse, TokenResponse
+from fleetcore.calls.responses.overview import OverviewResponse
 from fleetcore.calls.responses.server import (
     BackupResponse,
     InstanceResponse,
@@ -191,6 +192,7 @@ if TYPE_CHECKING:
     from fleetcore.calls.mirrors import DefaultType, Entity, MirrorName, Removals, Scan
     from fleetcore.calls.operations import OperationId, OperationKind
     from fleetcore.calls.operators import GrantId, Permissions, Principal, Roles, RoleScope, TokenDays, TokenId
+    from fleetcore.calls.overview import DeviceOrder, First
     from fleetcore.calls.server import BackupFolder, VerifyPlace
     from fleetcore.calls.storage import Days, LeftBehindName, OfMetrics
     from fleetcore.calls.telemetry import (
@@ -1382,6 +1384,19 @@ class BlockingCalls(ABC):
             NotFound: there is no such device.
         """
         return self._value("diagnose_device", {"device_id": device_id}, DiagnosisResponse)
+
+    def get_overview(
+        self, *, where: Where | None = None, order: DeviceOrder | str = "silent", limit: First = 20
+    ) -> OverviewResponse:
+        """Shows devices by connectivity, the first of them in an order, traffic, anomalies, and the work under way.
+
+        A query limits the devices and the anomalies. Counts are as old as ``as_of``: looking at all devices takes at most a
+        twentieth of the server's time.
+
+        Raises:
+            QuerySyntaxError: the query cannot be read.
+        """
+        return self._value("get_overview", {"where": where, "order": order, "limit": limit}, OverviewResponse)
 
     def create_campaign(
         self,
