@@ -30,7 +30,7 @@ from fleetcore.calls.responses.server import FindingResponse
 from fleetcore.calls.table import call
 from fleetcore.calls.types import Cursor, Limit, Ms, Names, Page, Reason, to_response
 from fleetcore.errors import NotFound
-from fleetcore.model.mirror import FACETS, EntityKey, EntityState, Facet, Loss
+from fleetcore.model.mirror import AMONG_RECORDED, FACETS, EntityKey, EntityState, Facet, Loss
 from fleetcore.model.operator import Permission
 from fleetcore.runtime.mirroring import Mirror
 
@@ -398,7 +398,7 @@ def _key(entity: str) -> EntityKey:
 
 def _after(cursor: str | None) -> str | None:
     after = decode(cursor)
-    if after is not None and not (after.partition(":")[0].isdecimal() or after.startswith("kept:")):
+    if after is not None and not (after.partition(":")[0].isdecimal() or after.startswith(AMONG_RECORDED)):
         raise foreign()
     return after
 

@@ -26,6 +26,9 @@ def not_held(facet: "Facet") -> str:
 
 
 FACETS: tuple[Facet, ...] = tuple(CALLED)
+#: The prefix of a place among the recorded states, in a plan and in a snapshot's progress. They come last: only
+#: there are entities that the fleet no longer has.
+AMONG_RECORDED = "kept:"
 #: Facets whose entities are devices, by their ids.
 OF_DEVICES: frozenset[Facet] = frozenset({"registry", "certificate", "twin"})
 #: Facets that give a device access. Their removal from the fleet is sent to the hub even where a mirror removes

@@ -35,7 +35,7 @@ def cut(fleet, monkeypatch):
             await caller
         await done.wait()
         for part in (fleet.devices, fleet.lifecycles, fleet.groups):
-            await part._finishing.idle()
+            await part._shield.idle()
 
     return act
 

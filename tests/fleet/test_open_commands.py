@@ -80,8 +80,8 @@ async def step(fleet, chance, clock, known):
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         if isinstance(outcome, BaseException) and not isinstance(outcome, FleetError | asyncio.CancelledError):
             raise outcome
-    while fleet.commands._finishing._tasks:
-        await asyncio.gather(*fleet.commands._finishing._tasks, return_exceptions=True)
+    while fleet.commands._shield._tasks:
+        await asyncio.gather(*fleet.commands._shield._tasks, return_exceptions=True)
 
 
 async def check(fleet):
@@ -153,10 +153,10 @@ async def test_a_caller_that_goes_away_does_not_take_a_command_back(fleet):
     fleet.commands.on_queued(woken.append)
     await fleet.commands.hand_out("d-0")
     sending = asyncio.ensure_future(fleet.commands.send("d-0", "do"))
-    while not fleet.commands._finishing._tasks:
+    while not fleet.commands._shield._tasks:
         await asyncio.sleep(0)
     sending.cancel()
-    await asyncio.gather(sending, *fleet.commands._finishing._tasks, return_exceptions=True)
+    await asyncio.gather(sending, *fleet.commands._shield._tasks, return_exceptions=True)
 
     assert sending.cancelled()
     assert woken == ["d-0"]

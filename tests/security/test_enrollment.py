@@ -938,7 +938,7 @@ async def test_a_caller_that_goes_away_leaves_the_enrolment_whole(manager, regis
         await asyncio.sleep(0)
 
     caller.cancel()
-    await asyncio.gather(caller, manager._finishing.idle(), return_exceptions=True)
+    await asyncio.gather(caller, manager._shield.idle(), return_exceptions=True)
 
     assert await registry.find("th-1") is not None
 

@@ -98,7 +98,7 @@ async def test_a_caller_that_goes_away_does_not_stop_a_revocation(manager, leaf,
     await committed.wait()
 
     revoking.cancel()
-    await asyncio.gather(revoking, manager._finishing.idle(), return_exceptions=True)
+    await asyncio.gather(revoking, manager._shield.idle(), return_exceptions=True)
 
     assert (await manager.validate(leaf)).refusal is Refusal.REVOKED
 

@@ -14,7 +14,7 @@ from attrs import frozen
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.events import CORE, DEVICE_ERASED, GROUP_CHANGED, Subject
-from fleetcore.model.mirror import FACETS, OF_DEVICES, EntityKey, Facet
+from fleetcore.model.mirror import AMONG_RECORDED, FACETS, OF_DEVICES, EntityKey, Facet
 from fleetcore.model.store import Commit, Delete, Event, FeedEntry, Put
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.mirror.sender import StateSender
@@ -26,8 +26,6 @@ _KIND = "mirror_snapshot"
 #: The blob with the hub's id.
 HUB_KIND = "mirror_hub"
 _PAGE = 500
-#: The prefix of a place among the recorded states, as in a plan.
-_KEPT = "recorded:"
 _DEVICES: frozenset[Facet] = frozenset({"registry"})
 _CERTIFICATES: frozenset[Facet] = frozenset({"certificate"})
 _POSITION = frozenset({"location"})
@@ -171,11 +169,11 @@ class ChangeTracker(Consumer):
 
     async def _page(self, after: str | None, facets: Collection[str]) -> tuple[Sequence[EntityKey], str | None]:
         """The next entities; at the end those deleted unseen, which only their recorded state still names."""
-        if after is not None and after.startswith(_KEPT):
-            keys, following = await self._sender.gone(after.removeprefix(_KEPT) or None, _PAGE)
-            return keys, None if following is None else f"{_KEPT}{following}"
+        if after is not None and after.startswith(AMONG_RECORDED):
+            keys, following = await self._sender.gone(after.removeprefix(AMONG_RECORDED) or None, _PAGE)
+            return keys, None if following is None else f"{AMONG_RECORDED}{following}"
         keys, following = await self._walk.next(after, _PAGE, facets)
-        return keys, following or (_KEPT if self._sender.removes() and set(facets) >= set(FACETS) else None)
+        return keys, following or (AMONG_RECORDED if self._sender.removes() and set(facets) >= set(FACETS) else None)
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         events = [event for entry in entries for event in entry.events]

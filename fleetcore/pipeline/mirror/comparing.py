@@ -10,16 +10,13 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from fleetcore.interfaces.cloud import MirrorItem
-from fleetcore.model.mirror import EntityKey, EntityState, Loss, MirrorBody, TwinBody
+from fleetcore.model.mirror import AMONG_RECORDED, EntityKey, EntityState, Loss, MirrorBody, TwinBody
 from fleetcore.pipeline.mirror.entity_states import digest
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.reconciling import Homed, twins_at_hub
 from fleetcore.pipeline.mirror.sender import Bodies, StateSender
 from fleetcore.pipeline.mirror.walk import Walk
 
-#: The prefix of a place among the recorded states. A plan lists them last: only there are the entities that the fleet
-#: no longer has.
-_KEPT = "recorded:"
 #: Entities of the hub that are looked up in the fleet together.
 _TOGETHER = 100
 
@@ -76,12 +73,14 @@ class Comparing:
 
     async def plan(self, hub: Hub, after: str | None, limit: int) -> tuple[list[Change], str | None]:
         """What would be sent of the next ``limit`` entities; those that match the hub are left out."""
-        if after is not None and after.startswith(_KEPT):
-            return await self._removals(after.removeprefix(_KEPT), limit)
+        if after is not None and after.startswith(AMONG_RECORDED):
+            return await self._removals(after.removeprefix(AMONG_RECORDED), limit)
         keys, following = await self._walk.next(after, limit)
         bodies, states = await self._bodies(keys), await self._kept.get_many(keys)
         found = [self._change(hub, key, bodies[key], states[key]) for key in keys if key in bodies]
-        return [change for change in found if change is not None], following or (_KEPT if self._removes() else None)
+        return [change for change in found if change is not None], following or (
+            AMONG_RECORDED if self._removes() else None
+        )
 
     def _change(self, hub: Hub, key: EntityKey, body: MirrorBody, recorded: EntityState) -> Change | None:
         if recorded.paused is not None:
@@ -96,7 +95,7 @@ class Comparing:
     async def _removals(self, after: str, limit: int) -> tuple[list[Change], str | None]:
         gone, following = await self._gone(after or None, limit)
         found = [Change(key=key, action="remove") for key in gone]
-        return found, None if following is None else f"{_KEPT}{following}"
+        return found, None if following is None else f"{AMONG_RECORDED}{following}"
 
     async def drift(self, hub: Hub, after: str | None, limit: int) -> Drift:
         """Where the hub differs in the next ``limit`` entities; the last page has the entities that only the hub has.
