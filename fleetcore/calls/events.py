@@ -7,10 +7,12 @@ from msgspec import Meta
 
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.responses.events import EventResponse
+from fleetcore.calls.selection import Selection, followable
 from fleetcore.calls.table import BY_CALL, call
-from fleetcore.calls.types import EVENT_PREFIX, In, Ms, to_builtins
+from fleetcore.calls.types import EVENT_PREFIX, In, Ms, Where, to_builtins
 from fleetcore.errors import NotFound
 from fleetcore.fleet.rights import Rights
+from fleetcore.model.events import device_of
 from fleetcore.model.operator import Permission
 from fleetcore.model.store import Event, FeedEntry
 
@@ -30,29 +32,38 @@ _WAIT_S = 60.0
     columns=("time", "type", "subject", "actor", "reason"),
 )  # fmt: skip
 async def watch_events(
-    caller: Caller, *, after: After | None = None, type: TypePrefixes = ()
+    caller: Caller, *, after: After | None = None, type: TypePrefixes = (), where: Where | None = None
 ) -> AsyncIterator[EventResponse]:
     """Follows events as they are committed: those that the caller may see, from now on or after a position.
+
+    A query limits them to events about devices that it selects when they are sent.
 
     The events of a commit come together. If the caller's rights change during a commit, that commit is sent again under
     the new rights.
 
     Raises:
+        QuerySyntaxError: the query cannot be read.
+        Refused: the passing of time alone changes what the query selects.
         NotFound: the feed after that position is trimmed; ``ids["oldest"]`` is the first available position.
         NotAuthenticated: the caller's token has ended.
         NotAuthorised: the caller may no longer follow events.
     """
+    selection = None if where is None else Selection(caller, followable(where))
     storage = caller.fleet.storage
     newest = await storage.position()
     position = newest if after is None else after
     if position > newest:
         raise NotFound(f"The fleet has not reached position {position}", oldest=newest + 1)
+    known: Rights | None = None
     with caller.waiting() as wait:
         while True:
             rights = await rights_to_follow(caller, "watch_events")
+            if selection is not None and (known is None or not same_rights(known, rights)):
+                selection.narrow()
+            known = rights
             entries = await storage.feed(position, _PAGE)
             for entry in entries:
-                for event in await _visible(caller, entry, tuple(type)):
+                for event in await _visible(caller, entry, tuple(type), selection):
                     # With a slow reader this lasts longer than the rights may.
                     if not same_rights(rights, await rights_to_follow(caller, "watch_events")):
                         break
@@ -83,8 +94,21 @@ async def is_visible(caller: Caller, event: Event) -> bool:
     return await caller.rights.sees(caller.fleet.events.find(event.type), event.subject, event.data)
 
 
-async def _visible(caller: Caller, entry: FeedEntry, prefixes: tuple[str, ...]) -> list[EventResponse]:
-    wanted = [event for event in entry.events if not prefixes or event.type.startswith(prefixes)]
+async def selected(events: Sequence[Event], prefixes: tuple[str, ...], selection: Selection | None) -> list[Event]:
+    """The events of types with one of these beginnings, if any, about devices of a selection, if given."""
+    wanted = [event for event in events if not prefixes or event.type.startswith(prefixes)]
+    if selection is None:
+        return wanted
+    about = [(event, device_of(event)) for event in wanted]
+    return [event for event, device in about if device is not None and await selection.holds(device)]
+
+
+async def _visible(
+    caller: Caller, entry: FeedEntry, prefixes: tuple[str, ...], selection: Selection | None
+) -> list[EventResponse]:
+    if selection is not None:
+        selection.see(entry)
+    wanted = await selected(entry.events, prefixes, selection)
     seen = [event for event in wanted if await is_visible(caller, event)]
     return [event_response(event, entry.position if event is seen[-1] else None) for event in seen]
 

@@ -28,7 +28,7 @@ _DECLARED = "__fleetcore_call__"
 #: The places that are headers of a request.
 HEADERS = ("if-match", "last-event-id", "idempotency-key")
 #: Commands without a call: plugins may not use these nouns.
-VERBS = frozenset({"adopt", "demo", "doctor", "init", "restore", "serve", "simulate"})
+VERBS = frozenset({"adopt", "demo", "doctor", "init", "restore", "serve", "simulate", "top"})
 _ROUTE = re.compile(r"(?:GET|POST|PUT|PATCH|DELETE) (?:/(?:[A-Za-z0-9._~-]+|\{\w+\}))+", re.ASCII)
 _NO_BODY = frozenset({"GET", "DELETE"})
 _NAMED = re.compile(r"\{(\w+)\}")

@@ -1,25 +1,23 @@
 """``fleetcore campaign``: firmware campaigns, and following one to its end."""
 
 import asyncio
-import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fleetcore.cli import envelopes
-from fleetcore.cli.connect import Caller, Target, connect, fleet_option
-from fleetcore.cli.derived import command
-from fleetcore.cli.encoding import takes_all
-from fleetcore.cli.exits import PARTLY
+from fleetcore.cli import envelopes, watching
+from fleetcore.cli.connect import Target, fleet_option
+from fleetcore.cli.derived import command, items
+from fleetcore.cli.exits import PARTLY, printable
 from fleetcore.cli.output import output_option, show
+from fleetcore.cli.watching import Watched
 from fleetcore.frontends.catalogue import core
 from fleetcore.model.firmware import EXECUTION_ENDS, EXECUTION_FAILURES, ExecutionState
 
-#: The interval of polling for changes, in seconds.
-_LOOK_S = 1.0
+#: Failed devices that are listed at the end.
+_MAX_FAILED = 20
 
 
 @click.group()
@@ -43,58 +41,44 @@ campaign.add_command(command(core()["create_campaign"], core()["create_campaign"
 def watch(campaign: str, at: Target, output: str) -> int:
     """Follow CAMPAIGN until it has ended and no device is under way; exit 7 if some devices failed.
 
-    It prints a line for each change, or a bar on a terminal.
+    It prints a line for each change, or a bar on a terminal, and at the end the devices that failed. It can be
+    interrupted and started again at any time, and waits while the server is away.
     """
-    from fleetcore.cli.progress import progress
-
-    async def run() -> dict[str, Any]:
-        async with connect(at) as caller:
-            if output != "table" or not sys.stderr.isatty():
-                return await _follow(caller, campaign, _tell(output))
-            first = await caller.run("get_campaign", {"campaign": campaign})
-            with progress(campaign, first["total"]) as step:
-                seen = 0
-
-                def advance(current: Mapping[str, Any]) -> None:
-                    nonlocal seen
-                    ended = _count(current, EXECUTION_ENDS)
-                    step(ended - seen)
-                    seen = ended
-
-                return await _follow(caller, campaign, advance)
-
-    last = asyncio.run(run())
+    last = asyncio.run(watching.watch(at, _WATCHED, {"campaign": campaign}, output, campaign))
     if output != "jsonl":  # the last line of the command shows it
         show(last, output, members=core()["get_campaign"].members)
-    return PARTLY if _count(last, EXECUTION_FAILURES) else 0
+    if not _count(last, EXECUTION_FAILURES):
+        return 0
+    if output == "table":
+        for item in _failed(at, campaign):
+            reason = f": {item['reason']}" if item["reason"] else ""
+            click.echo(printable(f"{item['device']} {item['state']} [{item['code'] or ''}]{reason}"), err=True)
+    return PARTLY
 
 
-def _tell(output: str) -> Callable[[Mapping[str, Any]], None]:
-    """Prints a state as a line, if the output is line by line."""
-
-    def tell(current: Mapping[str, Any]) -> None:
-        match output:
-            case "jsonl":
-                click.echo(json.dumps(current, ensure_ascii=not takes_all()))
-            case "table":
-                counts = ", ".join(f"{name} {number}" for name, number in sorted(current["counts"].items()) if number)
-                click.echo(f"{current['state']}: {counts or 'no devices yet'}")
-
-    return tell
+def _has_ended(current: Mapping[str, Any]) -> bool:
+    """Whether it has ended, and no device is under way."""
+    return current["finished_at"] is not None and _count(current, EXECUTION_ENDS) == sum(current["counts"].values())
 
 
-async def _follow(caller: Caller, name: str, tell: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
-    """Returns the campaign once it has ended; calls ``tell`` with its first state and after each change."""
-    told: tuple[object, ...] = ()
-    while True:
-        current: dict[str, Any] = await caller.run("get_campaign", {"campaign": name})
-        seen = (current["state"], current["code"], current["reason"], current["counts"])
-        if seen != told:
-            tell(current)
-            told = seen
-        if current["finished_at"] is not None and _count(current, EXECUTION_ENDS) == sum(current["counts"].values()):
-            return current
-        await asyncio.sleep(_LOOK_S)
+def _line(current: Mapping[str, Any]) -> str:
+    counts = ", ".join(f"{name} {number}" for name, number in sorted(current["counts"].items()) if number)
+    return f"{current['state']}: {counts or 'no devices yet'}"
+
+
+_WATCHED = Watched(
+    call="get_campaign",
+    seen=lambda current: (current["state"], current["code"], current["reason"], current["counts"]),
+    ended=_has_ended,
+    bar=lambda current: (_count(current, EXECUTION_ENDS), current["total"], current["counts"]),
+    line=_line,
+)
+
+
+def _failed(at: Target, campaign: str) -> list[dict[str, Any]]:
+    """The first devices that failed."""
+    found = items(at, core()["list_executions"], {"campaign": campaign})
+    return [item for item in found if item["state"] in EXECUTION_FAILURES][:_MAX_FAILED]
 
 
 def _count(current: Mapping[str, Any], states: frozenset[ExecutionState]) -> int:

@@ -151,10 +151,11 @@ def confirmation(call: CallInfo, given: Mapping[str, Any]) -> str:
 
 def follow(at: Target, call: CallInfo, given: Mapping[str, Any], output: str, most: int | None = None) -> None:
     """Prints each item of a streaming call as it arrives, a line each: the first ``most``, or until interrupted."""
+    from fleetcore.cli.source import followed
 
     async def run() -> None:
         left = most
-        async with connect(at) as caller, contextlib.aclosing(caller.stream(call.name, given)) as found:
+        async with contextlib.aclosing(followed(at, call.name, given)) as found:
             async for item in found:
                 show_line(item, output, call.columns)
                 left = None if left is None else left - 1

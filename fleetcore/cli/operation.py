@@ -1,13 +1,17 @@
 """``fleetcore operation``: long operations, their progress, and stopping them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from fleetcore.cli.connect import Caller
+from fleetcore.cli import watching
+from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.exits import PARTLY, printable
-from fleetcore.cli.output import show
+from fleetcore.cli.ids import with_whole_ids
+from fleetcore.cli.output import output_option, show
+from fleetcore.cli.watching import Watched
+from fleetcore.frontends.catalogue import core
 
 #: The polling interval of a waiting command.
 _LOOK_S = 0.2
@@ -16,6 +20,53 @@ _LOOK_S = 0.2
 @click.group()
 def operation() -> None:
     """Follow and stop long operations."""
+
+
+@operation.command()
+@click.argument("operation")
+@fleet_option
+@output_option
+def watch(operation: str, at: Target, output: str) -> int:
+    """Follow OPERATION until it has ended; exit 7 if some of its items failed.
+
+    It prints a line for each change, or a bar on a terminal. It can be interrupted and started again at any time,
+    and waits while the server is away.
+    """
+    import asyncio
+
+    ended = asyncio.run(_watch(at, operation, output))
+    if output == "jsonl":  # the last line shows it
+        return PARTLY if ended["failed"] else 0
+    return conclude(ended, output)
+
+
+async def _watch(at: Target, operation: str, output: str) -> dict[str, Any]:
+    call = core()["get_operation"]
+    async with connect(at) as caller:
+        given = {"operation": operation}
+        first = await with_whole_ids(caller, call, given, lambda whole: caller.run(call.name, whole))
+    return await watching.watch(at, _WATCHED, {"operation": first["id"]}, output, f"{first['kind']} {operation}")
+
+
+def _bar(current: Mapping[str, Any]) -> tuple[int, int, Mapping[str, int]]:
+    held = 0 if current["paused"] is None else 1
+    return current["done"], current["total"], {"failed": current["failed"], "paused": held}
+
+
+def _line(current: Mapping[str, Any]) -> str:
+    state = current["state"] if current["paused"] is None else "paused"
+    failed = f", {current['failed']} failed" if current["failed"] else ""
+    why = current["paused"] or current["waiting"]
+    return f"{state}: {current['done']} of {current['total']}{failed}{f' ({why})' if why else ''}"
+
+
+_WATCHED = Watched(
+    call="get_operation",
+    seen=lambda current: (current["state"], current["done"], current["failed"], current["paused"], current["waiting"]),
+    ended=lambda current: current["state"] != "running",
+    bar=_bar,
+    line=_line,
+)
 
 
 async def follow(caller: Caller, started: dict[str, Any], step: Callable[[int], None], seen: int = 0) -> dict[str, Any]:

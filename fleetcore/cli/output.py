@@ -55,9 +55,15 @@ def show_line(item: Mapping[str, Any], output: str, columns: Sequence[str] = ())
         csv.writer(line, lineterminator="\n").writerow([_harmless(item.get(name)) for name in names])
         click.echo(escaped(line.getvalue()), nl=False)
     else:
+        from rich.console import Console
+
         from fleetcore.cli import tables
 
-        click.echo(tables.line(item, names))
+        console, text = Console(highlight=False), tables.line(item, names)
+        if console.is_terminal:
+            console.print(text, soft_wrap=True)
+        else:
+            click.echo(text.plain)
 
 
 def _cell(value: object) -> str:

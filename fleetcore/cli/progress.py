@@ -1,6 +1,6 @@
 """Progress bars on long work, where the output is a terminal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -15,6 +15,32 @@ def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda count=1: bar.advance(task, count)
+
+
+@contextmanager
+def status_bar(what: str) -> Iterator[Callable[[int, int, Mapping[str, int]], None]]:
+    """Yields a function to call with how many of how many are done, and the number in each state."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.text import Text
+
+    from fleetcore.cli import tables
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[states]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, states="")
+
+        def show(done: int, total: int, states: Mapping[str, int]) -> None:
+            parts = [Text(f"{name} {number}", tables.style_of(name)) for name, number in states.items() if number]
+            bar.update(task, completed=done, total=total, states=Text("  ").join(parts).markup)
+
+        yield show
 
 
 @contextmanager

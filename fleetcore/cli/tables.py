@@ -123,10 +123,16 @@ def sheet(result: Mapping[str, Any], members: Mapping[str, str], *, now_ms: int 
     return [line.rstrip() for line in lines]
 
 
-def line(item: Mapping[str, Any], columns: Sequence[str]) -> str:
-    """One item of a stream, complete."""
-    cells = (cell(item.get(name), kind_of(item.get(name))) for name in columns or item)
-    return _GAP.join(text for text in cells if text)
+def line(item: Mapping[str, Any], columns: Sequence[str]) -> "Text":
+    """One item of a stream, complete; a word such as ``command.failed`` has the colour of its last part."""
+    from rich.text import Text
+
+    cells = [(kind_of(item.get(name)), cell(item.get(name), kind_of(item.get(name)))) for name in columns or item]
+    return Text(_GAP).join(
+        Text(text, style="dim" if kind == "time" else style_of(text.rpartition(".")[2]) if kind == WORD else "")
+        for kind, text in cells
+        if text
+    )
 
 
 def short_ids(ids: Iterable[str]) -> dict[str, str]:

@@ -5,17 +5,16 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import evolve
 
 from fleetcore.cli import keys
-from fleetcore.cli.connect import Caller, Target, connect, fleet_option
+from fleetcore.cli.connect import Target, fleet_option
 from fleetcore.cli.encoding import takes_all
 from fleetcore.cli.output import output_option, show
+from fleetcore.cli.source import Source
 from fleetcore.cli.top_screen import Rates, View, device, fleet, footer, helping, pressed, rates
 from fleetcore.errors import FleetError, Refused, Unavailable
 from fleetcore.model.overview import MAX_FIRST, Order
@@ -60,54 +59,6 @@ def top(where: str, order: Order, every: float, count: int | None, at: Target, o
     return 0
 
 
-class _Source:
-    """Reads overviews of a fleet; after a failure it connects anew.
-
-    Reading a folder that no server has open opens it, and meanwhile a server could not. So it is read at the start and
-    on request; after a server had it, only once :attr:`served` is False again.
-
-    Attributes:
-        served: whether a server gave the last answer.
-    """
-
-    def __init__(self, at: Target) -> None:
-        self._at, self._stack = at, AsyncExitStack()
-        self._caller: Caller | None = None
-        self.served = False
-
-    async def rests(self) -> bool:
-        """Whether no server has the folder open."""
-        from fleetcore.runtime import lease
-
-        return isinstance(self._at, Path) and await asyncio.to_thread(lease.holder, self._at) is None
-
-    async def ask(self, name: str, given: Mapping[str, Any]) -> Any:
-        """The answer of a call."""
-        resting = await self.rests()
-        if resting and self.served:
-            await self.aclose()
-            raise Unavailable("The server has ended", remedy="It is tried again; space reads the folder itself")
-        if resting or self._caller is None:
-            await self.aclose()
-            self._caller = await self._stack.enter_async_context(connect(self._at))
-        try:
-            answer = await self._caller.run(name, given)
-        except Unavailable:
-            await self.aclose()
-            raise
-        else:
-            self.served = not resting
-            return answer
-        finally:
-            if resting:
-                await self.aclose()
-
-    async def aclose(self) -> None:
-        """Ends the connection."""
-        self._caller = None
-        await self._stack.aclose()
-
-
 def _asked(view: View, limit: int) -> dict[str, Any]:
     return {"order": view.order, "limit": limit, **({"where": view.where} if view.where else {})}
 
@@ -116,7 +67,7 @@ async def _print(at: Target, view: View, every_s: float, count: int, output: str
     """Prints overviews one after another; the first is preceded by one for its rates, if something serves the fleet."""
     from rich.console import Console
 
-    source, before = _Source(at), None
+    source, before = Source(at), None
     async with contextlib.aclosing(source):
         for number in range(count + 1):
             if number == 0:
@@ -143,7 +94,7 @@ class _Screen:
 
     def __init__(self, console: "Console", at: Target, every_s: float) -> None:
         self._console, self._every_s = console, every_s
-        self._source, self._error = _Source(at), ""
+        self._source, self._error = Source(at), ""
         self._found: Mapping[str, Any] | None = None
         #: The overview from which rates are counted, and the rates.
         self._base: Mapping[str, Any] | None = None

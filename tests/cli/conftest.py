@@ -94,7 +94,7 @@ def served():
 
     @contextmanager
     def go(data):
-        with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
+        with ThreadPoolExecutor(1) as thread:
             manager, stop, started = IoTFleetManager(data), threading.Event(), threading.Event()
 
             async def serve():
@@ -103,7 +103,7 @@ def served():
                     while not stop.is_set():
                         await asyncio.sleep(0.02)
 
-            ended = thread.submit(runner.run, serve())
+            ended = thread.submit(asyncio.run, serve())
             try:
                 while not started.wait(0.05):
                     assert not ended.done(), ended.exception()

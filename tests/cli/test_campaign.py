@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fleetcore import IoTFleetManager
-from fleetcore.cli import campaign as command
+from fleetcore.cli import source, watching
 from fleetcore.cli.root import run
 
 IMAGE = {"sha256": "0" * 64, "size": 3}
@@ -40,8 +40,8 @@ def answers(monkeypatch):
             assert (name, given) == ("get_campaign", {"campaign": "spring"})
             return told.pop(0)
 
-    monkeypatch.setattr(command, "connect", lambda _at: Told())
-    monkeypatch.setattr(command, "_LOOK_S", 0)
+    monkeypatch.setattr(source, "connect", lambda _at: Told())
+    monkeypatch.setattr(watching, "LOOK_S", 0)
     return told
 
 

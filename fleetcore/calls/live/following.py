@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from fleetcore.calls.caller import Caller
-from fleetcore.calls.events import event_response, is_visible
+from fleetcore.calls.events import event_response, is_visible, selected
 from fleetcore.calls.live.frames import Frame, Subscribe
-from fleetcore.calls.live.subscription import LiveLimits, Selection, Subscription
+from fleetcore.calls.live.subscription import LiveLimits, Subscription
+from fleetcore.calls.selection import Selection
 from fleetcore.calls.types import Ms
-from fleetcore.model.events import device_of
 from fleetcore.model.store import Event, FeedEntry
 from fleetcore.model.telemetry import Series, shown
 
@@ -50,10 +50,7 @@ class Events(Subscription):
             self._dropped_to = oldest.position
 
     async def _wanted(self, events: Sequence[Event]) -> tuple[Event, ...]:
-        wanted = [event for event in events if not self._types or event.type.startswith(self._types)]
-        if self._selection is not None:
-            about = [(event, device_of(event)) for event in wanted]
-            wanted = [event for event, device in about if device is not None and await self._selection.holds(device)]
+        wanted = await selected(events, self._types, self._selection)
         return tuple([event for event in wanted if await is_visible(self._caller, event)])
 
     async def take(self) -> Frame | None:

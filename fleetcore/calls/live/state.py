@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.live.frames import Frame, Subscribe
-from fleetcore.calls.live.subscription import LiveLimits, Selection, Subscription
+from fleetcore.calls.live.subscription import LiveLimits, Subscription
+from fleetcore.calls.selection import Selection
 from fleetcore.errors import Refused
 from fleetcore.fleet.documents import TIMED, Document
 from fleetcore.model.events import changed_parts, device_of

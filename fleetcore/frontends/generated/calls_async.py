@@ -1652,18 +1652,24 @@ class AsyncCalls(ABC):
         """
         return await self._value("resume_operation", {"operation": operation, "reason": reason}, OperationResponse)
 
-    def watch_events(self, *, after: After | None = None, type: TypePrefixes = ()) -> AsyncIterator[EventResponse]:
+    def watch_events(
+        self, *, after: After | None = None, type: TypePrefixes = (), where: Where | None = None
+    ) -> AsyncIterator[EventResponse]:
         """Follows events as they are committed: those that the caller may see, from now on or after a position.
+
+        A query limits them to events about devices that it selects when they are sent.
 
         The events of a commit come together. If the caller's rights change during a commit, that commit is sent again under
         the new rights.
 
         Raises:
+            QuerySyntaxError: the query cannot be read.
+            Refused: the passing of time alone changes what the query selects.
             NotFound: the feed after that position is trimmed; ``ids["oldest"]`` is the first available position.
             NotAuthenticated: the caller's token has ended.
             NotAuthorised: the caller may no longer follow events.
         """
-        return self._stream("watch_events", {"after": after, "type": type}, EventResponse)
+        return self._stream("watch_events", {"after": after, "type": type, "where": where}, EventResponse)
 
     async def list_enrollment_tokens(
         self, *, limit: Limit = 100, cursor: Cursor | None = None

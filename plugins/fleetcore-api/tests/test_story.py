@@ -613,6 +613,7 @@ STORY = [
     ("discard_dead_letter", {"number": 10**9}),
     ("watch_events", {"after": 0, "type": ["device.registered", "group."]}),
     ("watch_events", {"after": -1}),
+    ("watch_events", {"after": 0, "where": "last_seen > now - 1 h"}),
 ]  # fmt: skip
 
 
