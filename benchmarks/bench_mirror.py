@@ -213,7 +213,7 @@ def _importing(cloud: str, few: int, many: int) -> list[Row]:
         return []
     with _hub(cloud) as hub, tempfile.TemporaryDirectory() as name:
         _said(hub, "existing", devices=many)
-        _toml(Path(name), {cloud: hub}, '["registry", "twins"]\nimports = true')
+        _toml(Path(name), {cloud: hub}, '["registry", "twins"]\nimports = true\npoll_s = 86400')
         with _fleet(Path(name), 0) as fleet:
             begun = time.monotonic()
             _said(fleet, "take_over", mirror=cloud)

@@ -13,7 +13,7 @@ from fleetcore.interfaces.cloud import CloudLimits
 from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.mirror import FACETS, EntityKey
 from fleetcore.model.store import Commit
-from fleetcore.pipeline.mirror import sender
+from fleetcore.pipeline.mirror import change_tracker, sender
 from fleetcore.pipeline.mirror.change_tracker import ChangeTracker
 from fleetcore.pipeline.mirror.hub import Hub
 from fleetcore.pipeline.mirror.sender import StateSender
@@ -46,11 +46,12 @@ async def manager():
 class Running:
     """A mirror of a fleet to a hub in memory, at work."""
 
-    def __init__(self, fleet, hub, **given):
+    def __init__(self, fleet, hub, watch=None, **given):
         entities = Entities(fleet.storage, fleet.devices, fleet.twins, fleet.groups, fleet.campaigns)
         self.fleet, self.hub = fleet, hub
         self.sender = StateSender("hub", fleet.storage, fleet.clock, entities.bodies, **given)
-        self.tracker = ChangeTracker(self.sender, Walk(frozenset(FACETS), entities.page), fleet.storage, fleet.clock)
+        walk = Walk(frozenset(FACETS), entities.page)
+        self.tracker = ChangeTracker(self.sender, walk, fleet.storage, fleet.clock, watch=watch)
 
     @asynccontextmanager
     async def at_work(self, kind=MemoryCloud, **given):
@@ -95,6 +96,30 @@ async def test_a_fleet_that_was_there_before_the_mirror_is_sent_whole(manager, h
     assert hub.body(twin("dev-3"))["desired"] == {"interval": 60}
     assert hub.body(EntityKey("group", "lab")) is not None
     assert set(hub.writes.values()) == {1}
+
+
+async def test_what_is_polled_waits_while_a_page_of_entities_is_pending(manager, hub, monkeypatch):
+    monkeypatch.setattr(change_tracker, "_PAGE", 3)
+    keys, polls, clock = [registry(f"dev-{number}") for number in range(3)], [], (await manager.open()).clock
+
+    async def homed(after):
+        polls.append(clock.now_ms())
+        return keys, None
+
+    running = Running(await manager.open(), hub, watch=change_tracker.Watch(homed=homed, every_s=300.0))
+    await running.tracker.start()
+    running.sender.pause()
+    while await running.tracker.step():
+        pass
+    for _ in range(5):
+        await clock.advance(301)
+        await running.tracker._rest(10**9, 0.0)
+    while_pending = len(polls)
+    await running.sender.pending._storage.commit(running.sender.pending.removing(keys))
+    await clock.advance(301)
+    await running.tracker._rest(10**9, 0.0)
+
+    assert (while_pending, len(polls)) == (1, 2)
 
 
 async def registered(manager, *devices):

@@ -42,7 +42,8 @@ class Watch:
     Attributes:
         located: whether a device's new position is sent.
         parts: parts of a device's document that decide whether it is mirrored at all.
-        polled: facets compared every ``every_s``, because the feed does not report their changes.
+        polled: facets compared every ``every_s``, because the feed does not report their changes; later while more than
+            a page of entities is pending, so that polling never outruns the hub.
         homed: the twins of the devices that are connected to the hub, page by page: they report there, so they are
             polled as often.
     """
@@ -132,13 +133,19 @@ class ChangeTracker(Consumer):
             left_s = self._looked_s + self._watch.every_s - self._clock.monotonic_s()
             if left_s <= 0:
                 self._looked_s = self._clock.monotonic_s()
-                if self._watch.polled:
-                    await self.look_again(facets=self._watch.polled)
-                if self._watch.homed is not None:
-                    await self._look_at_homed(self._watch.homed)
+                # A pass through a large fleet may last longer than the interval; then it takes the place of the next.
+                if await self._sender.pending.waiting() < _PAGE:
+                    await self._poll()
                 return True
             seconds = min(seconds, left_s)
         return await self._storage.wait_feed(after, seconds)
+
+    async def _poll(self) -> None:
+        """Enqueues what is compared because the feed does not report its changes."""
+        if self._watch.polled:
+            await self.look_again(facets=self._watch.polled)
+        if self._watch.homed is not None:
+            await self._look_at_homed(self._watch.homed)
 
     async def _look_at_homed(self, homed: HomedPage) -> None:
         after: str | None = None
