@@ -9,6 +9,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test check generate bench soak docs clouds cloud-aws cloud-azure cloud-gcp lock packages services clean
 
 demo: $(STAMP)
+	@echo "A fleet of simulated devices over every protocol and to every cloud, about a minute:"
 	$(BIN)/fleetcore demo
 
 test: $(STAMP) services

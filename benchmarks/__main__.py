@@ -36,6 +36,7 @@ NAMES = (
     "campaign",
     "api",
     "mirror",
+    "top",
 )
 RESULTS = Path(__file__).parent / "results.json"
 

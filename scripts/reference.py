@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cli_reference
 import configuration_reference
+import metrics_reference
 import protocol_matrix
 import wire_reference
 
@@ -92,6 +93,7 @@ def pages() -> dict[str, str]:
         "protocols.md": protocol_matrix.page(),
         "errors.md": errors(),
         "events.md": events(),
+        "metrics.md": metrics_reference.page(),
         **cli_reference.pages(PAGES),
         **configuration_reference.pages(PAGES),
         **wire_reference.pages(PAGES),

@@ -48,8 +48,8 @@ async def get_overview(
 ) -> OverviewResponse:
     """Shows devices by connectivity, the first of them in an order, traffic, anomalies, and the work under way.
 
-    A query limits the devices and the anomalies. Counts are as old as ``as_of``: looking at all devices takes at most a
-    twentieth of the server's time.
+    A query limits the devices and the anomalies. Counts are as old as ``as_of``: looking at all devices takes at most
+    4 % of the server's time.
 
     Raises:
         QuerySyntaxError: the query cannot be read.

@@ -7,6 +7,7 @@ effect, and with 7 if readings of a replayed file are refused.
 import asyncio
 import contextlib
 import logging
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import click
 
 from fleetcore.cli.numbers import Number
+from fleetcore.errors import Refused
 
 
 @click.command()
@@ -24,28 +26,61 @@ from fleetcore.cli.numbers import Number
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A CSV of real readings: timestamp, then one column per metric.",
 )
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="Keep the fleet in this folder, new or empty."
+)
 @click.option("--keep", is_flag=True, help="Keep running afterwards, until interrupted.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The seed of the simulated signals and faults.")
-def demo(devices: int, duration: float, replay: Path | None, keep: bool, seed: int) -> int:
+def demo(devices: int, duration: float, replay: Path | None, data: Path | None, keep: bool, seed: int) -> int:
     """Create a fleet, run devices on it over every installed protocol, and show what happened.
 
     Exit 7 if readings of a replayed file are refused.
     """
     logging.basicConfig(level=logging.ERROR)
-    with _folder(keep) as data:
+    with _folder(data, keep=keep) as folder:
         if replay is not None:
             from fleetcore.cli.replaying import replay_file
 
-            return asyncio.run(replay_file(data, replay, keep=keep))
-        from fleetcore.cli.demo_run import run_demo
+            code = asyncio.run(replay_file(folder, replay, keep=keep))
+        else:
+            from fleetcore.cli.demo_run import run_demo
 
-        return asyncio.run(run_demo(data, devices, duration, seed, keep=keep))
+            code = asyncio.run(run_demo(folder, devices, duration, seed, keep=keep))
+        if not keep:
+            click.echo(_next(data))
+        return code
+
+
+def _next(data: Path | None) -> str:
+    """Three commands to go on with."""
+    if data is None:
+        commands = {
+            "fleetcore demo --data ./demo-data": "the same, and keep the fleet to look around",
+            "fleetcore demo --replay FILE.csv": "your own recorded readings, through the same way",
+            "fleetcore init ./fleet-data": "a fleet of your own; then: fleetcore serve --data ./fleet-data",
+        }
+    else:
+        place = shlex.quote(str(data))
+        commands = {
+            f"fleetcore top --data {place}": "the devices, and what they have done",
+            f"fleetcore telemetry plot demo-0002 temperature --data {place}": "a metric over time, with its anomalies",
+            f"fleetcore serve --data {place}": "let it run again",
+        }
+    width = max(map(len, commands)) + 2
+    lines = [f"  {command:<{width}}{what}" for command, what in commands.items()]
+    return "\n".join(["\nWhat next:", *lines, "The first ten minutes: docs/tutorials/first-ten-minutes.md"])
 
 
 @contextlib.contextmanager
-def _folder(keep: bool) -> Iterator[Path]:
-    if keep:
+def _folder(data: Path | None, *, keep: bool) -> Iterator[Path]:
+    """The folder of the fleet, removed at the end unless it was named or is to be kept; raises Refused."""
+    if data is not None:
+        if data.is_dir() and any(data.iterdir()):
+            raise Refused(f"{data} is not empty", remedy="Name another folder, or remove it")
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        yield data
+    elif keep:
         yield Path(tempfile.mkdtemp(prefix="fleetcore-demo-"))
-        return
-    with tempfile.TemporaryDirectory(prefix="fleetcore-demo-", ignore_cleanup_errors=True) as name:
-        yield Path(name)
+    else:
+        with tempfile.TemporaryDirectory(prefix="fleetcore-demo-", ignore_cleanup_errors=True) as name:
+            yield Path(name)

@@ -31,13 +31,6 @@ _STEP_S = 60  # simulated seconds between two readings of a device
 _FAULT = 25.0  # added to the value; the noise is 0.15
 _FIRMWARE = b"fleetcore demo firmware 2.0.0\n" * 2048
 
-_NEXT = """
-What next:
-  fleetcore demo --keep                     the same, and stay up to look around
-  fleetcore demo --replay FILE.csv          your own recorded readings, through the same way
-  fleetcore init ./fleet-data               a fleet of your own; then: fleetcore serve --data ./fleet-data
-The first ten minutes: docs/tutorials/first-ten-minutes.md"""
-
 _TOML = """\
 [fleet]
 name = "demo"
@@ -71,6 +64,9 @@ async def server(data: Path, trials: Mapping[str, Trial] = {}) -> AsyncIterator[
             click.echo("         no network protocol is installed, so the devices run in this process")
         status = await caller.run("get_status", {})
         yield caller, ways_in(status["protocols"], offers)
+    # A folder that is kept can be served again: the hubs of its mirrors are gone.
+    file = data / "fleet.toml"
+    file.write_text(file.read_text().replace(sections(trials), ""))
 
 
 def _section(provider: Provider[Any]) -> str:
@@ -158,9 +154,7 @@ async def run_demo(data: Path, devices: int, duration: float, seed: int, *, keep
             await _leaves(account, caller, fleet, ways)
             await show_mirrors(account, caller, trials, [device.device for device in fleet.devices])
             await _health(caller)
-            if not keep:
-                click.echo(_NEXT)
-            else:
+            if keep:
                 place = shlex.quote(str(data))
                 click.echo(f"\nrunning on {data}; try: fleetcore device list --data {place}   (Ctrl-C ends it)")
                 await until_interrupted()

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.waits import end_task, end_tasks
 from fleetcore.listening.descriptors import raise_limit
 from fleetcore.runtime.process import settle_memory
+from fleetcore.runtime.supervisor_socket import notify, watchdog_s
 from fleetcore.threads import Deadline
 
 _log = logging.getLogger(__name__)
@@ -78,14 +80,18 @@ async def _serve(data: Path) -> None:
         waiting = asyncio.create_task(asked.wait(), name="fleetcore asked to stop")
         await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
         click.echo("stopping")
+        notify("STOPPING=1")
         await end_tasks(waiting)
         await end_task(watching)
 
 
 async def _watch(fleet: "Fleet") -> None:
-    """Prints ``ready`` once each configured listener is open; raises StorageError if the store has ended."""
+    """Says that it is ready once each configured listener is open, and that it lives.
+
+    Raises StorageError if the store has ended.
+    """
     told: dict[str, str] = {}
-    ready = False
+    ready, every_s, due_s = False, watchdog_s(), 0.0
     while True:
         for name, why in fleet.late.items():
             if told.get(name) != why:
@@ -94,6 +100,10 @@ async def _watch(fleet: "Fleet") -> None:
         if not told and not ready:
             ready = True
             click.echo("ready")
+            notify("READY=1")
+        if every_s is not None and time.monotonic() >= due_s:
+            due_s = time.monotonic() + every_s
+            notify("WATCHDOG=1")
         if fleet.storage.failure is not None:
             raise fleet.storage.failure
         await asyncio.sleep(_LOOK_S)

@@ -1,6 +1,7 @@
 """``fleetcore demo``: devices over every installed protocol send, obey and are updated, and all of it happens."""
 
 import re
+import shlex
 
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.patience import PATIENCE_S
@@ -28,3 +29,19 @@ def test_a_leaf_behind_a_gateway_sends_and_obeys_over_mqtt_and_websocket(process
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 leaves behind gateways over mqtt, websocket: 2 readings stored, 2 commands run" in done.stdout
+
+
+def test_the_fleet_can_be_kept_and_looked_at(process, tmp_path):
+    data = tmp_path / "my demo"
+    done = process("demo", "--duration", "1", "--devices", "4", "--data", data, timeout=PATIENCE_S)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    *_, top, plot, serve, _ = done.stdout.splitlines()
+    assert serve.split("  ")[1] == f"fleetcore serve --data '{data}'"
+    for line in (top, plot):
+        shown = process(*shlex.split(line.split("  ")[1])[1:])
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "demo-0002" in shown.stdout
+    assert process("doctor", "--data", data).returncode in (0, 1)
+    refused = process("demo", "--data", data)
+    assert (refused.returncode, "is not empty" in refused.stderr) == (5, True)
