@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from fleetcore.errors import Refused
 from fleetcore.wire.times import format_time
 
 if TYPE_CHECKING:
@@ -77,6 +78,19 @@ class TelemetryView:
             "points": [[format_time(t), v] for t, v in zip(self.time.tolist(), self.value.tolist(), strict=True)],
         }
 
+    def plot(self, axes: Any = None) -> Any:
+        """Draws the numbers over time; returns matplotlib's figure, which a notebook shows. Needs matplotlib.
+
+        The picture keeps the smallest and the largest value of every column, however many points there are.
+
+        Args:
+            axes: matplotlib's axes to draw on; a new figure without.
+
+        Raises:
+            Refused: matplotlib is not installed.
+        """
+        return plot(self, axes=axes)
+
     def to_pandas(self) -> Any:
         """A pandas Series indexed by UTC time; needs pandas."""
         import pandas as pd  # type: ignore[import-not-found,import-untyped,unused-ignore]  # optional
@@ -89,6 +103,30 @@ class TelemetryView:
 
         value = self.value if self.value.dtype != object else [_text(item) for item in self.value]
         return pa.table({"time": pa.array(self.time, pa.timestamp("ms", "UTC")), "value": value})
+
+
+def plot(*views: TelemetryView, axes: Any = None) -> Any:
+    """Draws several series over one time axis: a panel for each metric, with its devices; returns matplotlib's figure.
+
+    Raises:
+        Refused: matplotlib is not installed; or there are several metrics for given axes.
+    """
+    import numpy as np
+
+    from fleetcore.plots import Band, draw
+
+    panels: dict[str, list[Band]] = {}
+    for view in views:
+        numbers = np.array([isinstance(value, bool | int | float) for value in view.value.tolist()], np.bool_)
+        value = view.value[numbers].astype(np.float64)
+        band = Band(label=view.device, unit=view.unit, time=view.time[numbers], low=value, high=value)
+        panels.setdefault(view.metric, []).append(band)
+    if axes is not None and len(panels) > 1:
+        raise Refused("Given axes hold one metric", remedy="Call it once for each metric, or without axes")
+    titles = {
+        metric: f"{metric} of {bands[0].label}" if len(bands) == 1 else metric for metric, bands in panels.items()
+    }
+    return draw([(titles[metric], bands) for metric, bands in panels.items()], axes=axes)
 
 
 def _values(data: "SeriesData") -> "np.ndarray[Any, Any]":

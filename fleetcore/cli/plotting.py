@@ -5,7 +5,7 @@ A character has two columns of four dots (Unicode's braille patterns); without b
 
 import datetime as dt
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from attrs import frozen
@@ -47,8 +47,10 @@ def plot(
     *,
     width: int,
     height: int,
-    marks: Iterable[int] = (),
+    marks: Mapping[str, Iterable[int]] = {},
     dots: bool = True,
+    limits: tuple[float, float] | None = None,
+    margin: int = 0,
 ) -> list[str]:
     """The lines of a plot of ``width`` by ``height`` characters, its axes included.
 
@@ -57,18 +59,19 @@ def plot(
     Args:
         buckets: in order of time, none of them longer than a column of dots.
         start, end: the times (ms since the epoch) of the left and the right edge.
-        marks: times that are marked below the plot.
+        marks: times that are marked below the plot, by their sign.
         dots: whether the output has braille patterns.
+        limits: the smallest and the largest value, for plots that share an axis; its own by default.
+        margin: the minimum width of the labels of values, which aligns plots below each other.
     """
     drawn = [bucket for bucket in buckets if math.isfinite(bucket.low) and math.isfinite(bucket.high)]
     rows = max(2, height - 3)
-    low = min((bucket.low for bucket in drawn), default=0.0)
-    high = max((bucket.high for bucket in drawn), default=1.0)
+    low, high = limits_of(drawn) if limits is None else limits
     if low == high:
         low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
     ticks = _value_ticks(low, high, max(2, rows // 3))
     names = {_row(tick, low, high, rows): f"{tick:g}" for tick in ticks}
-    margin = max(map(len, names.values()), default=0)
+    margin = max([margin, *map(len, names.values())])
     across = max(1, width - margin - 2)
     grid = _Grid(across, rows)
     for column, first, last in _columns(drawn, start, end, across * DOTS_ACROSS):
@@ -79,10 +82,20 @@ def plot(
     ]
     axis, labels = _time_axis(start, end, across)
     lines += [f"{'':{margin}} └{axis}", f"{'':{margin}}  {labels}"]
-    marked = sorted({_place(time, start, end, across) for time in marks if start <= time < end})
-    if marked:
-        lines.append(f"{'':{margin}}  " + "".join("▲" if place in marked else " " for place in range(marked[-1] + 1)))
+    below = [" "] * across
+    for sign, times in marks.items():
+        for time in times:
+            if start <= time < end:
+                below[_place(time, start, end, across)] = sign
+    if below.count(" ") < across:
+        lines.append(f"{'':{margin}}  {''.join(below)}")
     return [line.rstrip() for line in lines]
+
+
+def limits_of(buckets: Iterable[Bucket]) -> tuple[float, float]:
+    """The smallest and the largest value; 0 and 1 without any."""
+    drawn = [bucket for bucket in buckets if math.isfinite(bucket.low) and math.isfinite(bucket.high)]
+    return min((each.low for each in drawn), default=0.0), max((each.high for each in drawn), default=1.0)
 
 
 class _Grid:

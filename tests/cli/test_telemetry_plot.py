@@ -1,6 +1,8 @@
 """Plots in the terminal: no extreme is lost, gaps stay empty, and the size is kept."""
 
 import asyncio
+import json
+import time
 
 import pytest
 from hypothesis import given
@@ -68,7 +70,9 @@ def test_a_stretch_without_readings_stays_empty():
 def test_a_mark_stands_below_its_time_and_plain_signs_replace_braille():
     buckets = [Bucket(START + at * 1000, at, at) for at in range(60)]
 
-    lines = plot(buckets, START, START + 60_000, width=66, height=8, marks=[START + 30_000, START - 5], dots=False)
+    lines = plot(
+        buckets, START, START + 60_000, width=66, height=8, marks={"▲": [START + 30_000, START - 5]}, dots=False
+    )
 
     axis = next(line for line in lines if "└" in line)
     assert lines[-1].strip() == "▲"
@@ -133,7 +137,7 @@ def test_programs_get_the_buckets(run, stored):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("pump-1", "cold"), "No reading of cold is stored"),
+        (("pump-1", "cold"), "No reading of cold of pump-1 is stored"),
         (("pump-9", "heat"), "'pump-9' does not exist"),
         (("pump-1", "heat", "--start", "2030-01-01T00:00:00Z"), "--start lies behind"),
         (("pump-1", "heat", "--start", "yesterday"), "time"),
@@ -146,3 +150,69 @@ def test_what_cannot_be_drawn_is_refused_with_the_reason(run, stored, words, rea
     assert told.code != 0
     assert reason in told.err
     assert told.out == ""
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Two devices with two metrics, a change of desired state and an anomaly of the first."""
+    folder = tmp_path_factory.mktemp("several")
+
+    async def fill():
+        async with IoTFleetManager(folder, create=True) as manager:
+            now = time.time_ns() // 1_000_000
+            for device in ("pump-1", "pump-2"):
+                await manager.register_device(device, "pump")
+                for metric, scale in (("heat", 1.0), ("power", 100.0)):
+                    rows = [
+                        (device, metric, now - 60_000 + at * 1000, (at % 7 + (5 if device == "pump-2" else 0)) * scale)
+                        for at in range(120)
+                    ]
+                    await manager.collect_many(rows)
+            await manager.set_desired("pump-1", {"interval": 5})
+
+    asyncio.run(fill())
+    return folder
+
+
+def test_metrics_and_devices_are_drawn_below_each_other_over_one_time(run, several):
+    told = run(
+        "telemetry", "plot", "pump-1", "heat", "power", "--with", "pump-2", "--data", several, "--height", 8,
+        "--width", 80,
+    )  # fmt: skip
+
+    titles = [line.partition(":")[0] for line in told.out.splitlines() if "readings" in line]
+    axes = [line for line in told.out.splitlines() if "└" in line]
+    assert titles == ["heat of pump-1", "heat of pump-2", "power of pump-1", "power of pump-2"]
+    assert len(axes) == 4
+    assert len({line.index("└") for line in axes}) == 1
+    assert "◆ " in told.out
+    assert "twin.desired" in told.out
+    # Plots of one metric share the axis of values: the first two go up to 10.
+    heights = [line.split()[0] for line in told.out.splitlines() if "┤" in line]
+    assert heights.count("10") == 2
+
+
+def test_programs_get_the_buckets_with_their_device_and_metric(run, several):
+    told = run("telemetry", "plot", "pump-1", "heat", "--with", "pump-2", "--data", several, "-o", "jsonl")
+
+    assert {(row["device"], row["metric"]) for row in map(json.loads, told.out.splitlines())} == {
+        ("pump-1", "heat"), ("pump-2", "heat"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_a_picture_is_written(run, several, tmp_path, ending):
+    file = tmp_path / f"plot.{ending}"
+
+    told = run("telemetry", "plot", "pump-1", "heat", "power", "--with", "pump-2", "--data", several, "--save", file)
+
+    assert (told.code, told.err) == (0, "")
+    assert file.read_bytes().startswith({"png": b"\x89PNG", "svg": b"<?xml"}[ending])
+    if ending == "svg":
+        assert "heat of pump-1, pump-2" in file.read_text()
+
+
+def test_a_picture_of_another_kind_is_refused(run, several, tmp_path):
+    told = run("telemetry", "plot", "pump-1", "heat", "--data", several, "--save", tmp_path / "plot.gif")
+
+    assert (told.code, "neither with .png nor with .svg" in told.err) == (5, True)
