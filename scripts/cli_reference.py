@@ -61,16 +61,23 @@ def _option(option: click.Option) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     default = option.default
     plain = default in (None, False, (), "") or "Sentinel" in repr(default)
-    kind = option.type.name if not isinstance(option.type, click.Choice) else " ".join(map(str, option.type.choices))
-    return f"- {names}: {option.help or kind}" + ("" if plain else f" Default: `{default}`.")
+    return f"- {names}: {_about(option)}" + ("" if plain else f" Default: `{default}`.")
+
+
+def _about(parameter: click.Parameter) -> str:
+    """What a parameter is for, and its values if they are few."""
+    values = parameter.type.get_metavar(parameter, click.Context(root)) or ""
+    listed = ", ".join(f"`{value}`" for value in values.strip("[]").split("|"))
+    return f"{parameter.help} One of {listed}." if "|" in values else f"{parameter.help}"
 
 
 def _command(path: str, command: click.Command, common: dict[str, click.Option], overview: str) -> list[str]:
     lines = [f"## {path}", "", _help(command), ""]
+    context = click.Context(command)
     shared: list[str] = []
     for parameter in command.params:
         if not isinstance(parameter, click.Option):
-            lines.append(f"- `{parameter.metavar or (parameter.name or '').upper()}`")
+            lines.append(f"- `{parameter.make_metavar(context)}`: {_about(parameter)}")
         elif _option(parameter) in common:
             shared.append(f"`{parameter.opts[-1]}`")
         else:

@@ -15,9 +15,13 @@ from fleetcore.model.firmware import Campaign
 from fleetcore.model.operator import Permission
 
 CampaignName = Annotated[Label, Meta(description="The campaign's name.")]
-CampaignId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_campaigns")]
+CampaignId = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The campaign's name."), Names("list_campaigns")
+]
 FirmwareVersion = Annotated[Version, Meta(description="The version that the devices get.")]
-CampaignDevices = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000), Word("device")]
+CampaignDevices = Annotated[
+    Sequence[DeviceId], Meta(min_length=1, max_length=10_000, description="The devices, by id."), Word("device")
+]
 ImageUrl = Annotated[
     str, Meta(max_length=2048, description="Where devices download the image; may be empty where the fleet stores it.")
 ]

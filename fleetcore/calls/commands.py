@@ -34,8 +34,12 @@ from fleetcore.query.fitting import parse_new
 
 _TEN_YEARS_S = 315_360_000
 
-CommandName = Annotated[str, Meta(min_length=1, max_length=128)]
-CommandId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_commands", short=True)]
+CommandName = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The command, by a name that the device knows.")
+]
+CommandId = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The command's id."), Names("list_commands", short=True)
+]
 Arguments = Annotated[Json, Meta(description="The arguments for the device."), Word("arg")]
 Lane = Annotated[str, Meta(min_length=1, max_length=128, description="Commands of one lane run one after another.")]
 Respond = Annotated[Literal["result", "ack", "none"], Meta(description="The answer that the device must give.")]
