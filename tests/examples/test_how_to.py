@@ -48,10 +48,10 @@ def transcript(block, folder, **more):
     return "".join(f"$ {command}\n{text.rstrip()}\n" for command, text in zip(commands, printed, strict=True))
 
 
-#: What differs from run to run: times, ages, ids and secrets, sizes, the user's name.
+#: What differs from run to run: times, ages, ids and secrets, sizes, the user's name, places in the feed.
 _VARYING = re.compile(
     r"\d{4}-\d\d-\d\dT[\d:.]+Z|\b(?:in )?\d+ (?:s|min|h|d|mo|y)\b(?: ago)?|\bnow\b"
-    r"|\bfc_\w+_[\w-]+|\b[0-9a-f]{8,}\b|\b\d{1,3}(?:,\d{3})+\b|\b(?:cli|library):[\w.-]+"
+    r"|\bfc_\w+_[\w-]+|\b[0-9a-f]{8,}\b|\b\d{1,3}(?:,\d{3})+\b|\b(?:cli|library):[\w.-]+|(?<=\"position\": )\d+"
 )
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import re
+import shutil
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -53,10 +56,13 @@ above = 60.0
 """
 SERVED = """
 [protocols.http]
-listen = "https://127.0.0.1:{http}"
+listen = "https://127.0.0.1:8443"
+
+[protocols.mqtt]
+listen = "mqtts://127.0.0.1:8883"
 
 [services.api]
-listen = "https://127.0.0.1:{api}"
+listen = "https://127.0.0.1:8444"
 
 [clouds.hub]
 kind = "memory"
@@ -65,22 +71,34 @@ write_every_s = 0
 """
 
 
-async def fill(data):
-    """Two pumps in a hall, of which one enrolled and got hot; a thermometer behind a gateway; a reading refused."""
+#: The plugins of the fleet: the hub, and the one of the page on hooks.
+PLUGINS = {"memory.py": HUB, "greet.py": blocks(REFERENCE / "hooks.md", "python")[0]}
+#: Its token is of one use; ``test_how_to.py`` enrols devices in every way.
+NOT_RUN = {"enrolling.md"}
+
+
+async def fill(data, key):
+    """Two pumps in a hall, of which one got hot; a thermometer behind a gateway; a valve; and what is under way.
+
+    Returns the certificate of the valve, which enrols with this key.
+    """
     now = int(time.time() * 1000)
     async with IoTFleetManager(data) as manager:
         await manager.create_device("pump-1", "pump", tags=["hall"], location={"lat": 48.137, "lon": 11.575})
         await manager.create_device("pump-2", "pump", tags=["hall"])
         await manager.create_device("th-1", "thermometer", tags=["lab"])
+        await manager.create_device("valve-1", "valve")
         await manager.register_gateway("gw-1")
         await manager.attach_leaf("gw-1", "th-1")
         await manager.create_group("hall", query="tags has 'hall'")
         await manager.set_desired("pump-1", {"interval": 60}, reason="it starts slowly")
         await manager.set_desired("pump-1", {"led": False}, reason="too bright at night")
+        await manager.set_desired("valve-1", {"open": 0.5})
         fleet = await manager.open()
-        made = await manager.create_enrollment_token("pump-1")
-        csr = make_csr("pump-1", make_key()[1])
-        await fleet.security.enroll(EnrollRequest(csr=csr, token=made.token, parameters={}))
+        for device, its_key in (("pump-1", make_key()[1]), ("valve-1", key)):
+            made = await manager.create_enrollment_token(device)
+            request = EnrollRequest(csr=make_csr(device, its_key), token=made.token, parameters={})
+            enrolled = await fleet.security.enroll(request)
         for minutes, value in ((4, 41.5), (3, 42.0), (2, 63.2), (1, 44.1)):
             await manager.collect_telemetry("pump-1", "temperature", value, "Cel", time=now - minutes * 60_000)
         for days in (40, 41, 42):
@@ -102,35 +120,81 @@ async def fill(data):
             size=4096,
         )
         await manager.create_token("ana", ["operator"], scope="group:hall")
+    return enrolled.body["certificate"] + enrolled.body["chain"]
+
+
+class Plant:
+    """The fleet in a folder; called with a console block, it returns the block with what its commands print now."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._ports = {port: str(free_port()) for port in ("8443", "8444", "8883")}
+        self._token = ""
+
+    def __call__(self, block):
+        there = {**TERMINAL, "API": self._moved("https://localhost:8444/api/v1"), "TOKEN": self._token}
+        shown = transcript(self._moved(block), self._folder, **there).replace(str(self._folder), "/srv/plant")
+        for port, free in self._ports.items():
+            shown = shown.replace(free, port)
+        return shown
+
+    def _moved(self, text):
+        """The text with the ports on which this server listens."""
+        for port, free in self._ports.items():
+            text = text.replace(port, free)
+        return text
+
+    @contextmanager
+    def serving(self):
+        """Makes the fleet, and serves it."""
+        folder, data = self._folder, self._folder / "fleet-data"
+        typed("fleetcore init ./fleet-data --name plant", folder)
+        for name, text in PLUGINS.items():
+            (data / name).write_text(text)
+        (folder / "pump-2.1.0.bin").write_bytes(bytes(4096))
+        shutil.copy(data / "pki" / "ca.pem", folder)
+        toml = data / "fleet.toml"
+        settings, _, _ = toml.read_text().partition("\n# HTTPS for devices")
+        settings = settings.replace("[fleet]", f"[fleet]\nplugins = {json.dumps([*PLUGINS])}", 1) + DETECTOR
+        toml.write_text(settings)
+        private, key = make_key()
+        (folder / "valve-1.key").write_bytes(private)
+        (folder / "valve-1.pem").write_text(asyncio.run(fill(data, key)))
+        toml.write_text(settings + self._moved(SERVED))
+        with running("fleetcore serve --data ./fleet-data", folder, ready):
+            made = typed("fleetcore token create admin --role admin -o json", folder)
+            self._token = json.loads(made)["token"]
+            yield
 
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory):
-    """Runs a block in the folder of a fleet that is served: ``plant(block)`` is the block with today's output."""
-    folder = tmp_path_factory.mktemp("plant")
-    typed("fleetcore init ./fleet-data --name plant", folder)
-    data = folder / "fleet-data"
-    ports = {"http": free_port(), "api": free_port()}
-    toml = data / "fleet.toml"
-    text = (
-        toml.read_text().split("\n# HTTPS for devices")[0].replace("[fleet]", '[fleet]\nplugins = ["./memory.py"]', 1)
-    )
-    (data / "memory.py").write_text(HUB)
-    (folder / "pump-2.1.0.bin").write_bytes(bytes(4096))
-    toml.write_text(text + DETECTOR)
-    asyncio.run(fill(data))
-    toml.write_text(text + DETECTOR + SERVED.format(**ports))
-    with running("fleetcore serve --data ./fleet-data", folder, ready):
-        token = json.loads(typed("fleetcore token create admin --role admin -o json", folder))["token"]
-        api = {"API": f"https://127.0.0.1:{ports['api']}/api/v1", "TOKEN": token}
-        yield lambda block: transcript(block, folder, **TERMINAL, **api).replace(str(folder), "/srv/plant")
+    """The fleet, which is served."""
+    made = Plant(tmp_path_factory.mktemp("plant"))
+    with made.serving():
+        yield made
 
 
-GROUPS = sorted(page.stem for page in (REFERENCE / "cli").glob("*.md"))
+def examples():
+    """The commands at the top of each page, with what they print."""
+    for page in sorted(REFERENCE.rglob("*.md")):
+        found = re.search(
+            r"^```(?:console|text)\n(\$ .*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
+        if found and page.name not in NOT_RUN:
+            yield pytest.param(found[1], id=page.relative_to(REFERENCE).as_posix())
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_a_page_of_the_command_line_shows_what_its_first_example_prints(plant, group):
-    example, *_ = blocks(REFERENCE / "cli" / f"{group}.md", "console")
-
+@pytest.mark.peer("curl", "mosquitto_pub")
+@pytest.mark.parametrize("example", [*examples()])
+def test_the_example_at_the_top_of_a_page_prints_what_the_page_shows(plant, example):
     assert unvarying(plant(example)) == unvarying(example)
+
+
+@pytest.mark.parametrize("page", ["reference/library.md", "reference/interfaces.md", "explanation/why.md"])
+def test_the_script_at_the_top_of_a_page_prints_what_the_page_shows(page, tmp_path):
+    (tmp_path / "script.py").write_text(blocks(ROOT / "docs" / page, "python")[0])
+
+    printed = typed("python -W error script.py", tmp_path)
+
+    assert unvarying(printed) == unvarying(blocks(ROOT / "docs" / page, "text")[0])

@@ -43,6 +43,16 @@ def test_every_noun_of_the_command_line_has_an_example(reference):
     assert [noun for noun, text in files.items() if not text.startswith(f"$ fleetcore {noun} ")] == []
 
 
+PAGES = sorted((ROOT / "docs" / "reference").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_reference_page_opens_with_an_example(page):
+    top, _, _ = page.read_text(encoding="utf-8").partition("\n## ")
+
+    assert "\n```" in top, "say what the reader can do, and show it with its output"
+
+
 HOOKS = [name for name, one in vars(hookspecs).items() if name.startswith("fleetcore_") and callable(one)]
 
 
