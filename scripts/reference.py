@@ -116,7 +116,7 @@ def _event(event_type: EventType) -> str:
         about,
         f"`{event_type.permission.value}`" if event_type.permission else "all",
         "yes" if event_type.audited else "no",
-        "; ".join([*data, *(["more by the reason"] if event_type.extra else [])]),
+        "; ".join([*data, *(["more, depending on the reason"] if event_type.extra else [])]),
     )
     return f"| {' | '.join(cells)} |"
 

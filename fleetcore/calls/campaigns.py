@@ -23,7 +23,7 @@ CampaignDevices = Annotated[
     Sequence[DeviceId], Meta(min_length=1, max_length=10_000, description="The devices, by id."), Word("device")
 ]
 ImageUrl = Annotated[
-    str, Meta(max_length=2048, description="Where devices download the image; may be empty where the fleet stores it.")
+    str, Meta(max_length=2048, description="Where devices download the image; may be empty if the fleet stores it.")
 ]
 ImageDigest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", description="The image's SHA-256, in hex.")]
 ImageSize = Annotated[int, Meta(ge=0, le=2**53, description="The image's size in bytes.")]

@@ -101,7 +101,7 @@ async def list_devices(
 ) -> Page[DeviceResponse]:
     """Lists devices in the order of their ids: of a type, with a tag, or selected by a query.
 
-    A page may be short and have a ``next`` where a query selects few of many.
+    A page may be short and have a ``next`` when a query selects few of many.
 
     Raises:
         QuerySyntaxError: the query cannot be read.

@@ -174,7 +174,7 @@ async def add_to_group(caller: Caller, group: GroupName, devices: DeviceIds, *, 
 async def remove_from_group(
     caller: Caller, group: GroupName, device_id: DeviceId, *, reason: Reason = ""
 ) -> ChangedResponse:
-    """Removes a device from a static group; returns 0 where it was not in it.
+    """Removes a device from a static group; returns 0 if it was not in it.
 
     Raises:
         NotFound: there is no such group, or no such device.

@@ -21,12 +21,12 @@ _FOR_THE_FACTORY = {"claim.pem": "certificate", "claim.key": "key", "ca.pem": "c
 
 @click.group()
 def enrollment() -> None:
-    """Let devices enrol: by keys, tokens, claim certificates and manufacturers' CAs."""
+    """Let devices enrol: with keys, tokens, claim certificates and manufacturers' CAs."""
 
 
 @enrollment.group()
 def token() -> None:
-    """Secrets by which devices enrol."""
+    """Secrets with which devices enrol."""
 
 
 @enrollment.group()

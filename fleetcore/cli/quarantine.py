@@ -27,7 +27,7 @@ _why = click.option("--reason", default="", help="The reason, for the audit log.
 
 @click.group()
 def quarantine() -> None:
-    """Kept refused messages: show why, replay them, or discard them."""
+    """Stored refused messages: show why, replay them, or discard them."""
 
 
 @quarantine.command()

@@ -19,7 +19,7 @@ def twin() -> None:
 
 @twin.group()
 def layer() -> None:
-    """The desired state of many devices: of the fleet, a group, or by a policy."""
+    """The desired state of many devices: of the fleet, a group or a policy."""
 
 
 def as_object(_context: click.Context, parameter: click.Parameter, words: Sequence[str]) -> str | None:

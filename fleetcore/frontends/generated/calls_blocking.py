@@ -254,7 +254,7 @@ class BlockingCalls(ABC):
     ) -> Page[DeviceResponse]:
         """Lists devices in the order of their ids: of a type, with a tag, or selected by a query.
 
-        A page may be short and have a ``next`` where a query selects few of many.
+        A page may be short and have a ``next`` when a query selects few of many.
 
         Raises:
             QuerySyntaxError: the query cannot be read.
@@ -270,7 +270,7 @@ class BlockingCalls(ABC):
     ) -> Iterator[DeviceResponse]:
         """Goes through all that ``list_devices`` lists, page by page.
 
-        A page may be short and have a ``next`` where a query selects few of many.
+        A page may be short and have a ``next`` when a query selects few of many.
 
         Raises:
             QuerySyntaxError: the query cannot be read.
@@ -627,7 +627,7 @@ class BlockingCalls(ABC):
         return self._value("add_to_group", {"group": group, "devices": devices, "reason": reason}, ChangedResponse)
 
     def remove_from_group(self, group: GroupName, device_id: DeviceId, *, reason: Reason = "") -> ChangedResponse:
-        """Removes a device from a static group; returns 0 where it was not in it.
+        """Removes a device from a static group; returns 0 if it was not in it.
 
         Raises:
             NotFound: there is no such group, or no such device.
@@ -881,7 +881,7 @@ class BlockingCalls(ABC):
     ) -> CommandResponse:
         """Queues a command to a device; with ``wait_s`` waits that long for its end.
 
-        The answer is the command in its state by then. Waiting ends at once where the caller may no longer send it. The
+        The answer is the command in its state by then. Waiting ends at once if the caller may no longer send it. The
         command stores its key, so that it is sent once even if a crash lost the answer.
 
         Raises:
@@ -1018,7 +1018,7 @@ class BlockingCalls(ABC):
         return self._value("get_command", {"command": command}, CommandResponse)
 
     def cancel_command(self, command: CommandId, *, reason: Reason = "") -> CommandResponse:
-        """Cancels a command: at once where it was not sent, else by asking the device. Repeating it changes nothing.
+        """Cancels a command: at once if it was not sent, else by asking the device. Repeating it changes nothing.
 
         Raises:
             NotFound: there is no such command.
@@ -1518,7 +1518,7 @@ class BlockingCalls(ABC):
     def add_release(
         self, manifest: Manifest, *, allow_downgrade: AllowDowngrade = False, reason: Reason = ""
     ) -> SignedReleaseResponse:
-        """Releases firmware: verifies its manifest by the firmware root, for every model that it names, and stores it.
+        """Releases firmware: verifies its manifest against the firmware root, for every model that it names, and stores it.
 
         Raises:
             NotFound: its image was not uploaded.
