@@ -17,7 +17,7 @@ from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.ports import free_port
 from fleetcore.wire import messages
 
-from .test_how_to import ROOT, blocks, ready, running, transcript, typed, unvarying
+from .test_how_to import ROOT, blocks, ready, running, transcript, typed, until, unvarying
 
 REFERENCE = ROOT / "docs" / "reference"
 #: As a terminal of 100 columns without colours shows it.
@@ -164,6 +164,7 @@ class Plant:
         with running("fleetcore serve --data ./fleet-data", folder, ready):
             made = typed("fleetcore token create admin --role admin -o json", folder)
             self._token = json.loads(made)["token"]
+            until(lambda: typed("fleetcore mirror drift hub", folder), ["none", "differs"])
             yield
 
 
@@ -176,7 +177,7 @@ def plant(tmp_path_factory):
 
 
 def examples():
-    """The commands at the top of each page, with what they print."""
+    """The first commands of each page, with what they print."""
     for page in sorted(REFERENCE.rglob("*.md")):
         found = re.search(
             r"^```(?:console|text)\n(\$ .*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
