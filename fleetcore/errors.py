@@ -64,7 +64,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "too_many_metrics": _code(422, 422, _QUOTA, "The device has too many metrics"),
         "metric_name_invalid": _code(422, 422, _FORMAT, "A metric name is not allowed"),
         "number_not_finite": _code(422, 422, _FORMAT, "A number is not finite"),
-        "number_inexact": _code(422, 422, _FORMAT, "An integer beyond 2^53 is not kept exactly; send it as text"),
+        "number_inexact": _code(422, 422, _FORMAT, "An integer beyond 2^53 is not stored exactly; send it as text"),
         "time_unit": _code(422, 422, _FORMAT, "The time is not in milliseconds"),
         "time_invalid": _code(422, 422, _FORMAT, "The time cannot be read"),
         "time_out_of_range": _code(422, 422, _FORMAT, "The time lies outside what is accepted"),

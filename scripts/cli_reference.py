@@ -1,4 +1,8 @@
-"""Generates docs/reference/cli.md and a page per noun from the commands, as click has them."""
+"""Generates docs/reference/cli.md and a page per noun from the commands, as click has them.
+
+A noun's page opens with its example, ``cli_examples/NOUN.txt``: commands, with what they print on the fleet of
+``tests/examples/test_reference_pages.py``, which runs them.
+"""
 
 import inspect
 from collections import Counter
@@ -8,6 +12,9 @@ import click
 from regions import filled_in
 
 from fleetcore.cli.root import root
+
+#: NOUN.txt: the example of a noun's page.
+EXAMPLES = Path(__file__).resolve().parent / "cli_examples"
 
 
 def pages(folder: Path) -> dict[str, str]:
@@ -29,9 +36,16 @@ def pages(folder: Path) -> dict[str, str]:
     overview = (folder / "cli.md").read_text(encoding="utf-8")
     made = {"cli.md": filled_in(overview, "commands", "\n".join(lines))}
     for name, command in nouns.items():
-        text = "\n".join(_command(f"fleetcore {name}", command, common, "../cli.md"))
-        made[f"cli/{name}.md"] = text.replace("##", "#", 1)
+        heading, before, summary, after, *rest = _command(f"fleetcore {name}", command, common, "../cli.md")
+        lines = [heading.removeprefix("#"), before, summary, after, *_example(name), *rest]
+        made[f"cli/{name}.md"] = "\n".join(lines)
     return made
+
+
+def _example(noun: str) -> list[str]:
+    """The lines of a noun's example; none if it has none, which a test reports."""
+    file = EXAMPLES / f"{noun}.txt"
+    return ["```console", *file.read_text(encoding="utf-8").splitlines(), "```", ""] if file.is_file() else []
 
 
 def _leaves(command: click.Command) -> list[click.Command]:
@@ -61,16 +75,23 @@ def _option(option: click.Option) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     default = option.default
     plain = default in (None, False, (), "") or "Sentinel" in repr(default)
-    kind = option.type.name if not isinstance(option.type, click.Choice) else " ".join(map(str, option.type.choices))
-    return f"- {names}: {option.help or kind}" + ("" if plain else f" Default: `{default}`.")
+    return f"- {names}: {_about(option)}" + ("" if plain else f" Default: `{default}`.")
+
+
+def _about(parameter: click.Parameter) -> str:
+    """What a parameter is for, and its values if they are few."""
+    values = parameter.type.get_metavar(parameter, click.Context(root)) or ""
+    listed = ", ".join(f"`{value}`" for value in values.strip("[]").split("|"))
+    return f"{parameter.help} One of {listed}." if "|" in values else f"{parameter.help}"
 
 
 def _command(path: str, command: click.Command, common: dict[str, click.Option], overview: str) -> list[str]:
     lines = [f"## {path}", "", _help(command), ""]
+    context = click.Context(command)
     shared: list[str] = []
     for parameter in command.params:
         if not isinstance(parameter, click.Option):
-            lines.append(f"- `{parameter.metavar or (parameter.name or '').upper()}`")
+            lines.append(f"- `{parameter.make_metavar(context)}`: {_about(parameter)}")
         elif _option(parameter) in common:
             shared.append(f"`{parameter.opts[-1]}`")
         else:

@@ -9,14 +9,15 @@ from fleetcore import IoTFleetManager
 
 _HEAD = """# Metrics
 
-A server's metrics for Prometheus, at `/api/v1/metrics` of the operators' API, for tokens with `server:read`. Their cost
-does not grow with the number of devices. [Monitor a server](../how-to/monitor.md) has alerts and a dashboard.
+You watch a server with these metrics, in the format of Prometheus: `/metrics` of the operators' API gives them to
+tokens with `server:read`. Their cost does not grow with the number of devices.
+[Monitor a server](../how-to/monitor.md) has alerts and a dashboard.
 
 ```console
-$ curl -s --cacert $CA -H "Authorization: Bearer $TOKEN" https://127.0.0.1:8444/api/v1/metrics | head -3
-# HELP fleetcore_readings_total Readings by outcome.
-# TYPE fleetcore_readings_total counter
-fleetcore_readings_total{outcome="stored"} 18733
+$ curl -sS --cacert ca.pem -H "Authorization: Bearer $TOKEN" https://localhost:8444/metrics | grep mirror_held
+# HELP fleetcore_mirror_held Entities at a hub.
+# TYPE fleetcore_mirror_held gauge
+fleetcore_mirror_held{mirror="hub"} 7
 ```
 
 Counters begin at 0 with the server's start, unless their meaning says otherwise.

@@ -13,7 +13,9 @@ from fleetcore.model.anomaly import Anomaly
 from fleetcore.model.operator import Permission
 
 NewestFirst = Annotated[bool, Meta(description="Whether the newest reading comes first.")]
-AnomalyId = Annotated[str, Meta(min_length=1, max_length=64), Names("list_anomalies", short=True)]
+AnomalyId = Annotated[
+    str, Meta(min_length=1, max_length=64, description="The anomaly's id."), Names("list_anomalies", short=True)
+]
 
 
 def _anomaly(anomaly: Anomaly) -> AnomalyResponse:

@@ -21,7 +21,9 @@ ActionName = Annotated[
 ]
 Since = Annotated[Ms, Meta(description="Only actions from this time on.")]
 ActorName = Annotated[str, Meta(max_length=256, description="Only actions of this person, token or device.")]
-RowNumber = Annotated[int, Meta(ge=0, le=2**53, description="Start after this row, the oldest first.")]
+RowNumber = Annotated[
+    int, Meta(ge=0, le=2**53, description="Only rows after this number; they are then listed oldest first.")
+]
 #: The chain links each row to all before it, so the newest checkpoints cover the older rows too.
 Checkpoints = Annotated[
     Sequence[Annotated[str, Meta(max_length=2048)]],

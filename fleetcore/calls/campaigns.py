@@ -15,11 +15,15 @@ from fleetcore.model.firmware import Campaign
 from fleetcore.model.operator import Permission
 
 CampaignName = Annotated[Label, Meta(description="The campaign's name.")]
-CampaignId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_campaigns")]
+CampaignId = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The campaign's name."), Names("list_campaigns")
+]
 FirmwareVersion = Annotated[Version, Meta(description="The version that the devices get.")]
-CampaignDevices = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000), Word("device")]
+CampaignDevices = Annotated[
+    Sequence[DeviceId], Meta(min_length=1, max_length=10_000, description="The devices, by id."), Word("device")
+]
 ImageUrl = Annotated[
-    str, Meta(max_length=2048, description="Where devices download the image; may be empty where the fleet stores it.")
+    str, Meta(max_length=2048, description="Where devices download the image; may be empty if the fleet stores it.")
 ]
 ImageDigest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", description="The image's SHA-256, in hex.")]
 ImageSize = Annotated[int, Meta(ge=0, le=2**53, description="The image's size in bytes.")]

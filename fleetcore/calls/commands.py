@@ -34,8 +34,12 @@ from fleetcore.query.fitting import parse_new
 
 _TEN_YEARS_S = 315_360_000
 
-CommandName = Annotated[str, Meta(min_length=1, max_length=128)]
-CommandId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_commands", short=True)]
+CommandName = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The command's name, as the device knows it.")
+]
+CommandId = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The command's id."), Names("list_commands", short=True)
+]
 Arguments = Annotated[Json, Meta(description="The arguments for the device."), Word("arg")]
 Lane = Annotated[str, Meta(min_length=1, max_length=128, description="Commands of one lane run one after another.")]
 Respond = Annotated[Literal["result", "ack", "none"], Meta(description="The answer that the device must give.")]
@@ -151,7 +155,7 @@ async def send_command(
 ) -> CommandResponse:
     """Queues a command to a device; with ``wait_s`` waits that long for its end.
 
-    The answer is the command in its state by then. Waiting ends at once where the caller may no longer send it. The
+    The answer is the command in its state by then. Waiting ends at once if the caller may no longer send it. The
     command stores its key, so that it is sent once even if a crash lost the answer.
 
     Raises:
@@ -305,7 +309,7 @@ async def get_command(caller: Caller, command: CommandId) -> CommandResponse:
 
 @call("POST /commands/{command}/cancel", Permission.COMMANDS_SEND, scope=BY_CALL, cli="command cancel COMMAND")
 async def cancel_command(caller: Caller, command: CommandId, *, reason: Reason = "") -> CommandResponse:
-    """Cancels a command: at once where it was not sent, else by asking the device. Repeating it changes nothing.
+    """Cancels a command: at once if it was not sent, else by asking the device. Repeating it changes nothing.
 
     Raises:
         NotFound: there is no such command.

@@ -16,7 +16,9 @@ from fleetcore.model.message import Rejected
 from fleetcore.model.operator import Permission
 from fleetcore.runtime.replay import discard, replay
 
-LetterNumber = Annotated[int, Meta(ge=0, le=2**53), Names("list_dead_letters", "number")]
+LetterNumber = Annotated[
+    int, Meta(ge=0, le=2**53, description="The message's number, from the list."), Names("list_dead_letters", "number")
+]
 
 
 async def _letter(caller: Caller, number: int) -> DeadLetter:

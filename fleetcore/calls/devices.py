@@ -58,7 +58,8 @@ KeyId = Annotated[
 ]
 TypeName = Annotated[Label, Meta(description="Only devices of this type.")]
 TagName = Annotated[Label, Meta(description="Only devices with this tag.")]
-Configuration = Annotated[Json, In("body")]
+State = Annotated[Lifecycle, Meta(description="The new state.")]
+Configuration = Annotated[Json, Meta(description="The desired state, a merge patch (RFC 7396)."), In("body")]
 
 
 class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,7 +101,7 @@ async def list_devices(
 ) -> Page[DeviceResponse]:
     """Lists devices in the order of their ids: of a type, with a tag, or selected by a query.
 
-    A page may be short and have a ``next`` where a query selects few of many.
+    A page may be short and have a ``next`` when a query selects few of many.
 
     Raises:
         QuerySyntaxError: the query cannot be read.
@@ -253,7 +254,7 @@ async def update_device(
     confirm_when={"state": "retired"},
 )  # fmt: skip
 async def set_lifecycle(
-    caller: Caller, device_id: DeviceId, state: Lifecycle, *, if_version: IfVersion | None = None, reason: Reason = ""
+    caller: Caller, device_id: DeviceId, state: State, *, if_version: IfVersion | None = None, reason: Reason = ""
 ) -> DeviceResponse:
     """Suspends, quarantines, activates or retires a device.
 

@@ -14,7 +14,9 @@ from fleetcore.fleet.edge import Gateway
 from fleetcore.fleet.registry import GATEWAYS
 from fleetcore.model.operator import Permission
 
-GatewayId = Annotated[DeviceId, Names("list_gateways", "device")]
+GatewayId = Annotated[DeviceId, Meta(description="The gateway's id."), Names("list_gateways", "device")]
+NewGatewayId = Annotated[NewDeviceId, Meta(description="The gateway's id, also of a registered device.")]
+LeafId = Annotated[DeviceId, Meta(description="The leaf's id.")]
 GatewayCapabilities = Annotated[Json, Meta(description="Its capabilities, by its own names."), Word("capability")]
 MayRegister = Annotated[bool, Meta(description="Whether it may announce leaves that are not registered yet.")]
 
@@ -42,7 +44,7 @@ async def list_gateways(caller: Caller, *, limit: Limit = 100, cursor: Cursor | 
 @call("POST /gateways", Permission.DEVICES_WRITE, cli="edge register ID", status=201, location="/devices/{device}")
 async def register_gateway(
     caller: Caller,
-    id: NewDeviceId,
+    id: NewGatewayId,
     capabilities: GatewayCapabilities | None = None,
     *,
     may_register: MayRegister = False,
@@ -81,9 +83,7 @@ async def list_leaves(
     "POST /gateways/{gateway_id}/leaves", Permission.DEVICES_WRITE, scope=on("gateway_id"),
     cli="edge attach GATEWAY_ID DEVICE",
 )  # fmt: skip
-async def attach_leaf(
-    caller: Caller, gateway_id: GatewayId, device: DeviceId, *, reason: Reason = ""
-) -> DeviceResponse:
+async def attach_leaf(caller: Caller, gateway_id: GatewayId, device: LeafId, *, reason: Reason = "") -> DeviceResponse:
     """Attaches a registered device to a gateway as a leaf. Repeating it changes nothing.
 
     Raises:
@@ -99,7 +99,7 @@ async def attach_leaf(
     "DELETE /gateways/{gateway_id}/leaves/{device_id}", Permission.DEVICES_WRITE, scope=on("gateway_id"),
     cli="edge detach GATEWAY_ID DEVICE_ID", status=204,
 )  # fmt: skip
-async def detach_leaf(caller: Caller, gateway_id: GatewayId, device_id: DeviceId, *, reason: Reason = "") -> None:
+async def detach_leaf(caller: Caller, gateway_id: GatewayId, device_id: LeafId, *, reason: Reason = "") -> None:
     """Detaches a leaf from its gateway.
 
     Raises:

@@ -24,7 +24,9 @@ from fleetcore.fleet.security.tokens import EnrollmentToken
 from fleetcore.model.credential import Admits, EnrollmentState
 from fleetcore.model.operator import Permission
 
-EnrollmentTokenId = Annotated[str, Meta(min_length=1, max_length=64), Names("list_enrollment_tokens", short=True)]
+EnrollmentTokenId = Annotated[
+    str, Meta(min_length=1, max_length=64, description="The token's id."), Names("list_enrollment_tokens", short=True)
+]
 TokenUses = Annotated[int, Meta(ge=1, le=1_000_000, description="How many new devices may enrol with it.")]
 TokenSeconds = Annotated[float, Meta(gt=0, le=31_622_400, description="Its lifetime, in seconds.")]
 TokenDevice = Annotated[
@@ -52,7 +54,10 @@ ClaimSerials = Annotated[
 ]
 ClaimRate = Annotated[int, Meta(ge=1, le=60_000, description="How many devices may start to enrol in a minute.")]
 ClaimName = Annotated[BatchName, Names("list_claims")]
-ManufacturerName = Annotated[str, Meta(min_length=1, max_length=128), Names("list_manufacturers")]
+NewManufacturer = Annotated[Label, Meta(description="A name for the manufacturer.")]
+ManufacturerName = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The manufacturer's name."), Names("list_manufacturers")
+]
 ManufacturerPem = Annotated[str, Meta(max_length=16_384, description="The certificate of the CA, PEM.")]
 ManufacturerProof = Annotated[
     str, Meta(max_length=16_384, description="A certificate, PEM: signed by the CA, its common name is the nonce.")
@@ -209,7 +214,7 @@ async def list_manufacturers(
 @call("POST /manufacturers", Permission.SECURITY_WRITE, cli="enrollment manufacturer propose NAME PEM", status=201)
 async def propose_manufacturer(
     caller: Caller,
-    name: Label,
+    name: NewManufacturer,
     pem: ManufacturerPem,
     *,
     admits: Admission = Admits.WAITING,

@@ -88,7 +88,7 @@ async def get_artifact(caller: Caller, sha256: ArtifactId) -> ArtifactResponse:
 async def add_release(
     caller: Caller, manifest: Manifest, *, allow_downgrade: AllowDowngrade = False, reason: Reason = ""
 ) -> SignedReleaseResponse:
-    """Releases firmware: verifies its manifest by the firmware root, for every model that it names, and stores it.
+    """Releases firmware: verifies its manifest against the firmware root, for every model that it names, and stores it.
 
     Raises:
         NotFound: its image was not uploaded.

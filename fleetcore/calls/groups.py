@@ -27,13 +27,14 @@ from fleetcore.model.group import Group
 from fleetcore.model.operator import Permission
 from fleetcore.query.ast import Has
 
-GroupName = Annotated[str, Meta(min_length=1, max_length=128), Names("list_groups")]
+GroupName = Annotated[str, Meta(min_length=1, max_length=128, description="The group's name."), Names("list_groups")]
+NewGroupName = Annotated[Label, Meta(description="The new group's name.")]
 Query = Annotated[str, Meta(max_length=4096, description="Makes it dynamic: the query selects its devices.")]
 Within = Annotated[
     Sequence[Label], Meta(max_length=100, description="Groups that contain it: its devices are theirs too.")
 ]
 Description = Annotated[str, Meta(max_length=1024, description="The purpose of the group.")]
-DeviceIds = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000)]
+DeviceIds = Annotated[Sequence[DeviceId], Meta(min_length=1, max_length=10_000, description="The devices, by id.")]
 
 
 def _group(caller: Caller, group: Group) -> GroupResponse:
@@ -57,7 +58,7 @@ async def list_groups(caller: Caller, *, limit: Limit = 100, cursor: Cursor | No
 @call("POST /groups", Permission.GROUPS_WRITE, cli="group create ID", status=201)
 async def create_group(
     caller: Caller,
-    id: Label,
+    id: NewGroupName,
     *,
     query: Query | None = None,
     within: Within = (),
@@ -173,7 +174,7 @@ async def add_to_group(caller: Caller, group: GroupName, devices: DeviceIds, *, 
 async def remove_from_group(
     caller: Caller, group: GroupName, device_id: DeviceId, *, reason: Reason = ""
 ) -> ChangedResponse:
-    """Removes a device from a static group; returns 0 where it was not in it.
+    """Removes a device from a static group; returns 0 if it was not in it.
 
     Raises:
         NotFound: there is no such group, or no such device.

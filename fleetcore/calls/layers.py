@@ -12,7 +12,7 @@ from fleetcore.calls.types import Cursor, IfVersion, Json, Label, Limit, Names, 
 from fleetcore.model.layer import Layer, LayerKind
 from fleetcore.model.operator import Permission
 
-LayerName = Annotated[Label, Names("list_layers")]
+LayerName = Annotated[Label, Meta(description="The layer's name."), Names("list_layers")]
 LayerPatch = Annotated[Json, Meta(description="A merge patch (RFC 7396): omitted members stay, null deletes.")]
 Kind = Annotated[LayerKind, Meta(description="A policy overrides groups, groups override the fleet.")]
 LayerGroup = Annotated[Label, Meta(description="The group whose devices it is for.")]

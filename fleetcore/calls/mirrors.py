@@ -49,7 +49,7 @@ Entity = Annotated[
         description="The entity, as in the lists of a mirror: `twin/pump-1`.",
     ),
 ]
-Removals = Annotated[int, Meta(ge=1, le=1_000_000, description="How many more.")]
+Removals = Annotated[int, Meta(ge=1, le=1_000_000, description="How many more the mirror may remove at the hub.")]
 DefaultType = Annotated[
     str, Meta(min_length=1, max_length=128, description="The type of devices for which the hub has none.")
 ]

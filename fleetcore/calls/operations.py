@@ -15,7 +15,9 @@ from fleetcore.fleet.repository import Repository
 from fleetcore.model.operation import Operation
 from fleetcore.model.operator import Permission
 
-OperationId = Annotated[str, Meta(min_length=1, max_length=64), Names("list_operations", short=True)]
+OperationId = Annotated[
+    str, Meta(min_length=1, max_length=64, description="The operation's id."), Names("list_operations", short=True)
+]
 OperationKind = Annotated[str, Meta(max_length=64, description="Only this kind: import, command, renewal …")]
 
 #: The permission needed to stop or pause another principal's operation.

@@ -13,7 +13,8 @@ from fleetcore.calls.types import Cursor, Label, Limit, Names, Page, Reason, Wor
 from fleetcore.fleet.operators import MAX_DAYS
 from fleetcore.model.operator import Permission, Role
 
-Principal = Annotated[Label, Meta(description="A person or a program.")]
+Principal = Annotated[Label, Meta(description="The person or program, by name.")]
+GrantedRole = Annotated[Role, Meta(description="The role to grant.")]
 Roles = Annotated[Sequence[Role], Meta(max_length=len(Role), description="A role to grant to it."), Word("role")]
 RoleScope = Annotated[
     str, Meta(max_length=4096, description="The scope, group:NAME or a query; without one, the whole fleet.")
@@ -22,8 +23,14 @@ TokenDays = Annotated[float, Meta(gt=0, le=MAX_DAYS, description="The token's li
 Permissions = Annotated[
     Sequence[Permission], Meta(max_length=len(Permission), description="Limit the token to these."), Word("permission")
 ]
-TokenId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_tokens", short=True)]
-GrantId = Annotated[str, Meta(min_length=1, max_length=128), Names("list_roles", short=True)]
+TokenId = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The token's id."), Names("list_tokens", short=True)
+]
+GrantId = Annotated[
+    str,
+    Meta(min_length=1, max_length=128, description="The grant's id, from the list."),
+    Names("list_roles", short=True),
+]
 
 
 @call(
@@ -102,7 +109,7 @@ async def list_roles(
 
 @call("POST /roles", Permission.OPERATORS_WRITE, cli="token grant PRINCIPAL ROLE", status=201)
 async def grant_role(
-    caller: Caller, principal: Principal, role: Role, *, scope: RoleScope = "", reason: Reason = ""
+    caller: Caller, principal: Principal, role: GrantedRole, *, scope: RoleScope = "", reason: Reason = ""
 ) -> RoleResponse:
     """Grants a role to a principal; all its tokens have the role from the next request on.
 

@@ -213,9 +213,7 @@ class Call:
                 place="path" if item.name in named else places[item.name] or rest,
                 section=next((mark.section for mark in _metadata(hints[item.name]) if isinstance(mark, In)), ""),
                 word=next((mark.word for mark in _metadata(hints[item.name]) if isinstance(mark, Word)), ""),
-                names=next(
-                    (mark for mark in reversed([*_metadata(hints[item.name])]) if isinstance(mark, Names)), None
-                ),
+                names=next((mark for mark in _metadata(hints[item.name]) if isinstance(mark, Names)), None),
                 required=item.default is inspect.Parameter.empty,
                 default=None if item.default is inspect.Parameter.empty else item.default,
                 help=described.get(item.name, "") or _description(hints[item.name]),
@@ -282,7 +280,8 @@ class Call:
         text = inspect.cleandoc(self.function.__doc__ or "")
         _, _, arguments = text.partition("\nArgs:\n")
         found = _ARGUMENT.findall(arguments.partition("\nRaises:")[0])
-        return {name: " ".join(words.split()) for name, words in found}
+        sentences = {name: " ".join(words.split()) for name, words in found}
+        return {name: f"{text[:1].upper()}{text[1:]}" for name, text in sentences.items()}
 
 
 def admit(call: Call, caller: Caller) -> None:
@@ -534,7 +533,8 @@ def _description(hint: Any) -> str:
 
 
 def _metadata(hint: Any) -> Iterator[Any]:
-    yield from getattr(hint, "__metadata__", ())
+    """What a type is annotated with, the outermost first."""
+    yield from reversed(getattr(hint, "__metadata__", ()))
     for item in get_args(hint):
         if get_origin(hint) is not dict and get_origin(hint) is not list:
             yield from _metadata(item)

@@ -30,7 +30,9 @@ from fleetcore.query.fitting import parse_new
 from fleetcore.runtime.put_readings import put_readings
 from fleetcore.wire.zones import zone_of
 
-Metric = Annotated[str, Meta(pattern=rf"^[{METRIC_ALPHABET}]{{1,{MAX_METRIC_LENGTH}}}$(?!\n)")]
+Metric = Annotated[
+    str, Meta(pattern=rf"^[{METRIC_ALPHABET}]{{1,{MAX_METRIC_LENGTH}}}$(?!\n)", description="The metric's name.")
+]
 OfDevice = Annotated[DeviceId, Meta(description="Only this device.")]
 Start = Annotated[Ms, Meta(description="From this time on.")]
 End = Annotated[Ms, Meta(description="Up to, and without, this time.")]

@@ -7,7 +7,7 @@ from msgspec import Meta
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.responses.twins import OriginResponse, TwinChangeResponse, TwinResponse
 from fleetcore.calls.table import call, on
-from fleetcore.calls.types import DeviceId, In, Json, Ms, Page, Reason, to_response
+from fleetcore.calls.types import DeviceId, IfVersion, In, Json, Ms, Page, Reason, to_response
 from fleetcore.fleet.twins import twin_view
 from fleetcore.model.operator import Permission
 from fleetcore.model.twin import unconverged
@@ -15,8 +15,8 @@ from fleetcore.model.twin import unconverged
 TwinPatch = Annotated[
     Json, In("body"), Meta(description="A merge patch (RFC 7396): omitted members stay, null deletes.")
 ]
-DesiredVersion = Annotated[int, Meta(ge=0, le=2**53), In("if-match", "d")]
-AttributesVersion = Annotated[int, Meta(ge=0, le=2**53), In("if-match", "a")]
+DesiredVersion = Annotated[IfVersion, In("if-match", "d")]
+AttributesVersion = Annotated[IfVersion, In("if-match", "a")]
 TwinSection = Annotated[Literal["desired", "reported"], Meta(description="Which section.")]
 
 

@@ -102,13 +102,13 @@ ALPHABETS = {
     _VERSION: "1-128 characters of letters, digits, space and . _ / : + -, no space first or last",
 }
 #: The id of an existing device.
-DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID), Names("list_devices")]
+DeviceId = Annotated[str, Meta(pattern=_DEVICE_ID, description="The device's id."), Names("list_devices")]
 #: The id of a new device.
-NewDeviceId = Annotated[str, Meta(pattern=_DEVICE_ID)]
+NewDeviceId = Annotated[str, Meta(pattern=_DEVICE_ID, description="The new device's id.")]
 Label = Annotated[str, Meta(pattern=_LABEL)]
 #: Of firmware, in the form of its build: MCUboot has ``1.2.3+4``.
 Version = Annotated[str, Meta(pattern=_VERSION)]
-BatchName = Annotated[str, Meta(pattern=_BATCH_NAME)]
+BatchName = Annotated[str, Meta(pattern=_BATCH_NAME, description="The batch's name.")]
 Reason = Annotated[str, Meta(max_length=1024, description="The reason, for the audit log.")]
 Where = Annotated[str, Meta(max_length=4096, description="A query of the fleet query grammar.")]
 Wave = Annotated[str, Meta(pattern=r"^[0-9]{1,7}(\.[0-9]{1,3})?%?$(?!\n)")]
@@ -125,7 +125,9 @@ IdempotencyKey = Annotated[
     Meta(pattern=_KEY, description="A repeated request with the same key, within a day, returns the first result."),
     In("idempotency-key"),
 ]
-IfVersion = Annotated[int, Meta(ge=0, le=2**53), In("if-match")]
+IfVersion = Annotated[
+    int, Meta(ge=0, le=2**53, description="Refuse the change unless this is the current version."), In("if-match")
+]
 #: Bytes that the call takes in pieces; library and clients take bytes, the path of a file, or pieces.
 Content = Annotated[AsyncIterator[bytes], In("stream")]
 

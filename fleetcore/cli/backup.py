@@ -31,7 +31,7 @@ def backup() -> None:
 
 
 @backup.command()
-@click.argument("target", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("target", type=click.Path(path_type=Path, file_okay=False), help="A new or empty folder.")
 @data_option
 @output_option
 def make(target: Path, data: Path, output: str) -> int:
@@ -52,7 +52,9 @@ def make(target: Path, data: Path, output: str) -> int:
 
 
 @backup.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument(
+    "folder", type=click.Path(path_type=Path, file_okay=False, exists=True), help="The folder of the backup."
+)
 @output_option
 def verify(folder: Path, output: str) -> None:
     """Read all of the backup FOLDER and compare it with its manifest. Nothing is changed."""

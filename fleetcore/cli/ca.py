@@ -122,7 +122,12 @@ def _absolute(_context: click.Context, _parameter: click.Parameter, file: Path) 
 _add(
     ca,
     "take_root_offline",
-    click.Argument(["file"], type=click.Path(path_type=Path, dir_okay=False), callback=_absolute),
+    click.Argument(
+        ["file"],
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=_absolute,
+        help="A new file for the root's key, on the server's machine.",
+    ),
     click.Option(
         ["--passphrase"],
         metavar="REF",
@@ -171,7 +176,9 @@ def _checked(_at: Target, _given: Mapping[str, Any], report: dict[str, Any], out
 _add(
     ca,
     "check_certificate",
-    click.Argument(["pem"], type=_existing_file, metavar="FILE", callback=_pem),
+    click.Argument(
+        ["pem"], type=_existing_file, metavar="FILE", callback=_pem, help="A file with the certificate, PEM."
+    ),
     finish=_checked,
 )
 
@@ -199,7 +206,7 @@ _add(
 
 
 @ca.command()
-@click.argument("certificate", required=False)
+@click.argument("certificate", required=False, help="The certificate, by its id or its serial in hex.")
 @click.option("--device", help="All credentials of this device, also tokens.")
 @click.option("--reason", default="", help="The reason, for the audit log.")
 @yes_option

@@ -35,7 +35,7 @@ campaign.add_command(command(core()["create_campaign"], core()["create_campaign"
 
 
 @campaign.command()
-@click.argument("campaign")
+@click.argument("campaign", help="The campaign's name.")
 @fleet_option
 @output_option
 def watch(campaign: str, at: Target, output: str) -> int:

@@ -19,8 +19,8 @@ from fleetcore.errors import Refused
 
 
 @click.command()
-@click.option("--devices", type=click.IntRange(4, 1000), default=12, show_default=True)
-@click.option("--duration", type=Number(1), default=10.0, show_default=True, help="Seconds of telemetry.")
+@click.option("--devices", type=click.IntRange(4, 1000), default=12, show_default=True, help="How many.")
+@click.option("--duration", type=Number(1), default=10, show_default=True, help="Seconds of telemetry.")
 @click.option(
     "--replay",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),

@@ -74,7 +74,8 @@ def command(
     added = [option for option in options if option.name not in taken]
     parameters: list[click.Parameter] = [instead.get(argument) or _argument(taken[argument]) for argument in arguments]
     if _PAIRS in text.split():
-        parameters.append(click.Argument(["pairs"], nargs=-1, metavar="[NAME=VALUE…]"))
+        said = "The members to change; VALUE may be JSON."
+        parameters.append(click.Argument(["pairs"], nargs=-1, metavar="[NAME=VALUE…]", help=said))
     for parameter in call.parameters:
         if parameter.name not in arguments and parameter.name not in paged and parameter.name not in fixed:
             parameters += [instead[parameter.name]] if parameter.name in instead else _options(parameter)
@@ -222,10 +223,10 @@ def pair(text: str) -> tuple[str, Any]:
 
 
 def _argument(parameter: ParameterInfo) -> click.Argument:
-    name = parameter.name.upper()
+    name = f"{parameter.name.upper()}…" if parameter.repeated else parameter.name.upper()
     return click.Argument(
-        [_inside(parameter.name)], metavar=f"{name}…" if parameter.repeated else name, required=parameter.required,
-        nargs=-1 if parameter.repeated else 1, type=_type(parameter),
+        [_inside(parameter.name)], metavar=name if parameter.required else f"[{name}]", required=parameter.required,
+        nargs=-1 if parameter.repeated else 1, type=_type(parameter), help=parameter.help,
     )  # fmt: skip
 
 
@@ -234,7 +235,7 @@ def _options(parameter: ParameterInfo) -> list[click.Option]:
     pairs = parameter.kind == "json" and bool(parameter.word)
     said = parameter.help
     if parameter.default not in (None, "", [], False):
-        said = f"{said.rstrip('.')}. By default {parameter.default}.".lstrip(". ")
+        said = f"{said.rstrip('.')}. By default {_plain(parameter.default)}.".lstrip(". ")
     if parameter.repeated or pairs:
         said = f"{said} Repeatable{'; VALUE may be JSON' if pairs else ''}.".strip()
     if parameter.kind == "boolean":
@@ -250,6 +251,13 @@ def _options(parameter: ParameterInfo) -> list[click.Option]:
     if not parameter.clears:
         return [made]
     return [made, click.Option([f"--no-{word}"], is_flag=True, help=f"Clears the {word}.")]
+
+
+def _plain(default: object) -> str:
+    """A default as it is typed: whole numbers without a fraction, the items of a list one after the other."""
+    if isinstance(default, list):
+        return ", ".join(map(_plain, default))
+    return f"{default:.0f}" if isinstance(default, float) and default.is_integer() else str(default)
 
 
 class _Choice(click.ParamType[str]):

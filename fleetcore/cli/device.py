@@ -47,9 +47,11 @@ device.add_command(command(core()["explain_query"], core()["explain_query"].comm
 
 
 @device.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CSV with a header, or JSONL."
+)
 @click.option("--dry-run", is_flag=True, help="Only show what it would do.")
-@click.option("--reason", default="")
+@click.option("--reason", default="", help="The reason, for the audit log.")
 @fleet_option
 @output_option
 def import_(file: Path, dry_run: bool, reason: str, at: Target, output: str) -> int:
@@ -71,7 +73,7 @@ def import_(file: Path, dry_run: bool, reason: str, at: Target, output: str) -> 
 
 
 @device.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), help="A new file, .csv or .jsonl.")
 @fleet_option
 def export(file: Path, at: Target) -> None:
     """Write all devices to FILE, as CSV or JSONL by its name; `import` reads it."""

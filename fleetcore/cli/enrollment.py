@@ -21,12 +21,12 @@ _FOR_THE_FACTORY = {"claim.pem": "certificate", "claim.key": "key", "ca.pem": "c
 
 @click.group()
 def enrollment() -> None:
-    """Let devices enrol: by keys, tokens, claim certificates and manufacturers' CAs."""
+    """Let devices enrol: with keys, tokens, claim certificates and manufacturers' CAs."""
 
 
 @enrollment.group()
 def token() -> None:
-    """Secrets by which devices enrol."""
+    """Secrets with which devices enrol."""
 
 
 @enrollment.group()
@@ -55,7 +55,10 @@ def _key(_context: click.Context, _parameter: click.Parameter, words: Sequence[s
 
 
 def _device_and_fingerprint() -> click.Argument:
-    return click.Argument(["enrollment"], nargs=-1, required=True, metavar="DEVICE FINGERPRINT", callback=_key)
+    said = "The device's id, and the SHA-256 of its public key, as the list shows it."
+    return click.Argument(
+        ["enrollment"], nargs=-1, required=True, metavar="DEVICE FINGERPRINT", callback=_key, help=said
+    )
 
 
 _add(enrollment, "approve_enrollment", _device_and_fingerprint())
@@ -72,7 +75,7 @@ def _in_seconds(_context: click.Context, _parameter: click.Parameter, hours: flo
 _HOURS = click.Option(
     ["--hours", "ttl_s"],
     type=Number(0, min_open=True),
-    default=24.0,
+    default=24,
     show_default=True,
     callback=_in_seconds,
     help="Its validity.",
@@ -136,5 +139,15 @@ def _pem(_context: click.Context, _parameter: click.Parameter, file: Path) -> st
         ) from None
 
 
-_add(manufacturer, "propose_manufacturer", click.Argument(["pem"], type=_EXISTING, metavar="CA_FILE", callback=_pem))
-_add(manufacturer, "prove_manufacturer", click.Argument(["proof"], type=_EXISTING, metavar="PROOF_FILE", callback=_pem))
+def _pem_argument(name: str, metavar: str, said: str) -> click.Argument:
+    return click.Argument([name], type=_EXISTING, metavar=metavar, callback=_pem, help=said)
+
+
+_add(
+    manufacturer, "propose_manufacturer", _pem_argument("pem", "CA_FILE", "A file with the certificate of the CA, PEM.")
+)
+_add(
+    manufacturer,
+    "prove_manufacturer",
+    _pem_argument("proof", "PROOF_FILE", "A file with the certificate that the CA issued as a proof, PEM."),
+)

@@ -34,7 +34,7 @@ firmware.add_command(trust)
 
 
 @firmware.command()
-@click.argument("name", type=_FILE)
+@click.argument("name", type=_FILE, help="The files' name, without its end; may have a folder.")
 @passphrase_option
 @output_option
 def keygen(name: Path, passphrase: str | None, output: str) -> None:
@@ -51,7 +51,7 @@ def keygen(name: Path, passphrase: str | None, output: str) -> None:
 
 
 @firmware.command()
-@click.argument("image", type=_THERE)
+@click.argument("image", type=_THERE, help="The firmware image; with --add, its manifest.")
 @click.option("--key", "key_files", type=_THERE, multiple=True, required=True, help="A private key; repeatable.")
 @passphrase_option
 @click.option("--add", is_flag=True, help="IMAGE is already a manifest: only add a signature to it.")
@@ -64,7 +64,7 @@ def keygen(name: Path, passphrase: str | None, output: str) -> None:
 @click.option("--model", "models", multiple=True, help="A hardware model that it supports; repeatable.")
 @click.option("--requires", type=click.IntRange(1), help="The seq that must already be running.")
 @click.option(
-    "--days", type=Number(0, min_open=True), default=90.0, show_default=True, help="How long it may be started."
+    "--days", type=Number(0, min_open=True), default=90, show_default=True, help="How long it may be started."
 )
 @click.option("--chunk", type=click.IntRange(1024), help="Also sign digests of pieces of this length, in bytes.")
 @click.option("--delta-from", type=_THERE, help="The image to which this one is a patch.")
@@ -164,7 +164,7 @@ def _manifest_sheet(envelope: object) -> dict[str, Any]:
 
 
 @firmware.command()
-@click.argument("manifest", type=_THERE)
+@click.argument("manifest", type=_THERE, help="The signed manifest.")
 @click.option("--trust", "trust_file", type=_THERE, required=True, help="The trust root to verify against.")
 @click.option("--image", type=_THERE, help="Also compare the image.")
 @click.option(
@@ -191,7 +191,7 @@ def verify(manifest: Path, trust_file: Path, image: Path | None, models: tuple[s
 
 
 @firmware.command()
-@click.argument("file", type=_THERE)
+@click.argument("file", type=_THERE, help="The firmware image.")
 @click.option("--sha256", help="The expected SHA-256; without it, the file's is computed first.")
 @click.option("--size", type=click.INT, help="The expected size in bytes; without it, the file's size.")
 @fleet_option
@@ -224,6 +224,6 @@ def _short(_at: Target, _given: Mapping[str, Any], answer: dict[str, Any], outpu
     return answer if output != "table" else {**answer, "manifest": "…"}
 
 
-_MANIFEST = click.Argument(["manifest"], type=_THERE, callback=envelopes.text)
+_MANIFEST = click.Argument(["manifest"], type=_THERE, callback=envelopes.text, help="The signed manifest.")
 _ADD = core()["add_release"]
 release.add_command(command(_ADD, _ADD.command, {}, options=[_MANIFEST], finish=_short))

@@ -72,7 +72,12 @@ def _check_address(listen: str) -> None:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="./fleet-data")
+@click.argument(
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="./fleet-data",
+    help="The folder, made if it is not there.  [default: ./fleet-data]",
+)
 @click.option("--name", default="default", show_default=True, help="The fleet's name: 1-32 of a-z 0-9 -.")
 @click.option("--host", "hosts", multiple=True, help="A name or address by which devices reach the server; repeatable.")
 @click.option("--listen", default="0.0.0.0", show_default=True, help="The address to listen on.")  # noqa: S104 - devices come from outside; every listener demands TLS

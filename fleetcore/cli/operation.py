@@ -23,7 +23,7 @@ def operation() -> None:
 
 
 @operation.command()
-@click.argument("operation")
+@click.argument("operation", help="The operation's id.")
 @fleet_option
 @output_option
 def watch(operation: str, at: Target, output: str) -> int:

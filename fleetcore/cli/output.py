@@ -18,7 +18,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 def output_option(command: F) -> F:
     """Adds ``-o``."""
     return click.option(
-        "-o", "--output", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table", show_default=True
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json", "jsonl", "csv"]),
+        default="table",
+        show_default=True,
+        help="A table for people, the others for programs.",
     )(command)
 
 

@@ -91,7 +91,7 @@ async def _asked(caller: Caller) -> list[dict[str, Any]]:
 
 
 @plugin.command()
-@click.argument("name")
+@click.argument("name", help="The plugin's name: lower-case letters, digits and _.")
 @click.option(
     "--into", type=click.Path(path_type=Path, file_okay=False), default=".", help="The folder in which it is created."
 )
@@ -108,7 +108,7 @@ def new(name: str, into: Path) -> None:
 
 
 @plugin.command()
-@click.argument("name")
+@click.argument("name", help="The plugin's name.")
 @click.option(
     "--into",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -13,15 +13,21 @@ from fleetcore.cli.output import output_option, show
 from fleetcore.errors import FleetError
 from fleetcore.frontends.catalogue import core
 
-_numbers = click.argument("numbers", nargs=-1, type=click.IntRange(0))
-_all = click.option("--all", "every", is_flag=True, help="All kept messages.")
+_numbers = click.argument(
+    "numbers",
+    nargs=-1,
+    type=click.IntRange(0),
+    metavar="[NUMBERS…]",
+    help="The messages, by their numbers in the list.",
+)
+_all = click.option("--all", "every", is_flag=True, help="All stored messages.")
 _KINDS = core()["replay_dead_letter"].members
 _why = click.option("--reason", default="", help="The reason, for the audit log.")
 
 
 @click.group()
 def quarantine() -> None:
-    """Kept refused messages: show why, replay them, or discard them."""
+    """Stored refused messages: show why, replay them, or discard them."""
 
 
 @quarantine.command()

@@ -13,7 +13,9 @@ from fleetcore.errors import StorageError
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument(
+    "source", type=click.Path(path_type=Path, file_okay=False, exists=True), help="The folder of the backup."
+)
 @click.option("--unverified", is_flag=True, help="Accept a backup without a manifest, of an earlier release.")
 @data_option
 def restore(source: Path, data: Path, unverified: bool) -> None:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--devices", type=click.IntRange(1, 10_000), default=10, show_default=True)
-@click.option("--duration", type=Number(0), default=30.0, show_default=True, help="Seconds.")
+@click.option("--devices", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many.")
+@click.option("--duration", type=Number(0), default=30, show_default=True, help="Seconds.")
 @click.option(
     "--every",
     "every_s",
     type=Number(0.01),
-    default=1.0,
+    default=1,
     show_default=True,
     help="Seconds between readings of a device.",
 )

@@ -32,9 +32,14 @@ _NAMED = 10
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CSV, JSONL or Parquet.")
 @click.option("--dry-run", is_flag=True, help="Only show how the file is read and what would be stored.")
-@click.option("--format", "form", type=click.Choice(["csv", "jsonl", "parquet"]), help="By its name, if not given.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "jsonl", "parquet"]),
+    help="The file's format; by its name, if not given.",
+)
 @click.option("--device", help="The device of all rows.")
 @click.option("--device-column", help="The column with the device.")
 @click.option("--time-column", help="The column with the time.")
@@ -43,9 +48,11 @@ _NAMED = 10
 @click.option("--unit-column", help="The column with the unit.")
 @click.option("--unit", "units", multiple=True, metavar="METRIC=UNIT", help="The unit of a metric; repeatable.")
 @click.option("--delimiter", help="Between cells; \\t is a tab.")
-@click.option("--decimal", type=click.Choice([".", ","]), help="Of numbers.")
-@click.option("--date-order", type=click.Choice(["ymd", "dmy", "mdy"]), help="Of dates.")
-@click.option("--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), help="For times that are numbers.")
+@click.option("--decimal", type=click.Choice([".", ","]), help="The decimal mark of numbers.")
+@click.option(
+    "--date-order", type=click.Choice(["ymd", "dmy", "mdy"]), help="The order of day, month and year in dates."
+)
+@click.option("--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), help="The unit of times that are numbers.")
 @click.option("--zone", help="The time zone of times without one, such as Europe/Berlin; UTC if not given.")
 @click.option("--na", multiple=True, help="A cell that means no value; repeatable.")
 @fleet_option

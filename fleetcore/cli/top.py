@@ -36,7 +36,7 @@ _MIN_RATE_MS = 900
     "--order", type=click.Choice(list(Order)), default=Order.SILENT, show_default=True, help="Which devices come first."
 )
 @click.option(
-    "--every", type=click.FloatRange(0.2, 3600), default=2.0, show_default=True, help="Seconds between two reads."
+    "--every", type=click.FloatRange(0.2, 3600), default=2, show_default=True, help="Seconds between two reads."
 )
 @click.option("--count", type=click.IntRange(1), help="The number of reads; 1 into a file or a pipe, else unlimited.")
 @fleet_option

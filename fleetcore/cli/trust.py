@@ -56,7 +56,7 @@ def _models(pairs: tuple[str, ...]) -> dict[str, list[Path]]:
 
 
 @trust.command()
-@click.argument("file", type=_FILE, default="trust.json")
+@click.argument("file", type=_FILE, default="trust.json", help="The trust root to write.  [default: trust.json]")
 @click.option("--root", "root", type=_THERE, multiple=True, help="A public key that may sign trust roots; repeatable.")
 @click.option("--threshold", type=click.IntRange(1), help="How many of them must sign.  [default: 1]")
 @click.option(
@@ -65,7 +65,7 @@ def _models(pairs: tuple[str, ...]) -> dict[str, list[Path]]:
 @click.option("--firmware-threshold", type=click.IntRange(1), help="How many of them must sign.  [default: 1]")
 @click.option("--model", "models", multiple=True, metavar="MODEL=FILE", help="A key for one model only; repeatable.")
 @click.option("--model-threshold", type=click.IntRange(1), help="How many of a model's keys must sign.  [default: 1]")
-@click.option("--days", type=Number(0, min_open=True), default=365.0, show_default=True, help="Its validity.")
+@click.option("--days", type=Number(0, min_open=True), default=365, show_default=True, help="Its validity.")
 @click.option("--after", type=_THERE, help="The previous version: this is the next one, and keeps what is not given.")
 @output_option
 def init(
@@ -124,7 +124,7 @@ def init(
 
 
 @trust.command("sign")
-@click.argument("file", type=_THERE)
+@click.argument("file", type=_THERE, help="The trust root to sign.")
 @click.option("--key", "key_file", type=_THERE, required=True, help="The private key.")
 @passphrase_option
 @output_option
@@ -143,7 +143,7 @@ def sign_trust(file: Path, key_file: Path, passphrase: str | None, output: str) 
 
 
 @trust.command("show")
-@click.argument("file", type=_THERE, required=False)
+@click.argument("file", type=_THERE, required=False, help="A trust root; without it, the fleet's.")
 @click.option("--after", type=_THERE, help="The previous version: check whether FILE may follow it.")
 @fleet_option
 @output_option
@@ -196,7 +196,9 @@ def _trust_sheet(file: Path | None, envelope: Mapping[str, Any], after: Path | N
 
 
 @trust.command("set")
-@click.argument("files", type=_THERE, nargs=-1, required=True, metavar="FILE…")
+@click.argument(
+    "files", type=_THERE, nargs=-1, required=True, metavar="FILE…", help="Signed trust roots, the oldest version first."
+)
 @click.option("--reason", default="", help="The reason, for the audit log.")
 @fleet_option
 @output_option

@@ -19,7 +19,7 @@ def twin() -> None:
 
 @twin.group()
 def layer() -> None:
-    """The desired state of many devices: of the fleet, a group, or by a policy."""
+    """The desired state of many devices: of the fleet, a group or a policy."""
 
 
 def as_object(_context: click.Context, parameter: click.Parameter, words: Sequence[str]) -> str | None:
@@ -40,7 +40,9 @@ def as_object(_context: click.Context, parameter: click.Parameter, words: Sequen
 
 def object_argument(name: str, *, required: bool = True) -> click.Argument:
     """An argument that takes a JSON object, or NAME=VALUE words."""
-    return click.Argument([name], nargs=-1, required=required, metavar="NAME=VALUE…", callback=as_object)
+    said = "The object's members; VALUE may be JSON. Or the whole object as JSON."
+    metavar = "NAME=VALUE…" if required else "[NAME=VALUE…]"
+    return click.Argument([name], nargs=-1, required=required, metavar=metavar, callback=as_object, help=said)
 
 
 for _name in ("set_desired", "set_attributes", "set_layer"):

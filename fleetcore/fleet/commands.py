@@ -478,7 +478,7 @@ class Commands:
         return sorted(found, key=lambda command: (command.device, command.sequence))
 
     async def cancel(self, command: str, *, actor: str = "system", reason: str = "") -> Command:
-        """Cancels a command: at once where it was not sent, else by asking the device. Repeating it changes nothing.
+        """Cancels a command: at once if it was not sent, else by asking the device. Repeating it changes nothing.
 
         Raises Conflict (``illegal_transition``) where it has another end state.
         """

@@ -104,13 +104,13 @@ class Days(float):
 
 @frozen(kw_only=True)
 class RetentionSection:
-    """``[retention]``: older readings are deleted, in the background. Without it all are kept.
+    """``[retention]``: older readings are deleted, in the background. Without it all are retained.
 
     A reading stays longer than its period: by up to a tenth of it, or by up to an hour (but no more than the period)
-    where that is longer. The newest reading of each metric of a device stays: it is the last known value.
+    if that is longer. The newest reading of each metric of a device stays: it is the last known value.
 
     Attributes:
-        default_days: how many days readings are kept, by their time: a number, fractions too, down to a minute, or
+        default_days: how many days readings are retained, by their time: a number, fractions too, down to a minute, or
             ``"forever"``.
         metric_days: the same for single metrics: by name, as in ``vibration = 7``, or by a pattern in which ``*``
             stands for any characters, as in ``"debug/*" = 0.5``. The pattern with the most other characters counts.

@@ -266,7 +266,7 @@ class TimeAnswer(Body, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class InboxAnswer(Body, frozen=True, kw_only=True):
-    """Everything that is pending; a member is absent where nothing is."""
+    """Everything that is pending; a member is absent if nothing is."""
 
     desired: DesiredChange | UnsetType = UNSET
     commands: Commands | UnsetType = UNSET

@@ -32,6 +32,14 @@ def test_help_says_what_it_does_and_names_its_arguments(run, words, command):
     for one in command.params:
         if isinstance(one, click.Argument) and one.required:
             assert one.make_metavar(click.Context(command)).strip(".…").partition("=")[0] in done.out
+    assert re.findall(r"(?<![0-9.])[0-9]+\.0(?!\.?[0-9])", done.out) == [], "a whole number has no fraction"
+
+
+@pytest.mark.parametrize(("words", "command"), EVERY)
+def test_every_argument_and_option_is_explained(words, command):
+    unexplained = [one.name for one in command.params if not one.help]
+
+    assert unexplained == []
 
 
 LISTS = [

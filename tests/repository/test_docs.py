@@ -112,8 +112,9 @@ def test_a_link_leads_somewhere(page):
 def commands():
     found = {}
     for block in blocks("sh") + blocks("console"):
-        joined = block.values[0].replace("\\\n", " ")
-        for line in joined.splitlines():
+        lines = block.values[0].replace("\\\n", " ").splitlines()
+        prompted = [line for line in lines if line.startswith("$ ")]  # the other lines are output
+        for line in prompted or lines:
             for part in re.findall(r"\bfleetcore ((?:[a-z-]+ )?[^#|()\"'`$&;]*)", line.split("#")[0]):
                 words = part.split()
                 if words and not words[0].startswith(("-", "/", ".", "=", "[")):

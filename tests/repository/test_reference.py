@@ -35,6 +35,24 @@ def test_a_page_that_is_stale_or_left_over_is_found(reference):
     assert reference.stale(left_over) == ["cli/device.md"]
 
 
+def test_every_noun_of_the_command_line_has_an_example(reference):
+    nouns = {name.removeprefix("cli/").removesuffix(".md") for name in reference.pages() if name.startswith("cli/")}
+    files = {file.stem: file.read_text(encoding="utf-8") for file in reference.cli_reference.EXAMPLES.iterdir()}
+
+    assert files.keys() == nouns, "scripts/cli_examples has a file for each noun: `$ fleetcore NOUN …` and its output"
+    assert [noun for noun, text in files.items() if not text.startswith(f"$ fleetcore {noun} ")] == []
+
+
+PAGES = sorted((ROOT / "docs" / "reference").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_reference_page_opens_with_an_example(page):
+    top, _, _ = page.read_text(encoding="utf-8").partition("\n## ")
+
+    assert "\n```" in top, "say what the reader can do, and show it with its output"
+
+
 HOOKS = [name for name, one in vars(hookspecs).items() if name.startswith("fleetcore_") and callable(one)]
 
 

@@ -155,12 +155,13 @@ if TYPE_CHECKING:
         Model,
         Name,
         Place,
+        State,
         TagName,
         Tags,
         Type,
         TypeName,
     )
-    from fleetcore.calls.edge import GatewayCapabilities, GatewayId, MayRegister
+    from fleetcore.calls.edge import GatewayCapabilities, GatewayId, LeafId, MayRegister, NewGatewayId
     from fleetcore.calls.enrollment import (
         Admission,
         ClaimDays,
@@ -178,6 +179,7 @@ if TYPE_CHECKING:
         NewDeviceModel,
         NewDeviceTags,
         NewDeviceType,
+        NewManufacturer,
         Replace,
         StaticGroups,
         TokenDevice,
@@ -187,12 +189,21 @@ if TYPE_CHECKING:
     )
     from fleetcore.calls.events import After, TypePrefixes
     from fleetcore.calls.firmware import AnnouncedSize, ArtifactId, ReleaseName, RootEnvelope, RootNumber, SignedRelease
-    from fleetcore.calls.groups import Description, DeviceIds, GroupName, Query, Within
+    from fleetcore.calls.groups import Description, DeviceIds, GroupName, NewGroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
     from fleetcore.calls.layers import Kind, LayerGroup, LayerName, LayerPatch, Priority
     from fleetcore.calls.mirrors import DefaultType, Entity, MirrorName, Removals, Scan
     from fleetcore.calls.operations import OperationId, OperationKind
-    from fleetcore.calls.operators import GrantId, Permissions, Principal, Roles, RoleScope, TokenDays, TokenId
+    from fleetcore.calls.operators import (
+        GrantedRole,
+        GrantId,
+        Permissions,
+        Principal,
+        Roles,
+        RoleScope,
+        TokenDays,
+        TokenId,
+    )
     from fleetcore.calls.overview import DeviceOrder, First
     from fleetcore.calls.server import BackupFolder, VerifyPlace
     from fleetcore.calls.storage import Days, LeftBehindName, OfMetrics
@@ -215,7 +226,6 @@ if TYPE_CHECKING:
         DeviceId,
         IdempotencyKey,
         IfVersion,
-        Label,
         Limit,
         MaxFailed,
         Ms,
@@ -225,8 +235,6 @@ if TYPE_CHECKING:
         Waves,
         Where,
     )
-    from fleetcore.model.device import Lifecycle
-    from fleetcore.model.operator import Role
     from fleetcore.wire.pieces import AsyncSource as Source
 
     Time = Ms | int | str | datetime
@@ -247,7 +255,7 @@ class AsyncCalls(ABC):
     ) -> Page[DeviceResponse]:
         """Lists devices in the order of their ids: of a type, with a tag, or selected by a query.
 
-        A page may be short and have a ``next`` where a query selects few of many.
+        A page may be short and have a ``next`` when a query selects few of many.
 
         Raises:
             QuerySyntaxError: the query cannot be read.
@@ -263,7 +271,7 @@ class AsyncCalls(ABC):
     ) -> AsyncIterator[DeviceResponse]:
         """Goes through all that ``list_devices`` lists, page by page.
 
-        A page may be short and have a ``next`` where a query selects few of many.
+        A page may be short and have a ``next`` when a query selects few of many.
 
         Raises:
             QuerySyntaxError: the query cannot be read.
@@ -400,7 +408,7 @@ class AsyncCalls(ABC):
         )
 
     async def set_lifecycle(
-        self, device_id: DeviceId, state: Lifecycle | str, *, if_version: IfVersion | None = None, reason: Reason = ""
+        self, device_id: DeviceId, state: State | str, *, if_version: IfVersion | None = None, reason: Reason = ""
     ) -> DeviceResponse:
         """Suspends, quarantines, activates or retires a device.
 
@@ -541,7 +549,7 @@ class AsyncCalls(ABC):
 
     async def create_group(
         self,
-        id: Label,
+        id: NewGroupName,
         *,
         query: Query | None = None,
         within: Within = (),
@@ -638,7 +646,7 @@ class AsyncCalls(ABC):
         )
 
     async def remove_from_group(self, group: GroupName, device_id: DeviceId, *, reason: Reason = "") -> ChangedResponse:
-        """Removes a device from a static group; returns 0 where it was not in it.
+        """Removes a device from a static group; returns 0 if it was not in it.
 
         Raises:
             NotFound: there is no such group, or no such device.
@@ -666,7 +674,7 @@ class AsyncCalls(ABC):
 
     async def register_gateway(
         self,
-        id: NewDeviceId,
+        id: NewGatewayId,
         capabilities: GatewayCapabilities | None = None,
         *,
         may_register: MayRegister = False,
@@ -699,7 +707,7 @@ class AsyncCalls(ABC):
         """
         return self._pages("list_leaves", {"gateway_id": gateway_id}, DeviceResponse)
 
-    async def attach_leaf(self, gateway_id: GatewayId, device: DeviceId, *, reason: Reason = "") -> DeviceResponse:
+    async def attach_leaf(self, gateway_id: GatewayId, device: LeafId, *, reason: Reason = "") -> DeviceResponse:
         """Attaches a registered device to a gateway as a leaf. Repeating it changes nothing.
 
         Raises:
@@ -709,7 +717,7 @@ class AsyncCalls(ABC):
             "attach_leaf", {"gateway_id": gateway_id, "device": device, "reason": reason}, DeviceResponse
         )
 
-    async def detach_leaf(self, gateway_id: GatewayId, device_id: DeviceId, *, reason: Reason = "") -> None:
+    async def detach_leaf(self, gateway_id: GatewayId, device_id: LeafId, *, reason: Reason = "") -> None:
         """Detaches a leaf from its gateway.
 
         Raises:
@@ -900,7 +908,7 @@ class AsyncCalls(ABC):
     ) -> CommandResponse:
         """Queues a command to a device; with ``wait_s`` waits that long for its end.
 
-        The answer is the command in its state by then. Waiting ends at once where the caller may no longer send it. The
+        The answer is the command in its state by then. Waiting ends at once if the caller may no longer send it. The
         command stores its key, so that it is sent once even if a crash lost the answer.
 
         Raises:
@@ -1037,7 +1045,7 @@ class AsyncCalls(ABC):
         return await self._value("get_command", {"command": command}, CommandResponse)
 
     async def cancel_command(self, command: CommandId, *, reason: Reason = "") -> CommandResponse:
-        """Cancels a command: at once where it was not sent, else by asking the device. Repeating it changes nothing.
+        """Cancels a command: at once if it was not sent, else by asking the device. Repeating it changes nothing.
 
         Raises:
             NotFound: there is no such command.
@@ -1541,7 +1549,7 @@ class AsyncCalls(ABC):
     async def add_release(
         self, manifest: Manifest, *, allow_downgrade: AllowDowngrade = False, reason: Reason = ""
     ) -> SignedReleaseResponse:
-        """Releases firmware: verifies its manifest by the firmware root, for every model that it names, and stores it.
+        """Releases firmware: verifies its manifest against the firmware root, for every model that it names, and stores it.
 
         Raises:
             NotFound: its image was not uploaded.
@@ -1790,7 +1798,7 @@ class AsyncCalls(ABC):
 
     async def propose_manufacturer(
         self,
-        name: Label,
+        name: NewManufacturer,
         pem: ManufacturerPem,
         *,
         admits: Admission | str = "waiting",
@@ -2225,7 +2233,7 @@ class AsyncCalls(ABC):
         return self._pages("list_roles", {"principal": principal}, RoleResponse)
 
     async def grant_role(
-        self, principal: Principal, role: Role | str, *, scope: RoleScope = "", reason: Reason = ""
+        self, principal: Principal, role: GrantedRole | str, *, scope: RoleScope = "", reason: Reason = ""
     ) -> RoleResponse:
         """Grants a role to a principal; all its tokens have the role from the next request on.
 

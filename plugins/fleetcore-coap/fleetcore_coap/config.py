@@ -20,9 +20,9 @@ class CoapConfig:
     Attributes:
         listen: ``coaps://HOST:PORT`` (DTLS), ``coaps+tcp://HOST:PORT`` (TLS); without ``s`` on a loopback address only,
             where peers have no certificates.
-        associations: how many are kept; beyond, the one silent for longest ends.
+        associations: the most at the same time; beyond, the one silent for longest ends.
         idle_s: an association without messages ends after this; the device shakes hands again.
-        oscore: ``coap://HOST:PORT`` on any address, for devices that protect their messages by OSCORE with the key of
+        oscore: ``coap://HOST:PORT`` on any address, for devices that protect their messages with OSCORE with the key of
             their device token; without that protection a peer counts as one without a certificate. Needs the extra. A
             copy of the store is then as sensitive as with ``psk``.
         psk: over ``coaps://`` a device may prove the key of a device token instead of sending a certificate. The store

@@ -27,7 +27,7 @@ def mqtt() -> None:
     help="The data folder; its pki folder has the files that are not named otherwise.",
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where to write.")
-@click.option("--port", type=click.IntRange(1, 65_535), default=8883, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65_535), default=8883, show_default=True, help="The port to listen on.")
 @click.option("--ca", type=_FILE, help="The CA bundle for device certificates.")
 @click.option("--cert", type=_FILE, help="The broker's certificate.")
 @click.option("--key", type=_FILE, help="The broker's key.")
