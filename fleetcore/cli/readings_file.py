@@ -58,6 +58,10 @@ class Layout:
     unit_column: str | None = None
     columns: Sequence[str] = ()
     na: Sequence[str] = NA
+    #: Names of metrics and devices in the file → in the fleet, and columns of a wide file that are no metrics.
+    names: Mapping[str, str] = {}
+    devices: Mapping[str, str] = {}
+    skip: Sequence[str] = ()
 
     def told(self) -> str:
         """One line that says how the file is read."""
@@ -70,13 +74,13 @@ class Layout:
         if self.value_column:
             parts.append(f"metric in {self.metric_column!r}, value in {self.value_column!r}")
         else:
-            parts.append(f"one metric each: {', '.join(self.metrics)}")
+            parts.append(f"one metric each: {', '.join(self.names.get(name, name) for name in self.metrics)}")
         return "; ".join(parts)
 
     @property
     def metrics(self) -> list[str]:
         """The metric columns of a wide file."""
-        others = {self.device_column, self.time_column, self.unit_column}
+        others = {self.device_column, self.time_column, self.unit_column, *self.skip}
         return [name for name in self.columns if name not in others]
 
 
@@ -150,6 +154,7 @@ def readings(file: Path, layout: Layout) -> Iterator[Found]:
             continue
         device = layout.device if device_column is None else row.get(device_column)
         device = "" if device is None else str(device).strip()
+        device = layout.devices.get(device, device)
         cells = [(row.get(long[0]), row.get(long[1] or ""))] if long else [(name, row.get(name)) for name in metrics]
         try:
             time = read_time(row.get(time_column))
@@ -162,6 +167,7 @@ def readings(file: Path, layout: Layout) -> Iterator[Found]:
             if value is None:
                 continue
             metric = "" if name is None else str(name).strip()
+            metric = layout.names.get(metric, metric)
             if time is None:
                 yield Found(line, device, metric, 0, row.get(time_column), unit, "time_invalid")
             elif isinstance(value, int | float | str):

@@ -8,6 +8,7 @@ import click
 
 from fleetcore.cli.connect import Target
 from fleetcore.cli.derived import command
+from fleetcore.cli.telemetry_export import export
 from fleetcore.cli.telemetry_import import import_
 from fleetcore.cli.telemetry_plot import plot_command
 from fleetcore.frontends.catalogue import core
@@ -47,6 +48,7 @@ for _name, _finish, _members in _OWN:
 
 telemetry.add_command(plot_command())
 telemetry.add_command(import_)
+telemetry.add_command(export)
 
 
 def sparkline(values: Sequence[float], width: int = 72) -> str:

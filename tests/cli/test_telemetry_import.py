@@ -4,6 +4,7 @@ A dry run is held to the run, and an import that was killed to the file.
 """
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetcore import IoTFleetManager
+from fleetcore.cli import connect
 from fleetcore.cli.root import Root
+from fleetcore.errors import Refused, Unavailable
 
 T = datetime(2026, 1, 1, tzinfo=UTC)
 S = int(T.timestamp())
@@ -217,3 +220,147 @@ def test_a_time_of_another_form_is_refused_alone(data):
     code, done = imported(data, "\n".join(lines), name="f.jsonl")
 
     assert (code, done["stored"], done["reasons"]) == (7, 3, {"time_invalid": 4})
+
+
+def run(*words):
+    return CliRunner().invoke(Root(), list(map(str, words)), standalone_mode=False, catch_exceptions=False)
+
+
+def test_a_mapping_names_metrics_units_and_devices_for_many_files(data, tmp_path):
+    first, second = tmp_path / "may.csv", tmp_path / "june.csv"
+    first.write_text("Zeit;Sensor;Temp (C);Bemerkung\n01.05.2026 08:00;0x1f;21,5;gut\n", encoding="utf-8")
+    second.write_text("Zeit;Sensor;Temp (C);Bemerkung\n15.06.2026 08:00;0x1f;22,5;\n", encoding="utf-8")
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text(
+        'date_order = "dmy"\nzone = "Europe/Berlin"\nskip = ["Bemerkung"]\n'
+        '[metrics]\n"Temp (C)" = {metric = "temperature", unit = "Cel"}\n[devices]\n0x1f = "a"\n',
+        encoding="utf-8",
+    )
+
+    done = run("telemetry", "import", first, second, "--mapping", mapping, "--data", data)
+
+    assert done.output.splitlines()[-1] == "2 of 2 readings stored, 0 were duplicates, 0 conflicts, 0 refused"
+    with IoTFleetManager.sync(data) as manager:
+        view = manager.query_telemetry("a", "temperature")
+    assert (view.unit, view.value.tolist()) == ("Cel", [21.5, 22.5])
+    assert view.to_plain()["points"][0][0] == "2026-05-01T06:00:00.000Z"
+
+
+def test_a_saved_mapping_reads_the_file_as_it_was_guessed(data, tmp_path):
+    file, mapping = tmp_path / "f.csv", tmp_path / "m.toml"
+    file.write_text('time;device;"a ""b"" \\";x\n2026-01-01T00:00:00Z;a;1,5;2\n', encoding="utf-8")
+
+    saved = run("telemetry", "import", file, "--save-mapping", mapping, "--data", data)
+    told = run("telemetry", "import", file, "--dry-run", "--data", data)
+    mapped = run("telemetry", "import", file, "--dry-run", "--mapping", mapping, "--data", data)
+
+    assert saved.return_value == 0
+    assert told.output == mapped.output
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("colour = 'red'", "'colour' is unknown"),
+        ("skip = 'x'", "skip is a list"),
+        ("zone = 3", "every value is a text"),
+        ("[metrics]\nx = {unit = 'Cel'}", "neither a name nor"),
+        ("[metrics", "cannot be read"),
+    ],
+)
+def test_a_faulty_mapping_is_refused_with_the_reason(data, tmp_path, text, why):
+    (tmp_path / "f.csv").write_text("time,device,t\n2026-01-01T00:00:00Z,a,1.5\n")
+    (tmp_path / "m.toml").write_text(text)
+
+    with pytest.raises(Refused, match=re.escape(why)):
+        run("telemetry", "import", tmp_path / "f.csv", "--mapping", tmp_path / "m.toml", "--data", data)
+
+
+def test_a_dry_run_shows_the_first_readings_as_they_are_understood(data, tmp_path):
+    (tmp_path / "f.csv").write_text("ts,device,t,ok\n" + f"{S},a,1.5,true\nyesterday,a,2,\n")
+
+    done = run("telemetry", "import", tmp_path / "f.csv", "--dry-run", "--data", data)
+
+    rows = [line.split() for line in done.output.splitlines()]
+    assert ["2", "a", "t", "2026-01-01T00:00:00.000Z", "1.5"] in rows
+    assert ["2", "a", "ok", "2026-01-01T00:00:00.000Z", "yes"] in rows
+    assert ["3", "a", "t", "time_invalid", "yesterday"] in rows
+
+
+def test_an_import_goes_on_from_a_line(data, tmp_path):
+    file = tmp_path / "f.csv"
+    file.write_text("time,device,t\n" + "".join(f"2026-01-01T00:00:{at:02}Z,a,{at}\n" for at in range(60)))
+
+    done = run("telemetry", "import", file, "--from-line", 42, "--data", data)
+
+    assert done.output.splitlines()[-1].startswith("20 of 20 readings stored")
+    assert stored(data, "a", "t")[0] == (S + 40, 40.0)
+
+
+def test_an_interrupted_import_says_from_which_line_it_goes_on(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("fleetcore.frontends.readings.PART", 10)
+    file = tmp_path / "f.csv"
+    file.write_text("time,device,t,u\n" + "".join(f"2026-01-01T00:00:{at:02}Z,a,{at},{at}\n" for at in range(60)))
+    taken = []
+
+    async def fails(self, name, given):
+        taken.append(name)
+        if len(taken) == 4:
+            raise Unavailable("gone")
+        return await whole(self, name, given)
+
+    whole = connect._Caller.run
+    monkeypatch.setattr(connect._Caller, "run", fails)
+    runner = CliRunner()
+    ended = runner.invoke(Root(), ["telemetry", "import", str(file), "--data", str(data)], standalone_mode=False)
+    monkeypatch.setattr(connect._Caller, "run", whole)
+
+    assert isinstance(ended.exception, Unavailable)
+    (line,) = re.findall(r"--from-line (\d+)", ended.output)
+    assert len(stored(data, "a", "u")) == 15
+    run("telemetry", "import", file, "--from-line", line, "--data", data)
+    assert [value for _, value in stored(data, "a", "u")] == list(range(60))
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_what_is_exported_is_imported_the_same(data, tmp_path, form):
+    file = tmp_path / f"out.{form}"
+    with IoTFleetManager.sync(data) as manager:
+        rows = [("a", "t", T.timestamp() * 1000 + at, value) for at, value in enumerate((1.5, -2, True, 'text, "x"'))]
+        manager.collect_many([*rows, ("b", "t", S * 1000, 0.1 + 0.2, "Cel"), ("b", "u", S * 1000, 7)])
+    done = run("telemetry", "export", "--metric", "t", "--to", file, "--data", data)
+    other = tmp_path / "other"
+    with IoTFleetManager.sync(other) as manager:
+        for device in ("a", "b"):
+            manager.register_device(device, "sensor")
+    run("telemetry", "import", file, "--data", other)
+
+    assert done.output.splitlines()[-1] == f"5 readings of 2 series in {file}"
+    with IoTFleetManager.sync(data) as ours, IoTFleetManager.sync(other) as theirs:
+        for device in ("a", "b"):
+            assert theirs.query_telemetry(device, "t").to_plain() == ours.query_telemetry(device, "t").to_plain()
+    with pytest.raises(Refused, match="exists"):
+        run("telemetry", "export", "--to", file, "--data", data)
+
+
+def test_an_export_is_of_some_devices_times_and_metrics(data):
+    with IoTFleetManager.sync(data) as manager:
+        manager.collect_many([(device, "t", S * 1000 + at, at) for device in ("a", "b") for at in range(10)])
+
+    some = run(
+        "telemetry",
+        "export",
+        "a",
+        "--start",
+        "2026-01-01T00:00:00.003Z",
+        "--end",
+        "2026-01-01T00:00:00.005Z",
+        "--data",
+        data,
+    )
+    none = run("telemetry", "export", "--where", "id = 'b'", "--metric", "x*", "--data", data)
+
+    assert some.stdout.splitlines() == [
+        "device,metric,time,value,unit", "a,t,2026-01-01T00:00:00.003Z,3.0,", "a,t,2026-01-01T00:00:00.004Z,4.0,",
+    ]  # fmt: skip
+    assert none.stdout.splitlines() == ["device,metric,time,value,unit"]
