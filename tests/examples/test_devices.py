@@ -1,0 +1,223 @@
+"""The clients of examples/devices against a real server: each has the whole conversation, and survives its failures.
+
+The test plays the operator's part and looks at the outcome from the server's side. Each client runs as its page says; those in C
+are compiled first.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from fleetcore.cli.root import run
+from fleetcore.errors import NotFound
+from fleetcore.frontends.control_client import ControlClient
+from fleetcore.model.firmware import EXECUTION_ENDS
+from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+DEVICES = ROOT / "examples" / "devices"
+MODEL = "T-1000"
+IMAGE = bytes(range(256)) * 1000
+
+
+class Site:
+    """A server in a process of its own, and its operator."""
+
+    def __init__(self, folder):
+        self.folder, self.data = folder, folder / "fleet-data"
+        self.http, self.mqtt = free_port(), free_port()
+        self._names = iter(range(1, 1000))
+        image = folder / "app.bin"
+        image.write_bytes(IMAGE)
+        with contextlib.chdir(folder):
+            for words in (
+                f"init {self.data} --host localhost",
+                "firmware keygen root",
+                "firmware keygen maker",
+                "firmware trust init trust.json --root root.pub --firmware maker.pub",
+                "firmware trust sign trust.json --key root.key",
+                f"firmware sign app.bin --key maker.key --name app --version 2.0.0 --seq 2 --model {MODEL} --chunk 65536",
+                f"firmware trust set trust.json --data {self.data}",
+                f"firmware upload app.bin --data {self.data}",
+                f"firmware release add app.bin.manifest.json --data {self.data}",
+            ):
+                assert run(words.split()) == 0, words
+        toml = self.data / "fleet.toml"
+        text = toml.read_text().replace("0.0.0.0", "127.0.0.1")
+        toml.write_text(text.replace(":8443", f":{self.http}").replace(":8883", f":{self.mqtt}"))
+        self.process = None
+
+    def start(self):
+        words = [sys.executable, "-m", "fleetcore", "serve", "--data", str(self.data)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert "ready\n" in self.process.stdout, (self.folder / "log").read_text()[-4000:]
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def __call__(self, call, **given):
+        return asyncio.run(ControlClient(self.data).run(call, given))
+
+    def factory(self, folder):
+        """A registered device, and the flash with which it leaves its factory."""
+        name = f"th-{next(self._names)}"
+        self("create_device", id=name, type="thermometer", model=MODEL)
+        token = self("create_enrollment_token", device=name)["token"]
+        folder.mkdir()
+        for source in (self.data / "pki" / "ca.pem", self.data / "pki" / "command.pub", self.folder / "trust.json"):
+            shutil.copy(source, folder)
+        made = {
+            "device": name, "model": MODEL, "token": token,
+            "http": f"https://localhost:{self.http}", "mqtt": f"mqtts://localhost:{self.mqtt}",
+            "firmware": {"version": "1.0.0", "seq": 1, "highest_seq": 1, "sha256": ""},
+        }  # fmt: skip
+        (folder / "factory.json").write_text(json.dumps(made))
+        return name
+
+    def stored(self, device):
+        """Every reading of a device: time and value, in order of time."""
+        try:
+            (page,) = self("list_readings", metric="temperature", device=device, points=10_000)["items"]
+        except NotFound:
+            return []
+        return [(milliseconds(at), value) for at, value in page["points"]]
+
+
+def milliseconds(text):
+    return text if isinstance(text, int) else round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def until(condition, what):
+    """The first true value of a condition."""
+    end = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what()}"
+        time.sleep(0.02)
+    return found
+
+
+class Running:
+    """A device that runs, and what it has said."""
+
+    def __init__(self, words, folder, name):
+        self.name, self.folder, self._said = name, folder, folder / "said"
+        with self._said.open("wb") as out:
+            self._process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT)
+
+    def said(self):
+        return self._said.read_text(errors="replace")
+
+    def readings(self):
+        """What it has measured: JSON objects, in order."""
+        return [json.loads(found) for found in re.findall(r"^reading (\{.*\})$", self.said(), re.MULTILINE)]
+
+    def until(self, condition):
+        def checked():
+            assert self._process.poll() is None, self.said()[-4000:]
+            return condition()
+
+        return until(checked, lambda: self.said()[-4000:])
+
+    def close(self):
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    made = Site(tmp_path_factory.mktemp("site"))
+    made.start()
+    yield made
+    made.kill()
+
+
+@frozen
+class Client:
+    """How a client of examples/devices is run."""
+
+    words: tuple
+
+
+CLIENTS = {"paho": Client((sys.executable, str(DEVICES / "paho_mqtt.py")))}
+
+
+@pytest.fixture(params=CLIENTS)
+def device(request, site, tmp_path):
+    """A client that has enrolled and is online, and measures ten times a second."""
+    name = site.factory(tmp_path / "flash")
+    running = Running([*CLIENTS[request.param].words, str(tmp_path / "flash")], tmp_path / "flash", name)
+    try:
+        running.until(lambda: site("get_device", device_id=name)["connectivity"] == "online")
+        site("set_desired", device_id=name, patch={"interval_s": 0.1})
+        running.until(lambda: site.stored(name)[3:])
+        yield running
+    finally:
+        running.close()
+
+
+def all_stored(site, device):
+    """Has it measure no more; returns once what it has measured is stored, as it says and once each."""
+    site("set_desired", device_id=device.name, patch={"interval_s": 86_400})
+    device.until(lambda: site("get_twin", device_id=device.name)["reported"].get("interval_s") == 86_400)
+    device.until(lambda: len(site.stored(device.name)) >= len(device.readings()))
+    measured, stored = device.readings(), site.stored(device.name)
+
+    assert stored == [(reading["time"], reading["values"]["temperature"]) for reading in measured]
+
+
+def test_a_client_has_the_whole_conversation(device, site):
+    twin = lambda: site("get_twin", device_id=device.name)  # noqa: E731
+
+    site("set_desired", device_id=device.name, patch={"colour": "red"})
+    version = twin()["desired_version"]
+    device.until(lambda: twin()["acknowledged"] == version)
+    assert twin()["reported"]["interval_s"] == 0.1
+    assert twin()["refused"].keys() == {"/colour"}
+
+    ran = site("send_command", device_id=device.name, name="identify", args={"times": 3}, wait_s=60)
+    assert (ran["state"], ran["output"]) == ("succeeded", {"blinked": 3}), device.said()
+    unknown = site("send_command", device_id=device.name, name="dance", wait_s=60)
+    assert (unknown["state"], unknown["code"]) == ("rejected", "unknown_command")
+
+    site("create_campaign", id=f"to {device.name}", release="2.0.0", devices=[device.name], from_release="app:2")
+    executions = lambda: site("list_executions", campaign=f"to {device.name}")["items"]  # noqa: E731
+    device.until(lambda: executions()[0]["state"] in EXECUTION_ENDS)
+    assert [(each["state"], each["code"]) for each in executions()] == [("succeeded", None)], device.said()
+    said = twin()["reported"]["firmware"]
+    assert (said["version"], said["seq"], said["highest_seq"], said["trust"]) == ("2.0.0", 2, 2, 1)
+    assert (device.folder / "image").read_bytes() == IMAGE
+
+    operation = site("reissue_certificate", device_id=device.name)
+    device.until(lambda: site("get_operation", operation=operation["id"])["state"] == "succeeded")
+    held = site("list_device_certificates", device_id=device.name)["items"]
+    assert sorted(each["state"] for each in held) == ["active", "superseded"]
+
+    all_stored(site, device)
+
+
+def test_no_reading_is_lost_or_doubled_while_the_server_is_killed(device, site):
+    for _ in range(2):
+        before = len(device.readings())
+        device.until(lambda before=before: len(device.readings()) > before + 5)
+        site.kill()
+        down = len(device.readings())
+        device.until(lambda down=down: len(device.readings()) > down + 5)
+        site.start()
+        device.until(lambda: len(site.stored(device.name)) > len(device.readings()) - 5)
+
+    all_stored(site, device)
