@@ -423,7 +423,8 @@ class Device:
 
     def refused(self) -> Json:
         """The leaves of the desired document that this device does not follow, by pointer."""
-        wrong = {f"/{name}": {"code": "unknown"} for name in self.state["desired"].keys() - {"interval_s", "fleetcore"}}
+        unknown = self.state["desired"].keys() - {"interval_s", "fleetcore"}
+        wrong = {"/" + name.replace("~", "~0").replace("/", "~1"): {"code": "unknown"} for name in unknown}
         wanted = self.state["desired"].get("interval_s", 10)
         if not isinstance(wanted, int | float) or not 0.05 <= wanted <= 86_400:
             wrong["/interval_s"] = {"code": "out_of_range", "reason": "0.05 to 86400"}
@@ -571,6 +572,7 @@ class Device:
 
 def main() -> None:
     """Starts the device, again after each reboot."""
+    os.umask(0o077)  # the folder holds a private key
     while True:
         try:
             Device(Path(sys.argv[1])).run()

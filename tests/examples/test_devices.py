@@ -7,9 +7,9 @@ are compiled first.
 import asyncio
 import contextlib
 import json
+import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -73,21 +73,30 @@ class Site:
     def __call__(self, call, **given):
         return asyncio.run(ControlClient(self.data).run(call, given))
 
-    def factory(self, folder):
-        """A registered device, and the flash with which it leaves its factory."""
-        name = f"th-{next(self._names)}"
-        self("create_device", id=name, type="thermometer", model=MODEL)
-        token = self("create_enrollment_token", device=name)["token"]
+    def factory(self, folder, by_claim):
+        """The id of a device, and the flash with which it leaves its factory. One with a claim registers itself."""
+        name, token = f"th-{next(self._names)}", None
+        if not by_claim:
+            self("create_device", id=name, type="thermometer", model=MODEL)
+            token = self("create_enrollment_token", device=name)["token"]
         folder.mkdir()
         for source in (self.data / "pki" / "ca.pem", self.data / "pki" / "command.pub", self.folder / "trust.json"):
             shutil.copy(source, folder)
+        for kind in ("pem", "key"):
+            (folder / f"claim.{kind}").write_text(self.claim[{"pem": "certificate", "key": "key"}[kind]])
         made = {
-            "device": name, "model": MODEL, "token": token,
+            "device": name, "model": MODEL, "token": token, "claim": "spring",
             "http": f"https://localhost:{self.http}", "mqtt": f"mqtts://localhost:{self.mqtt}",
             "firmware": {"version": "1.0.0", "seq": 1, "highest_seq": 1, "sha256": ""},
         }  # fmt: skip
         (folder / "factory.json").write_text(json.dumps(made))
         return name
+
+    def is_online(self, device):
+        try:
+            return self("get_device", device_id=device)["connectivity"] == "online"
+        except NotFound:
+            return False
 
     def stored(self, device):
         """Every reading of a device: time and value, in order of time."""
@@ -134,35 +143,81 @@ class Running:
         return until(checked, lambda: self.said()[-4000:])
 
     def close(self):
-        self._process.kill()
+        self._process.terminate()
         self._process.wait()
+        assert "Sanitizer" not in self.said(), self.said()
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     made = Site(tmp_path_factory.mktemp("site"))
     made.start()
+    made.claim = made("create_claim", batch="spring", quota=100, models=[MODEL])
     yield made
     made.kill()
 
 
 @frozen
 class Client:
-    """How a client of examples/devices is run."""
+    """How a client of examples/devices is run.
 
-    words: tuple
+    Attributes:
+        file: below that folder.
+        libraries: what one in C is compiled with, by the names of pkg-config.
+        by_claim: whether it enrols by the claim certificate of its batch, else by a token.
+    """
+
+    file: str
+    libraries: tuple = ()
+    by_claim: bool = False
+
+    @property
+    def marks(self):
+        return [pytest.mark.peer("gcc", "pkg-config")] if self.libraries else [pytest.mark.peer("openssl")]
+
+    def command(self, folder):
+        """The words that run it, before the name of its folder."""
+        source = DEVICES / self.file
+        if not self.libraries:
+            return [sys.executable, "-W", "error", str(source)]
+        if subprocess.run(["pkg-config", "--exists", *self.libraries], check=False).returncode:
+            missing = pytest.fail if os.environ.get("FLEETCORE_REQUIRE") == "all" else pytest.skip
+            missing(f"not all of {', '.join(self.libraries)} are installed: make services")
+        gcc = "\n".join(re.findall(r"^ \* {3}((?:gcc|LIBRARIES).*)$", source.read_text(), re.MULTILINE))
+        for old, new in (
+            ("-Wextra", "-Wextra -Werror -g -fsanitize=address,undefined"),
+            (f"-o {source.stem} {self.file}", f"-o {folder}/{source.stem} {source}"),
+        ):
+            assert old in gcc
+            gcc = gcc.replace(old, new)
+        done = subprocess.run(["sh", "-c", gcc], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return [str(folder / source.stem)]
 
 
-CLIENTS = {"paho": Client((sys.executable, str(DEVICES / "paho_mqtt.py")))}
+CLIENTS = {
+    "stdlib": Client("stdlib_http.py"),
+    "paho": Client("paho_mqtt.py"),
+    "curl": Client("curl_device.c", ("libcurl", "libcrypto", "libcjson")),
+    "mosquitto": Client("mosquitto_device.c", ("libmosquitto", "libcurl", "libcrypto", "libcjson"), by_claim=True),
+}
 
 
-@pytest.fixture(params=CLIENTS)
-def device(request, site, tmp_path):
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=CLIENTS[name].marks) for name in CLIENTS])
+def client(request, tmp_path_factory):
+    """A client, and the words that run it."""
+    found = CLIENTS[request.param]
+    return found, found.command(tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def device(client, site, tmp_path):
     """A client that has enrolled and is online, and measures ten times a second."""
-    name = site.factory(tmp_path / "flash")
-    running = Running([*CLIENTS[request.param].words, str(tmp_path / "flash")], tmp_path / "flash", name)
+    kind, words = client
+    name = site.factory(tmp_path / "flash", kind.by_claim)
+    running = Running([*words, str(tmp_path / "flash")], tmp_path / "flash", name)
     try:
-        running.until(lambda: site("get_device", device_id=name)["connectivity"] == "online")
+        running.until(lambda: site.is_online(name))
         site("set_desired", device_id=name, patch={"interval_s": 0.1})
         running.until(lambda: site.stored(name)[3:])
         yield running
