@@ -257,8 +257,12 @@ class Stream:
             context.load_cert_chain(credential, "device.key")
         raw = socket.socket()
         raw.settimeout(20)
-        raw.connect(socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][-1])
-        self._stream = context.wrap_socket(raw, server_hostname=host)
+        try:
+            raw.connect(socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][-1])
+            self._stream = context.wrap_socket(raw, server_hostname=host)
+        except (OSError, ValueError) as error:  # MicroPython says ValueError of a certificate
+            raw.close()
+            raise OSError(*error.args)
         self._timed = raw if MICROPYTHON else self._stream
         self._poll = select.poll()
         self._poll.register(self._stream, select.POLLIN)

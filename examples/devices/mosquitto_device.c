@@ -129,14 +129,15 @@ static bool come(const char *identity, const char *certificate, const char *key,
     snprintf(will, sizeof will, "{\"state\": \"offline\", \"session\": \"%s\"}", session);
     mosquitto_will_set(mqtt, topic, (int)strlen(will), will, 1, false);
   }
-  if (mosquitto_tls_set(mqtt, "ca.pem", NULL, certificate, key, NULL) != MOSQ_ERR_SUCCESS ||
-      mosquitto_connect_async(mqtt, host, port, 60) != MOSQ_ERR_SUCCESS)
-    return false;
-  while (!is_open && !lost && !stopping && ticks_ms() < until) {
+  int failed = mosquitto_tls_set(mqtt, "ca.pem", NULL, certificate, key, NULL);
+  if (failed == MOSQ_ERR_SUCCESS)
+    failed = mosquitto_connect_async(mqtt, host, port, 60);
+  while (failed == MOSQ_ERR_SUCCESS && !is_open && !lost && !stopping && ticks_ms() < until) {
     sample();
-    if (mosquitto_loop(mqtt, 100, 1) != MOSQ_ERR_SUCCESS)
-      return false;
+    failed = mosquitto_loop(mqtt, 100, 1);
   }
+  if (failed != MOSQ_ERR_SUCCESS)
+    printf("not connected: %s\n", mosquitto_strerror(failed));
   return is_open;
 }
 

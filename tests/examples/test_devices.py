@@ -9,9 +9,13 @@ import contextlib
 import json
 import os
 import re
+import select
 import shutil
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -80,7 +84,7 @@ class Site:
     def __call__(self, call, **given):
         return asyncio.run(ControlClient(self.data).run(call, given))
 
-    def factory(self, folder, by_claim):
+    def factory(self, folder, by_claim, host="localhost"):
         """The id of a device, and the flash with which it leaves its factory. One with a claim is not registered."""
         name, token = f"th-{next(self._names)}", None
         if not by_claim:
@@ -95,7 +99,7 @@ class Site:
         subprocess.run(["sh", "-euc", BENCH, "bench", name], cwd=folder, check=True)
         made = {
             "device": name, "model": MODEL, "token": token, "claim": "spring",
-            "http": f"https://localhost:{self.http}", "mqtt": f"mqtts://localhost:{self.mqtt}",
+            "http": f"https://{host}:{self.http}", "mqtt": f"mqtts://{host}:{self.mqtt}",
             "firmware": {"version": "1.0.0", "seq": 1, "highest_seq": 1, "sha256": ""},
         }  # fmt: skip
         (folder / "factory.json").write_text(json.dumps(made))
@@ -294,7 +298,9 @@ def test_a_client_has_the_whole_conversation(client, device, site):
     assert (device.folder / "image").read_bytes() == IMAGE
 
     operation = site("reissue_certificate", device_id=device.name)
-    ended = device.until(lambda: (now := site("get_operation", operation=operation["id"]))["state"] != "running" and now)
+    ended = device.until(
+        lambda: (now := site("get_operation", operation=operation["id"]))["state"] != "running" and now
+    )
     held = site("list_device_certificates", device_id=device.name)["items"]
     if client[0].makes_keys:
         assert ended["state"] == "succeeded"
@@ -317,3 +323,47 @@ def test_no_reading_is_lost_or_doubled_while_the_server_is_killed(device, site):
         device.until(lambda: len(site.stored(device.name)) > len(device.readings()) - 5)
 
     all_stored(site, device)
+
+
+class Relay(socketserver.BaseRequestHandler):
+    """Passes bytes on to the same port of 127.0.0.1, as if the server were at another address too."""
+
+    def handle(self):
+        with socket.create_connection(("127.0.0.1", self.server.server_address[1])) as server:
+            ends = {self.request: server, server: self.request}
+            while all(ends.values()):
+                for end in select.select(list(ends), (), ())[0]:
+                    piece = end.recv(65_536)
+                    if not piece:
+                        return
+                    ends[end].sendall(piece)
+
+
+@pytest.fixture
+def elsewhere(site):
+    """An address of the server that is not in its certificate."""
+    with contextlib.ExitStack() as stack:
+        for port in (site.http, site.mqtt):
+            relay = stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.2", port), Relay))
+            relay.daemon_threads = True
+            threading.Thread(target=relay.serve_forever, args=(0.05,), daemon=True).start()
+            stack.callback(relay.shutdown)
+        yield "127.0.0.2"
+
+
+@pytest.mark.parametrize("wrong", ["CA", "name"])
+def test_a_client_gives_nothing_to_a_server_that_it_cannot_verify(client, site, elsewhere, tmp_path, wrong):
+    kind, words = client
+    flash = tmp_path / "flash"
+    name = site.factory(flash, kind.by_claim, elsewhere if wrong == "name" else "localhost")
+    if wrong == "CA":  # an attacker's, with a certificate for the right name
+        subprocess.run(["sh", "-euc", f"{BENCH} -x509", "bench", "another"], cwd=tmp_path, check=True)
+        shutil.copy(tmp_path / "device.csr", flash / "ca.pem")
+    running = Running([*words, str(flash)], flash, name)
+    try:
+        running.until(lambda: running.said().count("offline") == 2)
+    finally:
+        running.close()
+
+    assert not (flash / "device.pem").exists()
+    assert re.search("(?i)certificate|TLS", running.said()), running.said()
