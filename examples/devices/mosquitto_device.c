@@ -9,6 +9,7 @@
  * and the name of the batch as "claim" in factory.json. */
 #include "device.h"
 #include <mosquitto.h>
+#include <poll.h>
 
 /* A message that has come and waits for its turn: libmosquitto's callbacks only file what happens. */
 struct message { struct message *next; char *topic; cJSON *body; };
@@ -135,6 +136,9 @@ static bool come(const char *identity, const char *certificate, const char *key,
   while (failed == MOSQ_ERR_SUCCESS && !is_open && !lost && !stopping && ticks_ms() < until) {
     sample();
     failed = mosquitto_loop(mqtt, 100, 1);
+    struct pollfd end = {.fd = mosquitto_socket(mqtt)};
+    if (failed == MOSQ_ERR_SUCCESS && poll(&end, 1, 0) > 0) /* an error, of which libmosquitto does not tell */
+      failed = MOSQ_ERR_NO_CONN;
   }
   if (failed != MOSQ_ERR_SUCCESS)
     printf("not connected: %s\n", mosquitto_strerror(failed));
