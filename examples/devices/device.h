@@ -216,12 +216,18 @@ static cJSON *opened(const cJSON *envelope, const char *kind, const cJSON *keys,
   return opened;
 }
 
-/* A trust root that its own root keys have signed and, if it is not the factory's, those of the one before. */
+/* A trust root that its own root keys have signed and, if it is not the factory's, those of the one before; that one
+ * where it is not newer: an offer that comes again may have those that the device follows already. */
 static cJSON *trust_of(const cJSON *envelope, const cJSON *before) {
   size_t length;
   char digest[65];
   unsigned char *payload = decoded(text(envelope, "payload"), &length);
   cJSON *trust = cJSON_Parse((char *)payload);
+  if (before != NULL && number(trust, "version") <= number(before, "version")) {
+    cJSON_Delete(trust);
+    free(payload);
+    return copy(before);
+  }
   cJSON *signed_by_itself = opened(envelope, "trust", get(trust, "keys"), get(trust, "root"), digest);
   cJSON *signed_before =
       before == NULL ? copy(trust) : opened(envelope, "trust", get(before, "keys"), get(before, "root"), digest);
@@ -632,6 +638,10 @@ static const char *offer_refused(const cJSON *offer, cJSON **manifest) {
     if (next == NULL) {
       cJSON_Delete(trust);
       return "signature_invalid";
+    }
+    if (number(next, "version") == number(trust, "version")) {
+      cJSON_Delete(next);
+      continue;
     }
     char *written = cJSON_PrintUnformatted(envelope);
     write_file("trust.json", written);

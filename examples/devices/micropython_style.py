@@ -24,7 +24,7 @@ BATCH = 20  # readings of one message
 RESULTS = 20  # remembered results, to answer a repeated command without running it again
 RETRY_MS = (500, 60000)  # the first and the longest wait before the next connection
 KEEPALIVE_S = 60
-TOPICS = ("twin", "twin/desired", "commands", "commands/+/cancel", "firmware", "reply/+", "errors")
+TOPICS = ("time", "twin", "twin/desired", "commands", "commands/+/cancel", "firmware", "reply/+", "errors")
 MICROPYTHON = sys.implementation.name == "micropython"
 
 
@@ -60,7 +60,7 @@ def read(name):
 
 
 def write(name, content):
-    """Replaces a small file: after a loss of power the old or the new one is there, complete (littlefs promises it)."""
+    """Replaces a small file: after a loss of power littlefs has the old or the new one, complete."""
     with open("new", "wb") as file:
         file.write(content)
     os.rename("new", name)
@@ -93,7 +93,7 @@ def merged(base, patch):
     return result
 
 
-# --- signatures: Ed25519 and SHA-512 (RFC 8032, FIPS 180-4). A verification has no secret that its timing could tell. ---
+# --- signatures: Ed25519 (RFC 8032), SHA-512 (FIPS 180-4). To verify there is no secret that the timing could tell. ---
 
 P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
 MASK = 2**64 - 1
@@ -231,8 +231,13 @@ def keys_of(trust, role):
 
 
 def trust_of(envelope, before=None):
-    """A trust root that its own root keys have signed and, if it is not the factory's, those of the one before."""
+    """A trust root that its own root keys have signed and, if it is not the factory's, those of the one before.
+
+    The one before where it is not newer: an offer that comes again may have those that the device follows already.
+    """
     trust = json.loads(binascii.a2b_base64(envelope["payload"]))
+    if before and trust["version"] <= before["version"]:
+        return before
     for each in (trust, before or trust):
         opened(envelope, "trust", *keys_of(each, each["root"]))
     if before and trust["version"] != before["version"] + 1:
@@ -463,7 +468,7 @@ class Device:
         """Sends a request: the open connection, the status and the length of the answer."""
         host, port = self.address("http")
         stream = Stream(host, port, credential)
-        ends = "\r\nHost: {}:{}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n".format(host, port, len(body))
+        ends = f"\r\nHost: {host}:{port}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         stream.write((head + ends).encode() + body)
         status, length = int(stream.line().split(" ")[1]), 0
         while True:
@@ -501,13 +506,13 @@ class Device:
         if credential == "next.pem":
             os.rename("next.pem", "device.pem")
         remove("next.pem")
-        self.mqtt.subscribe([self.topic("time")])
-        self.publish("time/get", {"client": ticks_ms()})
-        while not self.mqtt.inbox:
-            self.mqtt.wait(1000)
-        _, said = self.mqtt.inbox.pop(0)
-        self.offset = said["sent_ms"] - ticks_ms()
         self.mqtt.subscribe([self.topic(topic) for topic in TOPICS])
+        self.publish("time/get", {"client": ticks_ms()})
+        while self.offset is None:  # before anything is judged that has an end
+            self.mqtt.wait(1000)
+            for topic, body in self.mqtt.inbox:
+                if topic == self.topic("time"):
+                    self.told(["time"], body)
         self.publish("status", {"state": "online", "session": session})
         self.report()
         print("online", credential)
@@ -540,7 +545,9 @@ class Device:
 
     def told(self, topic, body):
         """What the server says."""
-        if topic == ["twin"]:
+        if topic == ["time"]:
+            self.offset = body["sent_ms"] - ticks_ms()
+        elif topic == ["twin"]:
             self.follow(body["desired_version"], body["desired"])
         elif topic == ["twin", "desired"]:
             if body["since"] in (0, self.state["desired_version"]):
@@ -740,8 +747,9 @@ class Device:
         """The manifest of an offer: the maker signed that it is genuine, the fleet that it is for this device now."""
         trust, running = trust_of(json.loads(read("trust.json"))), self.state["firmware"]
         for envelope in offer.get("trust", ()):
-            trust = trust_of(envelope, trust)
-            write("trust.json", json.dumps(envelope).encode())
+            before, trust = trust, trust_of(envelope, trust)
+            if trust is not before:
+                write("trust.json", json.dumps(envelope).encode())
         role = trust.get("models", {}).get(self.factory["model"]) or trust["firmware"]
         manifest, payload = opened(offer.get("manifest"), "firmware", *keys_of(trust, role))
         given, _ = opened(offer.get("assignment"), "assignment", self.command_keys)
@@ -774,7 +782,7 @@ class Device:
             self.save(loading=expected)
         start = os.stat("image.part")[6] if exists("image.part") else 0
         if start < size:
-            head = "GET {} HTTP/1.1\r\nRange: bytes={}-".format(path, start)
+            head = f"GET {path} HTTP/1.1\r\nRange: bytes={start}-"
             stream, status, length = self.https("device.pem", head)
             if status != 206 or length != size - start:
                 raise OSError(errno.EIO)  # it is offered again

@@ -133,8 +133,13 @@ def keys_of(trust: Json, role: Json) -> tuple[Json, int]:
 
 
 def trust_of(envelope: Json, before: Json | None = None) -> Json:
-    """A trust root that its own root keys have signed and, if it is not the factory's, those of the one before."""
+    """A trust root that its own root keys have signed and, if it is not the factory's, those of the one before.
+
+    The one before where it is not newer: an offer that comes again may have those that the device follows already.
+    """
     trust: Json = json.loads(base64.b64decode(envelope["payload"]))
+    if before and trust["version"] <= before["version"]:
+        return before
     for each in (trust, before or trust):
         opened(envelope, "trust", *keys_of(each, each["root"]))
     if before and trust["version"] != before["version"] + 1:
@@ -502,8 +507,9 @@ class Device:
         """The manifest of an offer: the maker signed that it is genuine, the fleet that it is for this device now."""
         trust = self.trust()
         for envelope in offer.get("trust", ()):
-            trust = trust_of(envelope, trust)
-            self.write("trust.json", json.dumps(envelope).encode())
+            before, trust = trust, trust_of(envelope, trust)
+            if trust is not before:
+                self.write("trust.json", json.dumps(envelope).encode())
         if ms(trust["expires"]) <= now_ms():
             raise Refusal("trust_expired", f"the trust root expired at {trust['expires']}")
         role = trust.get("models", {}).get(self.model) or trust["firmware"]

@@ -1,11 +1,13 @@
 """The clients of examples/devices against a real server: each has the whole conversation, and survives its failures.
 
-The test plays the operator's part and looks at the outcome from the server's side. Each client runs as its page says; those in C
-are compiled first.
+The tests play the operator's part and look at the outcome from the server's side. The clients run as they stand; those in C are
+compiled with the command at their top, and the sanitizers.
 """
 
-import asyncio
+import ast
 import contextlib
+import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -16,158 +18,20 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 from attrs import frozen
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from fleetcore.cli.root import run
-from fleetcore.errors import NotFound
-from fleetcore.frontends.control_client import ControlClient
 from fleetcore.model.firmware import EXECUTION_ENDS
-from fleetcore.testing.patience import PATIENCE_S
-from fleetcore.testing.ports import free_port
+
+from .site import BENCH, IMAGE, Running, Site
 
 ROOT = Path(__file__).parents[2]
 DEVICES = ROOT / "examples" / "devices"
-MODEL = "T-1000"
-#: How long a message may be under way; a reading by its age is later by that.
-AGE_MS = 5000
-IMAGE = bytes(range(256)) * 1000
-
-
-#: Makes a key and a request for a device, where it is flashed.
-BENCH = """openssl ecparam -name prime256v1 -genkey -noout -out device.key
-openssl req -new -key device.key -subj "/CN=$1" -out device.csr"""
-
-
-class Site:
-    """A server in a process of its own, and its operator."""
-
-    def __init__(self, folder):
-        self.folder, self.data = folder, folder / "fleet-data"
-        self.http, self.mqtt = free_port(), free_port()
-        self._names = iter(range(1, 1000))
-        image = folder / "app.bin"
-        image.write_bytes(IMAGE)
-        with contextlib.chdir(folder):
-            for words in (
-                f"init {self.data} --host localhost",
-                "firmware keygen root",
-                "firmware keygen maker",
-                "firmware trust init trust.json --root root.pub --firmware maker.pub",
-                "firmware trust sign trust.json --key root.key",
-                f"firmware sign app.bin --key maker.key --name app --version 2.0.0 --seq 2 --model {MODEL} --chunk 65536",
-                f"firmware trust set trust.json --data {self.data}",
-                f"firmware upload app.bin --data {self.data}",
-                f"firmware release add app.bin.manifest.json --data {self.data}",
-            ):
-                assert run(words.split()) == 0, words
-        toml = self.data / "fleet.toml"
-        text = toml.read_text().replace("0.0.0.0", "127.0.0.1")
-        toml.write_text(text.replace(":8443", f":{self.http}").replace(":8883", f":{self.mqtt}"))
-        self.process = None
-
-    def start(self):
-        words = [sys.executable, "-m", "fleetcore", "serve", "--data", str(self.data)]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert "ready\n" in self.process.stdout, (self.folder / "log").read_text()[-4000:]
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-
-    def __call__(self, call, **given):
-        return asyncio.run(ControlClient(self.data).run(call, given))
-
-    def factory(self, folder, by_claim, host="localhost"):
-        """The id of a device, and the flash with which it leaves its factory. One with a claim is not registered."""
-        name, token = f"th-{next(self._names)}", None
-        if not by_claim:
-            self("create_device", id=name, type="thermometer", model=MODEL)
-            token = self("create_enrollment_token", device=name)["token"]
-        folder.mkdir()
-        for source in (self.data / "pki" / "ca.pem", self.data / "pki" / "command.pub", self.folder / "trust.json"):
-            shutil.copy(source, folder)
-        for kind in ("pem", "key"):
-            (folder / f"claim.{kind}").write_text(self.claim[{"pem": "certificate", "key": "key"}[kind]])
-        # MicroPython makes no keys; the others ignore this one.
-        subprocess.run(["sh", "-euc", BENCH, "bench", name], cwd=folder, check=True)
-        made = {
-            "device": name, "model": MODEL, "token": token, "claim": "spring",
-            "http": f"https://{host}:{self.http}", "mqtt": f"mqtts://{host}:{self.mqtt}",
-            "firmware": {"version": "1.0.0", "seq": 1, "highest_seq": 1, "sha256": ""},
-        }  # fmt: skip
-        (folder / "factory.json").write_text(json.dumps(made))
-        return name
-
-    def is_online(self, device):
-        try:
-            return self("get_device", device_id=device)["connectivity"] == "online"
-        except NotFound:
-            return False
-
-    def stored(self, device):
-        """Every reading of a device: time and value, in order of time."""
-        try:
-            (page,) = self("list_readings", metric="temperature", device=device, points=10_000)["items"]
-        except NotFound:
-            return []
-        return [(milliseconds(at), value) for at, value in page["points"]]
-
-
-def milliseconds(text):
-    return text if isinstance(text, int) else round(datetime.fromisoformat(text).timestamp() * 1000)
-
-
-def until(condition, what):
-    """The first true value of a condition."""
-    end = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < end, f"{what()}"
-        time.sleep(0.02)
-    return found
-
-
-class Running:
-    """A device that runs, and what it has said."""
-
-    def __init__(self, words, folder, name):
-        self.name, self.folder, self._said = name, folder, folder / "said"
-        with self._said.open("wb") as out:
-            self._process = subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT)
-
-    def said(self):
-        return self._said.read_text(errors="replace")
-
-    def readings(self):
-        """What it has measured: JSON objects, in order."""
-        return [json.loads(found) for found in re.findall(r"^reading (\{.*\})$", self.said(), re.MULTILINE)]
-
-    def until(self, condition):
-        def checked():
-            assert self._process.poll() is None, self.said()[-4000:]
-            return condition()
-
-        return until(checked, lambda: self.said()[-4000:])
-
-    def close(self):
-        self._process.terminate()
-        self._process.wait()
-        assert "Sanitizer" not in self.said(), self.said()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    made = Site(tmp_path_factory.mktemp("site"))
-    made.start()
-    made.claim = made("create_claim", batch="spring", quota=100, models=[MODEL])
-    yield made
-    made.kill()
+#: How long a message may be under way; a reading that comes with its age is later by that.
+UNDER_WAY_MS = 5000
 
 
 def missing(what):
@@ -175,22 +39,21 @@ def missing(what):
 
 
 def micropython():
-    """The words that run MicroPython: the system's, or the Python package in build/ that holds it; none without both."""
+    """The words that run MicroPython: the system's, or the Python package that holds it; none without both."""
     if found := shutil.which("micropython"):
         return (found,)
     folder = ROOT / "build" / "micropython"
     start = (
         f"import sys; sys.path.insert(0, {str(folder)!r}); import micropython_unix; sys.exit(micropython_unix.main())"
     )
-    return (sys.executable, "-c", start) if folder.is_dir() else ()
+    return (sys.executable, "-c", start) if (folder / "micropython_unix.py").exists() else ()
 
 
 @frozen
 class Client:
-    """How a client of examples/devices is run.
+    """How a client is run.
 
     Attributes:
-        file: below that folder.
         libraries: what one in C is compiled with, by the names of pkg-config.
         by_claim: whether it enrols by the claim certificate of its batch, else by a token.
         interpreter: what runs one in Python.
@@ -203,12 +66,8 @@ class Client:
     interpreter: tuple = (sys.executable, "-W", "error")
     makes_keys: bool = True
 
-    @property
-    def marks(self):
-        return [pytest.mark.peer("openssl", *(("gcc", "pkg-config") if self.libraries else ()))]
-
     def command(self, folder):
-        """The words that run it, before the name of its folder."""
+        """The words that run it, before the name of its flash."""
         source = DEVICES / self.file
         if not self.libraries:
             if not self.interpreter:
@@ -238,7 +97,20 @@ CLIENTS = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=CLIENTS[name].marks) for name in CLIENTS])
+def params():
+    for name, client in CLIENTS.items():
+        peers = ("openssl", "gcc", "pkg-config") if client.libraries else ("openssl",)
+        yield pytest.param(name, marks=pytest.mark.peer(*peers))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    made = Site(tmp_path_factory.mktemp("site"))
+    yield made
+    made.kill()
+
+
+@pytest.fixture(scope="module", params=params())
 def client(request, tmp_path_factory):
     """A client, and the words that run it."""
     found = CLIENTS[request.param]
@@ -246,18 +118,41 @@ def client(request, tmp_path_factory):
 
 
 @pytest.fixture
-def device(client, site, tmp_path):
-    """A client that has enrolled and is online, and measures ten times a second."""
+def flash(tmp_path):
+    return tmp_path / "flash"
+
+
+@contextlib.contextmanager
+def running(client, site, flash, change=lambda _flash: None, host="localhost"):
+    """A device that has left its factory; ``change`` is made to its flash there."""
     kind, words = client
-    name = site.factory(tmp_path / "flash", kind.by_claim)
-    running = Running([*words, str(tmp_path / "flash")], tmp_path / "flash", name)
+    name = site.factory(flash, by_claim=kind.by_claim, host=host)
+    change(flash)
+    device = Running(words, flash, name)
     try:
-        running.until(lambda: site.is_online(name))
-        site("set_desired", device_id=name, patch={"interval_s": 0.1})
-        running.until(lambda: site.stored(name)[3:])
-        yield running
+        yield device
     finally:
-        running.close()
+        device.close()
+
+
+@pytest.fixture
+def device(client, site, flash):
+    """A client that has enrolled and is online, and measures ten times a second."""
+    with running(client, site, flash) as device:
+        device.until(lambda: site.is_online(device.name))
+        site("set_desired", device_id=device.name, patch={"interval_s": 0.1})
+        device.until(lambda: site.stored(device.name)[3:])
+        yield device
+
+
+def update(site, device):
+    """Starts a campaign for a device; how it has ended for it, as state and code."""
+    campaign = f"to {device.name}"
+    site("create_campaign", id=campaign, release="2.0.0", devices=[device.name], from_release="app:2")
+    executions = lambda: site("list_executions", campaign=campaign)["items"]  # noqa: E731
+    device.until(lambda: executions()[0]["state"] in EXECUTION_ENDS)
+    (ended,) = executions()
+    return ended["state"], ended["code"]
 
 
 def all_stored(site, device):
@@ -272,29 +167,26 @@ def all_stored(site, device):
         assert [at for at, _ in stored] == [reading["time"] for reading in measured]
     else:  # by its age: exact but for the way to the server
         apart = [at - reading["ticks"] for (at, _), reading in zip(stored, measured, strict=True)]
-        assert max(apart) - min(apart) < AGE_MS
+        assert max(apart) - min(apart) < UNDER_WAY_MS
 
 
 def test_a_client_has_the_whole_conversation(client, device, site):
     twin = lambda: site("get_twin", device_id=device.name)  # noqa: E731
 
-    site("set_desired", device_id=device.name, patch={"colour": "red"})
+    site("set_desired", device_id=device.name, patch={"colour/1": "red"})
     version = twin()["desired_version"]
     device.until(lambda: twin()["acknowledged"] == version)
     assert twin()["reported"]["interval_s"] == 0.1
-    assert twin()["refused"].keys() == {"/colour"}
+    assert twin()["refused"].keys() == {"/colour~11"}
 
     ran = site("send_command", device_id=device.name, name="identify", args={"times": 3}, wait_s=60)
     assert (ran["state"], ran["output"]) == ("succeeded", {"blinked": 3}), device.said()
     unknown = site("send_command", device_id=device.name, name="dance", wait_s=60)
     assert (unknown["state"], unknown["code"]) == ("rejected", "unknown_command")
 
-    site("create_campaign", id=f"to {device.name}", release="2.0.0", devices=[device.name], from_release="app:2")
-    executions = lambda: site("list_executions", campaign=f"to {device.name}")["items"]  # noqa: E731
-    device.until(lambda: executions()[0]["state"] in EXECUTION_ENDS)
-    assert [(each["state"], each["code"]) for each in executions()] == [("succeeded", None)], device.said()
+    assert update(site, device) == ("succeeded", None), device.said()
     said = twin()["reported"]["firmware"]
-    assert (said["version"], said["seq"], said["highest_seq"], said["trust"]) == ("2.0.0", 2, 2, 1)
+    assert [said[name] for name in ("version", "seq", "highest_seq", "trust")] == ["2.0.0", 2, 2, 2]
     assert (device.folder / "image").read_bytes() == IMAGE
 
     operation = site("reissue_certificate", device_id=device.name)
@@ -325,13 +217,43 @@ def test_no_reading_is_lost_or_doubled_while_the_server_is_killed(device, site):
     all_stored(site, device)
 
 
+@pytest.mark.parametrize("there", [IMAGE[:100_000], bytes(100_000)], ids=["intact", "damaged"])
+def test_a_download_goes_on_after_a_loss_of_power(client, site, flash, there):
+    with running(client, site, flash) as device:
+        device.until(lambda: site.is_online(device.name))
+        device.kill()
+        state = json.loads((flash / "state.json").read_text())
+        state["loading"] = hashlib.sha256(IMAGE).hexdigest()
+        (flash / "state.json").write_text(json.dumps(state))
+        (flash / "image.part").write_bytes(there)
+        device.start()
+
+        assert update(site, device) == ("succeeded", None), device.said()
+
+    assert (flash / "image").read_bytes() == IMAGE
+
+
+def test_a_client_neither_runs_nor_installs_what_others_have_signed(client, site, flash):
+    def change(flash):
+        shutil.copy(site.folder / "forged.json", flash / "trust.json")
+        shutil.copy(site.folder / "another.pub", flash / "command.pub")
+
+    with running(client, site, flash, change) as device:
+        device.until(lambda: site.is_online(device.name))
+        ran = site("send_command", device_id=device.name, name="identify", wait_s=60)
+
+        assert (ran["state"], ran["code"]) == ("rejected", "signature_invalid")
+        assert update(site, device) == ("rejected", "signature_invalid")
+    assert not (flash / "image").exists()
+
+
 class Relay(socketserver.BaseRequestHandler):
     """Passes bytes on to the same port of 127.0.0.1, as if the server were at another address too."""
 
     def handle(self):
         with socket.create_connection(("127.0.0.1", self.server.server_address[1])) as server:
             ends = {self.request: server, server: self.request}
-            while all(ends.values()):
+            while True:
                 for end in select.select(list(ends), (), ())[0]:
                     piece = end.recv(65_536)
                     if not piece:
@@ -352,18 +274,86 @@ def elsewhere(site):
 
 
 @pytest.mark.parametrize("wrong", ["CA", "name"])
-def test_a_client_gives_nothing_to_a_server_that_it_cannot_verify(client, site, elsewhere, tmp_path, wrong):
-    kind, words = client
-    flash = tmp_path / "flash"
-    name = site.factory(flash, kind.by_claim, elsewhere if wrong == "name" else "localhost")
-    if wrong == "CA":  # an attacker's, with a certificate for the right name
-        subprocess.run(["sh", "-euc", f"{BENCH} -x509", "bench", "another"], cwd=tmp_path, check=True)
-        shutil.copy(tmp_path / "device.csr", flash / "ca.pem")
-    running = Running([*words, str(flash)], flash, name)
-    try:
-        running.until(lambda: running.said().count("offline") == 2)
-    finally:
-        running.close()
+def test_a_client_gives_nothing_to_a_server_that_it_cannot_verify(client, site, elsewhere, flash, wrong):
+    def change(flash):
+        if wrong == "CA":  # an attacker's, with a certificate for the right name
+            subprocess.run(["sh", "-euc", f"{BENCH} -x509", "bench", "another"], cwd=flash.parent, check=True)
+            shutil.copy(flash.parent / "device.csr", flash / "ca.pem")
 
+    with running(client, site, flash, change, elsewhere if wrong == "name" else "localhost") as device:
+        device.until(lambda: device.said().count("offline") == 2)
+
+        assert re.search("(?i)certificate|TLS", device.said()), device.said()
     assert not (flash / "device.pem").exists()
-    assert re.search("(?i)certificate|TLS", running.said()), running.said()
+
+
+# --- what only MicroPython's client does itself -------------------------------------------------------------------------
+
+#: Modules that MicroPython has on each board with a network.
+_IN_MICROPYTHON = {
+    "binascii", "errno", "hashlib", "json", "os", "select", "socket", "ssl", "struct", "sys", "time",
+}  # fmt: skip
+#: What of the grammar it lacks, or has only on large boards.
+_NOT_IN_MICROPYTHON = (ast.Match, ast.AnnAssign, ast.AsyncFunctionDef, ast.NamedExpr, ast.TryStar)
+
+
+def is_in_micropython(node):
+    if isinstance(node, ast.List | ast.Tuple) and isinstance(node.ctx, ast.Load):
+        return not any(isinstance(one, ast.Starred) for one in node.elts)
+    return not isinstance(node, _NOT_IN_MICROPYTHON)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The client for MicroPython, as a module."""
+    spec = importlib.util.spec_from_file_location("micropython_style", DEVICES / "micropython_style.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_client_for_micropython_has_only_what_micropython_has():
+    nodes = list(ast.walk(ast.parse((DEVICES / "micropython_style.py").read_text())))
+
+    imported = {name.name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for name in node.names}
+    assert imported <= _IN_MICROPYTHON
+    assert not [node.lineno for node in nodes if isinstance(node, _NOT_IN_MICROPYTHON)]
+    assert not [
+        node.lineno for node in nodes if isinstance(node, ast.List) for one in node.elts if isinstance(one, ast.Starred)
+    ]
+
+
+@pytest.mark.parametrize("length", [0, 1, 111, 112, 127, 128, 240, 1000])
+def test_its_sha512_is_the_one_of_others(small, length):
+    message = bytes(at * 7 % 256 for at in range(length))
+
+    assert small.sha512(message) == hashlib.sha512(message).digest()
+
+
+def test_its_ed25519_accepts_what_was_signed_and_nothing_else(small):
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    raw, order = key.public_key().public_bytes_raw(), small.L
+    for length in range(0, 200, 33):
+        message = bytes(length)
+        signature = key.sign(message)
+        assert small.is_signed(raw, signature, message)
+        assert not small.is_signed(raw, signature, message + b"x")
+        for at in range(0, 64, 7):
+            assert not small.is_signed(raw, signature[:at] + bytes([signature[at] ^ 1]) + signature[at + 1 :], message)
+        more = (int.from_bytes(signature[32:], "little") + order).to_bytes(32, "little")
+        assert not small.is_signed(raw, signature[:32] + more, message), "a second signature from the first"
+        assert not small.is_signed(raw, signature[:63], message)
+        assert not small.is_signed(b"\xff" * 32, signature, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2026-11-30T14:46:22.894Z", 1796049982894),
+        ("2024-02-29T00:00:00.000Z", 1709164800000),
+        ("2027-03-01T00:00:00.001Z", 1803859200001),
+        ("2099-12-31T23:59:59Z", 4102444799000),
+    ],
+)
+def test_its_times_are_those_of_the_calendar(small, text, time):
+    assert small.ms(text) == time
