@@ -386,6 +386,15 @@ static void connected(const char *credential) {
     save();
   }
   remove("next.pem");
+  if (get(state, "enrolling") != NULL) { /* what it enrolled with has done its work */
+    cJSON_DeleteItemFromObject(state, "enrolling");
+    save();
+    cJSON_DeleteItemFromObject(factory, "token");
+    char *written = cJSON_PrintUnformatted(factory);
+    write_file("factory.json", written);
+    free(written);
+    remove("claim.key");
+  }
   printf("online %s\n", credential);
 }
 
@@ -482,6 +491,7 @@ static bool follow(double version, cJSON *desired) {
     cJSON_Delete(desired);
     return true;
   }
+  double before = interval_s();
   set(state, "desired", desired);
   set(state, "desired_version", cJSON_CreateNumber(version));
   save();
@@ -489,7 +499,7 @@ static bool follow(double version, cJSON *desired) {
   sha256(text(bundle, "ca"), strlen(text(bundle, "ca")), digest);
   if (bundle != NULL && strcmp(digest, text(bundle, "sha256")) == 0)
     write_file("ca.pem", text(bundle, "ca"));
-  if (next_sample > ticks_ms() + interval_s() * 1000)
+  if (interval_s() != before)
     next_sample = ticks_ms() + (int64_t)(interval_s() * 1000);
   next_renewal = 0;
   cJSON *ack = cJSON_CreateObject(), *refused = cJSON_AddObjectToObject(ack, "refused");

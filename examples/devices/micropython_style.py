@@ -506,6 +506,8 @@ class Device:
         if credential == "next.pem":
             os.rename("next.pem", "device.pem")
         remove("next.pem")
+        if self.factory.pop("token", None):  # it has done its work
+            write("factory.json", json.dumps(self.factory).encode())
         self.mqtt.subscribe([self.topic(topic) for topic in TOPICS])
         self.publish("time/get", {"client": ticks_ms()})
         while self.offset is None:  # before anything is judged that has an end
@@ -625,11 +627,12 @@ class Device:
         """Adopts a newer desired document, and says what it did with it."""
         if version <= self.state["desired_version"]:
             return
+        before = self.interval_ms()
         self.save(desired=desired, desired_version=version)
         trust = desired.get("fleetcore", {}).get("trust")
         if trust and sha256(trust["ca"].encode()) == trust["sha256"]:
             write("ca.pem", trust["ca"].encode())
-        if ticks_diff(self.next_sample, ticks_ms()) > self.interval_ms():
+        if self.interval_ms() != before:
             self.next_sample = ticks_ms() + self.interval_ms()
         self.report()
         self.publish("twin/ack", {"version": version, "refused": self.refused()})

@@ -311,6 +311,10 @@ class Device:
             (self.folder / "next.pem").replace(self.folder / "device.pem")
             self.save(renewed=self.state["renewing"])
         (self.folder / "next.pem").unlink(missing_ok=True)
+        if self.factory.pop("token", None):  # it has done its work, as has the copy of the first key
+            self.write("factory.json", json.dumps(self.factory).encode())
+            self.state.pop("enrolling", None)
+            self.save()
         client.subscribe([(f"fleet/v1/{self.name}/{topic}", 1) for topic in TOPICS])
         self.publish("status", {"state": "online", "session": session})
         self.report()
@@ -413,11 +417,13 @@ class Device:
         """Adopts a newer desired document, and says what it did with it."""
         if version <= self.state["desired_version"]:
             return
+        before = self.interval_s()
         self.save(desired=desired, desired_version=version)
         trust = self.wanted("trust")
         if trust and hashlib.sha256(trust["ca"].encode()).hexdigest() == trust["sha256"]:
             self.write("ca.pem", trust["ca"].encode())
-        self.next_sample = min(self.next_sample, time.monotonic() + self.interval_s())
+        if self.interval_s() != before:
+            self.next_sample = time.monotonic() + self.interval_s()
         self.next_renewal = 0.0
         self.report()
         self.publish("twin/ack", {"version": version, "refused": self.refused()})
