@@ -36,7 +36,7 @@ _SIGNS = {"anomaly": ("▲", "red"), "twin": ("◆", "cyan"), "firmware": ("●"
 _UPDATED = frozenset(f"execution.{state}" for state in (ExecutionState.SUCCEEDED, ExecutionState.REVERTED))
 
 _OPTIONS = (
-    click.Argument(["metrics"], nargs=-1, required=True, metavar="METRIC…"),
+    click.Argument(["metrics"], nargs=-1, required=True, metavar="METRIC…", help="Metrics, each in a plot of its own."),
     click.Option(["--with", "others"], multiple=True, metavar="DEVICE", help="Another device in the plot. Repeatable."),
     click.Option(["--width"], type=click.IntRange(_MIN_WIDTH), help="Characters; the terminal's by default."),
     click.Option(
