@@ -29,7 +29,7 @@ This page is `examples/notebook.ipynb` of the repository with the outputs of a r
 
 def read() -> NotebookNode:
     """The notebook as it is stored."""
-    notebook: NotebookNode = nbformat.read(NOTEBOOK, as_version=4)
+    notebook: NotebookNode = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]  # it has no types
     return notebook
 
 
@@ -110,7 +110,7 @@ def main() -> None:
     stored = read()
     ran = asyncio.run(run(stored))
     if ran != stored:
-        nbformat.write(ran, NOTEBOOK)
+        nbformat.write(ran, NOTEBOOK)  # type: ignore[no-untyped-call]  # it has no types
         print(NOTEBOOK)
     made = _made(ran)
     for path in stale():
