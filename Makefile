@@ -28,6 +28,7 @@ generate: $(STAMP)
 	$(BIN)/python scripts/generate.py
 	$(BIN)/python scripts/reference.py
 	$(BIN)/python scripts/pictures.py
+	$(BIN)/python scripts/notebook.py
 
 bench: $(STAMP)
 	@sh scripts/services.sh bench

@@ -5,6 +5,8 @@ its values. A stretch without values stays empty.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -78,6 +80,8 @@ def draw(panels: Sequence[tuple[str, Sequence[Band]]], marks: Sequence[Mark] = (
     figure = None if axes is None else axes.figure
     if figure is None:
         figure = Figure(figsize=(10, 2.6 * len(panels) + 0.6), layout="constrained")
+        # A notebook looks for this method; by itself it shows only figures of pyplot.
+        vars(figure)["_repr_png_"] = partial(_png, figure)
         places = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0].tolist()
     for place, (title, bands) in zip(places, panels, strict=True):
         for band in map(narrowed, bands):
@@ -96,6 +100,12 @@ def draw(panels: Sequence[tuple[str, Sequence[Band]]], marks: Sequence[Mark] = (
     places[-1].xaxis.set_major_locator(locator)
     places[-1].xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz="UTC"))
     return figure
+
+
+def _png(figure: Any) -> bytes:
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
 
 
 def _draw_band(place: Any, band: Band) -> None:
