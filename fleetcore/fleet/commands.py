@@ -365,9 +365,9 @@ class Commands:
         begun = command.state in _BEGUN
         return (begun or self._in_time(command)) and not self._open.has_ended(command)
 
-    def not_taken(self, command: Command) -> None:
+    def not_taken(self, device: str, command: str) -> None:
         """Records that no transport took a command stored as sent: it goes out when the device comes back."""
-        self._open.note_untaken(command)
+        self._open.note_untaken(device, command)
 
     async def _queue(self, command: Command, event: Event, *, keyed: bool) -> Command:
         device, now, actor = command.device, command.issued_at, event.actor

@@ -171,6 +171,10 @@ class ArtifactReader(ABC):
         """Yields the bytes ``start <= i < end`` in pieces."""
 
 
+#: Takes a downlink; False if it could not.
+Sink = Callable[[Downlink], bool | None]
+
+
 class DevicePlane(ABC):
     """What the core gives a protocol. All methods belong to one event loop."""
 
@@ -236,15 +240,17 @@ class DevicePlane(ABC):
         """
 
     @abstractmethod
-    def listen(self, session: Session, sink: Callable[[Downlink], None]) -> None:
+    def listen(self, session: Session, sink: Sink) -> None:
         """Passes downlinks for the identity and its leaves to ``sink`` until the session ends.
 
-        ``sink`` must not block. Unfinished downlinks come at once: desired state (``since: 0``), commands, the offer.
-        Passing them on counts as *sent*, never as delivered.
+        ``sink`` must not block. If it returns False, it could not pass the downlink on, for example because the device
+        has not subscribed to it; a command then comes again when the session listens anew. Unfinished downlinks come
+        at once: desired state (``since: 0``), commands, the offer. Passing them on counts as *sent*, never as
+        delivered.
         """
 
     @abstractmethod
-    def add_broker_sink(self, sink: Callable[[Downlink], None]) -> Callable[[], None]:
+    def add_broker_sink(self, sink: Sink) -> Callable[[], None]:
         """Passes downlinks for every device without a listening session to ``sink``: for an external broker.
 
         Returns a function that ends it.

@@ -18,7 +18,7 @@ from attrs import evolve
 
 from fleetcore.errors import NotAuthenticated, NotAuthorised, NotFound, Refused
 from fleetcore.interfaces.ingest import Ingest
-from fleetcore.interfaces.protocol import ArtifactReader, DevicePlane, EnrollRequest, Session
+from fleetcore.interfaces.protocol import ArtifactReader, DevicePlane, EnrollRequest, Session, Sink
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.credential import DEVICE_TOKEN, CertificateCredential, Credential, KeyCredential, TokenCredential
 from fleetcore.model.message import Accepted, Direction, Downlink, Inbound, MessageType, Outcome, Rejected, Reply
@@ -36,7 +36,6 @@ from fleetcore.wire.bodies import read_body
 from fleetcore.wire.replies import refusal, reply_to
 from fleetcore.wire.shared_keys import shared_key
 
-Sink = Callable[[Downlink], None]
 #: The outcome of a message, or None for the usual one.
 Judge = Callable[[str, Inbound], Outcome | None]
 

@@ -333,6 +333,24 @@ async def test_what_is_unfinished_comes_at_once_and_the_rest_when_it_happens(wor
     assert came[2].body["name"] == "reboot"
 
 
+async def test_a_command_that_a_sink_could_not_pass_on_comes_when_the_session_listens_anew(world, plane, session):
+    """A device may subscribe to its commands after it has subscribed to something else."""
+    refused, came = [], []
+
+    def cannot(downlink):
+        refused.append(downlink.type)
+        return False
+
+    plane.listen(session, cannot)
+    await world.command("dev1", "reboot")
+    await until(lambda: refused)
+    plane.listen(session, came.append)
+    async with asyncio.timeout(10):  # long before it would be sent again by itself
+        await until(lambda: came)
+
+    assert [(one.type, one.body["name"]) for one in came] == [(messages.COMMAND, "reboot")]
+
+
 async def test_a_leaf_that_listens_itself_gets_its_own(world, plane, session):
     leaf = await plane.authenticate(LocalCredential("leaf1"), protocol="test")
     of_gateway, of_leaf = [], []

@@ -124,11 +124,11 @@ class OpenCommands:
             return False
         return command.id not in known.commands
 
-    def note_untaken(self, command: Command) -> None:
+    def note_untaken(self, device: str, command: str) -> None:
         """Records that a command is stored as sent, and no transport took it."""
-        known = self._devices.get(command.device)
-        if known is not None and command.id in known.commands:
-            known.untaken.add(command.id)
+        known = self._devices.get(device)
+        if known is not None and command in known.commands:
+            known.untaken.add(command)
 
     def take_untaken(self, command: Command) -> bool:
         """Whether that is so; the record is then cleared."""

@@ -19,7 +19,7 @@ from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.boundary import contained
-from fleetcore.interfaces.protocol import Session
+from fleetcore.interfaces.protocol import Session, Sink
 from fleetcore.model.command import Command
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.message import Downlink, MessageType
@@ -30,7 +30,6 @@ from fleetcore.wire import messages
 
 _log = logging.getLogger(__name__)
 
-Sink = Callable[[Downlink], None]
 
 #: Ticks between two searches for devices whose sleep may have ended without a message.
 _OVERSLEPT = 60
@@ -123,9 +122,8 @@ class Downlinks:
                 self.spawn(self._greet_subject(device, None, awake=sleeper), f"greet {device}")
 
     async def _greet(self, session: DeviceSession, sink: Sink) -> None:
-        def hand(downlink: Downlink) -> None:
-            if session.ended is None:
-                sink(downlink)
+        def hand(downlink: Downlink) -> bool | None:
+            return sink(downlink) if session.ended is None else False
 
         await self._greet_subject(session.identity, hand, awake=session.identity)
         for leaf in await self._registry.leaves(session.identity):
@@ -180,19 +178,23 @@ class Downlinks:
         if not isinstance(what, Command):
             self._hand(sinks, device, what)
         elif not sinks:
-            self._commands.not_taken(what)
+            self._commands.not_taken(what.device, what.id)
         elif self._commands.may_be_given(what):
             self._hand(sinks, device, self._commands.downlink(what))
 
     def _hand(self, sinks: list[Sink], device: Device, downlink: Downlink) -> None:
+        """Passes an item on; a command is stored as sent, so the store is told if no sink could."""
         if device.gateway is not None:
             downlink = evolve(downlink, gateway=device.gateway)
+        taken = False
         for sink in sinks:
             try:
-                sink(downlink)
+                taken = sink(downlink) is not False or taken
             except BaseException as error:
                 failure = contained(error, "it")
                 _log.error("An adapter failed to send a downlink for %s", downlink.subject, exc_info=failure)
+        if not taken and downlink.type is messages.COMMAND:
+            self._commands.not_taken(downlink.subject, str(downlink.body["id"]))
 
     def _cancel_asked(self, command: Command) -> None:
         body = {"id": command.id}
@@ -218,7 +220,7 @@ class Downlinks:
         self._changed(device)
         if not self._listeners and not self._brokers:
             if isinstance(what, Command):
-                self._commands.not_taken(what)
+                self._commands.not_taken(what.device, what.id)
             return
         queue = self._dirty.get(device)
         if what is messages.COMMAND and queue is None and self._commands.is_idle(device):
@@ -243,7 +245,7 @@ class Downlinks:
                 sinks = [] if device is None or not await self._is_served(device) else self._served(device)
                 if device is None or not sinks:
                     if isinstance(what, Command):
-                        self._commands.not_taken(what)
+                        self._commands.not_taken(what.device, what.id)
                 elif not isinstance(what, MessageType):
                     self._give(self._served(device), device, what)
                 elif what is messages.COMMAND:

@@ -6,7 +6,7 @@ from fleetcore.errors import FleetError, NotFound, Unavailable
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.interfaces.ingest import Ingest
-from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, DevicePlane, EnrollRequest, Session
+from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, DevicePlane, EnrollRequest, Session, Sink
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.credential import Credential
 from fleetcore.model.message import Direction, Inbound, MessageType, Rejected, Reply
@@ -17,7 +17,7 @@ from fleetcore.pipeline.rate import RateLimit
 from fleetcore.pipeline.refusals import Refusals
 from fleetcore.pipeline.session import DeviceSession
 from fleetcore.runtime.plane.claims import ClaimSessions
-from fleetcore.runtime.plane.downlinks import Downlinks, Sink
+from fleetcore.runtime.plane.downlinks import Downlinks
 from fleetcore.runtime.plane.enrolling import enroll
 from fleetcore.runtime.plane.sessions import Sessions
 from fleetcore.runtime.plane.waiting import Waiting

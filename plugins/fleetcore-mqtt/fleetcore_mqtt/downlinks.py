@@ -125,14 +125,15 @@ class Downlinks:
         self._listening += 1
         self._host.plane.listen(self._session, partial(self._take, self._listening))
 
-    def _take(self, listening: int, downlink: Downlink) -> None:
+    def _take(self, listening: int, downlink: Downlink) -> bool:
+        """Publishes an item to the device; False if it has not subscribed to it."""
         topic = topics.downlink_topic(self._session.identity, downlink)
         if listening != self._listening or topic is None:
-            return
+            return False
         expires_s = None
         if downlink.expires_ms is not None:
             expires_s = self._host.clock.monotonic_s() + downlink.expires_ms / 1000
-        self.post(
+        return self.post(
             topic,
             to_json(downlink.body),
             expires_s=expires_s,

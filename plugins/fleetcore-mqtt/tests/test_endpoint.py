@@ -415,6 +415,22 @@ async def test_subscribing_brings_all_that_is_unfinished(dial, plane, codec):
     assert await wire.silent()
 
 
+async def test_the_plane_is_told_of_a_downlink_that_the_device_has_not_subscribed_to(dial, plane, codec, monkeypatch):
+    sinks = []
+    monkeypatch.setattr(plane, "listen", lambda _session, sink: sinks.append(sink))
+    command = Downlink(type=messages.COMMAND, subject="dev1", body={"id": "c1"})
+    wire = await dial.device(codec=codec)
+
+    await wire.send(codec.subscribe(1, ("fleet/v1/dev1/firmware", 1)))
+    await wire.answer()
+    not_yet = sinks[-1](command)
+    await wire.send(codec.subscribe(2, ("fleet/v1/dev1/commands", 1)))
+    await wire.answer()
+
+    assert (not_yet, sinks[-1](command)) == (False, True)
+    assert await wire.publication() == ("fleet/v1/dev1/commands", {"id": "c1"})
+
+
 async def test_a_later_subscription_brings_what_the_first_push_left_out(dial, plane, codec):
     plane.offer("dev1", {"offer": None})
     wire = await dial.device(codec=codec)
