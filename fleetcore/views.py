@@ -117,9 +117,12 @@ def plot(*views: TelemetryView, axes: Any = None) -> Any:
 
     panels: dict[str, list[Band]] = {}
     for view in views:
-        numbers = np.array([isinstance(value, bool | int | float) for value in view.value.tolist()], np.bool_)
-        value = view.value[numbers].astype(np.float64)
-        band = Band(label=view.device, unit=view.unit, time=view.time[numbers], low=value, high=value)
+        time, value = view.time, view.value
+        if value.dtype == object:  # numbers and text
+            numbers = np.array([not isinstance(item, str) for item in value.tolist()], np.bool_)
+            time, value = time[numbers], value[numbers]
+        value = value.astype(np.float64)
+        band = Band(label=view.device, unit=view.unit, time=time, low=value, high=value)
         panels.setdefault(view.metric, []).append(band)
     if axes is not None and len(panels) > 1:
         raise Refused("Given axes hold one metric", remedy="Call it once for each metric, or without axes")

@@ -57,9 +57,10 @@ async def get_overview(
     fleet = caller.fleet
     now_ms = fleet.clock.now_ms()
     given = None if where is None else parse_new(where)
-    recent = await _recent(caller, given, now_ms - HOUR_MS)
+    selection = caller.narrowed(given)
+    recent = await _recent(caller, selection, now_ms - HOUR_MS)
     by_device = Counter(anomaly.device for anomaly in recent)
-    sweep = await fleet.overview.sweep(caller.narrowed(given), order, by_device)
+    sweep = await fleet.overview.sweep(selection, order, by_device)
     return OverviewResponse(
         fleet=fleet.config.fleet.name,
         time=Ms(now_ms),
@@ -76,13 +77,12 @@ async def get_overview(
 
 
 async def _recent(caller: Caller, where: Clause | None, since_ms: int) -> list[Anomaly]:
-    """The newest anomalies since then that the caller may see, of the devices that a query selects."""
+    """The newest anomalies since then, of the devices that a query selects, which has the caller's rights in it."""
     page = await caller.fleet.anomalies.records.page(limit=MAX_ALERTS, newest=True)
     found = [anomaly for anomaly in page.items if anomaly.time >= since_ms]
-    clause = caller.narrowed(where)
-    if clause is None:
+    if where is None:
         return found
-    seen = {device: await _selects(caller, clause, device) for device in {anomaly.device for anomaly in found}}
+    seen = {device: await _selects(caller, where, device) for device in {anomaly.device for anomaly in found}}
     return [anomaly for anomaly in found if seen[anomaly.device]]
 
 

@@ -110,29 +110,31 @@ async def _read(
     """The panels, and the times of their edges."""
     async with connect(at) as caller:
         call = core()["list_latest_readings"]
-        devices, newest = [], []
-        for device in (given["device"], *others):
-            found = await with_whole_ids(caller, call, {"device": device}, lambda whole: _latest(caller, whole))
-            devices.append(found[0])
-            newest.append(found[1])
+        devices = []
+        newest: dict[str, Mapping[str, Mapping[str, Any]]] = {}
+        for typed in (given["device"], *others):
+            device, latest = await with_whole_ids(caller, call, {"device": typed}, lambda whole: _latest(caller, whole))
+            devices.append(device)
+            newest[device] = latest
         wanted = [(device, metric) for metric in metrics for device in devices]
         for device, metric in wanted:
-            if metric not in newest[devices.index(device)]:
+            if metric not in newest[device]:
                 raise NotFound(
                     f"No reading of {metric} of {device} is stored",
                     remedy="`fleetcore telemetry latest` lists its metrics",
                 )
-        last = {pair: newest[devices.index(pair[0])][pair[1]] for pair in wanted}
+        last = {(device, metric): newest[device][metric] for device, metric in wanted}
         start, end = await _edges(caller, given, last)
         # No bucket is longer than a column: the margin has taken some of the width.
         bucket_s = max(0.001, (end - start) / 1000 / columns)
-        changes = {device: await _changes(caller, device, start, end) for device in devices}
+        anomalies = {device: await _anomalies(caller, device, start, end) for device in newest}
+        changes = {device: await _changes(caller, device, start, end) for device in newest}
         panels = []
         for device, metric in wanted:
             asked = {"metric": metric, "device": device, "start": format_time(start), "end": format_time(end)}
             pages = pages_of(caller, core()["list_buckets"], {**asked, "bucket_s": bucket_s, "points": 10_000})
             buckets = [bucket async for page in pages for series in page for bucket in series["buckets"]]
-            events = [*await _anomalies(caller, device, metric, start, end), *changes[device]]
+            events = [*anomalies[device].get(metric, ()), *changes[device]]
             unit = last[device, metric]["unit"] or ""
             panels.append(_Panel(device=device, metric=metric, unit=unit, buckets=buckets, events=events))
     return panels, start, end
@@ -166,13 +168,14 @@ async def _edges(
     return start, end
 
 
-async def _anomalies(caller: Caller, device: str, metric: str, start: int, end: int) -> list[tuple[int, str, str]]:
-    found = await items_of(caller, core()["list_anomalies"], {"device": device, "newest": True}, _MAX_MARKS)
-    return [
-        (parse_time(item["time"]), "anomaly", f"{item['severity']}: {item['explanation']}")
-        for item in found
-        if item["metric"] == metric and item["time"] is not None and start <= parse_time(item["time"]) < end
-    ]
+async def _anomalies(caller: Caller, device: str, start: int, end: int) -> dict[str, list[tuple[int, str, str]]]:
+    """The anomalies of a device, by metric."""
+    by_metric: dict[str, list[tuple[int, str, str]]] = {}
+    for item in await items_of(caller, core()["list_anomalies"], {"device": device, "newest": True}, _MAX_MARKS):
+        if item["time"] is not None and start <= (time := parse_time(item["time"])) < end:
+            text = f"{item['severity']}: {item['explanation']}"
+            by_metric.setdefault(item["metric"], []).append((time, "anomaly", text))
+    return by_metric
 
 
 async def _changes(caller: Caller, device: str, start: int, end: int) -> list[tuple[int, str, str]]:
@@ -193,7 +196,8 @@ async def _changes(caller: Caller, device: str, start: int, end: int) -> list[tu
 
 def _show(panels: Sequence[_Panel], start: int, end: int, width: int, height: int) -> None:
     """Draws them below each other; those of one metric share the axis of values."""
-    click.echo(printable(f"{format_time(start)} to {format_time(end)}") if len(panels) > 1 else "", nl=len(panels) > 1)
+    if len(panels) > 1:
+        click.echo(f"{format_time(start)} to {format_time(end)}")
     limits = {
         metric: limits_of(bucket for panel in panels if panel.metric == metric for bucket in panel.drawn)
         for metric in {panel.metric for panel in panels}
@@ -221,7 +225,7 @@ def _name(panel: _Panel) -> None:
         sign, colour = _SIGNS[kind]
         click.echo(f"{click.style(sign, fg=colour)} {printable(f'{format_time(time)} {text}')}")
     if len(newest) > _NAMED:
-        click.echo(f"  and {len(newest) - _NAMED} more: fleetcore telemetry anomalies --device {panel.device}")
+        click.echo(f"  and {len(newest) - _NAMED} more: fleetcore telemetry anomalies {panel.device}")
 
 
 def _save(panels: Sequence[_Panel], file: Path) -> None:

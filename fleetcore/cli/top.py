@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-#: Devices in a file or a pipe.
+#: Devices in a file or a pipe, and the width of its lines.
 _PLAIN_ROWS = 20
+_PLAIN_WIDTH = 120
 #: Rates are counted over at least so long.
 _MIN_RATE_MS = 900
 
@@ -55,7 +56,7 @@ def top(where: str, order: Order, every: float, count: int | None, at: Target, o
         if output == "table" and console.is_terminal and count is None:
             asyncio.run(_Screen(console, at, every).run(view))
         else:
-            asyncio.run(_print(at, view, every, count or 1, output, console.width if console.is_terminal else None))
+            asyncio.run(_print(console, at, view, every, count or 1, output))
     return 0
 
 
@@ -63,11 +64,10 @@ def _asked(view: View, limit: int) -> dict[str, Any]:
     return {"order": view.order, "limit": limit, **({"where": view.where} if view.where else {})}
 
 
-async def _print(at: Target, view: View, every_s: float, count: int, output: str, width: int | None) -> None:
+async def _print(console: "Console", at: Target, view: View, every_s: float, count: int, output: str) -> None:
     """Prints overviews one after another; the first is preceded by one for its rates, if something serves the fleet."""
-    from rich.console import Console
-
     source, before = Source(at), None
+    width = console.width if console.is_terminal else _PLAIN_WIDTH
     async with contextlib.aclosing(source):
         for number in range(count + 1):
             if number == 0:
@@ -81,9 +81,9 @@ async def _print(at: Target, view: View, every_s: float, count: int, output: str
                     show(found["first"], output)
                 elif output == "table":
                     now_ms = parse_time(found["time"])
-                    lines = fleet(view, found, rates(before, found), width=width or 120, height=None, now_ms=now_ms)
+                    lines = fleet(view, found, rates(before, found), width=width, height=None, now_ms=now_ms)
                     for line in [*lines, *([""] if number < count else [])]:
-                        Console(highlight=False, soft_wrap=True).print(line)
+                        console.print(line, soft_wrap=True)
                 else:
                     click.echo(json.dumps(found, indent=2 if output == "json" else None, ensure_ascii=not takes_all()))
             before = found
