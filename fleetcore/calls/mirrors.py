@@ -79,14 +79,14 @@ async def _to_response(caller: Caller, mirror: Mirror) -> MirrorResponse:
         paused=overview.paused,
         removals_wait=overview.removals_wait,
         lag_s=overview.lag_s,
-        behind=max(0, position - mirror.tracker.status.position),
+        behind=mirror.tracker.status.behind(position),
         snapshot=mirror.tracker.snapshot,
         counts=dict(mirror.sender.counts),
         throttled=dict(mirror.pace.throttled),
         readings=None
         if readings is None
         else MirrorReadingsResponse(
-            behind=max(0, position - readings.status.position),
+            behind=readings.status.behind(position),
             taken=readings.counts["taken"],
             refused=readings.counts["refused"],
             expired=readings.counts["expired"],

@@ -165,5 +165,5 @@ async def _traffic(caller: Caller) -> TrafficResponse | None:
         refused=tally.refused,
         waiting=fleet.ingest.waiting,
         sessions=len(fleet.device_sessions),
-        behind=max((position - consumer.status.position for consumer in fleet.consumers), default=0),
+        behind=max((consumer.status.behind(position) for consumer in fleet.consumers), default=0),
     )

@@ -58,7 +58,7 @@ class Layout:
     unit_column: str | None = None
     columns: Sequence[str] = ()
     na: Sequence[str] = NA
-    #: Names of metrics and devices in the file → in the fleet, and columns of a wide file that are no metrics.
+    #: Names of metrics and devices in the file → in the fleet, and columns of a wide file that are not metrics.
     names: Mapping[str, str] = {}
     devices: Mapping[str, str] = {}
     skip: Sequence[str] = ()

@@ -184,7 +184,7 @@ class _Outcome:
         self._fail(file, [{**failure, "line": lines[failure["item"] - 1]} for failure in answer["failures"]])
 
     def refuse(self, file: Path, parts: "Parts") -> None:
-        """Adds the cells that were not sent, because they are no readings."""
+        """Adds the cells that were not sent, because they are not readings."""
         here = sum(parts.reasons.values())
         self._total["count"] += here
         self._total["refused"] += here
@@ -217,9 +217,9 @@ class _Sending:
     """Sends one file; ``sent_to`` is the last line whose readings were all answered."""
 
     def __init__(self, caller: Caller, file: Path, units: dict[str, str], tally: _Outcome, *, dry_run: bool) -> None:
-        self._caller, self._file, self._units, self._tally, self._dry_run = caller, file, units, tally, dry_run
         from fleetcore.frontends.readings import Parts
 
+        self._caller, self._file, self._units, self._tally, self._dry_run = caller, file, units, tally, dry_run
         self._parts = Parts(unit=units, dry_run=dry_run)
         self.sent_to = 0
 

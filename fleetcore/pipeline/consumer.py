@@ -40,6 +40,10 @@ class ConsumerState:
     lost: int = 0
     position: int = 0
 
+    def behind(self, position: int) -> int:
+        """By how many commits it is behind a position; it may have passed it meanwhile."""
+        return max(0, position - self.position)
+
 
 def remedy_of(error: BaseException) -> str:
     """The remedy for a failure by its cause: credentials, the other end or the network, or a mistake."""

@@ -94,10 +94,7 @@ async def text(fleet: Fleet) -> str:
             "consumer_lag",
             "gauge",
             "Commits that a consumer has not handled yet.",
-            [
-                ({"consumer": consumer.name}, max(0, position - consumer.status.position))
-                for consumer in fleet.consumers
-            ],
+            [({"consumer": consumer.name}, consumer.status.behind(position)) for consumer in fleet.consumers],
         ),
         (
             "consumer_failures_total",
