@@ -37,6 +37,7 @@ NAMES = (
     "api",
     "mirror",
     "top",
+    "plot",
 )
 RESULTS = Path(__file__).parent / "results.json"
 

@@ -6,8 +6,6 @@ columns with one commit of the store.
 
 import asyncio
 import csv
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import Row, program
+from benchmarks.measure import Row, program, timed_program
 from fleetcore import IoTFleetManager
 from fleetcore.builtin.sqlite.config import SqliteConfig
 from fleetcore.builtin.sqlite.storage import open_sqlite
@@ -38,8 +36,8 @@ def run(*, quick: bool = False) -> list[Row]:
             for number in range(_DEVICES):
                 manager.register_device(f"d-{number}", "sensor")
         words = [sys.executable, "-m", "fleetcore", "telemetry", "import", str(file), "--data", str(folder / "fleet")]
-        ours, peak = _timed(words)
-        again, _ = _timed(words)
+        ours, peak = timed_program(words)
+        again, _ = timed_program(words)
         bare = _bare(folder / "bare", file)
         rows = [
             Row(name=f"import of {count:,} readings", value=count / ours, unit="rows/s"),
@@ -53,7 +51,7 @@ def run(*, quick: bool = False) -> list[Row]:
         tool = program("sqlite-utils", "the import is not compared with it")
         if tool is None:
             return rows
-        theirs, their_peak = _timed([tool, "insert", str(folder / "other.db"), "readings", str(file), "--csv"])
+        theirs, their_peak = timed_program([tool, "insert", str(folder / "other.db"), "readings", str(file), "--csv"])
         return [
             *rows,
             Row(
@@ -70,17 +68,6 @@ def _write(file: Path, count: int) -> Path:
             when = datetime.fromtimestamp(_START_S + at // _DEVICES, UTC).isoformat()
             opened.write(f"d-{at % _DEVICES},temperature,{when},{20 + at % 97 / 10},celsius\n")
     return file
-
-
-def _timed(words: list[str]) -> tuple[float, float]:
-    """Seconds, and the peak of resident memory in MiB."""
-    begun = time.perf_counter()
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{words} ended with {process.returncode}")
-    return time.perf_counter() - begun, used.ru_maxrss / 1024
 
 
 def _bare(folder: Path, file: Path) -> float:

@@ -6,11 +6,12 @@ runs on an earlier state of the repository.
 
 import asyncio
 import json
-import resource
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fleetcore.runtime.app import Fleet
@@ -57,16 +58,23 @@ async def _import(fleet: Fleet, count: int) -> str:
     return str(operation.id)
 
 
+def _peak_kib() -> int:
+    """The peak of this process: getrusage's begins with that of the process that started it."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    assert found is not None
+    return int(found[1])
+
+
 async def _run(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         fleet = await Fleet.open(Config(fleet=FleetSection(name="bench", data=folder)))
         try:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            before = _peak_kib()
             begun, processor = time.perf_counter(), time.process_time()
             ended = await fleet.operations.run(await _import(fleet, count))
             await fleet.wait_idle()
             took, used = time.perf_counter() - begun, time.process_time() - processor
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            peak = _peak_kib()
             assert (ended.done, ended.failed) == (count, 0)
             return {"s": took, "cpu_s": used, "peak_mib": (peak - before) / 1024}
         finally:

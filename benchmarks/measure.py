@@ -6,6 +6,7 @@ The machine may be shared and noisy: absolute figures are for orientation, the r
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +34,32 @@ def program(name: str, without: str) -> str | None:
     if found is None:
         print(f"{name} is not installed (`sh scripts/services.sh bench`): {without}", file=sys.stderr)
     return found
+
+
+#: A process starts with the peak of its parent's memory, so a small process starts the program that is measured.
+_TIMER = """
+import os, sys, time
+begun = time.perf_counter()
+nothing = os.open(os.devnull, os.O_WRONLY)
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=[
+    (os.POSIX_SPAWN_DUP2, nothing, 1), (os.POSIX_SPAWN_DUP2, nothing, 2),
+])
+_, status, used = os.wait4(pid, 0)
+print(os.waitstatus_to_exitcode(status), time.perf_counter() - begun, used.ru_maxrss / 1024)
+"""
+
+
+def timed_program(words: list[str]) -> tuple[float, float]:
+    """Seconds that a program takes, and the peak of its resident memory in MiB; raises when it fails.
+
+    Args:
+        words: the program's path, and its arguments.
+    """
+    timer = [sys.executable, "-S", "-c", _TIMER, *words]
+    code, seconds, mib = subprocess.run(timer, capture_output=True, text=True, check=True).stdout.split()
+    if int(code):
+        raise RuntimeError(f"{words} ended with {code}")
+    return float(seconds), float(mib)
 
 
 def in_turn(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 #: Columns of a picture: more than any screen or page shows.
 _COLUMNS = 4000
-#: A gap is longer than so many times the usual distance.
-_GAP = 4
+#: Values are connected over a gap of up to so many times the usual distance between them.
+CONNECTED = 4
 _COLOURS = {"anomaly": "#c62828", "twin": "#00838f", "firmware": "#2e7d32"}
 
 
@@ -113,7 +113,7 @@ def _draw_band(place: Any, band: Band) -> None:
 
     steps = np.diff(band.time)
     usual = float(np.median(steps)) if len(steps) else 0.0
-    cuts = np.flatnonzero(steps > usual * _GAP) + 1
+    cuts = np.flatnonzero(steps > usual * CONNECTED) + 1
     time = band.time / 86_400_000  # matplotlib counts days since 1970
     # A value that is not a number ends the line.
     time, low, high = (np.insert(column, cuts, np.nan) for column in (time, band.low, band.high))

@@ -100,7 +100,7 @@ def is_signed(raw: bytes, signature: bytes, content: bytes) -> bool:
 def opened(envelope: Any, kind: str, keys: Mapping[str, bytes], threshold: int = 1) -> tuple[Json, bytes]:
     """The payload of a DSSE envelope that at least ``threshold`` of the keys have signed, and its bytes."""
     if not envelope or len(envelope["signatures"]) > 16:
-        raise Refusal("signature_invalid", f"there is no signed {kind}")
+        raise Refusal("signature_invalid", f"the server sent no signed {kind}")
     payload = base64.b64decode(envelope["payload"])
     signatures = [base64.b64decode(each["sig"]) for each in envelope["signatures"]]
     said = f"application/vnd.fleetcore.{kind}+json".encode()

@@ -11,14 +11,13 @@ from itertools import pairwise
 from attrs import frozen
 
 from fleetcore.model.days import DAY_MS, HOUR_MS
+from fleetcore.plots import CONNECTED
 
 #: Columns of dots in a character, and rows.
 DOTS_ACROSS, _DOTS_DOWN = 2, 4
 _BRAILLE = 0x2800
 #: The bit of a dot, by its column and its row from the top.
 _BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
-#: Dots are connected over a gap of up to this many times the usual distance between values.
-_CONNECTED = 4
 #: Characters between two labels of the time axis.
 _LABEL_GAP = 3
 _S, _MIN = 1000, 60_000
@@ -125,7 +124,7 @@ def _columns(buckets: Sequence[Bucket], start: int, end: int, across: int) -> It
     for place, following in zip(places, [*places[1:], None], strict=True):
         low, high = found[place]
         yield place, low, high
-        if following is None or following - place > usual * _CONNECTED:
+        if following is None or following - place > usual * CONNECTED:
             continue
         # From the middle of a band to the middle of the next: the extremes themselves are not moved.
         before, after = (low + high) / 2, sum(found[following]) / 2

@@ -46,7 +46,7 @@ class Source:
         resting = await self.rests()
         if resting and self.served:
             await self.aclose()
-            raise Unavailable("The server has ended", remedy="It is tried again; space reads the folder itself")
+            raise Unavailable("The server has ended", remedy="Start it again; it is tried every second")
         if resting or self._caller is None:
             await self.aclose()
             self._caller = await self._stack.enter_async_context(connect(self._at))

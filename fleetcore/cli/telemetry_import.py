@@ -9,6 +9,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +175,9 @@ class _Outcome:
         self._many = many
         self._total: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
-        self._failures: list[dict[str, Any]] = []
+        #: The first of all: the file's number, the line, and what is shown.
+        self._failures: list[tuple[int, int, dict[str, Any]]] = []
+        self._numbers: dict[Path, int] = {}
 
     def add(self, file: Path, answer: Mapping[str, Any], lines: Sequence[int]) -> None:
         """Adds an answer about some readings, with their lines."""
@@ -200,16 +203,16 @@ class _Outcome:
     def _fail(self, file: Path, failures: Sequence[Mapping[str, Any]]) -> None:
         name = {"file": str(file)} if self._many else {}
         rows = [{**name, **{key: failure[key] for key in ("line", "device", "metric", "code")}} for failure in failures]
-        mine = [each for each in self._failures if each.get("file") == name.get("file")]
-        others = [each for each in self._failures if each.get("file") != name.get("file")]
-        self._failures = [*others, *sorted([*mine, *rows], key=lambda each: int(each["line"]))][:_NAMED]
+        number = self._numbers.setdefault(file, len(self._numbers))
+        self._failures += [(number, row["line"], row) for row in rows]
+        self._failures = sorted(self._failures, key=itemgetter(0, 1))[:_NAMED]
 
     def ended(self) -> dict[str, Any]:
         """All of it, as plain data."""
         return {
             **{name: self._total[name] for name in _COUNTS},
             "reasons": dict(self._reasons),
-            "failures": self._failures,
+            "failures": [row for _, _, row in self._failures],
         }
 
 

@@ -6,6 +6,7 @@ The store aggregates them into a bucket for each column, so a plot of millions o
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,9 @@ class _Panel:
         unit = f" in {self.unit}" if self.unit else ""
         return f"{self.metric} of {self.device}{unit}: {sum(bucket['count'] for bucket in self.buckets)} readings"
 
-    @property
+    @cached_property
     def drawn(self) -> list[Bucket]:
+        """The buckets as they are drawn."""
         return [Bucket(parse_time(each["start"]), each["min"], each["max"]) for each in self.buckets]
 
 
