@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
-
 from fleetcore.calls.cursors import decode, encode
 from fleetcore.calls.types import Page
 from fleetcore.errors import FleetError, NotAuthorised, NotFound
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from fleetcore.runtime.app import Fleet
 
 T = TypeVar("T")
-R = TypeVar("R", bound=attrs.AttrsInstance)
+R = TypeVar("R")
 #: How many records a page examines for a caller with limited rights; the page may then be short and have a `next`.
 SCAN = 2000
 _AT_ONCE = 200

@@ -63,7 +63,7 @@ async def _found(caller: Caller, name: str, permission: Permission) -> Campaign:
 
 async def _campaign(caller: Caller, campaign: Campaign) -> CampaignResponse:
     counts = await caller.fleet.campaigns.counts(campaign.id)
-    return to_response(CampaignResponse, campaign, counts=dict(counts))
+    return to_response(CampaignResponse, campaign, counts=dict(counts.states))
 
 
 @call(

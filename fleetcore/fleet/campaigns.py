@@ -1,128 +1,50 @@
-"""Firmware campaigns: one release for many devices, offered to all at once, each device tracked to its end.
+"""Firmware campaigns: one release for many devices, in waves, each device tracked to its end.
 
-The commits that change an execution count the devices in each state, so no step of a campaign costs more with the
-number of its devices.
+:mod:`fleetcore.rollout.campaigns` decides what a campaign does next; here its decisions are stored and done.
 """
 
 import asyncio
-import queue
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import cast
 
 from attrs import evolve
 
-from fleetcore import threads
-from fleetcore.errors import Conflict, FleetError, NotFound, Refused
-from fleetcore.fleet.fetch import check_url, fetch
-from fleetcore.fleet.repository import Pairs, Repository
-from fleetcore.fleet.update_policy import Target, UpdatePolicy
+from fleetcore.errors import Conflict, FleetError, Refused
+from fleetcore.fleet.fetch import check_url, fetch_in_thread
+from fleetcore.fleet.update_policy import UpdatePolicy
+from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import end_tasks
-from fleetcore.model.days import DAY_MS
-from fleetcore.model.device import Lifecycle
-from fleetcore.model.firmware import (
-    EXECUTION_ENDS,
-    PROGRESS_ORDER,
-    SHOWN_TARGETS,
-    Campaign,
-    CampaignState,
-    Execution,
-    ExecutionState,
-)
-from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
+from fleetcore.model.firmware import SHOWN_TARGETS, Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.model.names import check_device_id, check_label, check_version
-from fleetcore.model.store import ArtifactInfo, Commit, Event
-from fleetcore.wire import messages
-from fleetcore.wire.bodies import check_ahead
-from fleetcore.wire.replies import rejection
+from fleetcore.model.rollout import AT_ONCE, OnFailure, Rollout
+from fleetcore.model.store import ArtifactInfo, Event
+from fleetcore.rollout.campaigns import EXECUTED, Begin, CampaignEffect, Counts, Finish, Place, Stop, decide, has_places
+from fleetcore.rollout.waves import wave_sizes
 
-#: The reason with which executions, commands and sessions of a retired device end.
-DEVICE_RETIRED = "device_retired"
 #: The largest artifact that is fetched or accepted.
 ARTIFACT_BYTES = 1 << 30
-#: How long a withdrawal is repeated to a device that does not react to it: a week.
-WITHDRAWN_MS = 7 * DAY_MS
-#: How many devices are examined, or executions are ended, concurrently.
-_TOGETHER = 200
-#: The index entry of campaigns that a restart has to examine.
-_UNSETTLED = ("unsettled", "yes")
-
-
-def _space(campaign: str) -> str:
-    return f"campaign/{campaign}"
-
-
-def _campaign_refs(campaign: Campaign) -> Pairs:
-    unsettled = campaign.state is CampaignState.RUNNING or campaign.aborting
-    return [("state", campaign.state), *([_UNSETTLED] if unsettled else [])]
-
-
-def _execution_refs(execution: Execution) -> Pairs:
-    refs = [("campaign", execution.campaign), ("device", execution.device)]
-    if execution.state not in EXECUTION_ENDS:
-        return [*refs, ("open", execution.device)]
-    return [*refs, ("withdrawn", execution.device)] if execution.withdrawn else refs
+#: A campaign gives so many places before it looks at its devices again.
+_PLACES = 10_000
 
 
 class Campaigns:
-    """Makes campaigns, sends offers and handles the reports of devices."""
+    """Makes campaigns and drives them.
 
-    def __init__(self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, *, may_fetch: bool) -> None:
+    Attributes:
+        records, executions: the stored campaigns, and their executions.
+    """
+
+    def __init__(
+        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, updates: Updates, *, may_fetch: bool
+    ) -> None:
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
-        self._update_policy = update_policy
-        self.records = Repository(storage, "campaign", Campaign, refs=_campaign_refs)
-        self.executions = Repository(
-            storage,
-            "execution",
-            Execution,
-            refs=_execution_refs,
-            counted=lambda execution: (_space(execution.campaign), execution.state.value),
-        )
-        self._listeners: list[Callable[[str], None]] = []
-        self._withdrawn: list[Callable[[str, str], None]] = []
-        #: How often a device left: data of devices read before that is read again.
-        self._departures = 0
+        self._update_policy, self._updates = update_policy, updates
+        self.records, self.executions = updates.campaigns, updates.records
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def handlers(self) -> Mapping[MessageType, Handler]:
-        """The handlers for devices' reports about updates."""
-        return {messages.FIRMWARE_STATUS: lambda request, body: self.status(request.subject, body)}
-
-    @property
-    def waiting(self) -> Mapping[MessageType, Waiting]:
-        """What is pending for a device."""
-        return {messages.FIRMWARE: Waiting(read=self._firmware, count=self._count, unfinished=self._unfinished)}
-
-    async def _firmware(self, device: str, _after: int) -> Mapping[str, object] | None:
-        """The offer for a device, or the withdrawal of one that it has seen (wire.md §10)."""
-        return await self.offer(device) or await self._withdrawal(device)
-
-    async def _withdrawal(self, device: str) -> Mapping[str, object] | None:
-        """The newest withdrawn offer, until the device reports anything about it."""
-        since = self._clock.now_ms() - WITHDRAWN_MS
-        found = [past for past in await self.executions.find(ref=("withdrawn", device)) if past.changed >= since]
-        if not found:
-            return None
-        return {"offer": None, "cancel": max(found, key=lambda past: (past.changed, past.id)).id}
-
-    async def _count(self, device: str) -> int:
-        open_or_not = await self.open_execution(device) or await self._withdrawal(device)
-        return 0 if open_or_not is None else 1
-
-    async def _unfinished(self, device: str) -> Sequence[Downlink]:
-        body = await self._firmware(device, 0)
-        return [] if body is None else [Downlink(type=messages.FIRMWARE, subject=device, body=body)]
-
-    def on_offer(self, callback: Callable[[str], None]) -> None:
-        """Calls ``callback(device)`` whenever the device has a new offer."""
-        self._listeners.append(callback)
-
-    def on_withdrawn(self, callback: Callable[[str, str], None]) -> None:
-        """Calls ``callback(device, execution)`` whenever an offer is withdrawn."""
-        self._withdrawn.append(callback)
+        #: Campaigns that are driven now → whether something has changed since.
+        self._driven: dict[str, bool] = {}
+        updates.on_moved(self.drive)
 
     async def add_artifact(self, content: bytes | AsyncIterator[bytes], *, sha256: str | None = None) -> ArtifactInfo:
         """Stores an artifact's bytes, addressed by their SHA-256."""
@@ -144,6 +66,7 @@ class Campaigns:
         size: int | None = None,
         manifest: Mapping[str, object] | None = None,
         allow_downgrade: bool = False,
+        rollout: Rollout = AT_ONCE,
         actor: str = "system",
         reason: str = "",
     ) -> Campaign:
@@ -154,8 +77,8 @@ class Campaigns:
 
         Raises:
             Conflict: ``already_exists``.
-            Refused: an invalid name, digest, size or device id; no devices; no URL for an image that is not stored;
-                ``url_forbidden``; and as :meth:`UpdatePolicy.authorize`.
+            Refused: an invalid name, digest, size, wave or device id; no devices; no URL for an image that is not
+                stored; ``url_forbidden``; and as :meth:`UpdatePolicy.authorize`.
             NotFound: a device is not registered.
             Conflict: ``illegal_transition``, a device is retired.
         """
@@ -166,11 +89,13 @@ class Campaigns:
         targets = tuple(dict.fromkeys(check_device_id(device) for device in devices))
         if not targets:
             raise Refused("A campaign needs at least one device", remedy="Name the devices to update")
-        departures = self._departures
+        departures = self._updates.departures
         known = [
             target
-            for at in range(0, len(targets), _TOGETHER)
-            for target in await asyncio.gather(*(self._target(device) for device in targets[at : at + _TOGETHER]))
+            for at in range(0, len(targets), TOGETHER)
+            for target in await asyncio.gather(
+                *(self._updates.target(device) for device in targets[at : at + TOGETHER])
+            )
         ]
         if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
             raise Refused("A SHA-256 is 64 lower-case hex digits", remedy="Use the output of sha256sum")
@@ -189,6 +114,7 @@ class Campaigns:
         if sha256 is None and not url:
             raise Refused("A campaign needs a URL, a digest or a manifest")
         pinned = sha256 is not None and size is not None
+        wave_sizes(rollout.waves, len(targets))
         now = self._clock.now_ms()
         record = Campaign(
             id=campaign,
@@ -205,6 +131,7 @@ class Campaigns:
             trust=None if judged is None else judged[1],
             allow_downgrade=allow_downgrade,
             code=None if pinned else "artifact_unpinned",
+            rollout=rollout,
             created=now,
         )
         event = Event(
@@ -222,64 +149,40 @@ class Campaigns:
             },
         )
         try:
-            stored = await self.records.create(record, [event], self._waiting(campaign, targets, now))
+            stored = await self.records.create(
+                record, [event], self._updates.making(campaign, targets, now, total=len(targets))
+            )
         except Conflict as error:
             raise Conflict(
                 f"Campaign {campaign!r} exists already", remedy="Choose another name", campaign=campaign
             ) from error
         await self._end_departed(targets, departures)
         if pinned:
-            self._tell(targets)
-        elif self._may_fetch:
+            self._tell_all(rollout, targets)
+            await self.drive(campaign)
+            return await self.get(campaign)
+        if self._may_fetch:
             task = asyncio.create_task(self._pin(stored), name=f"pin {campaign}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return stored
 
-    async def _target(self, device: str) -> Target:
-        """A device, with its model and firmware where known; raises NotFound, or Conflict for a retired one."""
-        record = await self._storage.get("device", device)
-        if record is None:
-            raise NotFound(f"Device {device!r} does not exist", remedy="Register it first", device=device)
-        if record.body["lifecycle"] == Lifecycle.RETIRED:
-            raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
-        twin = await self._storage.get("twin", device)
-        reported = twin.body.get("reported") if twin is not None else None
-        document = reported.get("document") if isinstance(reported, Mapping) else None
-        firmware = document.get("firmware") if isinstance(document, Mapping) else None
-        target = Target.of(device, record.body.get("model"), firmware)
-        if target.highest_seq is None:
-            # It does not report it; the last version that it reported as installed counts.
-            done = [past.campaign for past in await self.of_device(device) if past.state is ExecutionState.SUCCEEDED]
-            known = [past.seq for past in [await self.records.get(name) for name in done] if past is not None]
-            target = evolve(target, highest_seq=max((seq for seq in known if seq is not None), default=None))
-        return target
-
-    async def _takes_part(self, device: str) -> bool:
-        record = await self._storage.get("device", device)
-        return record is not None and record.body["lifecycle"] != Lifecycle.RETIRED
+    def _tell_all(self, rollout: Rollout, devices: Iterable[str]) -> None:
+        """Tells devices of their offers, where they need no place first."""
+        if not has_places(rollout):
+            self._updates.tell(devices)
 
     async def _end_departed(self, devices: Iterable[str], departures: int) -> None:
         """Ends the new executions of devices that left while they were made; ``departures`` was counted before."""
-        if departures != self._departures:
+        if departures != self._updates.departures:
             for device in devices:
-                if not await self._takes_part(device):
-                    await self.leave(device, DEVICE_RETIRED)
-
-    def _waiting(self, campaign: str, devices: Iterable[str], now: int) -> Commit:
-        return self.executions.making(
-            Execution(id=f"{campaign}:{device}", campaign=campaign, device=device, changed=now) for device in devices
-        )
-
-    def _tell(self, devices: Iterable[str]) -> None:
-        for device in devices:
-            for callback in self._listeners:
-                callback(device)
+                if not await self._updates.takes_part(device):
+                    await self._updates.leave(device, DEVICE_RETIRED)
 
     async def _pin(self, campaign: Campaign) -> None:
         try:
             info = await self._storage.put_artifact(
-                _in_thread(campaign.url), sha256=campaign.sha256, limit_bytes=ARTIFACT_BYTES
+                fetch_in_thread(campaign.url, ARTIFACT_BYTES), sha256=campaign.sha256, limit_bytes=ARTIFACT_BYTES
             )
             await self.start(
                 campaign.id, sha256=info.sha256, size=info.size_bytes, reason="artifact fetched and pinned"
@@ -296,7 +199,7 @@ class Campaigns:
     ) -> Campaign:
         """Pins a draft's artifact and runs the campaign; one that is no longer a draft stays as it is."""
         now = self._clock.now_ms()
-        departures = self._departures
+        departures = self._updates.departures
         waiting: Sequence[str] = ()
 
         async def load() -> Campaign:
@@ -304,8 +207,8 @@ class Campaigns:
             found = await self.get(campaign)
             # Drafts of releases before 0.2 do not have executions yet; nor do those whose devices were all erased
             # since.
-            made = found.state is not CampaignState.DRAFT or await self.counts(campaign)
-            waiting = () if made else [device for device in found.targets if await self._takes_part(device)]
+            made = found.state is not CampaignState.DRAFT or (await self.counts(campaign)).total
+            waiting = () if made else [device for device in found.targets if await self._updates.takes_part(device)]
             return found
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
@@ -315,23 +218,23 @@ class Campaigns:
             return new, [Event(type="campaign.running", subject=campaign, time=now, actor=actor, reason=reason)]
 
         started = await self.records.compare_and_set(
-            load, step, lambda _old, _new: self._waiting(campaign, waiting, now)
+            load, step, lambda _old, _new: self._updates.making(campaign, waiting, now, total=len(waiting))
         )
         if started.state is not CampaignState.RUNNING:
             return started
         await self._end_departed(waiting, departures)
         async for execution in self.executions.iterate(ref=("campaign", campaign)):
-            self._tell([execution.device])
-        await self._finish(campaign)
+            self._tell_all(started.rollout, [execution.device])
+        await self.drive(campaign)
         return await self.get(campaign)
 
     async def get(self, campaign: str) -> Campaign:
         """The campaign; raises NotFound."""
         return await self.records.need(campaign)
 
-    async def counts(self, campaign: str) -> Mapping[str, int]:
-        """The number of a campaign's devices in each state, without those that were erased since."""
-        return await self._storage.counters(_space(campaign))
+    async def counts(self, campaign: str) -> Counts:
+        """The devices of a campaign in each state and wave, without those that were erased since."""
+        return await self._updates.counts(campaign)
 
     async def devices(self, campaign: Campaign) -> AsyncIterator[str]:
         """The devices of a campaign; of a very large one, without those that were erased since."""
@@ -346,34 +249,81 @@ class Campaigns:
         """One device's state in a campaign, or None."""
         return await self.executions.get(f"{campaign}:{device}")
 
-    async def of_device(self, device: str) -> Sequence[Execution]:
-        """The state of every campaign on one device."""
-        return await self.executions.find(ref=("device", device))
+    async def pause(self, campaign: str, *, actor: str = "system", reason: str = "") -> Campaign:
+        """Makes no new offers until the campaign is resumed; devices that have begun go on.
 
-    async def abort(self, campaign: str, *, actor: str = "system", reason: str = "") -> Campaign:
-        """Cancels the executions that have not started; devices that have started continue and are still tracked.
+        Raises:
+            Conflict: ``illegal_transition``, it does not run.
+        """
+        return await self._become(campaign, CampaignState.PAUSED, (CampaignState.RUNNING,), actor, reason)
+
+    async def resume(self, campaign: str, *, actor: str = "system", reason: str = "") -> Campaign:
+        """Goes on with a paused campaign: its present failures are accepted, and limits count the later ones.
+
+        Raises:
+            Conflict: ``illegal_transition``, it is not paused.
+        """
+        counts = await self.counts(campaign)
+
+        def accepted(old: Campaign) -> Campaign:
+            return evolve(
+                old, state=CampaignState.RUNNING, code=None, reason=None, accepted_wave=old.wave,
+                accepted={state.value: count for state, count in counts.states.items() if state in EXECUTED},
+            )  # fmt: skip
+
+        await self._become(campaign, CampaignState.RUNNING, (CampaignState.PAUSED,), actor, reason, accepted)
+        await self.drive(campaign)
+        return await self.get(campaign)
+
+    async def _become(
+        self, campaign: str, state: CampaignState, before: Sequence[CampaignState], actor: str, reason: str,
+        change: Callable[[Campaign], Campaign] | None = None,
+    ) -> Campaign:  # fmt: skip
+        now = self._clock.now_ms()
+
+        def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
+            if old.state is state:
+                return None
+            if old.state not in before:
+                raise Conflict(
+                    f"The campaign {campaign!r} is {old.state}, not {before[0]}", code="illegal_transition",
+                    campaign=campaign,
+                )  # fmt: skip
+            event = Event(type=f"campaign.{state}", subject=campaign, time=now, actor=actor, reason=reason)
+            return (evolve(old, state=state) if change is None else change(old)), [event]
+
+        return await self.records.change(campaign, step)
+
+    async def abort(self, campaign: str, *, force: bool = False, actor: str = "system", reason: str = "") -> Campaign:
+        """Cancels the executions that have not started; with ``force`` also those under way, whose devices are told.
 
         From the first commit on nothing more is offered. If it is interrupted, the rest resumes at the next opening.
         """
         now = self._clock.now_ms()
-        event = Event(type="campaign.aborted", subject=campaign, time=now, actor=actor, reason=reason)
+        event = Event(
+            type="campaign.aborted", subject=campaign, time=now, actor=actor, reason=reason
+        )  # fmt: skip
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
-            if old.state not in (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED):
-                return None
-            return evolve(old, state=CampaignState.ABORTED, finished_at=now, aborting=True), [event]
+            if old.state in (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED):
+                aborted = evolve(old, state=CampaignState.ABORTED, finished_at=now, aborting=True, forced=force)
+                return aborted, [event]
+            if old.state is CampaignState.ABORTED and force and not old.forced:
+                return evolve(old, aborting=True, forced=True), [event]
+            return None
 
         return await self._cancel_rest(await self.records.change(campaign, step))
 
     async def _cancel_rest(self, campaign: Campaign) -> Campaign:
-        """Ends the executions of an aborted campaign that have not started; repeats nothing where they have ended."""
+        """Ends the executions of an aborted campaign; repeats nothing where they have ended."""
         if not campaign.aborting:
             return campaign
         after: str | None = None
         while True:
-            page = await self.executions.page(ref=("campaign", campaign.id), after=after, limit=_TOGETHER)
+            page = await self.executions.page(ref=("campaign", campaign.id), after=after, limit=TOGETHER)
+            ended = (each for each in page.items if campaign.forced or not is_begun(each))
             await asyncio.gather(
-                *(self._end(execution, ExecutionState.CANCELLED, "aborted", begun=False) for execution in page.items)
+                *(self._updates.end(campaign, each, ExecutionState.CANCELLED, "aborted") for each in ended)
             )
             after = page.after
             if after is None:
@@ -382,254 +332,93 @@ class Campaigns:
             campaign.id, lambda old: (evolve(old, aborting=False), []) if old.aborting else None
         )
 
-    async def _end(
-        self, execution: Execution, state: ExecutionState, code: str, *, begun: bool, actor: str = "system"
-    ) -> None:
-        """Ends an execution by the server's decision; ``begun`` includes one that a device has started."""
-        now = self._clock.now_ms()
-        seen = ExecutionState.WAITING
-
-        def ends(old: Execution) -> bool:
-            until = PROGRESS_ORDER[ExecutionState.SUCCEEDED] if begun else PROGRESS_ORDER[ExecutionState.ACCEPTED]
-            return PROGRESS_ORDER[old.state] < until
-
-        def step(old: Execution) -> tuple[Execution, list[Event]] | None:
-            nonlocal seen
-            seen = old.state
-            if not ends(old):
-                return None
-            data = {"campaign": old.campaign, "device": old.device, "code": code}
-            event = Event(type=f"execution.{state}", subject=old.id, time=now, actor=actor, data=data)
-            return evolve(old, state=state, code=code, changed=now, withdrawn=seen is not ExecutionState.WAITING), [
-                event
-            ]
-
-        if not ends(execution):
-            return
-        await self.executions.change(execution.id, step)
-        if seen is not ExecutionState.WAITING and seen not in EXECUTION_ENDS:
-            for callback in self._withdrawn:
-                callback(execution.device, execution.id)
-
-    async def leave(self, device: str, code: str, *, actor: str = "system") -> None:
-        """Removes a device from all campaigns: its open executions are cancelled, and campaigns continue without it.
-
-        May be repeated.
-        """
-        self._departures += 1
-        for execution in await self.executions.find(ref=("open", device)):
-            await self._end(execution, ExecutionState.CANCELLED, code, begun=True, actor=actor)
-            await self._finish(execution.campaign)
-
     async def load(self) -> None:
-        """Completes campaigns that a crash interrupted between an execution's end and the campaign's."""
-        async for campaign in self.records.iterate(ref=_UNSETTLED):
+        """Completes what a crash interrupted between an execution's end and the campaign's."""
+        async for campaign in self.records.iterate(ref=UNSETTLED):
             await self._cancel_rest(campaign)
-            await self._finish(campaign.id)
+            await self.drive(campaign.id)
 
-    async def open_execution(self, device: str) -> tuple[Campaign, Execution] | None:
-        """The device's current execution: that of the oldest campaign, by creation and name."""
-        found: list[tuple[Campaign, Execution]] = []
-        for execution in await self.executions.find(ref=("open", device)):
-            campaign = await self.records.get(execution.campaign)
-            if campaign is not None and campaign.sha256 is not None and (_begun(execution) or _offers(campaign)):
-                found.append((campaign, execution))
-        return min(found, key=lambda pair: (pair[0].created, pair[0].id), default=None)
+    async def tick(self) -> None:
+        """Does what is due, and drives the running campaigns."""
+        await self._updates.tick()
+        async for campaign in self.records.iterate(ref=("state", CampaignState.RUNNING)):
+            await self.drive(campaign.id)
 
-    async def offer(self, device: str) -> dict[str, object] | None:
-        """The wire's offer for the device (wire.md §10), or None, also for a device that has left.
+    async def drive(self, campaign: str) -> None:
+        """Does what a campaign's devices allow now: gives places, begins a wave, stops, or ends it.
 
-        Sending it makes a waiting execution ``offered``.
+        Callers during it make it look once more.
         """
-        while True:
-            pair = await self.open_execution(device)
-            if pair is None:
-                return None
-            campaign, execution = pair
-            try:
-                target = await self._target(device)
-            except (NotFound, Conflict):
-                return None  # the device has left: its retirement ends its open executions
-            begun = _begun(execution)
-            code = None if begun else self._update_policy.refusal(campaign, target)
-            if code is None:
-                break
-            if code == "trust_expired":
-                return None
-            await self._end(execution, ExecutionState.REJECTED, code, begun=False)
-            await self._finish(campaign.id)
-        # A device may finish a started update, so its assignment is not renewed meanwhile.
-        if execution.state is ExecutionState.WAITING or not (
-            begun or self._update_policy.is_valid(campaign, execution)
-        ):
-            now = self._clock.now_ms()
-
-            def step(old: Execution) -> tuple[Execution, list[Event]] | None:
-                new = old if self._update_policy.is_valid(campaign, old) else self._update_policy.renewed(old)
-                if old.state is ExecutionState.WAITING:
-                    new = evolve(new, state=ExecutionState.OFFERED, changed=now)
-                return None if new is old or old.state in EXECUTION_ENDS else (new, [])
-
-            try:
-                execution = await self.executions.change(execution.id, step)
-            except NotFound:
-                return None  # erased meanwhile
-            if execution.state in EXECUTION_ENDS:
-                return await self.offer(device)  # aborted meanwhile; another campaign may have an offer
-        known = await self._storage.artifact(cast("str", campaign.sha256)) is not None
-        offer: dict[str, object] = {
-            "execution": execution.id,
-            "campaign": campaign.id,
-            "attempt": execution.attempt,
-            "version": campaign.release,
-            "component": campaign.component,
-            "size": campaign.size,
-            "sha256": campaign.sha256,
-            "install": "now",
-        }
-        if campaign.url:
-            offer["url"] = campaign.url
-        if known:
-            offer["path"] = f"/device/v1/artifacts/{campaign.sha256}"
-        if campaign.manifest is not None:
-            offer |= self._update_policy.offer_members(campaign, execution, target)
-        return {"offer": offer}
-
-    async def status(self, device: str, body: messages.FirmwareStatus) -> Outcome:
-        """Handles a device's report about its execution; states may be skipped, never go back (wire.md §10)."""
-        state = ExecutionState(body.state)
-        now = self._clock.now_ms()
-        until = int(body.until) if state is ExecutionState.DEFERRED and body.until is not None else None
-        try:
-            check_ahead(until, "until", now)
-        except Refused as error:
-            return rejection(error)
-        if state is ExecutionState.DEFERRED and until is None:
-            return Rejected(code="schema_invalid", reason="deferred requires until, a time", pointer="/until")
-        progress, bytes_so_far, version = body.progress, body.bytes, body.version
-        code, reason = body.code, body.reason
-        execution = await self.executions.get(body.execution)
-        if execution is None or execution.device != device:
-            return Rejected(code="execution_unknown", reason="This device has no such execution")
-        campaign = await self.get(execution.campaign)
-        if state is ExecutionState.SUCCEEDED and version != campaign.release:
-            return Rejected(code="version_mismatch", reason=f"The offer is {campaign.release}", pointer="/version")
-        refusal: list[Rejected] = []
-
-        def step(old: Execution) -> tuple[Execution, list[Event]] | None:
-            refusal.clear()
-            if old.withdrawn:
-                # The device knows: the withdrawal is not sent again.
-                if state is not old.state:
-                    refusal.append(_not_to(old, state))
-                return evolve(old, withdrawn=False), []
-            if old.state is state and (old.state in EXECUTION_ENDS or state is not ExecutionState.DOWNLOADING):
-                return None
-            if old.state in EXECUTION_ENDS or PROGRESS_ORDER[state] < PROGRESS_ORDER[old.state]:
-                refusal.append(_not_to(old, state))
-                return None
-            new = evolve(
-                old,
-                state=state,
-                progress=progress,
-                bytes=old.bytes if bytes_so_far is None else bytes_so_far,
-                code=code,
-                reason=reason,
-                until=until,
-                reported_version=old.reported_version if version is None else version,
-                changed=now,
-            )
-            data = {"campaign": old.campaign, "device": device}
-            return new, [Event(type=f"execution.{state}", subject=old.id, time=now, actor=device, data=data)]
-
-        changed = await self.executions.change(execution.id, step)
-        if refusal:
-            return refusal[0]
-        if changed.state in EXECUTION_ENDS:
-            await self._finish(campaign.id)
-            for callback in self._listeners:
-                callback(device)
-        return Accepted()
-
-    async def _finish(self, campaign: str) -> None:
-        """Ends a running campaign once no device is in progress. Only a device that succeeded counts as updated."""
-        counts = await self.counts(campaign)
-        if any(state not in EXECUTION_ENDS for state in map(ExecutionState, counts)):
+        if campaign in self._driven:
+            self._driven[campaign] = True
             return
-        updated = counts.get(ExecutionState.SUCCEEDED, 0)
-        state = CampaignState.SUCCEEDED if updated else CampaignState.FAILED
-        now = self._clock.now_ms()
+        self._driven[campaign] = True
+        try:
+            while self._driven[campaign]:
+                self._driven[campaign] = False
+                if await self._drive(campaign):
+                    self._driven[campaign] = True
+        finally:
+            del self._driven[campaign]
+
+    async def _drive(self, campaign: str) -> bool:
+        """One decision; whether there may be more to do."""
+        found = await self.records.get(campaign)
+        if found is None or found.state is not CampaignState.RUNNING:
+            return False
+        counts, now = await self.counts(campaign), self._clock.now_ms()
+        effects: tuple[CampaignEffect, ...] = ()
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
-            if old.state is not CampaignState.RUNNING:
-                return None
-            erased = old.total - sum(counts.values())
-            others = {**{name: count for name, count in counts.items() if name != "succeeded"}, "erased": erased}
-            rest = ", ".join(f"{count} {name}" for name, count in others.items() if count)
-            reason = f"{updated} of {old.total} devices updated" + (f": {rest}" if rest else "")
-            event = Event(type=f"campaign.{state}", subject=campaign, time=now, reason=reason)
-            return evolve(old, state=state, reason=reason, finished_at=now), [event]
+            nonlocal effects
+            new, effects = decide(old, counts, now)
+            new, events = _stopped(new, effects, counts, now)
+            return None if new is old else (new, events)
 
-        await self.records.change(campaign, step)
+        driven = await self.records.change(campaign, step)
+        again = False
+        for effect in effects:
+            match effect:
+                case Place(count):
+                    given = await self._updates.place(driven, min(count, _PLACES))
+                    again = again or 0 < given < count
+                case Begin():
+                    again = True
+                case Stop(OnFailure.ABORT):
+                    await self._cancel_rest(driven)
+                case _:
+                    pass
+        return again
 
     async def close(self) -> None:
         """Ends fetches in progress; their campaigns stay in draft."""
         await end_tasks(*self._tasks)
 
 
-def _not_to(execution: Execution, state: ExecutionState) -> Rejected:
-    return Rejected(code="illegal_transition", reason=f"The execution is {execution.state} and cannot go to {state}")
+def _stopped(
+    campaign: Campaign, effects: Iterable[CampaignEffect], counts: Counts, now: int
+) -> tuple[Campaign, list[Event]]:
+    """The campaign after its decisions, and the events of them."""
+    events: list[Event] = []
+    for effect in effects:
+        match effect:
+            case Stop(action, code, reason):
+                campaign = evolve(campaign, state=CampaignState.PAUSED, code=code, reason=reason)
+                if action is OnFailure.ABORT:
+                    campaign = evolve(campaign, state=CampaignState.ABORTED, finished_at=now, aborting=True)
+                events.append(_event(campaign, f"campaign.{campaign.state}", now, reason, {"code": code.value}))
+            case Finish(reason):
+                updated = counts.states.get(ExecutionState.SUCCEEDED, 0)
+                state = CampaignState.SUCCEEDED if updated else CampaignState.FAILED
+                campaign = evolve(campaign, state=state, reason=reason, finished_at=now)
+                events.append(_event(campaign, f"campaign.{state}", now, reason, {}))
+            case Begin(wave, devices):
+                size = {} if devices is None else {"devices": devices}
+                events.append(_event(campaign, "campaign.wave", now, "", {"wave": wave, **size}))
+            case _:
+                pass
+    return campaign, events
 
 
-def _begun(execution: Execution) -> bool:
-    return PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]
-
-
-def _offers(campaign: Campaign) -> bool:
-    return campaign.state is CampaignState.RUNNING
-
-
-async def _in_thread(url: str) -> AsyncIterator[bytes]:
-    """Runs the blocking fetch in a daemon thread, at most two pieces ahead; an abandoned one ends at its next piece."""
-    pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=2)
-    stop = threading.Event()
-
-    def put(piece: bytes | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                pieces.put(piece, timeout=0.5)
-            except queue.Full:
-                continue
-            return
-
-    def run() -> None:
-        try:
-            for piece in fetch(url, ARTIFACT_BYTES):
-                put(piece)
-                if stop.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it can be awaited
-            put(error)
-
-    threads.stop_at_exit(stop.set)
-    threads.start(threading.Thread(target=run, name=f"fetch {url[:40]}", daemon=True), threads.PLUGIN_EXIT_S)
-    try:
-        while True:
-            piece = await asyncio.to_thread(_get, pieces, stop)
-            if piece is None:
-                return
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-    finally:
-        stop.set()
-
-
-def _get(pieces: "queue.Queue[bytes | BaseException | None]", stop: threading.Event) -> bytes | BaseException | None:
-    while not stop.is_set():
-        try:
-            return pieces.get(timeout=0.5)
-        except queue.Empty:
-            continue
-    return None
+def _event(campaign: Campaign, type: str, now: int, reason: str, data: Mapping[str, object]) -> Event:
+    return Event(type=type, subject=campaign.id, time=now, reason=reason, data=dict(data))

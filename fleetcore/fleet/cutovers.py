@@ -14,10 +14,10 @@ from attrs import evolve, frozen
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.cutover_offers import HERE, CutoverOffers
 from fleetcore.fleet.operations import Kind, Operations
-from fleetcore.fleet.waves import in_waves, wave_sizes
 from fleetcore.model.cutover import STAYED, CutoverState
 from fleetcore.model.operation import Failure, Operation, OperationState
 from fleetcore.model.twin import Json
+from fleetcore.rollout.waves import in_waves, wave_sizes
 
 KIND = "cut-over"
 #: How many devices one turn examines for an offer.

@@ -16,13 +16,13 @@ from fleetcore.model.twin import unconverged
 if TYPE_CHECKING:
     from fleetcore.fleet.anomalies import AnomalyDetector
     from fleetcore.fleet.audit import AuditLog
-    from fleetcore.fleet.campaigns import Campaigns
     from fleetcore.fleet.commands import Commands
     from fleetcore.fleet.groups import Groups
     from fleetcore.fleet.health import FleetHealth
     from fleetcore.fleet.process_state.presence import PresenceBoard
     from fleetcore.fleet.registry import Registry
     from fleetcore.fleet.twins import Twins
+    from fleetcore.fleet.updates import Updates
     from fleetcore.interfaces.clock import Clock
     from fleetcore.model.anomaly import Anomaly
 
@@ -65,7 +65,7 @@ class Diagnosis:
     groups: "Groups"
     twins: "Twins"
     commands: "Commands"
-    campaigns: "Campaigns"
+    updates: "Updates"
     anomalies: "AnomalyDetector"
     audit: "AuditLog"
     clock: "Clock"
@@ -76,7 +76,7 @@ class Diagnosis:
         twin = await self.twins.get(device)
         recent = self.clock.now_ms() - RECENT_MS
         waiting = await self.commands.list(device, unfinished=True)
-        updating = [item for item in await self.campaigns.of_device(device) if item.state not in EXECUTION_ENDS]
+        updating = [item for item in await self.updates.of_device(device) if item.state not in EXECUTION_ENDS]
         anomalies = [item for item in await self.anomalies.list(device, limit=_LATEST) if item.found >= recent]
         answer = Why(
             device=record,

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from fleetcore.errors import VersionConflict
-from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.cutover_offers import CutoverOffers
 from fleetcore.fleet.groups import Groups
@@ -16,6 +15,7 @@ from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.repository import ATTEMPTS, Repository
 from fleetcore.fleet.twins import Twins
+from fleetcore.fleet.updates import DEVICE_RETIRED, Updates
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Lifecycle
@@ -42,7 +42,7 @@ class Erasing:
         registry: Registry,
         lifecycles: Lifecycles,
         commands: Commands,
-        campaigns: Campaigns,
+        updates: Updates,
         presence: PresenceBoard,
         groups: Groups,
         twins: Twins,
@@ -50,7 +50,7 @@ class Erasing:
         forget_refused: Callable[[str], Awaitable[None]],
     ) -> None:
         self._storage, self._clock, self._registry, self._lifecycles = storage, clock, registry, lifecycles
-        self._commands, self._campaigns = commands, campaigns
+        self._commands, self._updates = commands, updates
         self._presence, self._groups, self._twins = presence, groups, twins
         self._cutovers, self._forget_refused = cutovers, forget_refused
 
@@ -58,10 +58,10 @@ class Erasing:
         """Retires the device, revokes its credentials, and erases it. Raises NotFound."""
         await self._lifecycles.move(device, Lifecycle.RETIRED, actor=actor, reason=reason or "erased")
         # Also for a device retired before its campaigns ended with it: they must not wait for it.
-        await self._campaigns.leave(device, DEVICE_RETIRED, actor=actor)
+        await self._updates.leave(device, DEVICE_RETIRED, actor=actor)
         await self._forget_refused(device)
         await self._storage.forget(device)
-        for records in (self._commands.records, self._campaigns.executions, self._cutovers.records):
+        for records in (self._commands.records, self._updates.records, self._cutovers.records):
             await self._remove(records, device)
         self._commands.forget(device)
         await self._delete("anomaly", [record.key async for record in self._of("anomaly", device)])

@@ -6,14 +6,18 @@ releases of Python, and NAT64, 6to4 and other forms hide a private IPv4 address 
 is our own.
 """
 
+import asyncio
 import http.client
 import ipaddress
+import queue
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, closing
 from urllib.parse import SplitResult, urlsplit
 
+from fleetcore import threads
 from fleetcore.errors import Refused, Unavailable
 
 _TIMEOUT_S = 30.0
@@ -143,3 +147,49 @@ def fetch(url: str, limit_bytes: int, resolve: Callable[[str, int], str] = _reso
             raise Unavailable(f"{url!r} cannot be read: {error}", code="not_ready", retry_after_s=60) from error
         finally:
             connection.close()
+
+
+async def fetch_in_thread(url: str, limit_bytes: int) -> AsyncIterator[bytes]:
+    """Runs the blocking fetch in a daemon thread, at most two pieces ahead; an abandoned one ends at its next piece."""
+    pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=2)
+    stop = threading.Event()
+
+    def put(piece: bytes | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                pieces.put(piece, timeout=0.5)
+            except queue.Full:
+                continue
+            return
+
+    def run() -> None:
+        try:
+            for piece in fetch(url, limit_bytes):
+                put(piece)
+                if stop.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it can be awaited
+            put(error)
+
+    threads.stop_at_exit(stop.set)
+    threads.start(threading.Thread(target=run, name=f"fetch {url[:40]}", daemon=True), threads.PLUGIN_EXIT_S)
+    try:
+        while True:
+            piece = await asyncio.to_thread(_get, pieces, stop)
+            if piece is None:
+                return
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+    finally:
+        stop.set()
+
+
+def _get(pieces: "queue.Queue[bytes | BaseException | None]", stop: threading.Event) -> bytes | BaseException | None:
+    while not stop.is_set():
+        try:
+            return pieces.get(timeout=0.5)
+        except queue.Empty:
+            continue
+    return None

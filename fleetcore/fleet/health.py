@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from attrs import frozen
 
 from fleetcore.fleet.anomalies import AnomalyDetector
-from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.twins import Twins
+from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.credential import CertificateState
 from fleetcore.model.days import DAY_MS
@@ -58,13 +58,13 @@ class FleetHealth:
         registry: Registry,
         presence: PresenceBoard,
         twins: Twins,
-        campaigns: Campaigns,
+        updates: Updates,
         anomalies: AnomalyDetector,
         certificates: Certificates,
         clock: Clock,
     ) -> None:
         self._registry, self._presence, self._twins = registry, presence, twins
-        self._campaigns, self._anomalies, self._clock = campaigns, anomalies, clock
+        self._updates, self._anomalies, self._clock = updates, anomalies, clock
         self._certificates = certificates
 
     async def fleet(self) -> Health:
@@ -115,7 +115,7 @@ class FleetHealth:
     async def _parts(self, device: str, troubled: set[str]) -> Mapping[str, float]:
         presence = self._presence.of(device)
         twin = await self._twins.get(device)
-        executions = await self._campaigns.of_device(device)
+        executions = await self._updates.of_device(device)
         ended = [execution for execution in executions if execution.state in EXECUTION_ENDS]
         last = max(ended, key=lambda item: item.changed, default=None)
         heard = presence.connectivity is not Connectivity.NEVER

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleetcore.errors import FleetError, NotFound
-from fleetcore.fleet.campaigns import DEVICE_RETIRED, Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.operations import Kind, Operations
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.shielding import Shield
+from fleetcore.fleet.updates import DEVICE_RETIRED, Updates
 from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.operation import Operation
 from fleetcore.model.store import Commit
@@ -31,10 +31,10 @@ class Lifecycles:
         security: SecurityManager,
         operations: Operations,
         commands: Commands,
-        campaigns: Campaigns,
+        updates: Updates,
     ) -> None:
         self._registry, self._security, self._operations = registry, security, operations
-        self._commands, self._campaigns = commands, campaigns
+        self._commands, self._updates = commands, updates
         self._shield = Shield()
         # A device must never be half retired.
         operations.register(KIND, Kind(handler=self._leave, stops=False, pauses=False))
@@ -85,5 +85,5 @@ class Lifecycles:
             except NotFound:
                 continue
             await self._commands.cancel_all(device, DEVICE_RETIRED, actor=operation.actor, reason=operation.reason)
-            await self._campaigns.leave(device, DEVICE_RETIRED, actor=operation.actor)
+            await self._updates.leave(device, DEVICE_RETIRED, actor=operation.actor)
         return {}

@@ -18,13 +18,13 @@ from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.twins import Twins
-from fleetcore.fleet.waves import MAX_FAILED, WAVES, in_waves, wave_sizes
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.credential import CertificateState
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.operation import Failure, Operation, OperationState
 from fleetcore.model.twin import OURS
 from fleetcore.query.fitting import parse_new
+from fleetcore.rollout.waves import MAX_FAILED, WAVES, in_waves, wave_sizes
 from fleetcore.wire.strict_json import dumps
 
 KIND = "renewal"

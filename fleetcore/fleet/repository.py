@@ -18,9 +18,9 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.names import kind_in_words
 from fleetcore.model.store import Commit, Counter, Delete, Event, Put, Record, place
 from fleetcore.query.ast import Clause
-from fleetcore.wire.records import from_plain, to_plain
+from fleetcore.wire.records import at_version, from_plain, to_plain
 
-T = TypeVar("T", bound=attrs.AttrsInstance)
+T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
 Pairs = Iterable[tuple[str, str]]
@@ -342,4 +342,4 @@ def _at(item: T, version: int) -> T:
     """The item at a version, which a step may have predicted."""
     if item.version == version:  # type: ignore[attr-defined]  # every record class has a version
         return item
-    return attrs.evolve(item, version=version)  # type: ignore[misc]  # as above
+    return at_version(item, version)

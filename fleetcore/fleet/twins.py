@@ -1,6 +1,6 @@
 """Twins: a device's desired and reported state; merge patches, a version per section, compare-and-set."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import cast
 
 from attrs import evolve
@@ -44,6 +44,8 @@ DESIRED_FLOOR = "twin-desired"
 
 #: Called with a desired change: device, and the wire's notification.
 Changed = Callable[[str, Mapping[str, object]], None]
+#: Awaited with a report once it is stored: device, and merge patch.
+ReportedBy = Callable[[str, Json], Awaitable[None]]
 
 
 class Twins:
@@ -56,6 +58,7 @@ class Twins:
         self._past = Repository(storage, "twin_past", Past)
         self.layers = Layers(storage, clock, self._patched)
         self._listeners: list[Changed] = []
+        self._report_listeners: list[ReportedBy] = []
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
@@ -93,6 +96,10 @@ class Twins:
     def on_desired(self, callback: Changed) -> None:
         """Calls ``callback(device, notification)`` after each committed change of a desired section."""
         self._listeners.append(callback)
+
+    def on_reported(self, callback: ReportedBy) -> None:
+        """Awaits ``callback(device, patch)`` after each committed report of a device, before it is answered."""
+        self._report_listeners.append(callback)
 
     def forget(self, device: str) -> None:
         """Drops the twin of a device that was erased."""
@@ -310,6 +317,8 @@ class Twins:
             )
         except (VersionConflict, Refused) as error:
             return rejection(error)
+        for callback in self._report_listeners:
+            await callback(device, patch)
         return Accepted(version=twin.reported.version, etag=twin_etag(twin))
 
     async def take_report(self, device: str, reported: Json, *, actor: str) -> None:

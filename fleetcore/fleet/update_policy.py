@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from fleetcore.errors import Refused
 from fleetcore.fleet.trust_root import TrustRoot
@@ -185,7 +186,7 @@ class UpdatePolicy:
 
     def renewed(self, execution: Execution) -> Execution:
         """The execution with a new assignment."""
-        return evolve(
+        return replace(
             execution,
             nonce=secrets.token_hex(16),
             not_after=self._clock.now_ms() + self._hold_ms,

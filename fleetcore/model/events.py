@@ -227,12 +227,17 @@ def _of_campaigns() -> Iterator[EventType]:
         "manifest_sha256": Member(kind=str | None, optional=True),
         "trust": Member(kind=int | None, optional=True),
         "allow_downgrade": Member(kind=bool, optional=True),
+        "code": Member(kind=str, optional=True),
     }
     for campaign in CampaignState:
         yield EventType(
             name=f"campaign.{campaign}", subject=Subject.CAMPAIGN, permission=Permission.CAMPAIGNS_READ,
             meaning=f"A campaign became {campaign}.", data=made,
         )  # fmt: skip
+    yield EventType(
+        name="campaign.wave", subject=Subject.CAMPAIGN, permission=Permission.CAMPAIGNS_READ,
+        meaning="A wave of a campaign began.", data={"wave": _INTEGER, "devices": Member(kind=int, optional=True)},
+    )  # fmt: skip
     for state in ExecutionState:
         yield EventType(
             name=f"execution.{state}", subject=Subject.EXECUTION, device="device", permission=Permission.CAMPAIGNS_READ,

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
-from attrs import field, frozen
+from attrs import frozen
+from msgspec import Struct
+
+from fleetcore.model.rollout import AT_ONCE, Rollout
 
 
 class CampaignState(StrEnum):
@@ -16,6 +19,7 @@ class CampaignState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     ABORTED = "aborted"
+    ROLLED_BACK = "rolled_back"
 
 
 class ExecutionState(StrEnum):
@@ -79,13 +83,18 @@ class Campaign:
 
     Attributes:
         targets: the devices, the first :data:`SHOWN_TARGETS` of ``total``; its executions name all of them.
-        aborting: whether executions that an abort cancels may still be open.
+        aborting: whether executions that an abort cancels may still be open; ``forced``: those under way too.
         manifest: the signed manifest (DSSE), where there is one; ``manifest_sha256`` is the digest of the signed
             content.
         seq: the manifest's; None without one.
         trust: the version of the trust root that verified it; None where there was none.
         allow_downgrade: whether devices that had a higher seq may get it.
-        code: why it waits in ``draft``.
+        code: why it waits in ``draft``, or why it paused by itself.
+        rollout: how it is rolled out.
+        wave: the current wave, from 1; 0 before the first one. ``wave_begun`` is when it began, and ``wave_done`` when
+            enough of its devices had succeeded; ms since the epoch.
+        accepted_wave: the wave that an operator lets go on although too few of its devices succeeded.
+        accepted: how many devices were in each state at the last resume; limits on failures count the later ones.
     """
 
     id: str
@@ -103,22 +112,37 @@ class Campaign:
     allow_downgrade: bool = False
     component: str = "main"
     aborting: bool = False
+    forced: bool = False
     code: str | None = None
     reason: str | None = None
     created: int = 0
     finished_at: int | None = None
+    rollout: Rollout = AT_ONCE
+    wave: int = 0
+    wave_begun: int | None = None
+    wave_done: int | None = None
+    accepted_wave: int = 0
+    accepted: Mapping[str, int] = MappingProxyType({})
     version: int = 0
 
 
-@frozen(kw_only=True)
-class Execution:
-    """One device in one campaign.
+class Execution(Struct, frozen=True, kw_only=True):
+    """One device in one campaign. A struct, since a campaign may have a million, each changed a dozen times.
 
     Attributes:
         reported_version: the running version that the device reported at the end.
         nonce, not_after: of the last assignment sent to the device, ms since the epoch.
         assigned: the attempt that it belongs to.
         withdrawn: an offer was sent to the device and withdrawn, and the device has not reported since.
+        until: until when the device defers it; while it waits, until when it waits before the next attempt.
+        wave: the wave in which it has a place, from 1; 0 while it has none. ``placed`` is since when.
+        turn_digits: see :mod:`fleetcore.rollout.turns`.
+        missed: how often it lost its place because it did not fetch the offer in time.
+        first_offered: when the first attempt was offered.
+        previous_version: the version that ran before the first offer.
+        failed_as: how the last attempt ended.
+        soaking: the new version runs, and has to run for some time more.
+        due: when something happens to it by itself; ms since the epoch, as all times.
     """
 
     id: str
@@ -136,8 +160,17 @@ class Execution:
     not_after: int | None = None
     assigned: int = 0
     withdrawn: bool = False
+    wave: int = 0
+    placed: int | None = None
+    missed: int = 0
+    turn_digits: int = 0
+    first_offered: int | None = None
+    previous_version: str | None = None
+    failed_as: ExecutionState | None = None
+    soaking: bool = False
+    due: int | None = None
     changed: int = 0
-    version: int = field(default=0)
+    version: int = 0
 
 
 @frozen(kw_only=True)

@@ -50,6 +50,7 @@ from fleetcore.fleet.trust_delivery import TrustDelivery
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.fleet.twins import Twins
 from fleetcore.fleet.update_policy import UpdatePolicy
+from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.boundary import in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Codec
@@ -223,7 +224,9 @@ class Fleet:
         self.update_policy = UpdatePolicy(
             clock, self.trust_root, allow_unsigned=firmware.allow_unsigned, hours=firmware.assignment_hours
         )
-        self.campaigns = Campaigns(storage, clock, self.update_policy, may_fetch=config.data is not None)
+        self.updates = Updates(storage, clock, self.update_policy)
+        self.twins.on_reported(self.updates.reported)
+        self.campaigns = Campaigns(storage, clock, self.update_policy, self.updates, may_fetch=config.data is not None)
         self.location = self.devices.locations
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)
@@ -383,14 +386,14 @@ class Fleet:
             held_at=functools.partial(held_at, self.mirrors),
         )
         self.cutovers = Cutovers(offers, self.operations)
-        self.lifecycles = Lifecycles(self.devices, self.security, self.operations, self.commands, self.campaigns)
+        self.lifecycles = Lifecycles(self.devices, self.security, self.operations, self.commands, self.updates)
         self.erasing = Erasing(
             self.storage,
             self.clock,
             self.devices,
             self.lifecycles,
             self.commands,
-            self.campaigns,
+            self.updates,
             self.presence,
             self.groups,
             self.twins,
@@ -401,7 +404,7 @@ class Fleet:
             self.devices,
             self.presence,
             self.twins,
-            self.campaigns,
+            self.updates,
             self.anomalies,
             self.security.inventory,
             self.clock,
@@ -414,13 +417,13 @@ class Fleet:
             groups=self.groups,
             twins=self.twins,
             commands=self.commands,
-            campaigns=self.campaigns,
+            updates=self.updates,
             anomalies=self.anomalies,
             audit=self.audit,
             clock=self.clock,
         )
         codecs = [codec for name in self.host.offers("codecs") if (codec := await self._codec(name)) is not None]
-        sources = {**self.twins.waiting, **self.commands.waiting, **self.campaigns.waiting}
+        sources = {**self.twins.waiting, **self.commands.waiting, **self.updates.waiting}
         self.device_sessions = Sessions(
             storage=self.storage,
             clock=self.clock,
@@ -435,7 +438,7 @@ class Fleet:
             registry=self.devices,
             twins=self.twins,
             commands=self.commands,
-            campaigns=self.campaigns,
+            updates=self.updates,
             sessions=self.device_sessions,
             sources=sources,
             changed=waiting.changed,
@@ -447,7 +450,7 @@ class Fleet:
         self.handlers = Handlers(self.limits.json_depth)
         self.handlers.on_said(waiting.forget)
         for part in (
-            self.twins, self.commands, self.campaigns, self.location, self.presence, self.edge, self.security,
+            self.twins, self.commands, self.updates, self.location, self.presence, self.edge, self.security,
             TimeService(self.clock), waiting,
         ):  # fmt: skip
             self.handlers.add(part.handlers)
@@ -471,7 +474,7 @@ class Fleet:
             refusals=self.refusals,
             ingest=self.ingest,
             security=self.security,
-            campaigns=self.campaigns,
+            updates=self.updates,
             rate=RateLimit(self.clock, self.limits),
         )
         self.bulk = Bulk(self.storage, self.clock, self.limits)
@@ -741,6 +744,7 @@ class Fleet:
     async def _tick(self) -> None:
         self.device_sessions.forget_full_buckets()
         await self.downlinks.tick()
+        await self.campaigns.tick()
 
     def _activate(self, device: str) -> None:
         self.downlinks.spawn(self._activated(device), f"activate {device}")

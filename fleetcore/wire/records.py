@@ -11,7 +11,8 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_unstructure_fn, override
 from cattrs.preconf.json import make_converter
-from msgspec import Struct, to_builtins
+from msgspec import Struct, convert, to_builtins
+from msgspec.structs import fields, replace
 
 T = TypeVar("T")
 Plain = dict[str, object]
@@ -45,8 +46,11 @@ def to_plain(record: Any) -> Plain:
 
 def _maker(cls: type[Any]) -> Callable[[Any], Plain]:
     if issubclass(cls, Struct):
-        # Puts and events: their content is plain already, and stays theirs.
-        return cast("Callable[[Any], Plain]", to_builtins)
+        # The content of puts and events is plain already, and stays theirs.
+        unset = {field.name for field in fields(cls) if field.default is None}
+        return lambda record: {
+            name: value for name, value in to_builtins(record).items() if value is not None or name not in unset
+        }
     left_out: dict[str, Any] = {
         field.name: override(omit_if_default=True) for field in attrs.fields(cls) if field.default is None
     }
@@ -54,8 +58,18 @@ def _maker(cls: type[Any]) -> Callable[[Any], Plain]:
 
 
 def from_plain(kind: str, body: Mapping[str, object], cls: type[T]) -> T:
-    """The record of a stored body; raises ``cattrs.BaseValidationError`` for an invalid body."""
+    """The record of a stored body; raises ``cattrs.BaseValidationError`` for an invalid body.
+
+    For a Struct it raises ``msgspec.ValidationError`` instead.
+    """
     plain = dict(body)
     for upgrade in UPGRADES.get(kind, ()):
         plain = upgrade(plain)
-    return converter.structure(plain, cls)
+    return convert(plain, cls) if issubclass(cls, Struct) else converter.structure(plain, cls)
+
+
+def at_version(record: T, version: int) -> T:
+    """The record with another version; every record class has one."""
+    if isinstance(record, Struct):
+        return replace(record, version=version)
+    return attrs.evolve(record, version=version)  # type: ignore[misc]  # a record class is attrs' or a Struct

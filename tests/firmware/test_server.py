@@ -233,6 +233,7 @@ async def test_each_device_that_does_not_fit_is_named_with_its_reason(manager, f
 async def test_a_device_is_known_by_what_it_installed_where_it_says_nothing(manager, fleet, signers, here):
     await manager.update_firmware("up", "5.0.0", ["a"], "", manifest=signers.manifest(seq=5))
     session = await fleet.plane.authenticate(LocalCredential("a"), protocol="test")
+    assert await fleet.updates.offer("a") is not None
     payload = json.dumps({"execution": "up:a", "state": "succeeded", "version": "5.0.0"}).encode()
     await fleet.ingest.submit(session, Inbound(type=messages.FIRMWARE_STATUS, subject="a", payload=payload))
 
@@ -266,7 +267,7 @@ async def offered(manager, fleet, signers, here):
     await manager.update_firmware("c", "2.0.0", ["a"], "", manifest=signers.manifest())
 
     async def offer():
-        found = await fleet.campaigns.offer("a")
+        found = await fleet.updates.offer("a")
         return None if found is None else found["offer"]
 
     return offer
@@ -325,11 +326,11 @@ async def test_under_an_expired_trust_root_offers_wait_for_the_next_one(manager,
     await manager.update_firmware("c", "2.0.0", ["a"], "", manifest=manifest)
     clock.jump(366 * DAY_MS)
 
-    waiting = await fleet.campaigns.offer("a")
+    waiting = await fleet.updates.offer("a")
     await manager.set_firmware_root(signers.trust(2, expires=START_MS + 800 * DAY_MS))
 
     assert waiting is None
-    assert (await fleet.campaigns.offer("a"))["offer"]["execution"] == "c:a"
+    assert (await fleet.updates.offer("a"))["offer"]["execution"] == "c:a"
 
 
 async def test_a_device_that_got_further_meanwhile_is_not_taken_back(manager, fleet, offered):
@@ -340,10 +341,10 @@ async def test_a_device_that_got_further_meanwhile_is_not_taken_back(manager, fl
 
 
 async def test_a_new_attempt_gets_a_new_assignment(fleet, offered):
-    from attrs import evolve
+    from msgspec.structs import replace
 
     first = await offered()
-    await fleet.campaigns.executions.change("c:a", lambda old: (evolve(old, attempt=2), []))
+    await fleet.campaigns.executions.change("c:a", lambda old: (replace(old, attempt=2), []))
 
     second = await offered()
 

@@ -42,7 +42,7 @@ async def looked(data):
     async with IoTFleetManager(data) as manager:
         fleet = await manager.open()
         campaigns = (await fleet.campaigns.records.page(limit=100)).items
-        counts = {campaign.id: dict(await fleet.campaigns.counts(campaign.id)) for campaign in campaigns}
+        counts = {campaign.id: dict((await fleet.campaigns.counts(campaign.id)).states) for campaign in campaigns}
         commands = (await fleet.commands.records.page(limit=1000)).items
         floors = {one.device: await fleet.storage.floor("command-sequence", one.device) for one in commands}
         highest = {device: max(one.sequence for one in commands if one.device == device) for device in floors}

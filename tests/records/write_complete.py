@@ -268,7 +268,7 @@ class Story:
         await manager.update_firmware("running", "2.1.0", ["th-1", "th-3", "th-5", "th-6"], url, **image)
         await self.updated("th-1", "running", "rejected", code="battery_low")
         await self.updated("th-3", "running", "downloading", progress=42, bytes=378)
-        await campaigns.offer("th-5")
+        await self.fleet.updates.offer("th-5")
         await manager.update_firmware("aborted", "2.2.0", ["th-4", "th-7"], url, **image)
         await self.updated("th-4", "aborted", "installing")
         await campaigns.abort("aborted", actor="cli:ann", reason="wrong image")
@@ -283,13 +283,13 @@ class Story:
         await manager.add_release(signers.manifest(seq=2))
         await manager.add_release(signers.manifest(seq=3, chunk=4096))
         await manager.update_firmware("signed", "3.0.0", ["th-7", "th-8"], "", from_release="thermo:3")
-        await campaigns.offer("th-8")
+        await self.fleet.updates.offer("th-8")
         assert (await campaigns.get("done")).state == "succeeded"
         assert (await campaigns.get("draft")).state == "draft"
         self.secrets["artifacts"] = {artifact["sha256"]: 900, digest(IMAGE): len(IMAGE)}
 
     async def updated(self, device, campaign, *states, **last):
-        await self.fleet.campaigns.offer(device)
+        await self.fleet.updates.offer(device)
         for state in states:
             more = last if state == states[-1] else {}
             body = {"execution": f"{campaign}:{device}", "state": state, **more}

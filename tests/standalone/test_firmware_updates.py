@@ -25,6 +25,7 @@ async def campaign(manager):
 
 
 async def status(fleet, device, **body):
+    await fleet.updates.offer(device)
     session = await fleet.plane.authenticate(LocalCredential(device), protocol="test")
     message = Inbound(
         type=messages.FIRMWARE_STATUS,

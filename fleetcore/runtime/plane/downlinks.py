@@ -13,11 +13,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from attrs import evolve
 
 from fleetcore.errors import FleetError
-from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.twins import Twins
+from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.boundary import contained
 from fleetcore.interfaces.protocol import Session, Sink
 from fleetcore.model.command import Command
@@ -53,7 +53,7 @@ class Downlinks:
         registry: Registry,
         twins: Twins,
         commands: Commands,
-        campaigns: Campaigns,
+        updates: Updates,
         sessions: Sessions,
         sources: Mapping[MessageType, Source],
         changed: Callable[[str], None],
@@ -74,8 +74,8 @@ class Downlinks:
         commands.on_queued(lambda device: self.push(device, messages.COMMAND))
         commands.on_cancel(self._cancel_asked)
         commands.connect(self._reaches, lambda command: self.push(command.device, command))
-        campaigns.on_offer(lambda device: self.push(device, messages.FIRMWARE))
-        campaigns.on_withdrawn(self._offer_withdrawn)
+        updates.on_offer(lambda device: self.push(device, messages.FIRMWARE))
+        updates.on_withdrawn(self._offer_withdrawn)
 
     def listen(self, session: Session, sink: Sink) -> None:
         """See :meth:`fleetcore.interfaces.protocol.DevicePlane.listen`."""

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from fleetcore.errors import FleetError, NotFound, Unavailable
-from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.security import SecurityManager
+from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, DevicePlane, EnrollRequest, Session, Sink
 from fleetcore.interfaces.storage import Storage
@@ -39,11 +39,11 @@ class Plane(DevicePlane):
         refusals: Refusals,
         ingest: Ingest,
         security: SecurityManager,
-        campaigns: Campaigns,
+        updates: Updates,
         rate: RateLimit,
     ) -> None:
         self._rate = rate
-        self._storage, self._ingest, self._security, self._campaigns = storage, ingest, security, campaigns
+        self._storage, self._ingest, self._security, self._updates = storage, ingest, security, updates
         self._sessions, self._handlers, self._refusals = sessions, handlers, refusals
         self._downlinks, self._waiting, self._claims = downlinks, waiting, claims
 
@@ -121,7 +121,7 @@ class Plane(DevicePlane):
     async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:
         self._take_token(session)
         await self._sessions.check(session, subject)
-        pair = await self._campaigns.open_execution(subject)
+        pair = await self._updates.current(subject)
         info = await self._storage.artifact(sha256) if pair is not None and pair[0].sha256 == sha256 else None
         if info is None:
             raise NotFound("No open offer of this device has that artifact", code="artifact_unknown")

@@ -154,7 +154,7 @@ async def test_a_devices_part_in_a_campaign_is_seen_within_the_devices_scope(as_
     await manager.update_firmware("c", "2", [MINE, THEIRS], "https://updates.example.com", sha256="0" * 64, size=1)
     for device in (THEIRS, MINE):
         body = {"execution": f"c:{device}", "state": "installing"}
-        assert isinstance(await fleet.campaigns.status(device, messages.FirmwareStatus(**body)), Accepted)
+        assert isinstance(await fleet.updates.status(device, messages.FirmwareStatus(**body)), Accepted)
     await manager.update_device(MINE, name="x", reason="last")
 
     assert await seen(client, after) == [("execution.installing", f"c:{MINE}", MINE)]

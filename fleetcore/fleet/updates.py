@@ -1,0 +1,465 @@
+"""Updates of devices: each device's part of a campaign, from its place in a wave over the offer to its end.
+
+:mod:`fleetcore.rollout.executions` says how an execution moves; here its moves are stored, and their effects done. The
+commits that change an execution count the devices in each state and wave, so no step of a campaign costs more with the
+number of its devices.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import cast
+
+from attrs import evolve
+
+from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
+from fleetcore.fleet.repository import Pairs, Repository
+from fleetcore.fleet.update_policy import Target, UpdatePolicy
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
+from fleetcore.model.days import DAY_MS
+from fleetcore.model.device import Lifecycle
+from fleetcore.model.firmware import EXECUTION_ENDS, PROGRESS_ORDER, Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
+from fleetcore.model.store import Commit, Event
+from fleetcore.rollout.campaigns import Counts, counter_name, has_places
+from fleetcore.rollout.executions import (
+    Due,
+    Effect,
+    Ended,
+    ExecutionEvent,
+    Observed,
+    Offered,
+    Placed,
+    Reported,
+    Step,
+    step,
+)
+from fleetcore.rollout.pacing import WINDOW_S, Pace
+from fleetcore.rollout.turns import all_turns, digest_of, turn, turn_digits
+from fleetcore.wire import messages
+from fleetcore.wire.bodies import check_ahead
+from fleetcore.wire.replies import rejection
+
+#: The reason with which executions, commands and sessions of a retired device end.
+DEVICE_RETIRED = "device_retired"
+#: How long a withdrawal is repeated to a device that does not react to it: a week.
+WITHDRAWN_MS = 7 * DAY_MS
+#: How many executions are changed, or devices examined, concurrently.
+TOGETHER = 200
+#: Places are given in commits of so many.
+_PLACED_TOGETHER = 500
+
+
+def counters_of(campaign: str) -> str:
+    """The space of a campaign's counters."""
+    return f"campaign/{campaign}"
+
+
+def _campaign_refs(campaign: Campaign) -> Pairs:
+    unsettled = campaign.state is CampaignState.RUNNING or campaign.aborting
+    return [("state", campaign.state), *([UNSETTLED] if unsettled else [])]
+
+
+#: The index entry of campaigns that a restart has to examine.
+UNSETTLED = ("unsettled", "yes")
+
+
+def _execution_refs(execution: Execution) -> Pairs:
+    refs = [("campaign", execution.campaign), ("device", execution.device)]
+    if execution.state in EXECUTION_ENDS:
+        if execution.withdrawn:
+            refs.append(("withdrawn", execution.device))
+        # A device may go back to the version before until it is updated again.
+        return [*refs, ("succeeded", execution.device)] if execution.state is ExecutionState.SUCCEEDED else refs
+    if execution.state is ExecutionState.WAITING and not execution.wave:
+        refs.append(("turn", f"{execution.campaign}/{turn(execution)}"))
+    return [*refs, ("open", execution.device)]
+
+
+class Updates:
+    """Stores the moves of executions, makes offers and handles the reports of devices.
+
+    Attributes:
+        campaigns, records: the stored campaigns, and their executions.
+    """
+
+    def __init__(self, storage: Storage, clock: Clock, update_policy: UpdatePolicy) -> None:
+        self._storage, self._clock, self._update_policy = storage, clock, update_policy
+        self.campaigns = Repository(storage, "campaign", Campaign, refs=_campaign_refs)
+        self.records = Repository(
+            storage,
+            "execution",
+            Execution,
+            refs=_execution_refs,
+            due=lambda execution: execution.due,
+            counted=lambda execution: (counters_of(execution.campaign), counter_name(execution)),
+        )
+        self._offer_listeners: list[Callable[[str], None]] = []
+        self._withdrawal_listeners: list[Callable[[str, str], None]] = []
+        self._moved: Callable[[str], Awaitable[None]] = _nothing
+        #: How often a device left: data of devices read before that is read again.
+        self.departures = 0
+        self._paces: dict[str, Pace] = {}
+        #: Campaign → the first turn that may have devices without a place.
+        self._turns: dict[str, int] = {}
+        self._opened_s, self._opened_ms = clock.monotonic_s(), clock.now_ms()
+
+    @property
+    def handlers(self) -> Mapping[MessageType, Handler]:
+        """The handlers for devices' reports about updates."""
+        return {messages.FIRMWARE_STATUS: lambda request, body: self.status(request.subject, body)}
+
+    @property
+    def waiting(self) -> Mapping[MessageType, Waiting]:
+        """What is pending for a device."""
+        return {messages.FIRMWARE: Waiting(read=self._firmware, count=self._count, unfinished=self._unfinished)}
+
+    def on_offer(self, callback: Callable[[str], None]) -> None:
+        """Calls ``callback(device)`` whenever the device may have a new offer."""
+        self._offer_listeners.append(callback)
+
+    def on_withdrawn(self, callback: Callable[[str, str], None]) -> None:
+        """Calls ``callback(device, execution)`` whenever an offer is withdrawn."""
+        self._withdrawal_listeners.append(callback)
+
+    def on_moved(self, callback: Callable[[str], Awaitable[None]]) -> None:
+        """Sets what is awaited, with the campaign, after an execution has ended or its return is overdue."""
+        self._moved = callback
+
+    async def counts(self, campaign: str) -> Counts:
+        """The devices of a campaign in each state and wave, without those that were erased since."""
+        return Counts.of(await self._storage.counters(counters_of(campaign)))
+
+    async def of_device(self, device: str) -> Sequence[Execution]:
+        """The state of every campaign on one device."""
+        return await self.records.find(ref=("device", device))
+
+    def making(self, campaign: str, devices: Iterable[str], now: int, *, total: int) -> Commit:
+        """The part of a commit that adds devices to a campaign of ``total`` devices."""
+        digits = turn_digits(total)
+        return self.records.making(
+            Execution(id=f"{campaign}:{device}", campaign=campaign, device=device, changed=now, turn_digits=digits)
+            for device in devices
+        )
+
+    async def target(self, device: str) -> Target:
+        """A device, with its model and firmware where known; raises NotFound, or Conflict for a retired one."""
+        record = await self._storage.get("device", device)
+        if record is None:
+            raise NotFound(f"Device {device!r} does not exist", remedy="Register it first", device=device)
+        if record.body["lifecycle"] == Lifecycle.RETIRED:
+            raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
+        twin = await self._storage.get("twin", device)
+        reported = twin.body.get("reported") if twin is not None else None
+        document = reported.get("document") if isinstance(reported, Mapping) else None
+        firmware = document.get("firmware") if isinstance(document, Mapping) else None
+        target = Target.of(device, record.body.get("model"), firmware)
+        if target.highest_seq is None:
+            # It does not report it; the last version that it reported as installed counts.
+            done = [past.campaign for past in await self.of_device(device) if past.state is ExecutionState.SUCCEEDED]
+            known = [past.seq for past in [await self.campaigns.get(name) for name in done] if past is not None]
+            target = evolve(target, highest_seq=max((seq for seq in known if seq is not None), default=None))
+        return target
+
+    async def takes_part(self, device: str) -> bool:
+        """Whether a device may be in campaigns: it exists and is not retired."""
+        record = await self._storage.get("device", device)
+        return record is not None and record.body["lifecycle"] != Lifecycle.RETIRED
+
+    async def place(self, campaign: Campaign, count: int) -> int:
+        """Gives devices a place in the campaign's wave, in the order of their turns; returns how many got one."""
+        given = 0
+        turns = all_turns(turn_digits(campaign.total))
+        at = self._turns.get(campaign.id, 0)
+        while given < count and at < len(turns):
+            found = await self.records.find(ref=("turn", f"{campaign.id}/{turns[at]}"))
+            wanted = sorted(found, key=lambda each: digest_of(each.id))[: min(count - given, _PLACED_TOGETHER)]
+            if len(wanted) == len(found):
+                at += 1
+            if not wanted:
+                continue
+            now = self._clock.now_ms()
+            change = Commit()
+            for old in wanted:
+                change += self.records.changing(old, self._stepped(campaign, old, Placed(campaign.wave), now).execution)
+            try:
+                await self._storage.commit(change)
+            except VersionConflict:
+                at = self._turns.get(campaign.id, 0)  # another writer came between: these are read again
+                continue
+            given += len(wanted)
+            self.tell(old.device for old in wanted)
+        # Devices before this one all have a place. One that loses its place goes to the last turn.
+        self._turns[campaign.id] = min(at, len(turns) - 1)
+        return given
+
+    def tell(self, devices: Iterable[str]) -> None:
+        """Devices may have something to fetch."""
+        for device in devices:
+            for callback in self._offer_listeners:
+                callback(device)
+
+    def _stepped(self, campaign: Campaign, execution: Execution, event: ExecutionEvent, now: int) -> Step:
+        return step(execution, event, now, release=campaign.release, rollout=campaign.rollout)
+
+    async def move(
+        self, campaign: Campaign, execution: Execution, event: ExecutionEvent, *, actor: str = "system"
+    ) -> Step:
+        """Stores what an event makes of an execution, and does its effects; raises NotFound for one that was erased."""
+        now = self._clock.now_ms()
+        made = Step(execution)
+        before = execution.state
+
+        def once(old: Execution) -> tuple[Execution, list[Event]] | None:
+            nonlocal made, before
+            before, made = old.state, self._stepped(campaign, old, event, now)
+            if made.execution is old:
+                return None
+            return made.execution, _events(old, made.execution, actor)
+
+        changed = await self.records.change(execution.id, once)
+        for effect in made.effects:
+            if effect is Effect.WITHDRAW:
+                for callback in self._withdrawal_listeners:
+                    callback(changed.device, changed.id)
+            else:
+                self.tell([changed.device])
+        if changed.state is not before and (changed.state in EXECUTION_ENDS or changed.state is ExecutionState.UNKNOWN):
+            await self._moved(changed.campaign)
+        return Step(changed, made.effects, made.refused)
+
+    async def end(
+        self, campaign: Campaign, execution: Execution, state: ExecutionState, code: str, *, actor: str = "system"
+    ) -> None:
+        """Ends an execution by the server's decision."""
+        try:
+            await self.move(campaign, execution, Ended(state, code), actor=actor)
+        except NotFound:
+            return  # erased meanwhile
+
+    async def leave(self, device: str, code: str, *, actor: str = "system") -> None:
+        """Removes a device from all campaigns: its open executions are cancelled, and campaigns continue without it.
+
+        May be repeated.
+        """
+        self.departures += 1
+        for execution in await self.records.find(ref=("open", device)):
+            campaign = await self.campaigns.get(execution.campaign)
+            if campaign is not None:
+                await self.end(campaign, execution, ExecutionState.CANCELLED, code, actor=actor)
+
+    async def tick(self) -> None:
+        """Does what is due: time-outs, the next attempts, and the end of soaking."""
+        now = self._clock.now_ms()
+        while found := await self.records.due(now):
+            await asyncio.gather(*(self._overdue(execution) for execution in found[:TOGETHER]))
+
+    async def _overdue(self, execution: Execution) -> None:
+        campaign = await self.campaigns.get(execution.campaign)
+        if campaign is not None:
+            with contextlib.suppress(NotFound):  # erased meanwhile
+                await self.move(campaign, execution, Due())
+
+    async def reported(self, device: str, patch: Mapping[str, object]) -> None:
+        """A device reports state: where that has its version, updates of it may be concerned."""
+        firmware = patch.get("firmware")
+        version = firmware.get("version") if isinstance(firmware, Mapping) else None
+        if isinstance(version, str):
+            await self._observe(device, version)
+
+    async def _observe(self, device: str, version: str) -> None:
+        """A device says which version runs: it may have come back, or have gone back to the version before."""
+        for execution in await self.records.find(ref=("open", device)):
+            campaign = await self.campaigns.get(execution.campaign)
+            if campaign is not None and is_begun(execution):
+                await self.move(campaign, execution, Observed(version), actor=device)
+        done = await self.records.find(ref=("succeeded", device))
+        last = max(done, key=lambda past: (past.changed, past.id), default=None)
+        if last is None or version != last.previous_version or await self._installs(device, version):
+            return
+        campaign = await self.campaigns.get(last.campaign)
+        if campaign is not None:
+            await self.move(campaign, last, Observed(version), actor=device)
+
+    async def _installs(self, device: str, version: str) -> bool:
+        """Whether an open campaign installs that version on a device."""
+        pair = await self.current(device)
+        return pair is not None and is_begun(pair[1]) and pair[0].release == version
+
+    async def current(self, device: str) -> tuple[Campaign, Execution] | None:
+        """The device's current execution: what it has begun; else by priority, age and name of the campaigns."""
+        found: list[tuple[Campaign, Execution]] = []
+        now = self._clock.now_ms()
+        for execution in await self.records.find(ref=("open", device)):
+            campaign = await self.campaigns.get(execution.campaign)
+            if campaign is not None and campaign.sha256 is not None and _may_go_on(campaign, execution, now):
+                found.append((campaign, execution))
+        return min(
+            found,
+            key=lambda pair: (not is_begun(pair[1]), -pair[0].rollout.priority, pair[0].created, pair[0].id),
+            default=None,
+        )
+
+    async def _firmware(self, device: str, _after: int) -> Mapping[str, object] | None:
+        """The offer for a device, or the withdrawal of one that it has seen (wire.md §10)."""
+        return await self.offer(device) or await self._withdrawal(device)
+
+    async def _withdrawal(self, device: str) -> Mapping[str, object] | None:
+        """The newest withdrawn offer, until the device reports anything about it."""
+        since = self._clock.now_ms() - WITHDRAWN_MS
+        found = [past for past in await self.records.find(ref=("withdrawn", device)) if past.changed >= since]
+        if not found:
+            return None
+        return {"offer": None, "cancel": max(found, key=lambda past: (past.changed, past.id)).id}
+
+    async def _count(self, device: str) -> int:
+        open_or_not = await self.current(device) or await self._withdrawal(device)
+        return 0 if open_or_not is None else 1
+
+    async def _unfinished(self, device: str) -> Sequence[Downlink]:
+        body = await self._firmware(device, 0)
+        return [] if body is None else [Downlink(type=messages.FIRMWARE, subject=device, body=body)]
+
+    async def offer(self, device: str) -> dict[str, object] | None:
+        """The wire's offer for the device (wire.md §10), or None, also for a device that has left.
+
+        Sending it makes a waiting execution ``offered``, where the campaign's rate allows one more.
+        """
+        while True:
+            pair = await self.current(device)
+            if pair is None:
+                return None
+            campaign, execution = pair
+            try:
+                target = await self.target(device)
+            except (NotFound, Conflict):
+                return None  # the device has left: its retirement ends its open executions
+            if is_begun(execution):
+                break
+            code = self._update_policy.refusal(campaign, target)
+            if code == "trust_expired":
+                return None
+            if code is not None:
+                await self.end(campaign, execution, ExecutionState.REJECTED, code)
+                continue
+            if execution.state is ExecutionState.WAITING and not await self._takes_turn(campaign):
+                return None
+            offered = await self._offered(campaign, execution, target)
+            if offered is None:
+                return None
+            if offered.state not in EXECUTION_ENDS:
+                execution = offered
+                break
+        return await self._offer_of(campaign, execution, target)
+
+    async def _offered(self, campaign: Campaign, execution: Execution, target: Target) -> Execution | None:
+        """The execution once its offer is made, with an assignment that is valid for some time; None if it is gone."""
+        if execution.state is not ExecutionState.WAITING and self._update_policy.is_valid(campaign, execution):
+            return execution
+        now = self._clock.now_ms()
+
+        def once(old: Execution) -> tuple[Execution, list[Event]] | None:
+            new = self._stepped(campaign, old, Offered(target.version), now).execution
+            if not self._update_policy.is_valid(campaign, new):
+                new = self._update_policy.renewed(new)
+            return None if new is old or old.state in EXECUTION_ENDS else (new, _events(old, new, "system"))
+
+        try:
+            return await self.records.change(execution.id, once)
+        except NotFound:
+            return None  # erased meanwhile
+
+    async def _takes_turn(self, campaign: Campaign) -> bool:
+        """Counts an offer, where the campaign's rate allows one more now."""
+        rate = campaign.rollout.rate
+        if rate is None:
+            return True
+        succeeded = (await self.counts(campaign.id)).states.get(ExecutionState.SUCCEEDED, 0)
+        return self._pace(campaign).take(rate, succeeded, self._clock.monotonic_s())
+
+    def _pace(self, campaign: Campaign) -> Pace:
+        pace = self._paces.get(campaign.id)
+        if pace is None:
+            # A campaign that was made before this process opened the fleet may have made offers a moment ago.
+            known = campaign.created >= self._opened_ms
+            pace = self._paces[campaign.id] = Pace(self._opened_s + (0.0 if known else WINDOW_S))
+        return pace
+
+    async def _offer_of(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
+        known = await self._storage.artifact(cast("str", campaign.sha256)) is not None
+        offer: dict[str, object] = {
+            "execution": execution.id,
+            "campaign": campaign.id,
+            "attempt": execution.attempt,
+            "version": campaign.release,
+            "component": campaign.component,
+            "size": campaign.size,
+            "sha256": campaign.sha256,
+            "install": "now",
+        }
+        if campaign.url:
+            offer["url"] = campaign.url
+        if known:
+            offer["path"] = f"/device/v1/artifacts/{campaign.sha256}"
+        if campaign.manifest is not None:
+            offer |= self._update_policy.offer_members(campaign, execution, target)
+        return {"offer": offer}
+
+    async def status(self, device: str, body: messages.FirmwareStatus) -> Outcome:
+        """Handles a device's report about its execution; states may be skipped, never go back (wire.md §10)."""
+        state = ExecutionState(body.state)
+        until = int(body.until) if state is ExecutionState.DEFERRED and body.until is not None else None
+        try:
+            check_ahead(until, "until", self._clock.now_ms())
+        except Refused as error:
+            return rejection(error)
+        if state is ExecutionState.DEFERRED and until is None:
+            return Rejected(code="schema_invalid", reason="deferred requires until, a time", pointer="/until")
+        execution = await self.records.get(body.execution)
+        if execution is None or execution.device != device:
+            return Rejected(code="execution_unknown", reason="This device has no such execution")
+        campaign = await self.campaigns.need(execution.campaign)
+        if state is ExecutionState.SUCCEEDED and body.version != campaign.release:
+            return Rejected(code="version_mismatch", reason=f"The offer is {campaign.release}", pointer="/version")
+        report = Reported(
+            state=state, progress=body.progress, bytes=body.bytes, code=body.code, reason=body.reason, until=until,
+            version=body.version,
+        )  # fmt: skip
+        moved = await self.move(campaign, execution, report, actor=device)
+        if moved.refused:
+            return Rejected(code="illegal_transition", reason=moved.refused)
+        if moved.execution.state in EXECUTION_ENDS:
+            self.tell([device])
+        return Accepted()
+
+
+async def _nothing(_campaign: str) -> None:
+    pass
+
+
+def is_begun(execution: Execution) -> bool:
+    """Whether a device works on an update: it accepted it at least."""
+    return PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]
+
+
+def _may_go_on(campaign: Campaign, execution: Execution, now: int) -> bool:
+    """Whether an execution is under way, or may be offered now."""
+    if is_begun(execution):
+        return True
+    if campaign.state is not CampaignState.RUNNING:
+        return False
+    waits = execution.state is ExecutionState.WAITING
+    if waits and execution.until is not None and execution.until > now:
+        return False
+    return not waits or execution.wave > 0 or not has_places(campaign.rollout)
+
+
+def _events(old: Execution, new: Execution, actor: str) -> list[Event]:
+    """The event of a changed state; changes within a state have none."""
+    if new.state is old.state and new.state is not ExecutionState.DOWNLOADING:
+        return []
+    data: dict[str, object] = {"campaign": new.campaign, "device": new.device}
+    if new.code is not None:
+        data["code"] = new.code
+    return [Event(type=f"execution.{new.state}", subject=new.id, time=new.changed, actor=actor, data=data)]

@@ -1,0 +1,52 @@
+"""The rate of a campaign's offers: never more in any 60 seconds than it allows."""
+
+from collections import deque
+
+from fleetcore.model.rollout import Rate
+
+#: The length of time in which a rate is counted.
+WINDOW_S = 60.0
+
+
+def rate_now(rate: Rate, succeeded: int) -> int:
+    """Offers a minute after so many devices have succeeded."""
+    grown = rate.per_minute * rate.factor ** (succeeded // rate.every)
+    return int(min(grown, rate.max_per_minute))
+
+
+class Pace:
+    """The offers of the last minute.
+
+    A restart forgets them, so the first minute after it has none: ``since`` is the time from which they are known.
+
+    Args:
+        since: a monotonic time in seconds; the campaign made no offer in the minute before it ended plus 60 s.
+    """
+
+    def __init__(self, since: float) -> None:
+        self._since = since
+        self._offers: deque[float] = deque()
+
+    def left(self, rate: Rate, succeeded: int, now: float) -> int:
+        """How many offers may be made now."""
+        if now < self._since:
+            return 0
+        while self._offers and self._offers[0] <= now - WINDOW_S:
+            self._offers.popleft()
+        return max(0, rate_now(rate, succeeded) - len(self._offers))
+
+    def take(self, rate: Rate, succeeded: int, now: float) -> bool:
+        """Counts an offer, where another one may be made now."""
+        if not self.left(rate, succeeded, now):
+            return False
+        self._offers.append(now)
+        return True
+
+    def next_at(self, rate: Rate, succeeded: int, now: float) -> float:
+        """When the next offer may be made, on the same clock."""
+        if now < self._since:
+            return self._since
+        if self.left(rate, succeeded, now):
+            return now
+        oldest = len(self._offers) - rate_now(rate, succeeded)
+        return self._offers[oldest] + WINDOW_S
