@@ -148,10 +148,9 @@ class Campaigns:
                 "allow_downgrade": allow_downgrade,
             },
         )
+        made = self._updates.making(campaign, targets, now, total=len(targets))
         try:
-            stored = await self.records.create(
-                record, [event], self._updates.making(campaign, targets, now, total=len(targets))
-            )
+            stored = await self.records.create(record, [event], made)
         except Conflict as error:
             raise Conflict(
                 f"Campaign {campaign!r} exists already", remedy="Choose another name", campaign=campaign

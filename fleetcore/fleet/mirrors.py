@@ -10,6 +10,7 @@ from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.security.inventory import CertificateRecord
 from fleetcore.fleet.twins import Twins
+from fleetcore.fleet.updates import may_be_offered
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.cutover import without_cutover
 from fleetcore.model.device import Device
@@ -47,7 +48,7 @@ def _via(device: Device) -> tuple[str, ...]:
 
 def _job(execution: Execution, campaigns: Mapping[str, Campaign]) -> JobBody | None:
     campaign = campaigns.get(execution.campaign)
-    if campaign is None:
+    if campaign is None or not may_be_offered(campaign, execution):
         return None
     return JobBody(
         device=execution.device,

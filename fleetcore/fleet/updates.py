@@ -183,6 +183,8 @@ class Updates:
             change = Commit()
             for old in wanted:
                 change += self.records.changing(old, self._stepped(campaign, old, Placed(campaign.wave), now).execution)
+                data = {"campaign": campaign.id, "device": old.device, "wave": campaign.wave}
+                change += Commit(events=(Event(type="execution.placed", subject=old.id, time=now, data=data),))
             try:
                 await self._storage.commit(change)
             except VersionConflict:
@@ -443,6 +445,12 @@ def is_begun(execution: Execution) -> bool:
     return PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]
 
 
+def may_be_offered(campaign: Campaign, execution: Execution) -> bool:
+    """Whether the device has had its turn: an offer was made, or it needs no place, or has one."""
+    waits = execution.state is ExecutionState.WAITING
+    return not waits or execution.wave > 0 or not has_places(campaign.rollout)
+
+
 def _may_go_on(campaign: Campaign, execution: Execution, now: int) -> bool:
     """Whether an execution is under way, or may be offered now."""
     if is_begun(execution):
@@ -452,7 +460,7 @@ def _may_go_on(campaign: Campaign, execution: Execution, now: int) -> bool:
     waits = execution.state is ExecutionState.WAITING
     if waits and execution.until is not None and execution.until > now:
         return False
-    return not waits or execution.wave > 0 or not has_places(campaign.rollout)
+    return may_be_offered(campaign, execution)
 
 
 def _events(old: Execution, new: Execution, actor: str) -> list[Event]:

@@ -238,6 +238,11 @@ def _of_campaigns() -> Iterator[EventType]:
         name="campaign.wave", subject=Subject.CAMPAIGN, permission=Permission.CAMPAIGNS_READ,
         meaning="A wave of a campaign began.", data={"wave": _INTEGER, "devices": Member(kind=int, optional=True)},
     )  # fmt: skip
+    yield EventType(
+        name="execution.placed", subject=Subject.EXECUTION, device="device", permission=Permission.CAMPAIGNS_READ,
+        meaning="A device got a place in a wave of a campaign.",
+        data={"campaign": _TEXT, "device": _TEXT, "wave": _INTEGER}, facet="job",
+    )  # fmt: skip
     for state in ExecutionState:
         yield EventType(
             name=f"execution.{state}", subject=Subject.EXECUTION, device="device", permission=Permission.CAMPAIGNS_READ,

@@ -1,7 +1,7 @@
 """The order in which the devices of a campaign get their places.
 
-It follows a digest of campaign and device: consecutive ids are often of one site or type, and not the same devices come
-first in every campaign. The digest's first digits are the turn, through which a store finds the next devices; a turn has
+It follows a digest of campaign and device: consecutive ids are often of one site or type, and in another campaign other
+devices come first. The digest's first digits are the turn, through which a store finds the next devices; a turn has
 some hundred of them, however large the campaign.
 """
 
