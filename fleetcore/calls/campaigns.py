@@ -3,16 +3,31 @@
 from collections.abc import Sequence
 from typing import Annotated
 
+from attrs import evolve
 from msgspec import Meta
 
 from fleetcore.calls.caller import Caller, answered, missing
 from fleetcore.calls.cursors import decode, encode
-from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse
+from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse, RolloutResponse
 from fleetcore.calls.table import BY_CALL, call
-from fleetcore.calls.types import Cursor, DeviceId, Json, Label, Limit, Names, Page, Reason, Version, Word, to_response
+from fleetcore.calls.types import (
+    Cursor,
+    DeviceId,
+    Json,
+    Label,
+    Limit,
+    Names,
+    Page,
+    Reason,
+    Version,
+    Waves,
+    Word,
+    to_response,
+)
 from fleetcore.errors import Refused
 from fleetcore.model.firmware import Campaign
 from fleetcore.model.operator import Permission
+from fleetcore.model.rollout import FailureLimit, OnFailure, Rate, Retries, Rollout, TimeLimits
 
 CampaignName = Annotated[Label, Meta(description="The campaign's name.")]
 CampaignId = Annotated[
@@ -30,6 +45,35 @@ ImageSize = Annotated[int, Meta(ge=0, le=2**53, description="The image's size in
 Manifest = Annotated[Json, Meta(description="The signed manifest, which names digest and size.")]
 ReleaseId = Annotated[Label, Meta(description="Use the manifest of this release, `NAME:SEQ`."), Names("list_releases")]
 AllowDowngrade = Annotated[bool, Meta(description="Accept a lower seq than before.")]
+MinSucceeded = Annotated[
+    float, Meta(ge=0, le=1, description="The share of a wave that must have succeeded before the next one.")
+]
+MaxFailedOf = Annotated[
+    float, Meta(ge=0, le=1, description="The share of failures beyond which the campaign acts by itself.")
+]
+MinExecuted = Annotated[int, Meta(ge=1, le=10**7, description="The fewest ended updates that the share is taken of.")]
+WhatOnFailure = Annotated[OnFailure, Meta(description="What it then does.")]
+PerMinute = Annotated[int, Meta(ge=1, le=10**6, description="The most offers in any 60 seconds.")]
+RateFactor = Annotated[
+    float, Meta(ge=1, le=10, description="The rate is multiplied by it after every 100 devices that succeeded.")
+]
+RetryTimes = Annotated[int, Meta(ge=0, le=100, description="How often a failed update is offered again.")]
+RetryAfter = Annotated[
+    float, Meta(ge=0, le=604_800, description="Seconds before the first retry; each further one waits twice as long.")
+]
+Seconds = Annotated[float, Meta(ge=0, le=31_622_400)]
+WaveSoak = Annotated[Seconds, Meta(description="Seconds between the success of a wave and the next one.")]
+DeviceSoak = Annotated[
+    Seconds, Meta(description="Seconds that a device has to run the new version before it counts as succeeded.")
+]
+StepTimeout = Annotated[
+    Annotated[float, Meta(gt=0, le=31_622_400)],
+    Meta(description="Seconds without a report that end an attempt."),
+]
+CampaignPriority = Annotated[
+    int, Meta(ge=-1000, le=1000, description="Of two campaigns on a device the higher one comes first, then the older.")
+]
+Force = Annotated[bool, Meta(description="Cancel the updates under way too.")]
 
 
 async def _covers(
@@ -61,9 +105,26 @@ async def _found(caller: Caller, name: str, permission: Permission) -> Campaign:
     return found
 
 
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _rollout(rollout: Rollout) -> RolloutResponse:
+    limit = next(iter(rollout.failures), None)
+    return RolloutResponse(
+        waves=list(rollout.waves), min_succeeded=rollout.min_succeeded, wave_soak_s=rollout.wave_soak_ms / 1000,
+        max_failed=None if limit is None else limit.share, min_executed=1 if limit is None else limit.min_executed,
+        on_failure=OnFailure.PAUSE if limit is None else limit.action,
+        rate_per_minute=None if rollout.rate is None else rollout.rate.per_minute,
+        rate_factor=1.0 if rollout.rate is None else rollout.rate.factor,
+        retries=rollout.retries.times, retry_after_s=rollout.retries.wait_ms / 1000, soak_s=rollout.soak_ms / 1000,
+        step_timeout_s=rollout.limits.step_ms / 1000, priority=rollout.priority,
+    )  # fmt: skip
+
+
 async def _campaign(caller: Caller, campaign: Campaign) -> CampaignResponse:
     counts = await caller.fleet.campaigns.counts(campaign.id)
-    return to_response(CampaignResponse, campaign, counts=dict(counts.states))
+    return to_response(CampaignResponse, campaign, counts=dict(counts.states), rollout=_rollout(campaign.rollout))
 
 
 @call(
@@ -82,9 +143,25 @@ async def create_campaign(
     manifest: Manifest | None = None,
     from_release: ReleaseId | None = None,
     allow_downgrade: AllowDowngrade = False,
+    waves: Waves = (),
+    min_succeeded: MinSucceeded = 0.95,
+    wave_soak_s: WaveSoak = 0.0,
+    max_failed: MaxFailedOf | None = None,
+    min_executed: MinExecuted = 1,
+    on_failure: WhatOnFailure = OnFailure.PAUSE,
+    rate_per_minute: PerMinute | None = None,
+    rate_factor: RateFactor = 1.0,
+    retries: RetryTimes = 0,
+    retry_after_s: RetryAfter = 300.0,
+    soak_s: DeviceSoak = 0.0,
+    step_timeout_s: StepTimeout = 86_400.0,
+    priority: CampaignPriority = 0,
     reason: Reason = "",
 ) -> CampaignResponse:
     """Starts a campaign: one firmware version for some devices, which get their offers in the background.
+
+    Without waves and rate all devices may fetch their offer at once. With waves a wave begins once enough devices of
+    the one before have succeeded; where too few can, the campaign pauses.
 
     A manifest, or that of a release, names digest and size, and is checked for every device first. Without a digest the
     server fetches the URL once and pins the digest; until then the campaign stays a draft. Once there is a firmware
@@ -101,9 +178,19 @@ async def create_campaign(
         if manifest is not None:
             raise Refused("Give a manifest or a release, not both", pointer="/from_release")
         manifest = dict((await caller.fleet.releases.get(from_release)).manifest)
+    rollout = Rollout(
+        waves=tuple(waves), min_succeeded=min_succeeded, wave_soak_ms=_ms(wave_soak_s), soak_ms=_ms(soak_s),
+        failures=() if max_failed is None else (
+            FailureLimit(share=max_failed, min_executed=min_executed, action=on_failure),
+        ),
+        rate=None if rate_per_minute is None else Rate(per_minute=rate_per_minute, factor=rate_factor),
+        retries=Retries(times=retries, wait_ms=_ms(retry_after_s)),
+        limits=evolve(TimeLimits(), step_ms=_ms(step_timeout_s)),
+        priority=priority,
+    )  # fmt: skip
     made = await caller.fleet.campaigns.create(
         id, release, devices, url, sha256=sha256, size=size, manifest=manifest,
-        allow_downgrade=allow_downgrade, actor=caller.actor, reason=reason,
+        allow_downgrade=allow_downgrade, rollout=rollout, actor=caller.actor, reason=reason,
     )  # fmt: skip
     return await _campaign(caller, made)
 
@@ -151,12 +238,40 @@ async def list_executions(
     "POST /campaigns/{campaign}/abort", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign abort CAMPAIGN",
     confirm="Aborts the campaign {campaign} for good: devices that have not started are not updated.",
 )  # fmt: skip
-async def abort_campaign(caller: Caller, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+async def abort_campaign(
+    caller: Caller, campaign: CampaignId, *, force: Force = False, reason: Reason = ""
+) -> CampaignResponse:
     """Cancels the updates that have not started; devices that have started continue and are still tracked.
+
+    With ``force`` they are cancelled too: their devices are told, and may have installed the version all the same.
 
     Raises:
         NotFound: there is no such campaign.
     """
     found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
-    ended = await caller.fleet.campaigns.abort(found.id, actor=caller.actor, reason=reason)
+    ended = await caller.fleet.campaigns.abort(found.id, force=force, actor=caller.actor, reason=reason)
     return await _campaign(caller, ended)
+
+
+@call("POST /campaigns/{campaign}/pause", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign pause CAMPAIGN")
+async def pause_campaign(caller: Caller, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+    """Makes no new offers until the campaign is resumed; devices that have begun go on.
+
+    Raises:
+        NotFound: there is no such campaign.
+        Conflict: it does not run.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
+    return await _campaign(caller, await caller.fleet.campaigns.pause(found.id, actor=caller.actor, reason=reason))
+
+
+@call("POST /campaigns/{campaign}/resume", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign resume CAMPAIGN")
+async def resume_campaign(caller: Caller, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+    """Goes on with a paused campaign: its failures so far are accepted, and its limit counts the later ones.
+
+    Raises:
+        NotFound: there is no such campaign.
+        Conflict: it is not paused.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
+    return await _campaign(caller, await caller.fleet.campaigns.resume(found.id, actor=caller.actor, reason=reason))

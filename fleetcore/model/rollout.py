@@ -21,12 +21,12 @@ class FailureLimit:
     """Beyond this share of failures a campaign acts.
 
     Attributes:
-        percent: of the devices whose update ended or whose return is overdue; more than this is too many.
+        share: of the devices whose update ended or whose return is overdue, 0 to 1; more than this is too many.
         min_executed: so many of them at least, so that the first failure alone does not decide.
         kinds: the states that count as failures: ``failed``, ``rejected``, ``reverted``, ``timed_out``, ``unknown``.
     """
 
-    percent: float
+    share: float
     min_executed: int = 1
     kinds: tuple[str, ...] = ("failed", "rejected", "reverted", "timed_out", "unknown")
     action: OnFailure = OnFailure.PAUSE
@@ -97,14 +97,14 @@ class Rollout:
 
     Attributes:
         waves: sizes, or shares as ``10%``; the rest is a last wave.
-        success_percent: the share of a wave's devices that must have succeeded before the next wave.
+        min_succeeded: the share of a wave's devices that must have succeeded before the next wave, 0 to 1.
         wave_soak_ms: between that moment and the next wave.
         soak_ms: how long a device has to run the new version before it counts as succeeded.
         priority: of two campaigns on one device the higher one comes first; then the older one.
     """
 
     waves: tuple[str, ...] = ()
-    success_percent: float = 95.0
+    min_succeeded: float = 0.95
     wave_soak_ms: int = 0
     soak_ms: int = 0
     failures: tuple[FailureLimit, ...] = ()

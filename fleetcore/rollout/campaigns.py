@@ -142,7 +142,7 @@ def failures(limit: FailureLimit, campaign: Campaign, counts: Counts) -> tuple[i
 def exceeded(limit: FailureLimit, campaign: Campaign, counts: Counts) -> bool:
     """Whether more have failed than the limit allows. Exact at its edge: a share that equals it is allowed."""
     failed, executed = failures(limit, campaign, counts)
-    return executed >= limit.min_executed and failed * 100 > Fraction(str(limit.percent)) * executed
+    return executed >= limit.min_executed and failed > Fraction(str(limit.share)) * executed
 
 
 def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tuple[CampaignEffect, ...]]:
@@ -156,7 +156,7 @@ def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tupl
     for limit in campaign.rollout.failures:
         if exceeded(limit, campaign, counts):
             failed, executed = failures(limit, campaign, counts)
-            reason = f"{failed} of {executed} devices failed, more than {limit.percent:g} %"
+            reason = f"{failed} of {executed} devices failed; {limit.share * 100:g} % may"
             return campaign, (Stop(limit.action, Reason.TOO_MANY_FAILURES, reason),)
     if not any(state not in EXECUTION_ENDS for state in counts.states):
         return campaign, (Finish(summary(campaign, counts)),)
@@ -190,12 +190,12 @@ def _judged(campaign: Campaign, counts: Counts, bounds: tuple[int, ...], now: in
     size = sum(count for state, count in wave.items() if state not in _NEUTRAL)
     full = not counts.unplaced_waiting or counts.placed >= bounds[campaign.wave - 1]
     succeeded = wave.get(_S.SUCCEEDED, 0)
-    percent = campaign.rollout.success_percent
-    enough = succeeded * 100 >= Fraction(str(percent)) * size or campaign.accepted_wave == campaign.wave
+    share = campaign.rollout.min_succeeded
+    enough = succeeded >= Fraction(str(share)) * size or campaign.accepted_wave == campaign.wave
     if full and enough:
         return (campaign if campaign.wave_done is not None else evolve(campaign, wave_done=now)), None
     if full and all(state in EXECUTION_ENDS for state in wave):
-        reason = f"{succeeded} of {size} devices of wave {campaign.wave} succeeded, {percent:g} % have to"
+        reason = f"{succeeded} of {size} devices of wave {campaign.wave} succeeded; {share * 100:g} % have to"
         return campaign, Stop(OnFailure.PAUSE, Reason.WAVE_FAILED, reason)
     return (campaign if campaign.wave_done is None else evolve(campaign, wave_done=None)), None
 

@@ -274,7 +274,7 @@ def _due(execution: Execution, now: int, release: str, rollout: Rollout) -> Step
 
 
 def _ended(execution: Execution, state: ExecutionState, code: str, now: int) -> Step:
-    if execution.state in EXECUTION_ENDS:
+    if execution.state in EXECUTION_ENDS or state not in TRANSITIONS[execution.state]:
         return Step(execution)
     seen = execution.state is not _S.WAITING
     ended = replace(execution, state=state, code=code, soaking=False, changed=now, withdrawn=seen, due=None)

@@ -2,13 +2,32 @@
 
 from fleetcore.calls.types import Ms, Response
 from fleetcore.model.firmware import CampaignState, ExecutionState
+from fleetcore.model.rollout import OnFailure
+
+
+class RolloutResponse(Response, frozen=True):
+    """How a campaign is rolled out, in the words of the call that makes it."""
+
+    waves: list[str]
+    min_succeeded: float
+    wave_soak_s: float
+    max_failed: float | None
+    min_executed: int
+    on_failure: OnFailure
+    rate_per_minute: int | None
+    rate_factor: float
+    retries: int
+    retry_after_s: float
+    soak_s: float
+    step_timeout_s: float
+    priority: int
 
 
 class CampaignResponse(Response, frozen=True):
     """A campaign; ``code`` says why it waits in draft.
 
     ``targets`` lists the first 1,000 of ``total`` devices; its executions list all, and ``counts`` is the number in
-    each state.
+    each state. ``wave`` is the current wave, 0 before the first one or without waves.
     """
 
     id: str
@@ -25,6 +44,9 @@ class CampaignResponse(Response, frozen=True):
     trust: int | None
     allow_downgrade: bool
     component: str
+    rollout: RolloutResponse
+    wave: int
+    wave_begun: Ms | None
     code: str | None
     reason: str | None
     created: Ms | None
@@ -40,6 +62,7 @@ class ExecutionResponse(Response, frozen=True):
     device: str
     state: ExecutionState
     attempt: int
+    wave: int
     progress: float | None
     code: str | None
     reason: str | None

@@ -98,12 +98,25 @@ if TYPE_CHECKING:
         CampaignDevices,
         CampaignId,
         CampaignName,
+        CampaignPriority,
+        DeviceSoak,
         FirmwareVersion,
+        Force,
         ImageDigest,
         ImageSize,
         ImageUrl,
         Manifest,
+        MaxFailedOf,
+        MinExecuted,
+        MinSucceeded,
+        PerMinute,
+        RateFactor,
         ReleaseId,
+        RetryAfter,
+        RetryTimes,
+        StepTimeout,
+        WaveSoak,
+        WhatOnFailure,
     )
     from fleetcore.calls.cas import (
         CaId,
@@ -1418,9 +1431,25 @@ class BlockingCalls(ABC):
         manifest: Manifest | None = None,
         from_release: ReleaseId | None = None,
         allow_downgrade: AllowDowngrade = False,
+        waves: Waves = (),
+        min_succeeded: MinSucceeded = 0.95,
+        wave_soak_s: WaveSoak = 0.0,
+        max_failed: MaxFailedOf | None = None,
+        min_executed: MinExecuted = 1,
+        on_failure: WhatOnFailure | str = "pause",
+        rate_per_minute: PerMinute | None = None,
+        rate_factor: RateFactor = 1.0,
+        retries: RetryTimes = 0,
+        retry_after_s: RetryAfter = 300.0,
+        soak_s: DeviceSoak = 0.0,
+        step_timeout_s: StepTimeout = 86400.0,
+        priority: CampaignPriority = 0,
         reason: Reason = "",
     ) -> CampaignResponse:
         """Starts a campaign: one firmware version for some devices, which get their offers in the background.
+
+        Without waves and rate all devices may fetch their offer at once. With waves a wave begins once enough devices of
+        the one before have succeeded; where too few can, the campaign pauses.
 
         A manifest, or that of a release, names digest and size, and is checked for every device first. Without a digest the
         server fetches the URL once and pins the digest; until then the campaign stays a draft. Once there is a firmware
@@ -1443,6 +1472,19 @@ class BlockingCalls(ABC):
                 "manifest": manifest,
                 "from_release": from_release,
                 "allow_downgrade": allow_downgrade,
+                "waves": waves,
+                "min_succeeded": min_succeeded,
+                "wave_soak_s": wave_soak_s,
+                "max_failed": max_failed,
+                "min_executed": min_executed,
+                "on_failure": on_failure,
+                "rate_per_minute": rate_per_minute,
+                "rate_factor": rate_factor,
+                "retries": retries,
+                "retry_after_s": retry_after_s,
+                "soak_s": soak_s,
+                "step_timeout_s": step_timeout_s,
+                "priority": priority,
                 "reason": reason,
             },
             CampaignResponse,
@@ -1484,13 +1526,33 @@ class BlockingCalls(ABC):
         """
         return self._pages("list_executions", {"campaign": campaign}, ExecutionResponse)
 
-    def abort_campaign(self, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+    def abort_campaign(self, campaign: CampaignId, *, force: Force = False, reason: Reason = "") -> CampaignResponse:
         """Cancels the updates that have not started; devices that have started continue and are still tracked.
+
+        With ``force`` they are cancelled too: their devices are told, and may have installed the version all the same.
 
         Raises:
             NotFound: there is no such campaign.
         """
-        return self._value("abort_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
+        return self._value("abort_campaign", {"campaign": campaign, "force": force, "reason": reason}, CampaignResponse)
+
+    def pause_campaign(self, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+        """Makes no new offers until the campaign is resumed; devices that have begun go on.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: it does not run.
+        """
+        return self._value("pause_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
+
+    def resume_campaign(self, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+        """Goes on with a paused campaign: its failures so far are accepted, and its limit counts the later ones.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: it is not paused.
+        """
+        return self._value("resume_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
 
     def upload_artifact(
         self, content: Source, *, sha256: ImageDigest | None = None, size: AnnouncedSize | None = None
