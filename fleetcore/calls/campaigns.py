@@ -25,7 +25,7 @@ from fleetcore.calls.types import (
     to_response,
 )
 from fleetcore.errors import Refused
-from fleetcore.model.firmware import Campaign
+from fleetcore.model.firmware import Campaign, FirmwareImage
 from fleetcore.model.operator import Permission
 from fleetcore.model.rollout import FailureLimit, OnFailure, Rate, Retries, Rollout, TimeLimits
 
@@ -73,6 +73,13 @@ StepTimeout = Annotated[
 CampaignPriority = Annotated[
     int, Meta(ge=-1000, le=1000, description="Of two campaigns on a device the higher one comes first, then the older.")
 ]
+RollbackTo = Annotated[
+    Label,
+    Meta(description="The release that a rollback installs, `NAME:SEQ`, signed under a higher seq."),
+    Names("list_releases"),
+]
+RollbackVersion = Annotated[Version, Meta(description="Without signatures: the version that a rollback installs.")]
+RollbackDigest = Annotated[ImageDigest, Meta(description="The SHA-256 of its stored image, in hex.")]
 Force = Annotated[bool, Meta(description="Cancel the updates under way too.")]
 
 
@@ -105,6 +112,19 @@ async def _found(caller: Caller, name: str, permission: Permission) -> Campaign:
     return found
 
 
+async def _rollback(
+    caller: Caller, release: str | None, version: str | None, sha256: str | None
+) -> FirmwareImage | None:
+    if (version is None) is not (sha256 is None):
+        raise Refused("A rollback without a release needs a version and a digest", pointer="/rollback_version")
+    if release is None:
+        return None if version is None else FirmwareImage(release=version, sha256=sha256)
+    if version is not None:
+        raise Refused("Give a release to roll back to, or a version and a digest, not both", pointer="/rollback_to")
+    found = await caller.fleet.releases.get(release)
+    return FirmwareImage(release=found.release, manifest=dict(found.manifest))
+
+
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
@@ -124,7 +144,14 @@ def _rollout(rollout: Rollout) -> RolloutResponse:
 
 async def _campaign(caller: Caller, campaign: Campaign) -> CampaignResponse:
     counts = await caller.fleet.campaigns.counts(campaign.id)
-    return to_response(CampaignResponse, campaign, counts=dict(counts.states), rollout=_rollout(campaign.rollout))
+    return to_response(
+        CampaignResponse,
+        campaign,
+        counts=dict(counts.states),
+        rollout=_rollout(campaign.rollout),
+        rollback_version=None if campaign.rollback is None else campaign.rollback.release,
+        rollback_sha256=None if campaign.rollback is None else campaign.rollback.sha256,
+    )
 
 
 @call(
@@ -156,6 +183,9 @@ async def create_campaign(
     soak_s: DeviceSoak = 0.0,
     step_timeout_s: StepTimeout = 86_400.0,
     priority: CampaignPriority = 0,
+    rollback_to: RollbackTo | None = None,
+    rollback_version: RollbackVersion | None = None,
+    rollback_sha256: RollbackDigest | None = None,
     reason: Reason = "",
 ) -> CampaignResponse:
     """Starts a campaign: one firmware version for some devices, which get their offers in the background.
@@ -191,6 +221,7 @@ async def create_campaign(
     made = await caller.fleet.campaigns.create(
         id, release, devices, url, sha256=sha256, size=size, manifest=manifest,
         allow_downgrade=allow_downgrade, rollout=rollout, actor=caller.actor, reason=reason,
+        rollback=await _rollback(caller, rollback_to, rollback_version, rollback_sha256),
     )  # fmt: skip
     return await _campaign(caller, made)
 
@@ -275,3 +306,20 @@ async def resume_campaign(caller: Caller, campaign: CampaignId, *, reason: Reaso
     """
     found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
     return await _campaign(caller, await caller.fleet.campaigns.resume(found.id, actor=caller.actor, reason=reason))
+
+
+@call(
+    "POST /campaigns/{campaign}/rollback", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign rollback CAMPAIGN",
+    confirm="Rolls the campaign {campaign} back: every device that has the new version gets the one before.",
+)  # fmt: skip
+async def roll_back_campaign(caller: Caller, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+    """Brings the devices back to the version that the campaign names for it, with a campaign `NAME-rollback`.
+
+    Devices that have not begun to install are cancelled; all that have, or may have, the new version get an offer.
+
+    Raises:
+        NotFound: there is no such campaign.
+        Conflict: it names no version to roll back to.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
+    return await _campaign(caller, await caller.fleet.campaigns.roll_back(found.id, actor=caller.actor, reason=reason))

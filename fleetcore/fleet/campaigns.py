@@ -5,17 +5,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from attrs import evolve
+from attrs import asdict, evolve
 
 from fleetcore.errors import Conflict, FleetError, Refused
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
-from fleetcore.fleet.update_policy import UpdatePolicy
+from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import end_tasks
-from fleetcore.model.firmware import SHOWN_TARGETS, Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.model.firmware import (
+    PROGRESS_ORDER,
+    SHOWN_TARGETS,
+    Campaign,
+    CampaignState,
+    Execution,
+    ExecutionState,
+    FirmwareImage,
+)
 from fleetcore.model.names import check_device_id, check_label, check_version
 from fleetcore.model.rollout import AT_ONCE, OnFailure, Rollout
 from fleetcore.model.store import ArtifactInfo, Event
@@ -24,6 +33,22 @@ from fleetcore.rollout.waves import wave_sizes
 
 #: The largest artifact that is fetched or accepted.
 ARTIFACT_BYTES = 1 << 30
+#: The state of a campaign that stops by itself.
+_STOPPED = {
+    OnFailure.PAUSE: CampaignState.PAUSED,
+    OnFailure.ABORT: CampaignState.ABORTED,
+    OnFailure.ROLL_BACK: CampaignState.ROLLED_BACK,
+}
+#: States in which a device has the new version, or may have it.
+_MAY_RUN_IT = frozenset(
+    {
+        ExecutionState.INSTALLING,
+        ExecutionState.REBOOTING,
+        ExecutionState.UNKNOWN,
+        ExecutionState.SUCCEEDED,
+        ExecutionState.TIMED_OUT,
+    }
+)
 #: A campaign gives so many places before it looks at its devices again.
 _PLACES = 10_000
 
@@ -67,6 +92,7 @@ class Campaigns:
         manifest: Mapping[str, object] | None = None,
         allow_downgrade: bool = False,
         rollout: Rollout = AT_ONCE,
+        rollback: FirmwareImage | None = None,
         actor: str = "system",
         reason: str = "",
     ) -> Campaign:
@@ -97,42 +123,31 @@ class Campaigns:
                 *(self._updates.target(device) for device in targets[at : at + TOGETHER])
             )
         ]
-        if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
-            raise Refused("A SHA-256 is 64 lower-case hex digits", remedy="Use the output of sha256sum")
-        if size is not None and size < 0:
-            raise Refused("A size in bytes must not be negative")
-        judged = self._update_policy.authorize(
-            manifest, release=release, sha256=sha256, size=size, targets=known, allow_downgrade=allow_downgrade
-        )
-        if judged is not None:
-            sha256, size = judged[0].sha256, judged[0].size
-        if sha256 is not None and (size is None or not url):
-            stored_image = await self._storage.artifact(sha256)
-            size = stored_image.size_bytes if stored_image and size is None else size
-            if stored_image is None and not url:
-                raise Refused(f"The image {sha256} is not stored", remedy="Upload it, or give its URL", sha256=sha256)
-        if sha256 is None and not url:
-            raise Refused("A campaign needs a URL, a digest or a manifest")
-        pinned = sha256 is not None and size is not None
+        image = await self._image(
+            FirmwareImage(release=release, url=url, sha256=sha256, size=size, manifest=manifest),
+            known, allow_downgrade=allow_downgrade,
+        )  # fmt: skip
+        if rollback is not None:
+            rollback = await self._way_back(rollback, image)
+        elif any(limit.action is OnFailure.ROLL_BACK for limit in rollout.failures):
+            raise Refused(
+                "A campaign that is to roll back by itself needs a version to roll back to",
+                remedy="Give the release that its devices are to get back",
+            )
+        pinned = image.sha256 is not None and image.size is not None
         wave_sizes(rollout.waves, len(targets))
         now = self._clock.now_ms()
         record = Campaign(
             id=campaign,
-            release=release,
-            url=url,
             targets=targets[:SHOWN_TARGETS],
             total=len(targets),
             state=CampaignState.RUNNING if pinned else CampaignState.DRAFT,
-            sha256=sha256,
-            size=size,
-            manifest=manifest,
-            manifest_sha256=None if judged is None else judged[0].digest,
-            seq=None if judged is None else judged[0].seq,
-            trust=None if judged is None else judged[1],
             allow_downgrade=allow_downgrade,
             code=None if pinned else "artifact_unpinned",
             rollout=rollout,
+            rollback=rollback,
             created=now,
+            **_members(image),
         )
         event = Event(
             type=f"campaign.{record.state}",
@@ -157,6 +172,7 @@ class Campaigns:
             ) from error
         await self._end_departed(targets, departures)
         if pinned:
+            self._updates.begin(campaign)
             self._tell_all(rollout, targets)
             await self.drive(campaign)
             return await self.get(campaign)
@@ -165,6 +181,50 @@ class Campaigns:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return stored
+
+    async def _image(self, image: FirmwareImage, targets: Sequence[Target], *, allow_downgrade: bool) -> FirmwareImage:
+        """An image with the digest and size of its manifest, or of the stored artifact.
+
+        Raises:
+            Refused: as :meth:`create`.
+        """
+        sha256, size = image.sha256, image.size
+        if sha256 is not None and (len(sha256) != 64 or set(sha256) - set("0123456789abcdef")):
+            raise Refused("A SHA-256 is 64 lower-case hex digits", remedy="Use the output of sha256sum")
+        if size is not None and size < 0:
+            raise Refused("A size in bytes must not be negative")
+        judged = self._update_policy.authorize(
+            image.manifest, release=image.release, sha256=sha256, size=size, targets=targets,
+            allow_downgrade=allow_downgrade,
+        )  # fmt: skip
+        if judged is not None:
+            sha256, size = judged[0].sha256, judged[0].size
+        if sha256 is not None and (size is None or not image.url):
+            stored_image = await self._storage.artifact(sha256)
+            size = stored_image.size_bytes if stored_image and size is None else size
+            if stored_image is None and not image.url:
+                raise Refused(f"The image {sha256} is not stored", remedy="Upload it, or give its URL", sha256=sha256)
+        if sha256 is None and not image.url:
+            raise Refused("A campaign needs a URL, a digest or a manifest")
+        return evolve(
+            image, sha256=sha256, size=size,
+            manifest_sha256=None if judged is None else judged[0].digest,
+            seq=None if judged is None else judged[0].seq,
+            trust=None if judged is None else judged[1],
+        )  # fmt: skip
+
+    async def _way_back(self, rollback: FirmwareImage, image: FirmwareImage) -> FirmwareImage:
+        """The image of a rollback, checked: it has to be stored or pinned now, and devices have to accept it."""
+        check_version(rollback.release)
+        found = await self._image(rollback, (), allow_downgrade=True)
+        if found.sha256 is None or found.size is None:
+            raise Refused("What a rollback installs has to be known before", remedy="Give its digest and size")
+        if image.seq is not None and (found.seq or 0) < image.seq:
+            raise Refused(
+                f"Devices with seq {image.seq} accept no lower one, and {found.release} has {found.seq or 'none'}",
+                code="rollback_refused", remedy="Sign the old image again under a higher seq",
+            )  # fmt: skip
+        return found
 
     def _tell_all(self, rollout: Rollout, devices: Iterable[str]) -> None:
         """Tells devices of their offers, where they need no place first."""
@@ -221,6 +281,7 @@ class Campaigns:
         )
         if started.state is not CampaignState.RUNNING:
             return started
+        self._updates.begin(campaign)
         await self._end_departed(waiting, departures)
         async for execution in self.executions.iterate(ref=("campaign", campaign)):
             self._tell_all(started.rollout, [execution.device])
@@ -313,20 +374,75 @@ class Campaigns:
 
         return await self._cancel_rest(await self.records.change(campaign, step))
 
+    async def roll_back(self, campaign: str, *, actor: str = "system", reason: str = "") -> Campaign:
+        """Brings the devices back to the version before, with a campaign of its own: ``NAME-rollback``.
+
+        Devices that have not begun to install are cancelled. All that have, or may have, the new version get an offer.
+        If it is interrupted, the rest resumes at the next opening.
+
+        Raises:
+            Conflict: ``illegal_transition``, nothing is known to go back to, or it is a draft.
+        """
+        now = self._clock.now_ms()
+
+        def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
+            if old.state is CampaignState.ROLLED_BACK:
+                return None
+            if old.rollback is None or old.state is CampaignState.DRAFT:
+                raise Conflict(
+                    f"The campaign {campaign!r} has no version to roll back to", code="illegal_transition",
+                    remedy="Start a campaign that installs the version before", campaign=campaign,
+                )  # fmt: skip
+            new = evolve(old, state=CampaignState.ROLLED_BACK, finished_at=now, aborting=True)
+            event = Event(type="campaign.rolled_back", subject=campaign, time=now, actor=actor, reason=reason)
+            return new, [event]
+
+        return await self._cancel_rest(await self.records.change(campaign, step))
+
+    async def _bring_back(self, campaign: Campaign) -> None:
+        """Makes the campaign of a rollback, unless it was made before a crash."""
+        assert campaign.rollback is not None
+        devices = [
+            execution.device
+            async for execution in self.executions.iterate(ref=("campaign", campaign.id))
+            if execution.state in _MAY_RUN_IT and await self._updates.takes_part(execution.device)
+        ]
+        if not devices:
+            return
+        name, now = f"{campaign.id}-rollback", self._clock.now_ms()
+        record = Campaign(
+            id=name, targets=tuple(devices[:SHOWN_TARGETS]), total=len(devices), state=CampaignState.RUNNING,
+            allow_downgrade=True, rolls_back=campaign.id, created=now,
+            rollout=Rollout(priority=campaign.rollout.priority + 1, retries=campaign.rollout.retries),
+            **_members(campaign.rollback),
+        )  # fmt: skip
+        data = {"release": record.release, "targets": len(devices)}
+        reason = f"{campaign.id} is rolled back"
+        event = Event(type="campaign.running", subject=name, time=now, reason=reason, data=data)
+        departures = self._updates.departures
+        try:
+            await self.records.create(record, [event], self._updates.making(name, devices, now, total=len(devices)))
+        except Conflict:
+            return
+        await self._end_departed(devices, departures)
+        self._tell_all(record.rollout, devices)
+
     async def _cancel_rest(self, campaign: Campaign) -> Campaign:
-        """Ends the executions of an aborted campaign; repeats nothing where they have ended."""
+        """Ends the executions of a stopped campaign; repeats nothing where they have ended."""
         if not campaign.aborting:
             return campaign
         after: str | None = None
         while True:
             page = await self.executions.page(ref=("campaign", campaign.id), after=after, limit=TOGETHER)
-            ended = (each for each in page.items if campaign.forced or not is_begun(each))
+            ended = [each for each in page.items if _is_cancelled(campaign, each)]
             await asyncio.gather(
                 *(self._updates.end(campaign, each, ExecutionState.CANCELLED, "aborted") for each in ended)
             )
             after = page.after
             if after is None:
                 break
+        if campaign.state is CampaignState.ROLLED_BACK:
+            await self._bring_back(campaign)
         return await self.records.change(
             campaign.id, lambda old: (evolve(old, aborting=False), []) if old.aborting else None
         )
@@ -383,7 +499,7 @@ class Campaigns:
                     again = again or 0 < given < count
                 case Begin():
                     again = True
-                case Stop(OnFailure.ABORT):
+                case Stop(OnFailure.ABORT | OnFailure.ROLL_BACK):
                     await self._cancel_rest(driven)
                 case _:
                     pass
@@ -394,6 +510,19 @@ class Campaigns:
         await end_tasks(*self._tasks)
 
 
+def _members(image: FirmwareImage) -> dict[str, Any]:
+    return asdict(image, recurse=False)
+
+
+def _is_cancelled(campaign: Campaign, execution: Execution) -> bool:
+    """Whether a stopped campaign cancels an execution: a rollback waits for devices that install."""
+    if campaign.forced:
+        return True
+    if campaign.state is CampaignState.ROLLED_BACK:
+        return PROGRESS_ORDER[execution.state] < PROGRESS_ORDER[ExecutionState.INSTALLING]
+    return not is_begun(execution)
+
+
 def _stopped(
     campaign: Campaign, effects: Iterable[CampaignEffect], counts: Counts, now: int
 ) -> tuple[Campaign, list[Event]]:
@@ -402,9 +531,9 @@ def _stopped(
     for effect in effects:
         match effect:
             case Stop(action, code, reason):
-                campaign = evolve(campaign, state=CampaignState.PAUSED, code=code, reason=reason)
-                if action is OnFailure.ABORT:
-                    campaign = evolve(campaign, state=CampaignState.ABORTED, finished_at=now, aborting=True)
+                campaign = evolve(campaign, state=_STOPPED[action], code=code, reason=reason)
+                if action is not OnFailure.PAUSE:
+                    campaign = evolve(campaign, finished_at=now, aborting=True)
                 events.append(_event(campaign, f"campaign.{campaign.state}", now, reason, {"code": code.value}))
             case Finish(reason):
                 updated = counts.states.get(ExecutionState.SUCCEEDED, 0)

@@ -103,7 +103,7 @@ class Updates:
         self._paces: dict[str, Pace] = {}
         #: Campaign → the first turn that may have devices without a place.
         self._turns: dict[str, int] = {}
-        self._opened_s, self._opened_ms = clock.monotonic_s(), clock.now_ms()
+        self._opened_s = clock.monotonic_s()
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
@@ -383,10 +383,13 @@ class Updates:
     def _pace(self, campaign: Campaign) -> Pace:
         pace = self._paces.get(campaign.id)
         if pace is None:
-            # A campaign that was made before this process opened the fleet may have made offers a moment ago.
-            known = campaign.created >= self._opened_ms
-            pace = self._paces[campaign.id] = Pace(self._opened_s + (0.0 if known else WINDOW_S))
+            # It may have made offers a moment before this process opened the fleet.
+            pace = self._paces[campaign.id] = Pace(self._opened_s + WINDOW_S)
         return pace
+
+    def begin(self, campaign: str) -> None:
+        """A campaign begins that has made no offers yet."""
+        self._paces[campaign] = Pace(self._clock.monotonic_s())
 
     async def _offer_of(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
         known = await self._storage.artifact(cast("str", campaign.sha256)) is not None

@@ -73,6 +73,20 @@ PROGRESS_ORDER: Mapping[ExecutionState, int] = MappingProxyType(
 )
 
 
+@frozen(kw_only=True)
+class FirmwareImage:
+    """What devices install: a version, and where its image is. Without a digest it is not pinned yet."""
+
+    release: str
+    url: str = ""
+    sha256: str | None = None
+    size: int | None = None
+    manifest: Mapping[str, object] | None = None
+    manifest_sha256: str | None = None
+    seq: int | None = None
+    trust: int | None = None
+
+
 #: The number of targets in a campaign's own record, which is read for every report of a device and so must stay small.
 SHOWN_TARGETS = 1000
 
@@ -91,6 +105,8 @@ class Campaign:
         allow_downgrade: whether devices that had a higher seq may get it.
         code: why it waits in ``draft``, or why it paused by itself.
         rollout: how it is rolled out.
+        rollback: what a rollback installs; None where it cannot be rolled back.
+        rolls_back: the campaign whose devices this one brings back.
         wave: the current wave, from 1; 0 before the first one. ``wave_begun`` is when it began, and ``wave_done`` when
             enough of its devices had succeeded; ms since the epoch.
         accepted_wave: the wave that an operator lets go on although too few of its devices succeeded.
@@ -118,6 +134,8 @@ class Campaign:
     created: int = 0
     finished_at: int | None = None
     rollout: Rollout = AT_ONCE
+    rollback: FirmwareImage | None = None
+    rolls_back: str | None = None
     wave: int = 0
     wave_begun: int | None = None
     wave_done: int | None = None

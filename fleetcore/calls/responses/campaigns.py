@@ -27,7 +27,8 @@ class CampaignResponse(Response, frozen=True):
     """A campaign; ``code`` says why it waits in draft.
 
     ``targets`` lists the first 1,000 of ``total`` devices; its executions list all, and ``counts`` is the number in
-    each state. ``wave`` is the current wave, 0 before the first one or without waves.
+    each state. ``wave`` is the current wave, 0 before the first one or without waves. ``rollback_version`` is what a
+    rollback installs, and ``rolls_back`` the campaign whose devices this one brings back.
     """
 
     id: str
@@ -47,6 +48,9 @@ class CampaignResponse(Response, frozen=True):
     rollout: RolloutResponse
     wave: int
     wave_begun: Ms | None
+    rollback_version: str | None
+    rollback_sha256: str | None
+    rolls_back: str | None
     code: str | None
     reason: str | None
     created: Ms | None

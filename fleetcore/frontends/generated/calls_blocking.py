@@ -114,6 +114,9 @@ if TYPE_CHECKING:
         ReleaseId,
         RetryAfter,
         RetryTimes,
+        RollbackDigest,
+        RollbackTo,
+        RollbackVersion,
         StepTimeout,
         WaveSoak,
         WhatOnFailure,
@@ -1444,6 +1447,9 @@ class BlockingCalls(ABC):
         soak_s: DeviceSoak = 0.0,
         step_timeout_s: StepTimeout = 86400.0,
         priority: CampaignPriority = 0,
+        rollback_to: RollbackTo | None = None,
+        rollback_version: RollbackVersion | None = None,
+        rollback_sha256: RollbackDigest | None = None,
         reason: Reason = "",
     ) -> CampaignResponse:
         """Starts a campaign: one firmware version for some devices, which get their offers in the background.
@@ -1485,6 +1491,9 @@ class BlockingCalls(ABC):
                 "soak_s": soak_s,
                 "step_timeout_s": step_timeout_s,
                 "priority": priority,
+                "rollback_to": rollback_to,
+                "rollback_version": rollback_version,
+                "rollback_sha256": rollback_sha256,
                 "reason": reason,
             },
             CampaignResponse,
@@ -1553,6 +1562,17 @@ class BlockingCalls(ABC):
             Conflict: it is not paused.
         """
         return self._value("resume_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
+
+    def roll_back_campaign(self, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+        """Brings the devices back to the version that the campaign names for it, with a campaign `NAME-rollback`.
+
+        Devices that have not begun to install are cancelled; all that have, or may have, the new version get an offer.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: it names no version to roll back to.
+        """
+        return self._value("roll_back_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
 
     def upload_artifact(
         self, content: Source, *, sha256: ImageDigest | None = None, size: AnnouncedSize | None = None
