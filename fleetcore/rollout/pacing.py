@@ -41,12 +41,3 @@ class Pace:
             return False
         self._offers.append(now)
         return True
-
-    def next_at(self, rate: Rate, succeeded: int, now: float) -> float:
-        """When the next offer may be made, on the same clock."""
-        if now < self._since:
-            return self._since
-        if self.left(rate, succeeded, now):
-            return now
-        oldest = len(self._offers) - rate_now(rate, succeeded)
-        return self._offers[oldest] + WINDOW_S
