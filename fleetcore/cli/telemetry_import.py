@@ -17,7 +17,7 @@ import click
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
-from fleetcore.cli.readings_file import NA, Layout, count_lines, guess, readings
+from fleetcore.cli.readings_file import CHOICES, NA, Layout, count_lines, guess, readings
 from fleetcore.cli.readings_mapping import mapping_text, read_mapping
 from fleetcore.cli.refused import by_reason, exit_code
 from fleetcore.errors import CODES, FleetError, Refused
@@ -33,7 +33,7 @@ _HINTS = {
     "time_invalid": "--date-order, --time-unit or --time-column",
     "time_in_future": "--zone sets the time zone of the file",
     "unit_mismatch": "--unit METRIC=UNIT, or leave the unit out",
-    "payload_unreadable": "a line of JSONL must be one JSON object",
+    "payload_unreadable": "a line of JSONL must be one JSON object; a row of CSV has no more cells than the header",
     "number_not_finite": "leave such a cell empty, or name it with --na",
 }
 #: Refused readings that are listed with their lines.
@@ -50,7 +50,7 @@ _COUNTS = ("count", "stored", "duplicates", "conflicts", "refused")
     required=True,
     metavar="FILE…",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CSV, JSONL or Parquet.",
+    help="CSV, JSONL (.gz too) or Parquet.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show how files are read, and what would be stored.")
 @click.option(
@@ -67,7 +67,7 @@ _COUNTS = ("count", "stored", "duplicates", "conflicts", "refused")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["csv", "jsonl", "parquet"]),
+    type=click.Choice(CHOICES["form"]),
     help="The files' format; by their names, if not given.",
 )
 @click.option("--device", help="The device of all rows.")
@@ -78,11 +78,11 @@ _COUNTS = ("count", "stored", "duplicates", "conflicts", "refused")
 @click.option("--unit-column", help="The column with the unit.")
 @click.option("--unit", "units", multiple=True, metavar="METRIC=UNIT", help="The unit of a metric; repeatable.")
 @click.option("--delimiter", help="Between cells; \\t is a tab.")
-@click.option("--decimal", type=click.Choice([".", ","]), help="The decimal mark of numbers.")
+@click.option("--decimal", type=click.Choice(CHOICES["decimal"]), help="The decimal mark of numbers.")
 @click.option(
-    "--date-order", type=click.Choice(["ymd", "dmy", "mdy"]), help="The order of day, month and year in dates."
+    "--date-order", type=click.Choice(CHOICES["date_order"]), help="The order of day, month and year in dates."
 )
-@click.option("--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), help="The unit of times that are numbers.")
+@click.option("--time-unit", type=click.Choice(CHOICES["time_unit"]), help="The unit of times that are numbers.")
 @click.option("--zone", help="The time zone of times without one, such as Europe/Berlin; UTC if not given.")
 @click.option("--na", multiple=True, help="A cell that means no value; repeatable.")
 @fleet_option
@@ -252,7 +252,8 @@ class _Sending:
 def _conclude(ended: dict[str, Any], output: str, *, dry_run: bool, many: bool) -> int:
     for failure in ended["failures"]:
         at = f"{failure['file']}: " if many else ""
-        place = f"{at}line {failure['line']}: {failure['device']} {failure['metric']}".rstrip(": ")
+        what = " ".join(filter(None, (failure["device"], failure["metric"])))
+        place = f"{at}line {failure['line']}{what and f': {what}'}"
         click.echo(printable(f"{place}: {CODES[failure['code']].title} [{failure['code']}]"), err=True)
     if ended["refused"] > len(ended["failures"]):
         click.echo(f"… and {ended['refused'] - len(ended['failures'])} more", err=True)
