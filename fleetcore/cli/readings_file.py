@@ -17,11 +17,12 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from attrs import evolve, frozen
 
 from fleetcore.cli.lines import lines_of
+from fleetcore.cli.rows import from_spreadsheet
 from fleetcore.errors import Refused
 from fleetcore.wire.zones import zone_of
 
@@ -253,7 +254,7 @@ def _zipped(file: Path) -> bool:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[io.BufferedIOBase]:
+def _opened(file: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     """The bytes of a file, uncompressed; raises Refused, also while they are read, if that cannot be done."""
     try:
         if _zipped(file):
@@ -267,7 +268,7 @@ def _opened(file: Path) -> Iterator[io.BufferedIOBase]:
 
 
 @contextmanager
-def _text(file: Path, errors: str = "strict") -> Iterator[io.TextIOWrapper]:
+def _text(file: Path, errors: str = "strict") -> Iterator[TextIO]:
     with _opened(file) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", errors=errors, newline="") as opened:
         yield opened
 
@@ -434,4 +435,4 @@ def _value(cell: Any, *, decimal: str, na: frozenset[str]) -> Any:
             return float(number)
     except ValueError:
         pass
-    return _TRUTH.get(lower, text)
+    return _TRUTH.get(lower, from_spreadsheet(text))

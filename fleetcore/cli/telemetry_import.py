@@ -145,23 +145,27 @@ async def _import(
 
     files = list(layouts)
     sum_of = _Outcome(many=len(files) > 1)
-    async with connect(at) as caller:
-        lines = sum(count_lines(file, layout) for file, layout in layouts.items())
-        with progress("checking" if dry_run else "importing", lines) as step:
-            for file, layout in layouts.items():
-                first = from_line if file == files[0] else 1
-                sending = _Sending(caller, file, units, sum_of, dry_run=dry_run)
-                try:
+    sending: _Sending | None = None
+    try:
+        async with connect(at) as caller:
+            lines = sum(count_lines(file, layout) for file, layout in layouts.items())
+            with progress("checking" if dry_run else "importing", lines) as step:
+                for file, layout in layouts.items():
+                    first = from_line if file == files[0] else 1
+                    sending = _Sending(caller, file, units, sum_of, dry_run=dry_run)
                     await sending.send_all(layout, first, step)
-                except (FleetError, asyncio.CancelledError):
-                    if not dry_run:
-                        _say_where(file, sending.sent_to, files)
-                    raise
+    except (FleetError, asyncio.CancelledError):  # here the bar is gone
+        if sending is not None and not dry_run:
+            _say_where(sending.file, sending.sent_to, files, sum_of.ended())
+        raise
     return sum_of.ended()
 
 
-def _say_where(file: Path, line: int, files: Sequence[Path]) -> None:
-    """Says how an interrupted import goes on."""
+def _say_where(file: Path, line: int, files: Sequence[Path], so_far: Mapping[str, Any]) -> None:
+    """Says what an interrupted import has done, and how it goes on."""
+    click.echo(f"So far {so_far['stored']} readings stored, {so_far['refused']} refused", err=True)
+    for reason in by_reason(so_far["reasons"], _HINTS):
+        click.echo(reason, err=True)
     rest = " ".join(shlex.quote(str(each)) for each in files[files.index(file) :])
     command = f"fleetcore telemetry import --from-line {line + 1} {rest}"
     click.echo(printable(f"Interrupted after line {line} of {file}. Go on, with the same options: {command}"), err=True)
@@ -214,18 +218,18 @@ class _Outcome:
 
 
 class _Sending:
-    """Sends one file; ``sent_to`` is the last line whose readings were all answered."""
+    """Sends a file; ``sent_to`` is the last line whose readings were all answered."""
 
     def __init__(self, caller: Caller, file: Path, units: dict[str, str], tally: _Outcome, *, dry_run: bool) -> None:
         from fleetcore.frontends.readings import Parts
 
-        self._caller, self._file, self._units, self._tally, self._dry_run = caller, file, units, tally, dry_run
-        self._parts = Parts(unit=units, dry_run=dry_run)
+        self._caller, self._units, self._tally, self._dry_run = caller, units, tally, dry_run
+        self.file, self._parts = file, Parts(unit=units, dry_run=dry_run)
         self.sent_to = 0
 
     async def send_all(self, layout: Layout, first: int, step: Callable[[int], None]) -> None:
         seen = self.sent_to = first - 1
-        for found in readings(self._file, layout):
+        for found in readings(self.file, layout):
             if found.line < first:
                 continue
             if found.code:
@@ -240,13 +244,13 @@ class _Sending:
                 seen = found.line
         if self._parts.items:
             await self._send()
-        self._tally.refuse(self._file, self._parts)
+        self._tally.refuse(self.file, self._parts)
 
     async def _send(self) -> None:
         lines = self._parts.items
         given: dict[str, Any] = {"content": self._parts.take()}
         answer = await self._caller.run("import_readings", given | ({"dry_run": True} if self._dry_run else {}))
-        self._tally.add(self._file, answer, lines)
+        self._tally.add(self.file, answer, lines)
 
 
 def _conclude(ended: dict[str, Any], output: str, *, dry_run: bool, many: bool) -> int:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -63,6 +64,10 @@ class Terminal:
     def press(self, keys):
         """Sends keys."""
         os.write(self._ours, keys.encode())
+
+    def interrupt(self):
+        """What Ctrl-C does."""
+        self._child.send_signal(signal.SIGINT)
 
     def ended(self):
         """The exit code, once it has ended by itself."""

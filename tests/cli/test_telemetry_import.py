@@ -330,7 +330,10 @@ def test_an_interrupted_import_says_from_which_line_it_goes_on(data, tmp_path, m
 def test_what_is_exported_is_imported_the_same(data, tmp_path, form):
     file = tmp_path / f"out.{form}"
     with IoTFleetManager.sync(data) as manager:
-        rows = [("a", "t", T.timestamp() * 1000 + at, value) for at, value in enumerate((1.5, -2, True, 'text, "x"'))]
+        rows = [
+            ("a", "t", T.timestamp() * 1000 + at, value)
+            for at, value in enumerate((1.5, -2, True, 'text, "x"', "=A1", "'"))
+        ]
         manager.collect_many([*rows, ("b", "t", S * 1000, 0.1 + 0.2, "Cel"), ("b", "u", S * 1000, 7)])
     done = run("telemetry", "export", "--metric", "t", "--to", file, "--data", data)
     other = tmp_path / "other"
@@ -339,7 +342,7 @@ def test_what_is_exported_is_imported_the_same(data, tmp_path, form):
             manager.register_device(device, "sensor")
     run("telemetry", "import", file, "--data", other)
 
-    assert done.output.splitlines()[-1] == f"5 readings of 2 series in {file}"
+    assert done.output.splitlines()[-1] == f"7 readings of 2 series in {file}"
     with IoTFleetManager.sync(data) as ours, IoTFleetManager.sync(other) as theirs:
         for device in ("a", "b"):
             assert theirs.query_telemetry(device, "t").to_plain() == ours.query_telemetry(device, "t").to_plain()
@@ -495,3 +498,25 @@ def test_a_mapping_has_the_names_of_the_options(data, tmp_path):
     run("telemetry", "import", tmp_path / "f.txt", "--mapping", tmp_path / "m.toml", "--data", data)
 
     assert stored(data, "a", "t") == [(S, 1.5)]
+
+
+def test_a_text_from_a_device_is_no_formula_in_an_export(data):
+    with IoTFleetManager.sync(data) as manager:
+        manager.collect_many([("a", "t", S * 1000, "=HYPERLINK(1)")])
+
+    done = run("telemetry", "export", "--data", data)
+
+    assert ",'=HYPERLINK(1)," in done.output
+
+
+def test_what_an_interrupted_import_has_done_is_said_below_its_bar(data, tmp_path, terminal):
+    file = tmp_path / "f.csv"
+    file.write_text("time,device,t\n" + "".join(f"{S + at},{'abx'[at % 3]},{at % 9}\n" for at in range(400_000)))
+    screen = terminal(100, 24, "telemetry", "import", file, "--data", data)
+    screen.until("/400001", gone=" 0/400001")
+    screen.interrupt()
+
+    assert screen.ended() == 130
+    lines = screen.screen.splitlines()
+    assert any(line.startswith("So far ") for line in lines)
+    assert any(line.startswith("Interrupted after line ") for line in lines)
