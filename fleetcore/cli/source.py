@@ -49,7 +49,8 @@ class Source:
             raise Unavailable("The server has ended", remedy="It is tried again; space reads the folder itself")
         if resting or self._caller is None:
             await self.aclose()
-            self._caller = await self._stack.enter_async_context(connect(self._at))
+            # The server may have ended just now: then it must not find the folder open when it comes back.
+            self._caller = await self._stack.enter_async_context(connect(self._at, opens=resting))
         try:
             answer = await self._caller.run(name, given)
         except Unavailable:
@@ -71,16 +72,18 @@ class Source:
 async def followed(at: Target, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
     """The items of a streaming call; while the server is away it waits, and goes on after the last position.
 
-    No item comes twice: those of an unfinished position, which the server sends again, are left out.
+    No item comes twice: those of an unfinished position, which the server sends again, are left out. A folder is opened
+    at the start if no server has it open, and never once a server had it: the server could not come back.
     """
-    after, since, begun = given.get("after"), 0, False
+    after, since, begun, told = given.get("after"), 0, False, False
+    clock = asyncio.get_running_loop().time
     while True:
         asked = given if after is None else {**given, "after": after}
-        skipped, since = since, 0
+        skipped, since, connected_s = since, 0, clock()
         try:
-            async with connect(at) as caller, contextlib.aclosing(caller.stream(name, asked)) as items:
+            async with connect(at, opens=not begun) as caller, contextlib.aclosing(caller.stream(name, asked)) as items:
                 async for item in items:
-                    begun = True
+                    begun, told = True, False
                     since += 1
                     if since > skipped:
                         yield item
@@ -88,8 +91,9 @@ async def followed(at: Target, name: str, given: Mapping[str, Any]) -> AsyncGene
                         after, since, skipped = item["position"], 0, 0
                 return
         except Unavailable as error:
-            if not begun:
+            if not begun and clock() - connected_s < _AGAIN_S:  # else nothing had happened yet
                 raise
-            since = max(since, skipped)
-            _log.warning("%s; it is tried again", error)
+            if not told:
+                _log.warning("%s. It is tried again", str(error).rstrip("."))
+            begun, told, since = True, True, max(since, skipped)
             await asyncio.sleep(_AGAIN_S)

@@ -40,7 +40,7 @@ def answers(monkeypatch):
             assert (name, given) == ("get_campaign", {"campaign": "spring"})
             return told.pop(0)
 
-    monkeypatch.setattr(source, "connect", lambda _at: Told())
+    monkeypatch.setattr(source, "connect", lambda _at, **_: Told())
     monkeypatch.setattr(watching, "LOOK_S", 0)
     return told
 

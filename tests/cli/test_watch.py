@@ -10,6 +10,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.cli import source, watching
 from fleetcore.errors import NotFound, Unavailable
 from fleetcore.frontends.control_client import ControlClient
+from fleetcore.runtime import lease
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,34 @@ async def test_events_go_on_where_they_were_after_the_server_was_away(filled, se
     assert [event["subject"] for event in found] == ["th-1", "th-2", "a-1", "a-2"]
 
 
+@pytest.mark.parametrize("given", [{"after": 0}, {}])
+async def test_a_watch_leaves_the_folder_to_the_server_that_comes_back(filled, served, given):
+    """With a server away, the folder stays free for it; also if nothing had happened yet."""
+    async with asyncio.timeout(60):
+        with served(filled):
+            following = source.followed(filled, "watch_events", given)
+            waiting = asyncio.create_task(anext(following))
+            if given:
+                await waiting
+                waiting = asyncio.create_task(_last(following))
+            await asyncio.sleep(0.5)  # for the connection: nothing tells that it stands
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            assert lease.holder(filled) is None
+        with served(filled):
+            await asyncio.sleep(0.5)
+            await register(filled, "a-1")
+            assert (await waiting)["subject"] == "a-1"
+        await following.aclose()
+
+
+async def _last(following):
+    async for item in following:
+        if item["subject"] == "a-1":
+            return item
+    return None
+
+
 async def test_what_came_of_an_unfinished_commit_does_not_come_again(monkeypatch):
     """The connection breaks within a commit of three events, twice."""
     asked, whole = [], [{"n": 1, "position": 1}, {"n": 2, "position": None}, {"n": 3, "position": None}]
@@ -52,7 +81,7 @@ async def test_what_came_of_an_unfinished_commit_does_not_come_again(monkeypatch
                 yield item
 
     @contextlib.asynccontextmanager
-    async def connect(at):
+    async def connect(at, *, opens):
         yield Breaking()
 
     monkeypatch.setattr(source, "connect", connect)
