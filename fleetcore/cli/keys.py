@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,10 @@ def names(sent: str) -> Iterator[str]:
 
 @contextmanager
 def pressed() -> Iterator["asyncio.Queue[str] | None"]:
-    """The keys that are pressed, one at a time and without Enter; None if standard input has no keys."""
+    """The keys that are pressed, one at a time and without Enter; None if standard input has no keys.
+
+    ``resize`` is among them each time the terminal gets another size.
+    """
     if sys.stdin is None or not sys.stdin.isatty() or os.name != "posix":
         yield None
         return
@@ -53,7 +57,9 @@ def pressed() -> Iterator["asyncio.Queue[str] | None"]:
     tty.setcbreak(file)
     try:
         loop.add_reader(file, read)
+        loop.add_signal_handler(signal.SIGWINCH, queue.put_nowait, "resize")
         yield queue
     finally:
+        loop.remove_signal_handler(signal.SIGWINCH)
         loop.remove_reader(file)
         termios.tcsetattr(file, termios.TCSADRAIN, before)

@@ -94,6 +94,7 @@ async def followed(at: Target, name: str, given: Mapping[str, Any]) -> AsyncGene
             if not begun and clock() - connected_s < _AGAIN_S:  # else nothing had happened yet
                 raise
             if not told:
-                _log.warning("%s. It is tried again", str(error).rstrip("."))
+                text = str(error)
+                _log.warning("%s%s It is tried again", text, "" if text.endswith((".", "?")) else ".")
             begun, told, since = True, True, max(since, skipped)
             await asyncio.sleep(_AGAIN_S)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -42,10 +41,9 @@ class Watched:
 
 async def watch(at: Target, what: Watched, given: Mapping[str, Any], output: str, title: str) -> dict[str, Any]:
     """Shows each change; returns the last answer. While the server is away it waits; the first failure is raised."""
-    from fleetcore.cli.progress import status_bar
+    from fleetcore.cli.progress import moves, status_bar
 
-    on_terminal = output == "table" and sys.stderr.isatty()
-    with status_bar(title) if on_terminal else nullcontext() as bar:
+    with status_bar(title) if output == "table" and moves() else nullcontext() as bar:
         told: object = None
         async with contextlib.aclosing(_looks(at, what.call, given)) as answers:
             async for current in answers:
