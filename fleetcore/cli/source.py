@@ -35,6 +35,11 @@ class Source:
         self._caller: Caller | None = None
         self.served = False
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is reached over a network, and has no folder here."""
+        return not isinstance(self._at, Path)
+
     async def rests(self) -> bool:
         """Whether no server has the folder open."""
         from fleetcore.runtime import lease
@@ -46,7 +51,7 @@ class Source:
         resting = await self.rests()
         if resting and self.served:
             await self.aclose()
-            raise Unavailable("The server has ended", remedy="It is tried again; space reads the folder itself")
+            raise Unavailable("The server has ended")
         if resting or self._caller is None:
             await self.aclose()
             # The server may have ended just now: then it must not find the folder open when it comes back.
@@ -67,6 +72,11 @@ class Source:
         """Ends the connection."""
         self._caller = None
         await self._stack.aclose()
+
+
+def again(error: Unavailable) -> str:
+    """What is said once while a server is away."""
+    return f"{error}{'' if str(error).endswith(('.', '?')) else '.'} It is tried again"
 
 
 async def followed(at: Target, name: str, given: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
@@ -94,7 +104,6 @@ async def followed(at: Target, name: str, given: Mapping[str, Any]) -> AsyncGene
             if not begun and clock() - connected_s < _AGAIN_S:  # else nothing had happened yet
                 raise
             if not told:
-                text = str(error)
-                _log.warning("%s%s It is tried again", text, "" if text.endswith((".", "?")) else ".")
+                _log.warning("%s", again(error))
             begun, told, since = True, True, max(since, skipped)
             await asyncio.sleep(_AGAIN_S)

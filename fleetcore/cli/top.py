@@ -14,7 +14,7 @@ from fleetcore.cli import keys
 from fleetcore.cli.connect import Target, fleet_option
 from fleetcore.cli.encoding import takes_all
 from fleetcore.cli.output import output_option, show
-from fleetcore.cli.source import Source
+from fleetcore.cli.source import Source, again
 from fleetcore.cli.top_screen import Rates, View, device, fleet, footer, helping, moved, pressed, rates
 from fleetcore.errors import FleetError, Refused, Unavailable
 from fleetcore.model.overview import MAX_FIRST, Order
@@ -163,6 +163,8 @@ class _Screen:
             if self._found is None and not isinstance(error, Unavailable):
                 raise
             self._error = str(error)
+            if isinstance(error, Unavailable):
+                self._error = again(error) + ("" if self._source.remote else "; space reads the folder itself")
         else:
             self._error = ""
         return view

@@ -21,8 +21,8 @@ _WIDE = 76
 #: Lines of devices that are shown even on a low terminal.
 _MIN_ROWS = 3
 _KINDS = {
-    "device": WORD,
-    "type": WORD,
+    "device": "text",  # cut, where a long one would leave no room for the state
+    "type": "text",
     "state": "choice",
     "last seen": "time",
     "alerts": "count",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -13,8 +14,10 @@ from attrs import frozen
 from fleetcore.cli.connect import Target
 from fleetcore.cli.encoding import takes_all
 from fleetcore.cli.exits import printable
-from fleetcore.cli.source import Source
+from fleetcore.cli.source import Source, again
 from fleetcore.errors import Unavailable
+
+_log = logging.getLogger(__name__)
 
 #: The interval of polling for changes, in seconds.
 LOOK_S = 1.0
@@ -65,7 +68,15 @@ async def _looks(at: Target, name: str, given: Mapping[str, Any]) -> AsyncGenera
     """The answers of a call, again and again."""
     async with contextlib.aclosing(Source(at, keeps=True)) as source:
         yield await source.ask(name, given)
+        told = False
         while True:
             await asyncio.sleep(LOOK_S)
-            with contextlib.suppress(Unavailable):  # its server is away
-                yield await source.ask(name, given)
+            try:
+                answer = await source.ask(name, given)
+            except Unavailable as error:  # its server is away
+                if not told:
+                    told = True
+                    _log.warning("%s", again(error))
+            else:
+                told = False
+                yield answer

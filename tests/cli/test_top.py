@@ -237,6 +237,19 @@ def test_every_line_fits_and_quitting_is_always_named(width):
     assert " ".join(shown).count("remedy") == 20
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_long_id_leaves_room_for_the_state_of_all_devices(width):
+    found = overview(first=[row("x" * 60, type="t" * 60), row(1)])
+
+    lines = text(fleet(View(), found, None, width=width, height=24, now_ms=NOW_MS))
+
+    assert max(map(len, lines)) <= width
+    assert next(line for line in lines if line.startswith("device ")).split()[:5] == [
+        "device", "type", "state", "last", "seen",
+    ]  # fmt: skip
+    assert not any("also shows" in line for line in lines)
+
+
 def test_the_end_of_a_long_query_is_in_sight_while_it_is_typed():
     (line,) = text(footer(View(typed="x" * 100 + "end"), "", 60))
 

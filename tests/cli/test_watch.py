@@ -8,6 +8,7 @@ import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.cli import source, watching
+from fleetcore.cli.operation import conclude
 from fleetcore.errors import NotFound, Unavailable
 from fleetcore.frontends.control_client import ControlClient
 from fleetcore.runtime import lease
@@ -135,3 +136,27 @@ def test_a_terminal_shows_a_bar_and_events_in_colour(terminal, filled, served):
         assert watch.ended() == 0
         assert "device.registered" in watch.screen
         assert watch.colours or "\x1b[2m" in watch.said.decode()
+
+
+def test_an_operation_that_was_cut_short_is_not_done(capsys):
+    whole = {"done": 5, "total": 5, "failed": 0, "failures": []}
+
+    assert conclude(whole, "table") == 0
+    assert conclude({**whole, "done": 3}, "table") == 7
+
+    assert capsys.readouterr().out.splitlines() == ["5 of 5 done, 0 failed", "3 of 5 done, 0 failed, 2 not tried"]
+
+
+async def test_a_watch_says_once_that_the_server_is_away(filled, served, caplog):
+    looks = watching._looks(filled, "get_device", {"device_id": "th-1"})
+    async with asyncio.timeout(60), contextlib.aclosing(looks):
+        with served(filled):
+            await anext(looks)
+        waiting = asyncio.create_task(anext(looks))
+        while not caplog.messages:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        with served(filled):
+            await waiting
+
+    assert [text for text in caplog.messages if "tried again" in text] == ["The server has ended. It is tried again"]
