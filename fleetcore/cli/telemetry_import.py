@@ -97,6 +97,7 @@ def import_(
     Devices must be registered. Importing a file again changes nothing; an import that was interrupted says from which
     line it goes on. Exit 7 if readings are refused.
     """
+    files = tuple(dict.fromkeys(files))
     if given["delimiter"] == "\\t":
         given["delimiter"] = "\t"
     known, by_metric = ({}, {}) if mapping is None else read_mapping(mapping)

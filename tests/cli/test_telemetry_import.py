@@ -520,3 +520,12 @@ def test_what_an_interrupted_import_has_done_is_said_below_its_bar(data, tmp_pat
     lines = screen.screen.splitlines()
     assert any(line.startswith("So far ") for line in lines)
     assert any(line.startswith("Interrupted after line ") for line in lines)
+
+
+def test_a_file_that_is_named_twice_is_imported_once(data, tmp_path):
+    (tmp_path / "f.csv").write_text(f"time,device,t\n{S},a,1.5\n{S},x,1.5\n")
+
+    done = run("telemetry", "import", tmp_path / "f.csv", tmp_path / "f.csv", "--data", data)
+
+    assert "1 of 2 readings stored" in done.output
+    assert "line 3: x t: The device is not registered" in done.output
