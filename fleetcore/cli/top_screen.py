@@ -86,6 +86,8 @@ def pressed(view: View, key: str, rows: Sequence[str]) -> View:
     """The view after a key; ``rows`` are the devices that are shown."""
     if key == "resize":
         return view
+    if key == "quit":
+        return evolve(view, quits=True)
     if view.typed is not None:
         return _typed(view, view.typed, key)
     if view.helps:

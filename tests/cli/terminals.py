@@ -75,9 +75,9 @@ class Terminal:
         self._screen.resize(rows, columns)
         self._child.send_signal(signal.SIGWINCH)
 
-    def interrupt(self):
-        """What Ctrl-C does."""
-        self._child.send_signal(signal.SIGINT)
+    def interrupt(self, number=signal.SIGINT):
+        """What Ctrl-C does, or another signal."""
+        self._child.send_signal(number)
 
     def ended(self):
         """The exit code, once it has ended by itself."""

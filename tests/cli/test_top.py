@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 
 import pytest
@@ -255,3 +256,15 @@ def test_the_end_of_a_long_query_is_in_sight_while_it_is_typed():
 
     assert line.endswith("xend_")
     assert len(line) == 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminal_is_as_before_after_a_signal_though_a_query_was_being_typed(terminal, full, number):
+    top = terminal(80, 20, "top", "--data", full)
+    top.until("2 devices")
+    top.press("/id")
+    top.until("query: id_")
+    top.interrupt(number)
+
+    assert top.ended() == 0
+    assert top.said.endswith(b"\x1b[?25h\x1b[?1049l")
