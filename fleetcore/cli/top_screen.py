@@ -193,7 +193,7 @@ def footer(view: View, error: str, width: int) -> list[Text]:
     elif width >= _WIDE:
         lines.append(Text(f"s r a i order: {view.order}   / query   ↑↓ Enter open   p pause   ? help   q quit", "dim"))
     else:
-        lines.append(Text(f"order: {view.order}  / query  ↑↓ Enter  p pause  ? help  q quit", "dim"))
+        lines.append(Text(f"q quit  ? help  / query  ↑↓ Enter  p pause  order: {view.order}", "dim"))
     lines[-1].truncate(width, overflow="ellipsis")
     return lines
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from fleetcore import IoTFleetManager
 from fleetcore.cli import connect
 from fleetcore.cli.root import Root
+from fleetcore.cli.telemetry import sparkline
 from fleetcore.errors import Refused, Unavailable
 
 T = datetime(2026, 1, 1, tzinfo=UTC)
@@ -140,12 +141,17 @@ def test_an_import_that_was_killed_is_started_again(data):
 
 
 def test_a_picture_says_the_true_extremes():
-    from fleetcore.cli.telemetry import sparkline
-
     picture = sparkline([19.0, 23.0] * 500 + [60.0] + [19.0, 23.0] * 500)
 
     assert picture.endswith("19 to 60")
     assert "█" in picture
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"), [((1.7e308, -1.7e308, 0.0), "█▁▅"), ((0.0, 0.0, 0.0), "▁▁▁"), ((0.0, 5e-324, 0.0), "▁█▁")]
+)
+def test_a_picture_has_values_of_every_size(values, bars):
+    assert sparkline(values).split()[0] == bars
 
 
 def test_a_bad_line_of_jsonl_is_counted_with_its_number_and_stops_nothing(data):
