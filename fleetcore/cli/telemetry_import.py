@@ -98,6 +98,9 @@ def import_(
     line it goes on. Exit 7 if readings are refused.
     """
     files = tuple(dict.fromkeys(files))
+    for file in files:
+        if not file.is_file():  # it is read more than once: to guess, to count, and to import
+            raise Refused(f"{file} is a pipe or a device", remedy="Write its rows into a file, and import that")
     if given["delimiter"] == "\\t":
         given["delimiter"] = "\t"
     known, by_metric = ({}, {}) if mapping is None else read_mapping(mapping)

@@ -5,6 +5,7 @@ A dry run is held to the run, and an import that was killed to the file.
 
 import gzip
 import json
+import os
 import re
 import signal
 import subprocess
@@ -535,3 +536,10 @@ def test_a_file_that_is_named_twice_is_imported_once(data, tmp_path):
 
     assert "1 of 2 readings stored" in done.output
     assert "line 3: x t: The device is not registered" in done.output
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(data, tmp_path):
+    os.mkfifo(tmp_path / "p.csv")
+
+    with pytest.raises(Refused, match="is a pipe"):
+        run("telemetry", "import", tmp_path / "p.csv", "--data", data)
