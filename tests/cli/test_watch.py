@@ -63,6 +63,7 @@ async def test_a_watch_leaves_the_folder_to_the_server_that_comes_back(filled, s
 async def test_a_quiet_watch_misses_nothing_that_is_committed_before_it_is_connected_again(filled, served, monkeypatch):
     async with asyncio.timeout(60):
         with served(filled):
+            await register(filled, "a-0")
             following = source.followed(filled, "watch_events", {"type": ["device.registered"]})
             waiting = asyncio.create_task(anext(following))
             await _marked(filled)
