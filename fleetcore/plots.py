@@ -21,18 +21,25 @@ if TYPE_CHECKING:
 _COLUMNS = 4000
 #: Values are connected over a gap of up to so many times the usual distance between them.
 CONNECTED = 4
+#: Where buckets hold so many readings in the median, the readings are closer to each other than the buckets.
+DENSE = 2
 _COLOURS = {"anomaly": "#c62828", "twin": "#00838f", "firmware": "#2e7d32"}
 
 
 @frozen(kw_only=True)
 class Band:
-    """A series: at each time (int64 ms) the smallest and the largest value (float64)."""
+    """A series: at each time (int64 ms) the smallest and the largest value (float64).
+
+    Attributes:
+        usual_ms: the usual distance between times; by default the median.
+    """
 
     label: str
     unit: str | None
     time: "npt.NDArray[np.int64]"
     low: "npt.NDArray[np.float64]"
     high: "npt.NDArray[np.float64]"
+    usual_ms: float | None = None
 
 
 @frozen(kw_only=True)
@@ -58,6 +65,7 @@ def narrowed(band: Band) -> Band:
         time=band.time[starts],
         low=np.minimum.reduceat(band.low, starts),
         high=np.maximum.reduceat(band.high, starts),
+        usual_ms=max((last - first) / _COLUMNS, _usual_ms(band)),
     )
 
 
@@ -108,12 +116,18 @@ def _png(figure: Any) -> bytes:
     return picture.getvalue()
 
 
+def _usual_ms(band: Band) -> float:
+    import numpy as np
+
+    if band.usual_ms is not None:
+        return band.usual_ms
+    return float(np.median(np.diff(band.time))) if len(band.time) > 1 else 0.0
+
+
 def _draw_band(place: Any, band: Band) -> None:
     import numpy as np
 
-    steps = np.diff(band.time)
-    usual = float(np.median(steps)) if len(steps) else 0.0
-    cuts = np.flatnonzero(steps > usual * CONNECTED) + 1
+    cuts = np.flatnonzero(np.diff(band.time) > _usual_ms(band) * CONNECTED) + 1
     time = band.time / 86_400_000  # matplotlib counts days since 1970
     # A value that is not a number ends the line.
     time, low, high = (np.insert(column, cuts, np.nan) for column in (time, band.low, band.high))

@@ -22,9 +22,17 @@ TypePrefixes = Annotated[
     Meta(max_length=100, description="Only types that begin with this."),
 ]
 
+Marks = Annotated[
+    bool, Meta(description="Send the position too, as items of the type `position`: at the start, and while quiet.")
+]
+
+#: The type of an item that only names the position.
+POSITION = "position"
 _PAGE = 100
 #: The longest single wait for the feed; then it is asked again.
 _WAIT_S = 60.0
+#: Between two items that only name the position.
+_MARK_S = 5.0
 
 
 @call(
@@ -32,11 +40,18 @@ _WAIT_S = 60.0
     columns=("time", "type", "subject", "actor", "reason"),
 )  # fmt: skip
 async def watch_events(
-    caller: Caller, *, after: After | None = None, type: TypePrefixes = (), where: Where | None = None
+    caller: Caller,
+    *,
+    after: After | None = None,
+    type: TypePrefixes = (),
+    where: Where | None = None,
+    marks: Marks = False,
 ) -> AsyncIterator[EventResponse]:
     """Follows events as they are committed: those that the caller may see, from now on or after a position.
 
     A query limits them to events about devices that it selects when they are sent.
+
+    With ``marks`` a watch that has seen no event can be resumed exactly, too.
 
     The events of a commit come together. If the caller's rights change during a commit, that commit is sent again under
     the new rights.
@@ -55,12 +70,17 @@ async def watch_events(
     if position > newest:
         raise NotFound(f"The fleet has not reached position {position}", oldest=newest + 1)
     known: Rights | None = None
+    clock = caller.fleet.clock
+    marked, marked_s = -1, -_MARK_S
     with caller.waiting() as wait:
         while True:
             rights = await rights_to_follow(caller, "watch_events")
             if selection is not None and (known is None or not same_rights(known, rights)):
                 selection.narrow()
             known = rights
+            if marks and position != marked and clock.monotonic_s() - marked_s >= _MARK_S:
+                marked, marked_s = position, clock.monotonic_s()
+                yield _mark(position, clock.now_ms())
             entries = await storage.feed(position, _PAGE)
             for entry in entries:
                 for event in await _visible(caller, entry, tuple(type), selection):
@@ -74,6 +94,10 @@ async def watch_events(
                 break
             if not entries:
                 await wait(storage.wait_feed(position, _WAIT_S))
+
+
+def _mark(position: int, now: int) -> EventResponse:
+    return EventResponse(type=POSITION, subject="", time=Ms(now), actor="", reason="", data={}, position=position)
 
 
 async def rights_to_follow(caller: Caller, what: str) -> Rights:

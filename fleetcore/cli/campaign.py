@@ -14,7 +14,7 @@ from fleetcore.cli.exits import PARTLY, printable
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.watching import Watched
 from fleetcore.frontends.catalogue import core
-from fleetcore.model.firmware import EXECUTION_ENDS, EXECUTION_FAILURES, ExecutionState
+from fleetcore.model.firmware import EXECUTION_ENDS, EXECUTION_FAILURES, CampaignState, ExecutionState
 
 #: Failed devices that are listed at the end.
 _MAX_FAILED = 20
@@ -39,7 +39,7 @@ campaign.add_command(command(core()["create_campaign"], core()["create_campaign"
 @fleet_option
 @output_option
 def watch(campaign: str, at: Target, output: str) -> int:
-    """Follow CAMPAIGN until it has ended and no device is under way; exit 7 if some devices failed.
+    """Follow CAMPAIGN until it has ended and no device is under way; exit 7 if some devices failed or it was aborted.
 
     It prints a line for each change, or a bar on a terminal, and at the end the devices that failed. It can be
     interrupted and started again at any time, and waits while the server is away.
@@ -48,7 +48,7 @@ def watch(campaign: str, at: Target, output: str) -> int:
     if output != "jsonl":  # the last line of the command shows it
         show(last, output, members=core()["get_campaign"].members)
     if not _count(last, EXECUTION_FAILURES):
-        return 0
+        return PARTLY if last["state"] == CampaignState.ABORTED else 0
     if output == "table":
         for item in _failed(at, campaign):
             reason = f": {item['reason']}" if item["reason"] else ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 from attrs import frozen
 
-from fleetcore.errors import Refused
+from fleetcore.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
     from fleetcore.runtime.plugins import PluginHost
@@ -165,10 +165,11 @@ class _Caller:
 
 
 @asynccontextmanager
-async def connect(at: Target) -> AsyncIterator[Caller]:
+async def connect(at: Target, *, opens: bool = True) -> AsyncIterator[Caller]:
     """Opens the folder, or connects to the server that has it open, or to the remote one.
 
-    Raises Refused if the data folder does not exist, or a server's token is missing.
+    Raises Refused if the data folder does not exist, or a server's token is missing; without ``opens`` Unavailable if
+    no process has the folder open.
     """
     if isinstance(at, Remote):
         async with remote_client(at) as client:
@@ -184,6 +185,8 @@ async def connect(at: Target) -> AsyncIterator[Caller]:
 
         yield ControlClient(data)
         return
+    if not opens:
+        raise Unavailable(f"No server has {data} open", remedy="fleetcore serve")
     from fleetcore.calls.caller import user_of
     from fleetcore.frontends.library import IoTFleetManager
 

@@ -47,11 +47,11 @@ def demo(devices: int, duration: float, replay: Path | None, data: Path | None, 
 
             code = asyncio.run(run_demo(folder, devices, duration, seed, keep=keep))
         if not keep:
-            click.echo(_next(data))
+            click.echo(_next(data, replay))
         return code
 
 
-def _next(data: Path | None) -> str:
+def _next(data: Path | None, replay: Path | None) -> str:
     """Three commands to go on with."""
     if data is None:
         commands = {
@@ -61,9 +61,18 @@ def _next(data: Path | None) -> str:
         }
     else:
         place = shlex.quote(str(data))
+        if replay is None:
+            readings = {
+                f"telemetry plot demo-0002 temperature --data {place}": "a metric over time, with its anomalies"
+            }
+        else:
+            from fleetcore.cli.replaying import device_of
+
+            device = shlex.quote(device_of(replay))
+            readings = {f"telemetry series {device} --data {place}": "its metrics; then: fleetcore telemetry plot"}
         commands = {
             f"fleetcore top --data {place}": "the devices, and what they have done",
-            f"fleetcore telemetry plot demo-0002 temperature --data {place}": "a metric over time, with its anomalies",
+            **{f"fleetcore {command}": what for command, what in readings.items()},
             f"fleetcore serve --data {place}": "let it run again",
         }
     width = max(map(len, commands)) + 2

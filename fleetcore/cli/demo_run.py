@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from fleetcore import files
 from fleetcore.cli.connect import Caller, connect
 from fleetcore.cli.demo_mirrors import sections, show_mirrors, trials_of
 from fleetcore.cli.items import items_of
@@ -56,17 +57,23 @@ async def server(data: Path, trials: Mapping[str, Trial] = {}) -> AsyncIterator[
     network = {name: item for name, item in offers.items() if item.demo is not None and name != "local"}
     chosen = network or {"local": offers["local"]}
     protocols = "\n".join(map(_section, chosen.values()))
-    (data / "fleet.toml").write_text(_TOML.format(protocols=protocols, mirrors=sections(trials)))
-    async with running(data, create=True) as endpoints, connect(data) as caller:
-        names = ", ".join(f"{name} ({', '.join(urls)})" for name, urls in endpoints.items())
-        click.echo(f"server   {names}")
-        if set(chosen) == {"local"}:
-            click.echo("         no network protocol is installed, so the devices run in this process")
-        status = await caller.run("get_status", {})
-        yield caller, ways_in(status["protocols"], offers)
-    # A folder that is kept can be served again: the hubs of its mirrors are gone.
     file = data / "fleet.toml"
-    file.write_text(file.read_text().replace(sections(trials), ""))
+    files.replace(file, _TOML.format(protocols=protocols, mirrors=sections(trials)).encode())
+    try:
+        async with running(data, create=True) as endpoints, connect(data) as caller:
+            names = ", ".join(f"{name} ({', '.join(urls)})" for name, urls in endpoints.items())
+            click.echo(f"server   {names}")
+            if set(chosen) == {"local"}:
+                click.echo("         no network protocol is installed, so the devices run in this process")
+            status = await caller.run("get_status", {})
+            yield caller, ways_in(status["protocols"], offers)
+    finally:
+        # A folder that is kept can be served again: the hubs of its mirrors are gone.
+        files.replace(file, file.read_text().replace(sections(trials), "").encode())
+    if trials:
+        async with connect(data) as caller:
+            for item in await items_of(caller, core()["list_left_behind"], {}):
+                await caller.run("drop_left_behind", {"name": item["name"]})
 
 
 def _section(provider: Provider[Any]) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 _SEQUENCES = {
     "\x1b[5~": "page up", "\x1b[6~": "page down", "\x1b[A": "up", "\x1b[B": "down", "\x1bOA": "up", "\x1bOB": "down",
     "\x1b": "escape", "\r": "enter", "\n": "enter", "\x7f": "backspace", "\x08": "backspace", "\x15": "clear",
-    "\x03": "q", "\x04": "q",
+    "\x03": "quit", "\x04": "quit",
 }  # fmt: skip
 
 
@@ -32,13 +33,18 @@ def names(sent: str) -> Iterator[str]:
 
 @contextmanager
 def pressed() -> Iterator["asyncio.Queue[str] | None"]:
-    """The keys that are pressed, one at a time and without Enter; None if standard input has no keys."""
+    """The keys that are pressed, one at a time and without Enter; None if standard input has no keys.
+
+    ``resize`` is among them each time the terminal gets another size, and ``quit`` when the process is asked to end:
+    the terminal has to be as it was before.
+    """
     if sys.stdin is None or not sys.stdin.isatty() or os.name != "posix":
         yield None
         return
     import termios
     import tty
 
+    signals = {signal.SIGWINCH: "resize", signal.SIGTERM: "quit", signal.SIGHUP: "quit"}
     file, queue, loop = sys.stdin.fileno(), asyncio.Queue[str](), asyncio.get_running_loop()
     before = termios.tcgetattr(file)
 
@@ -46,14 +52,18 @@ def pressed() -> Iterator["asyncio.Queue[str] | None"]:
         sent = os.read(file, 1024)
         if not sent:  # the terminal is gone
             loop.remove_reader(file)
-            queue.put_nowait("q")
+            queue.put_nowait("quit")
         for name in names(sent.decode(errors="replace")):
             queue.put_nowait(name)
 
     tty.setcbreak(file)
     try:
         loop.add_reader(file, read)
+        for number, name in signals.items():
+            loop.add_signal_handler(number, queue.put_nowait, name)
         yield queue
     finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
         loop.remove_reader(file)
         termios.tcsetattr(file, termios.TCSADRAIN, before)

@@ -27,7 +27,7 @@ def operation() -> None:
 @fleet_option
 @output_option
 def watch(operation: str, at: Target, output: str) -> int:
-    """Follow OPERATION until it has ended; exit 7 if some of its items failed.
+    """Follow OPERATION until it has ended; exit 7 if some of its items failed or were not tried.
 
     It prints a line for each change, or a bar on a terminal. It can be interrupted and started again at any time,
     and waits while the server is away.
@@ -36,7 +36,7 @@ def watch(operation: str, at: Target, output: str) -> int:
 
     ended = asyncio.run(_watch(at, operation, output))
     if output == "jsonl":  # the last line shows it
-        return PARTLY if ended["failed"] else 0
+        return _code(ended)
     return conclude(ended, output)
 
 
@@ -91,10 +91,21 @@ def conclude(ended: dict[str, Any], output: str, lines: Sequence[int] | None = N
     if ended["failed"] > len(ended.get("failures", ())):
         click.echo(f"… and {ended['failed'] - len(ended['failures'])} more", err=True)
     if output == "table":
-        click.echo(f"{ended['done'] - ended['failed']} of {ended['total']} done, {ended['failed']} failed")
+        how = f", {ended['total'] - ended['done']} not tried" if _is_cut(ended) else ""
+        click.echo(f"{ended['done'] - ended['failed']} of {ended['total']} done, {ended['failed']} failed{how}")
         for counts in (ended.get("result"), ended.get("reasons")):
             if counts:
                 click.echo("  " + ", ".join(f"{name} {number}" for name, number in sorted(counts.items())))
     else:
         show(ended, output)
-    return PARTLY if ended["failed"] else 0
+    return _code(ended)
+
+
+def _is_cut(ended: Mapping[str, Any]) -> bool:
+    """Whether it ended before all its items were tried."""
+    done, total = ended["done"], ended["total"]
+    return bool(done < total)
+
+
+def _code(ended: Mapping[str, Any]) -> int:
+    return PARTLY if ended["failed"] or _is_cut(ended) else 0

@@ -5,19 +5,23 @@ A character has two columns of four dots (Unicode's braille patterns); without b
 
 import datetime as dt
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
+from statistics import median_low
 
 from attrs import frozen
 
 from fleetcore.model.days import DAY_MS, HOUR_MS
-from fleetcore.plots import CONNECTED
+from fleetcore.plots import CONNECTED, DENSE
 
 #: Columns of dots in a character, and rows.
 DOTS_ACROSS, _DOTS_DOWN = 2, 4
 _BRAILLE = 0x2800
 #: The bit of a dot, by its column and its row from the top.
 _BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
+#: Between two labels of the axis of values: a larger round value is infinite.
+_LARGEST_STEP = 1e308
 #: Characters between two labels of the time axis.
 _LABEL_GAP = 3
 _S, _MIN = 1000, 60_000
@@ -32,11 +36,12 @@ _TIME_STEPS = (
 
 @frozen
 class Bucket:
-    """The extremes of the values from ``start`` (ms since the epoch) on, up to the next bucket."""
+    """The extremes of the ``count`` values from ``start`` (ms since the epoch) on, up to the next bucket."""
 
     start: int
     low: float
     high: float
+    count: int = 1
 
 
 def plot(
@@ -67,9 +72,10 @@ def plot(
     rows = max(2, height - 3)
     low, high = limits_of(drawn) if limits is None else limits
     if low == high:
-        low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+        half = (abs(low) or 1.0) / 2
+        low, high = max(low - half, -sys.float_info.max), min(high + half, sys.float_info.max)
     ticks = _value_ticks(low, high, max(2, rows // 3))
-    names = {_row(tick, low, high, rows): f"{tick:g}" for tick in ticks}
+    names = {_row(tick, low, high, rows): text for tick, text in zip(ticks, _texts(ticks), strict=True)}
     margin = max([margin, *map(len, names.values())])
     across = max(1, width - margin - 2)
     grid = _Grid(across, rows)
@@ -97,6 +103,11 @@ def limits_of(buckets: Iterable[Bucket]) -> tuple[float, float]:
     return min((each.low for each in drawn), default=0.0), max((each.high for each in drawn), default=1.0)
 
 
+def is_dense(buckets: Sequence[Bucket]) -> bool:
+    """Whether the readings are closer to each other than the buckets, so that an empty bucket is a gap."""
+    return bool(buckets) and median_low([bucket.count for bucket in buckets]) >= DENSE
+
+
 class _Grid:
     def __init__(self, across: int, rows: int) -> None:
         self.across, self.rows, self.down = across, rows, rows * _DOTS_DOWN
@@ -119,9 +130,8 @@ def _columns(buckets: Sequence[Bucket], start: int, end: int, across: int) -> It
         low, high = found.get(column, (bucket.low, bucket.high))
         found[column] = (min(low, bucket.low), max(high, bucket.high))
     places = sorted(found)
-    distances = sorted(after - before for before, after in pairwise(places))
-    usual = distances[len(distances) // 2] if distances else 1
-    for place, following in zip(places, [*places[1:], None], strict=True):
+    usual = 1 if is_dense(buckets) else median_low([after - before for before, after in pairwise(places)] or [1])
+    for place, following in zip_longest(places, places[1:]):
         low, high = found[place]
         yield place, low, high
         if following is None or following - place > usual * CONNECTED:
@@ -140,7 +150,9 @@ def _place(time: int, start: int, end: int, across: int) -> int:
 
 def _dot(value: float, low: float, high: float, down: int) -> int:
     """The row of dots of a value, from the top."""
-    return min(down - 1, max(0, round((high - value) / (high - low) * (down - 1))))
+    # Halves: the difference of the largest floats is infinite.
+    share = (high / 2 - value / 2) / (high / 2 - low / 2)
+    return min(down - 1, max(0, round(share * (down - 1))))
 
 
 def _row(value: float, low: float, high: float, rows: int) -> int:
@@ -149,10 +161,20 @@ def _row(value: float, low: float, high: float, rows: int) -> int:
 
 def _value_ticks(low: float, high: float, most: int) -> list[float]:
     """Round values from ``low`` to ``high``, ``most`` + 1 at most."""
-    step = 10.0 ** math.floor(math.log10((high - low) / most))
-    step *= next(factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most)
+    span = high / most - low / most
+    step = 10.0 ** math.floor(math.log10(span))
+    step = min(_LARGEST_STEP, step * next(factor for factor in (1, 2, 5, 10, 20) if span <= step * factor))
     first = math.ceil(low / step)
     return [number * step for number in range(first, math.floor(high / step) + 1)]
+
+
+def _texts(ticks: Sequence[float]) -> list[str]:
+    """The ticks as text, with as many digits as tell them apart."""
+    for digits in range(6, 18):
+        texts = [f"{tick:.{digits}g}" for tick in ticks]
+        if len(set(texts)) == len(texts):
+            break
+    return texts if ticks else []
 
 
 def _time_axis(start: int, end: int, across: int) -> tuple[str, str]:

@@ -4,6 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 
+def moves() -> bool:
+    """Whether standard error is a terminal on which a bar can move."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Yields a function to call after each of ``total`` steps (None: unknown), or with the number of steps."""

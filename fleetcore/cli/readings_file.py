@@ -1,22 +1,28 @@
 """Files of readings: guesses the layout from the beginning of a file, and reads the readings line by line.
 
-CSV and JSONL, wide (a column for each metric) or long (metric and value), and Parquet through pyarrow. Every guess is a
-member of :class:`Layout`, is shown before anything is sent, and can be overridden by an option.
+CSV and JSONL, also compressed by gzip, wide (a column for each metric) or long (metric and value), and Parquet through
+pyarrow. Every guess is a member of :class:`Layout`, is shown before anything is sent, and can be overridden by an
+option.
 """
 
 import csv
+import gzip
+import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from attrs import evolve, frozen
 
 from fleetcore.cli.lines import lines_of
+from fleetcore.cli.rows import from_spreadsheet
 from fleetcore.errors import Refused
 from fleetcore.wire.zones import zone_of
 
@@ -35,7 +41,21 @@ _DATE = re.compile(
     re.ASCII,
 )
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
-_PER_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+#: For each decimal mark, numbers whose other marks can only part thousands: ``1.013,2`` or ``1.000.000``.
+_GROUPED = {
+    ".": re.compile(r"[+-]?\d{1,3}(?:(?:,\d{3})+\.\d+|(?:,\d{3}){2,})", re.ASCII),
+    ",": re.compile(r"[+-]?\d{1,3}(?:(?:\.\d{3})+,\d+|(?:\.\d{3}){2,})", re.ASCII),
+}
+#: For each unit of epochs, the factor and the divisor to ms: integers of ns have more digits than a float.
+_TO_MS = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}
+#: The members of a layout with few possible values, and these.
+CHOICES: Mapping[str, Sequence[str]] = {
+    "form": ("csv", "jsonl", "parquet"),
+    "decimal": (".", ","),
+    "date_order": ("ymd", "dmy", "mdy"),
+    "time_unit": tuple(_TO_MS),
+}
 #: From this magnitude an epoch is in this unit: seconds until the year 5138, and so on (wire.md §3).
 _MAGNITUDES = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (float("inf"), "ns"))
 
@@ -75,13 +95,20 @@ class Layout:
             parts.append(f"metric in {self.metric_column!r}, value in {self.value_column!r}")
         else:
             parts.append(f"one metric each: {', '.join(self.names.get(name, name) for name in self.metrics)}")
+            absent = [name for name in (*self.names, *self.skip) if name not in self.columns]
+            if absent:
+                parts.append(f"no column of the first rows is called {', '.join(map(repr, absent))}")
         return "; ".join(parts)
 
     @property
+    def others(self) -> frozenset[str | None]:
+        """The columns of a wide file that are not metrics."""
+        return frozenset({self.device_column, self.time_column, self.unit_column, *self.skip})
+
+    @property
     def metrics(self) -> list[str]:
-        """The metric columns of a wide file."""
-        others = {self.device_column, self.time_column, self.unit_column, *self.skip}
-        return [name for name in self.columns if name not in others]
+        """The metric columns of a wide file. Later lines of JSONL may have more."""
+        return [name for name in self.columns if name not in self.others]
 
 
 @frozen
@@ -99,13 +126,24 @@ class Found:
 
 def guess(file: Path, given: Layout) -> Layout:
     """The layout with every guess made; raises Refused if a guess is impossible."""
-    form = given.form or {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}.get(file.suffix.lower(), "csv")
+    for name, possible in CHOICES.items():
+        value = getattr(given, name)
+        if value is not None and value not in possible:
+            raise Refused(f"{name} {value!r} does not exist", remedy=f"It is one of {' '.join(possible)}")
+    if given.delimiter is not None and (len(given.delimiter) != 1 or given.delimiter in '"\r\n'):
+        raise Refused(f"{given.delimiter!r} is not a delimiter", remedy="It is one character; \\t is a tab")
+    suffix = Path(file.stem).suffix if _zipped(file) else file.suffix
+    form = given.form or {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}.get(suffix.lower(), "csv")
     layout = evolve(given, form=form)
     if form == "csv":
         layout = evolve(layout, delimiter=layout.delimiter or _delimiter(file))
-    sample = [row for _, row in islice(_rows(file, layout), _SAMPLE) if row is not None]
-    if not sample:
+    first = list(islice(_rows(file, layout), _SAMPLE))
+    sample = [row for _, row in first if row is not None]
+    if not first:
         raise Refused(f"{file} has no rows", remedy="The first line must name the columns, rows follow")
+    if not sample:
+        why = "is a JSON object" if form == "jsonl" else "has as many cells as the header"
+        raise Refused(f"No row of {file} {why}", remedy="Is it another format, or another delimiter?")
     columns = list(dict.fromkeys(name for row in sample for name in row))
     layout = evolve(
         layout,
@@ -137,7 +175,7 @@ def count_lines(file: Path, layout: Layout) -> int:
     if layout.form == "parquet":
         with _parquet_file(file) as opened:
             return int(opened.metadata.num_rows)
-    with file.open("rb") as opened:
+    with _opened(file) as opened:
         return sum(piece.count(b"\n") for piece in iter(partial(opened.read, 1 << 20), b""))
 
 
@@ -147,7 +185,7 @@ def readings(file: Path, layout: Layout) -> Iterator[Found]:
     read_value = partial(_value, decimal=layout.decimal or ".", na=frozenset(text.lower() for text in layout.na))
     device_column, time_column, unit_column = layout.device_column, layout.time_column, layout.unit_column
     long = (layout.metric_column, layout.value_column) if layout.value_column else None
-    metrics = layout.metrics
+    others = layout.others
     for line, row in _rows(file, layout):
         if row is None:
             yield Found(line, "", "", 0, None, None, "payload_unreadable")
@@ -155,7 +193,11 @@ def readings(file: Path, layout: Layout) -> Iterator[Found]:
         device = layout.device if device_column is None else row.get(device_column)
         device = "" if device is None else str(device).strip()
         device = layout.devices.get(device, device)
-        cells = [(row.get(long[0]), row.get(long[1] or ""))] if long else [(name, row.get(name)) for name in metrics]
+        cells = (
+            [(row.get(long[0]), row.get(long[1] or ""))]
+            if long
+            else [(name, cell) for name, cell in row.items() if name not in others]
+        )
         try:
             time = read_time(row.get(time_column))
         except (ValueError, OverflowError, TypeError, Refused):
@@ -177,37 +219,81 @@ def readings(file: Path, layout: Layout) -> Iterator[Found]:
 
 
 def _rows(file: Path, layout: Layout) -> Iterator[tuple[int, Mapping[Any, Any] | None]]:
-    """The non-empty rows with their lines; None for a line that is not a JSON object."""
+    """The non-empty rows with their lines; None for one that is not a JSON object or has more cells than the header."""
     if layout.form == "parquet":
         yield from _parquet(file)
         return
     try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
+        with _text(file) as opened:
             if layout.form == "jsonl":
                 for number, line in enumerate(lines_of(opened, file), 1):
                     if line.strip():
                         yield number, _object(line)
                 return
-            reader = csv.reader(lines_of(opened, file), delimiter=layout.delimiter or ",")
+            # Strict: a quote that is not closed would make one cell of all lines after it.
+            reader = csv.reader(lines_of(opened, file), delimiter=layout.delimiter or ",", strict=True)
             header = [name.strip() for name in next(reader, [])]
             if len(set(header)) != len(header):
                 raise Refused(f"{file}:1: two columns have the same name")
             for cells in reader:
-                if cells:
+                if any(cells[len(header) :]):  # a decimal comma between commas, or a text without quotes
+                    yield reader.line_num, None
+                elif cells:
                     yield reader.line_num, dict(zip(header, cells, strict=False))
-    except UnicodeDecodeError as error:
-        raise Refused(f"{file} is not UTF-8: {error}", remedy="Save it as UTF-8") from None
+    except UnicodeDecodeError:
+        raise Refused(
+            f"{file}:{_undecodable(file)}: the line is not UTF-8",
+            remedy="Save the file as UTF-8, for example with iconv -f WINDOWS-1252 -t UTF-8",
+        ) from None
     except csv.Error as error:
-        raise Refused(f"{file}: {error}") from None
+        raise Refused(f"{file}:{reader.line_num}: {error}", remedy="Is a quote not closed?") from None
+
+
+def _zipped(file: Path) -> bool:
+    return file.suffix.lower() == ".gz"
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
+    """The bytes of a file, uncompressed; raises Refused, also while they are read, if that cannot be done."""
+    try:
+        if _zipped(file):
+            with gzip.open(file, "rb") as unzipped:
+                yield unzipped
+        else:
+            with file.open("rb") as plain:
+                yield plain
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise Refused(f"{file} cannot be uncompressed: {error}", remedy="gzip -t says what is wrong with it") from None
+
+
+@contextmanager
+def _text(file: Path, errors: str = "strict") -> Iterator[TextIO]:
+    with _opened(file) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", errors=errors, newline="") as opened:
+        yield opened
+
+
+def _undecodable(file: Path) -> int:
+    """The first line that is not UTF-8."""
+    with _text(file, "surrogateescape") as opened:
+        return next((at for at, line in enumerate(lines_of(opened, file), 1) if not _is_text(line)), 1)
+
+
+def _is_text(line: str) -> bool:
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _object(line: str) -> Mapping[str, Any] | None:
     """A line of JSONL; None if it is not an object. NaN, which Python and others write, is a missing value."""
     try:
         row = json.loads(line)
-        if "\\u" in line:
-            json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate is not valid text
     except (ValueError, RecursionError):
+        return None
+    if "\\u" in line and not _is_text(json.dumps(row, ensure_ascii=False)):  # a lone surrogate is not valid text
         return None
     return row if isinstance(row, dict) else None
 
@@ -230,7 +316,7 @@ def _parquet(file: Path) -> Iterator[tuple[int, Mapping[Any, Any]]]:
 
 
 def _delimiter(file: Path) -> str:
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as opened:
+    with _text(file, "replace") as opened:
         lines = [line for line in islice(lines_of(opened, file), 20) if line.strip()]
     if not lines:
         return ","
@@ -250,8 +336,8 @@ def _column(columns: Sequence[str], given: str | None, known: Sequence[str]) -> 
 def _decimal(layout: Layout, sample: Sequence[Mapping[Any, Any]]) -> str:
     names = [layout.value_column] if layout.value_column else layout.metrics
     cells = [str(row.get(name) or "") for row in sample for name in names]
-    commas = sum(re.fullmatch(r"-?\d+,\d+", cell) is not None for cell in cells)
-    points = sum(re.fullmatch(r"-?\d+\.\d+", cell) is not None for cell in cells)
+    commas = sum(re.fullmatch(r"[+-]?\d+(?:\.\d{3})*,\d+", cell) is not None for cell in cells)
+    points = sum(re.fullmatch(r"[+-]?\d+(?:,\d{3})*\.\d+", cell) is not None for cell in cells)
     return "," if commas > points else "."
 
 
@@ -286,7 +372,7 @@ def _time_layout(layout: Layout, cells: Sequence[Any]) -> Layout:
 def _time_reader(layout: Layout) -> Callable[[Any], int]:
     """A function from a cell to ms; it raises ValueError if the cell is not a time."""
     zone = zone_of(layout.zone or "UTC")
-    per_ms = _PER_MS[layout.time_unit] if layout.time_unit else 1.0
+    factor, divisor = _TO_MS[layout.time_unit or "ms"]
     order = layout.date_order
 
     def of_datetime(when: datetime) -> int:
@@ -299,8 +385,7 @@ def _time_reader(layout: Layout) -> Callable[[Any], int]:
             return of_datetime(cell)
         if layout.time_unit:
             text = str(cell).strip()
-            # Integers of ns lose digits as floats.
-            return int(text) * int(per_ms) if per_ms >= 1 and text.isdigit() else int(float(text) * per_ms)
+            return round((int(text) if _INTEGER.fullmatch(text) else float(text)) * factor / divisor)
         text = str(cell).strip()
         if order is None:
             return of_datetime(datetime.fromisoformat(text))
@@ -335,10 +420,19 @@ def _value(cell: Any, *, decimal: str, na: frozenset[str]) -> Any:
     if not isinstance(cell, str):
         return None if cell is None or (isinstance(cell, float) and cell != cell) else cell  # noqa: PLR0124  # NaN
     text = cell.strip()
-    number = text.replace(",", ".") if decimal == "," else text
+    lower = text.lower()
+    if lower in na:
+        return None
+    number = text
+    if (mark := "." if decimal == "," else ",") in text and _GROUPED[decimal].fullmatch(text):
+        number = text.replace(mark, "")
+    if decimal == ",":
+        number = number.replace(",", ".")
     try:
-        return int(number) if number.isdigit() else float(number) if text.lower() not in na else None
+        if _INTEGER.fullmatch(number):
+            return int(number)
+        if "_" not in number:  # Python would read 2024_01 as 202401
+            return float(number)
     except ValueError:
         pass
-    lower = text.lower()
-    return None if lower in na else _TRUTH.get(lower, text)
+    return _TRUTH.get(lower, from_spreadsheet(text))

@@ -24,7 +24,7 @@ from fleetcore.errors import Refused
 
 #: The members of a layout that a mapping file may have, besides its tables.
 KEYS = (
-    "form", "delimiter", "decimal", "date_order", "time_unit", "zone", "device", "device_column", "time_column",
+    "format", "delimiter", "decimal", "date_order", "time_unit", "zone", "device", "device_column", "time_column",
     "metric_column", "value_column", "unit_column",
 )  # fmt: skip
 
@@ -52,13 +52,15 @@ def read_mapping(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
         names[column] = str(meant["metric"])
         if "unit" in meant:
             units[names[column]] = str(meant["unit"])
+    if "format" in given:
+        given["form"] = given.pop("format")
     return {**given, "names": names, "devices": devices, "skip": tuple(skip)}, units
 
 
 def mapping_text(layout: Layout, units: Mapping[str, str]) -> str:
     """A mapping file that says what a layout does, to be edited."""
     lines = ["# How `fleetcore telemetry import --mapping` reads files like this one."]
-    lines += [f"{key} = {_quoted(value)}" for key in KEYS if (value := getattr(layout, key)) is not None]
+    lines += [f"{key} = {_quoted(value)}" for key in KEYS if (value := _member(layout, key)) is not None]
     lines += [f"skip = [{', '.join(map(_quoted, layout.skip))}]", "", "[metrics]"]
     for column in layout.metrics if layout.value_column is None else layout.names:
         metric = layout.names.get(column, column)
@@ -66,6 +68,11 @@ def mapping_text(layout: Layout, units: Mapping[str, str]) -> str:
         lines.append(f"{_quoted(column)} = {{metric = {_quoted(metric)}{unit}}}")
     lines += ["", "[devices]", *(f"{_quoted(name)} = {_quoted(device)}" for name, device in layout.devices.items())]
     return "\n".join(lines) + "\n"
+
+
+def _member(layout: Layout, key: str) -> str | None:
+    value: str | None = getattr(layout, "form" if key == "format" else key)
+    return value
 
 
 def _quoted(text: str) -> str:

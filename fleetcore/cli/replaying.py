@@ -39,7 +39,7 @@ async def replay_file(data: Path, file: Path, *, keep: bool) -> int:
     """Sends a file's readings through a real protocol, end to end; returns the exit code."""
     account = Account()
     recording = _recording(data, file)
-    name = "replay-" + "".join(c if c.isalnum() or c in "._-" else "-" for c in file.stem)[:50]
+    name = device_of(file)
     async with server(data) as (caller, ways):
         fleet = SimulatedFleet(caller, ways, data / "pki")
         try:
@@ -57,6 +57,11 @@ async def replay_file(data: Path, file: Path, *, keep: bool) -> int:
         finally:
             await fleet.close()
     return account.close()
+
+
+def device_of(file: Path) -> str:
+    """The device that a file is replayed as."""
+    return "replay-" + "".join(c if c.isalnum() or c in "._-" else "-" for c in file.stem)[:50]
 
 
 def _recording(data: Path, file: Path) -> Recording:

@@ -92,7 +92,16 @@ def _cell(name: str, text: str) -> object:
             return strict_json.loads(text.encode(), depth=_DEPTH)
         except strict_json.StrictJsonError:
             return text  # the row is refused with its line
-    # Undoes what an export added for spreadsheets.
+    return from_spreadsheet(text)
+
+
+def for_spreadsheet(text: str) -> str:
+    """A cell that no spreadsheet runs as a formula: a quote makes it text (OWASP, CSV injection)."""
+    return f"'{text}" if _runs(text) else text  # an existing quote is doubled, so that both can be told apart
+
+
+def from_spreadsheet(text: str) -> str:
+    """What was given to :func:`for_spreadsheet`."""
     return text[1:] if text[:1] == "'" and _runs(text) else text
 
 
@@ -128,7 +137,4 @@ class Writer:
 def _text(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, str):
-        # A quote makes it text (OWASP, CSV injection); an existing one is doubled, so that both can be told apart.
-        return f"'{value}" if _runs(value) else value
-    return json.dumps(value, ensure_ascii=False)
+    return for_spreadsheet(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -57,8 +57,9 @@ def sparkline(values: Sequence[float], width: int = 72) -> str:
         return "nothing stored"
     width = min(width, len(values))
     edges = [round(i * len(values) / width) for i in range(width + 1)]
-    low, high, mean = min(values), max(values), sum(values) / len(values)
-    shown = [max(values[a:b], key=lambda value: abs(value - mean)) for a, b in pairwise(edges) if b > a]
+    scale = max(map(abs, values)) or 1.0  # the difference of two values may be no number
+    low, high, mean = min(values) / scale, max(values) / scale, sum(value / scale for value in values) / len(values)
+    shown = [max(values[a:b], key=lambda value: abs(value / scale - mean)) for a, b in pairwise(edges) if b > a]
     span = (high - low) or 1.0
-    bars = "".join(_BARS[min(len(_BARS) - 1, int((item - low) / span * len(_BARS)))] for item in shown)
-    return f"{bars}  {low:g} to {high:g}"
+    bars = "".join(_BARS[min(len(_BARS) - 1, int((item / scale - low) / span * len(_BARS)))] for item in shown)
+    return f"{bars}  {min(values):g} to {max(values):g}"

@@ -14,6 +14,7 @@ import click
 
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.items import items_of, pages_of
+from fleetcore.cli.rows import for_spreadsheet
 from fleetcore.errors import Refused
 from fleetcore.frontends.catalogue import core
 
@@ -37,8 +38,8 @@ def export(
 ) -> int:  # fmt: skip
     """Write readings, series by series in order of time: a row for each, with device, metric, time, value and unit.
 
-    JSONL keeps the kind of each value. In CSV a text that looks like a number is a number to its reader. A file appears
-    when it is complete.
+    JSONL keeps the kind of each value. In CSV a text that looks like a number is a number to its reader, and one that a
+    spreadsheet would run has a quote before it. A file appears when it is complete.
     """
     if devices and where is not None:
         raise click.UsageError("Name devices or give --where, not both")
@@ -102,9 +103,15 @@ def _writer(out: TextIO, form: str) -> Callable[[Sequence[Any]], None]:
     rows.writerow(_COLUMNS)
 
     def write_cells(row: Sequence[Any]) -> None:
-        rows.writerow([str(cell).lower() if isinstance(cell, bool) else cell for cell in row])
+        rows.writerow([_cell(cell) for cell in row])
 
     return write_cells
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return for_spreadsheet(value) if isinstance(value, str) else value
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import click
 from fleetcore.cli.connect import Caller, Target, connect, fleet_option
 from fleetcore.cli.exits import printable
 from fleetcore.cli.output import output_option, show
-from fleetcore.cli.readings_file import NA, Layout, count_lines, guess, readings
+from fleetcore.cli.readings_file import CHOICES, NA, Layout, count_lines, guess, readings
 from fleetcore.cli.readings_mapping import mapping_text, read_mapping
 from fleetcore.cli.refused import by_reason, exit_code
 from fleetcore.errors import CODES, FleetError, Refused
@@ -34,7 +34,7 @@ _HINTS = {
     "time_invalid": "--date-order, --time-unit or --time-column",
     "time_in_future": "--zone sets the time zone of the file",
     "unit_mismatch": "--unit METRIC=UNIT, or leave the unit out",
-    "payload_unreadable": "a line of JSONL must be one JSON object",
+    "payload_unreadable": "a line of JSONL must be one JSON object; a row of CSV has no more cells than the header",
     "number_not_finite": "leave such a cell empty, or name it with --na",
 }
 #: Refused readings that are listed with their lines.
@@ -51,7 +51,7 @@ _COUNTS = ("count", "stored", "duplicates", "conflicts", "refused")
     required=True,
     metavar="FILE…",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CSV, JSONL or Parquet.",
+    help="CSV, JSONL (.gz too) or Parquet.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show how files are read, and what would be stored.")
 @click.option(
@@ -68,7 +68,7 @@ _COUNTS = ("count", "stored", "duplicates", "conflicts", "refused")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["csv", "jsonl", "parquet"]),
+    type=click.Choice(CHOICES["form"]),
     help="The files' format; by their names, if not given.",
 )
 @click.option("--device", help="The device of all rows.")
@@ -79,11 +79,11 @@ _COUNTS = ("count", "stored", "duplicates", "conflicts", "refused")
 @click.option("--unit-column", help="The column with the unit.")
 @click.option("--unit", "units", multiple=True, metavar="METRIC=UNIT", help="The unit of a metric; repeatable.")
 @click.option("--delimiter", help="Between cells; \\t is a tab.")
-@click.option("--decimal", type=click.Choice([".", ","]), help="The decimal mark of numbers.")
+@click.option("--decimal", type=click.Choice(CHOICES["decimal"]), help="The decimal mark of numbers.")
 @click.option(
-    "--date-order", type=click.Choice(["ymd", "dmy", "mdy"]), help="The order of day, month and year in dates."
+    "--date-order", type=click.Choice(CHOICES["date_order"]), help="The order of day, month and year in dates."
 )
-@click.option("--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), help="The unit of times that are numbers.")
+@click.option("--time-unit", type=click.Choice(CHOICES["time_unit"]), help="The unit of times that are numbers.")
 @click.option("--zone", help="The time zone of times without one, such as Europe/Berlin; UTC if not given.")
 @click.option("--na", multiple=True, help="A cell that means no value; repeatable.")
 @fleet_option
@@ -98,6 +98,10 @@ def import_(
     Devices must be registered. Importing a file again changes nothing; an import that was interrupted says from which
     line it goes on. Exit 7 if readings are refused.
     """
+    files = tuple(dict.fromkeys(files))
+    for file in files:
+        if not file.is_file():  # it is read more than once: to guess, to count, and to import
+            raise Refused(f"{file} is a pipe or a device", remedy="Write its rows into a file, and import that")
     if given["delimiter"] == "\\t":
         given["delimiter"] = "\t"
     known, by_metric = ({}, {}) if mapping is None else read_mapping(mapping)
@@ -146,23 +150,27 @@ async def _import(
 
     files = list(layouts)
     sum_of = _Outcome(many=len(files) > 1)
-    async with connect(at) as caller:
-        lines = sum(count_lines(file, layout) for file, layout in layouts.items())
-        with progress("checking" if dry_run else "importing", lines) as step:
-            for file, layout in layouts.items():
-                first = from_line if file == files[0] else 1
-                sending = _Sending(caller, file, units, sum_of, dry_run=dry_run)
-                try:
+    sending: _Sending | None = None
+    try:
+        async with connect(at) as caller:
+            lines = sum(count_lines(file, layout) for file, layout in layouts.items())
+            with progress("checking" if dry_run else "importing", lines) as step:
+                for file, layout in layouts.items():
+                    first = from_line if file == files[0] else 1
+                    sending = _Sending(caller, file, units, sum_of, dry_run=dry_run)
                     await sending.send_all(layout, first, step)
-                except (FleetError, asyncio.CancelledError):
-                    if not dry_run:
-                        _say_where(file, sending.sent_to, files)
-                    raise
+    except (FleetError, asyncio.CancelledError):  # here the bar is gone
+        if sending is not None and not dry_run:
+            _say_where(sending.file, sending.sent_to, files, sum_of.ended())
+        raise
     return sum_of.ended()
 
 
-def _say_where(file: Path, line: int, files: Sequence[Path]) -> None:
-    """Says how an interrupted import goes on."""
+def _say_where(file: Path, line: int, files: Sequence[Path], so_far: Mapping[str, Any]) -> None:
+    """Says what an interrupted import has done, and how it goes on."""
+    click.echo(f"So far {so_far['stored']} readings stored, {so_far['refused']} refused", err=True)
+    for reason in by_reason(so_far["reasons"], _HINTS):
+        click.echo(reason, err=True)
     rest = " ".join(shlex.quote(str(each)) for each in files[files.index(file) :])
     command = f"fleetcore telemetry import --from-line {line + 1} {rest}"
     click.echo(printable(f"Interrupted after line {line} of {file}. Go on, with the same options: {command}"), err=True)
@@ -217,18 +225,18 @@ class _Outcome:
 
 
 class _Sending:
-    """Sends one file; ``sent_to`` is the last line whose readings were all answered."""
+    """Sends a file; ``sent_to`` is the last line whose readings were all answered."""
 
     def __init__(self, caller: Caller, file: Path, units: dict[str, str], tally: _Outcome, *, dry_run: bool) -> None:
         from fleetcore.frontends.readings import Parts
 
-        self._caller, self._file, self._units, self._tally, self._dry_run = caller, file, units, tally, dry_run
-        self._parts = Parts(unit=units, dry_run=dry_run)
+        self._caller, self._units, self._tally, self._dry_run = caller, units, tally, dry_run
+        self.file, self._parts = file, Parts(unit=units, dry_run=dry_run)
         self.sent_to = 0
 
     async def send_all(self, layout: Layout, first: int, step: Callable[[int], None]) -> None:
         seen = self.sent_to = first - 1
-        for found in readings(self._file, layout):
+        for found in readings(self.file, layout):
             if found.line < first:
                 continue
             if found.code:
@@ -243,19 +251,20 @@ class _Sending:
                 seen = found.line
         if self._parts.items:
             await self._send()
-        self._tally.refuse(self._file, self._parts)
+        self._tally.refuse(self.file, self._parts)
 
     async def _send(self) -> None:
         lines = self._parts.items
         given: dict[str, Any] = {"content": self._parts.take()}
         answer = await self._caller.run("import_readings", given | ({"dry_run": True} if self._dry_run else {}))
-        self._tally.add(self._file, answer, lines)
+        self._tally.add(self.file, answer, lines)
 
 
 def _conclude(ended: dict[str, Any], output: str, *, dry_run: bool, many: bool) -> int:
     for failure in ended["failures"]:
         at = f"{failure['file']}: " if many else ""
-        place = f"{at}line {failure['line']}: {failure['device']} {failure['metric']}".rstrip(": ")
+        what = " ".join(filter(None, (failure["device"], failure["metric"])))
+        place = f"{at}line {failure['line']}{what and f': {what}'}"
         click.echo(printable(f"{place}: {CODES[failure['code']].title} [{failure['code']}]"), err=True)
     if ended["refused"] > len(ended["failures"]):
         click.echo(f"… and {ended['refused'] - len(ended['failures'])} more", err=True)

@@ -19,7 +19,7 @@ from fleetcore.cli.encoding import takes_all
 from fleetcore.cli.exits import printable
 from fleetcore.cli.ids import with_whole_ids
 from fleetcore.cli.items import items_of, pages_of
-from fleetcore.cli.plotting import DOTS_ACROSS, Bucket, limits_of, plot
+from fleetcore.cli.plotting import DOTS_ACROSS, Bucket, is_dense, limits_of, plot
 from fleetcore.errors import NotAuthorised, NotFound, Refused
 from fleetcore.frontends.catalogue import core
 from fleetcore.model.firmware import ExecutionState
@@ -66,17 +66,19 @@ class _Panel:
     metric: str
     unit: str
     buckets: Sequence[Mapping[str, Any]]
+    bucket_ms: float
     events: Sequence[tuple[int, str, str]]
 
     @property
     def title(self) -> str:
         unit = f" in {self.unit}" if self.unit else ""
-        return f"{self.metric} of {self.device}{unit}: {sum(bucket['count'] for bucket in self.buckets)} readings"
+        count = sum(bucket["count"] for bucket in self.buckets)
+        return f"{self.metric} of {self.device}{unit}: {count} reading{'s' if count != 1 else ''}"
 
     @cached_property
     def drawn(self) -> list[Bucket]:
         """The buckets as they are drawn."""
-        return [Bucket(parse_time(each["start"]), each["min"], each["max"]) for each in self.buckets]
+        return [Bucket(parse_time(each["start"]), each["min"], each["max"], each["count"]) for each in self.buckets]
 
 
 def plot_command() -> click.Command:
@@ -138,7 +140,10 @@ async def _read(
             buckets = [bucket async for page in pages for series in page for bucket in series["buckets"]]
             events = [*anomalies[device].get(metric, ()), *changes[device]]
             unit = last[device, metric]["unit"] or ""
-            panels.append(_Panel(device=device, metric=metric, unit=unit, buckets=buckets, events=events))
+            made = _Panel(
+                device=device, metric=metric, unit=unit, buckets=buckets, bucket_ms=bucket_s * 1000, events=events
+            )
+            panels.append(made)
     return panels, start, end
 
 
@@ -209,8 +214,14 @@ def _show(panels: Sequence[_Panel], start: int, end: int, width: int, height: in
         marks: dict[str, list[int]] = {}
         for time, kind, _ in panel.events:
             marks.setdefault(_SIGNS[kind][0], []).append(time)
-        span = f", {format_time(start)} to {format_time(end)}" if len(panels) == 1 else ""
-        click.secho(printable(panel.title + span), bold=len(panels) > 1)
+        title, span = printable(panel.title), f"{format_time(start)} to {format_time(end)}"
+        if len(panels) > 1:
+            click.secho(title, bold=True)
+        else:
+            click.echo(f"{title}, {span}" if len(title) + len(span) + 2 <= width else f"{title}\n{span}")
+        if not panel.drawn:
+            click.echo(f"  It has no numbers to draw here: fleetcore telemetry query {panel.device} {panel.metric}")
+            continue
         margin = 8 if len(panels) > 1 else 0
         for line in plot(
             panel.drawn, start, end, width=width, height=height, marks=marks, dots=not plain,
@@ -244,6 +255,7 @@ def _save(panels: Sequence[_Panel], file: Path) -> None:
             time=np.array([each.start for each in drawn], np.int64),
             low=np.array([each.low for each in drawn], np.float64),
             high=np.array([each.high for each in drawn], np.float64),
+            usual_ms=panel.bucket_ms if is_dense(drawn) else None,
         )  # fmt: skip
         by_metric.setdefault(panel.metric, []).append(band)
     marks = {Mark(time=time, kind=kind) for panel in panels for time, kind, _ in panel.events}

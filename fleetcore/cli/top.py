@@ -14,8 +14,8 @@ from fleetcore.cli import keys
 from fleetcore.cli.connect import Target, fleet_option
 from fleetcore.cli.encoding import takes_all
 from fleetcore.cli.output import output_option, show
-from fleetcore.cli.source import Source
-from fleetcore.cli.top_screen import Rates, View, device, fleet, footer, helping, pressed, rates
+from fleetcore.cli.source import Source, again
+from fleetcore.cli.top_screen import Rates, View, device, fleet, footer, helping, moved, pressed, rates
 from fleetcore.errors import FleetError, Refused, Unavailable
 from fleetcore.model.overview import MAX_FIRST, Order
 from fleetcore.wire.times import parse_time
@@ -39,7 +39,11 @@ _MIN_RATE_MS = 900
 @click.option(
     "--every", type=click.FloatRange(0.2, 3600), default=2, show_default=True, help="Seconds between two reads."
 )
-@click.option("--count", type=click.IntRange(1), help="The number of reads; 1 into a file or a pipe, else unlimited.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    help="The number of reads, printed one after another; by default 1, on a terminal unlimited.",
+)
 @fleet_option
 @output_option
 def top(where: str, order: Order, every: float, count: int | None, at: Target, output: str) -> int:
@@ -53,7 +57,9 @@ def top(where: str, order: Order, every: float, count: int | None, at: Target, o
     console = Console(highlight=False)
     view = View(order=order, where=where)
     with contextlib.suppress(KeyboardInterrupt):
-        if output == "table" and console.is_terminal and count is None:
+        # A terminal without a cursor gets what a pipe gets; FORCE_COLOR makes a terminal of a pipe.
+        screen = console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
+        if output == "table" and screen and count is None:
             asyncio.run(_Screen(console, at, every).run(view))
         else:
             asyncio.run(_print(console, at, view, every, count or 1, output))
@@ -121,6 +127,8 @@ class _Screen:
                     if key is not None:
                         view = pressed(view, key, self._rows)
                     elif not self._source.served and await self._source.rests():
+                        # Reading it would keep a server that starts out.
+                        read, self._error = False, "No server has the folder open; space reads it again"
                         continue
                     if key == " ":
                         self._source.served = False
@@ -139,7 +147,9 @@ class _Screen:
                 latest = await self._source.ask("list_latest_readings", {"device": view.device, "limit": 100})
                 self._latest = latest["items"]
             else:
+                chosen = self._rows[view.at] if 0 < view.at < len(self._rows) else None
                 self._device, self._found = None, await self._source.ask("get_overview", _asked(view, MAX_FIRST))
+                view = evolve(view, at=moved(view.at, chosen, self._rows))
                 now_ms = parse_time(self._found["time"])
                 self._ahead_ms = now_ms - time.monotonic() * 1000
                 if self._base is None or now_ms - parse_time(self._base["time"]) >= _MIN_RATE_MS:
@@ -153,6 +163,8 @@ class _Screen:
             if self._found is None and not isinstance(error, Unavailable):
                 raise
             self._error = str(error)
+            if isinstance(error, Unavailable):
+                self._error = again(error) + ("" if self._source.remote else "; space reads the folder itself")
         else:
             self._error = ""
         return view
@@ -163,7 +175,7 @@ class _Screen:
         width, height = self._console.size
         now_ms = round(self._ahead_ms + time.monotonic() * 1000)
         if view.helps:
-            lines = helping()
+            lines = helping(width)
         elif view.device is not None:
             lines = device(self._device, self._latest, width=width, now_ms=now_ms) if self._device else []
         elif self._found is not None:

@@ -16,13 +16,13 @@ from fleetcore.wire.times import parse_time
 _STATES = ("online", "asleep", "late", "offline", "never")
 _GAP = "   "
 _BAR = 20
-#: Below this width a device's lifecycle is left out.
-_WIDE = 70
+#: Below this width a device's lifecycle is left out, and the keys are named briefly.
+_WIDE = 76
 #: Lines of devices that are shown even on a low terminal.
 _MIN_ROWS = 3
 _KINDS = {
-    "device": WORD,
-    "type": WORD,
+    "device": "text",  # cut, where a long one would leave no room for the state
+    "type": "text",
     "state": "choice",
     "last seen": "time",
     "alerts": "count",
@@ -84,6 +84,10 @@ def rates(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> Rates | N
 
 def pressed(view: View, key: str, rows: Sequence[str]) -> View:
     """The view after a key; ``rows`` are the devices that are shown."""
+    if key == "resize":
+        return view
+    if key == "quit":
+        return evolve(view, quits=True)
     if view.typed is not None:
         return _typed(view, view.typed, key)
     if view.helps:
@@ -129,6 +133,11 @@ def _typed(view: View, typed: str, key: str) -> View:
             return view
 
 
+def moved(at: int, chosen: str | None, rows: Sequence[str]) -> int:
+    """The row of the chosen device after a read; the row itself if none was chosen or it is not among them."""
+    return rows.index(chosen) if chosen in rows else max(0, min(at, len(rows) - 1))
+
+
 def fleet(
     view: View, found: Mapping[str, Any], rate: Rates | None, *, width: int, height: int | None, now_ms: int
 ) -> list[Text]:
@@ -154,7 +163,8 @@ def device(found: Mapping[str, Any], latest: Sequence[Mapping[str, Any]], *, wid
         Text("" if score is None else f"health {score:.0f} of 100"),
     ]
     lines = [*_wrapped(parts, width), Text()]
-    lines += [Text(printable(f"! {text}"), style="yellow") for text in found["findings"]] or [Text("No problems found")]
+    problems = [part for text in found["findings"] for part in textwrap.wrap(printable(f"! {text}"), width)]
+    lines += [Text(part, style="yellow") for part in problems] or [Text("No problems found")]
     waiting = [f"{item['name']} {item['state']}" for item in found["waiting"]]
     if waiting:
         lines.append(Text(printable(f"commands under way: {', '.join(waiting)}")))
@@ -175,18 +185,23 @@ def footer(view: View, error: str, width: int) -> list[Text]:
     """The last lines: an error, and what the keys do."""
     lines = [Text(part, style="red") for part in textwrap.wrap(printable(error), width)]
     if view.typed is not None:
-        lines.append(Text(printable(f"query: {view.typed}_")))
+        typed = printable(view.typed)
+        room = width - len("query: _")
+        lines.append(Text(f"query: {typed if len(typed) <= room else f'…{typed[1 - room :]}'}_"))
     elif view.device is not None:
         lines.append(Text("Esc back   p pause   q quit", style="dim"))
-    else:
+    elif width >= _WIDE:
         lines.append(Text(f"s r a i order: {view.order}   / query   ↑↓ Enter open   p pause   ? help   q quit", "dim"))
+    else:
+        lines.append(Text(f"q quit  ? help  / query  ↑↓ Enter  p pause  order: {view.order}", "dim"))
     lines[-1].truncate(width, overflow="ellipsis")
     return lines
 
 
-def helping() -> list[Text]:
+def helping(width: int) -> list[Text]:
     """What each key does."""
-    return [Text(f"{keys:<11}{text}") for keys, text in _HELP]
+    found = [(f"{keys:<11}{text}", " " * 11) for keys, text in _HELP]
+    return [Text(part) for text, indent in found for part in textwrap.wrap(text, width, subsequent_indent=indent)]
 
 
 def _head(view: View, found: Mapping[str, Any], width: int, now_ms: int) -> Iterator[Text]:

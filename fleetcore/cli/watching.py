@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-import sys
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -14,8 +14,10 @@ from attrs import frozen
 from fleetcore.cli.connect import Target
 from fleetcore.cli.encoding import takes_all
 from fleetcore.cli.exits import printable
-from fleetcore.cli.source import Source
+from fleetcore.cli.source import Source, again
 from fleetcore.errors import Unavailable
+
+_log = logging.getLogger(__name__)
 
 #: The interval of polling for changes, in seconds.
 LOOK_S = 1.0
@@ -42,10 +44,9 @@ class Watched:
 
 async def watch(at: Target, what: Watched, given: Mapping[str, Any], output: str, title: str) -> dict[str, Any]:
     """Shows each change; returns the last answer. While the server is away it waits; the first failure is raised."""
-    from fleetcore.cli.progress import status_bar
+    from fleetcore.cli.progress import moves, status_bar
 
-    on_terminal = output == "table" and sys.stderr.isatty()
-    with status_bar(title) if on_terminal else nullcontext() as bar:
+    with status_bar(title) if output == "table" and moves() else nullcontext() as bar:
         told: object = None
         async with contextlib.aclosing(_looks(at, what.call, given)) as answers:
             async for current in answers:
@@ -67,7 +68,15 @@ async def _looks(at: Target, name: str, given: Mapping[str, Any]) -> AsyncGenera
     """The answers of a call, again and again."""
     async with contextlib.aclosing(Source(at, keeps=True)) as source:
         yield await source.ask(name, given)
+        told = False
         while True:
             await asyncio.sleep(LOOK_S)
-            with contextlib.suppress(Unavailable):  # its server is away
-                yield await source.ask(name, given)
+            try:
+                answer = await source.ask(name, given)
+            except Unavailable as error:  # its server is away
+                if not told:
+                    told = True
+                    _log.warning("%s", again(error))
+            else:
+                told = False
+                yield answer

@@ -80,8 +80,8 @@ def terminal():
 
     with ExitStack() as stack:
 
-        def go(columns, rows, *words):
-            made = Terminal(columns, rows, *words)
+        def go(columns, rows, *words, **environment):
+            made = Terminal(columns, rows, *words, **environment)
             stack.callback(made.close)
             return made
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -18,15 +19,19 @@ from fleetcore.testing.patience import PATIENCE_S
 class Terminal:
     """The command on a terminal of a size; ``said`` is all that it printed."""
 
-    def __init__(self, columns, rows, *words):
+    def __init__(self, columns, rows, *words, **environment):
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         command = [sys.executable, "-m", "fleetcore", *map(str, words)]
         self.said, self._screen = b"", pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         self._child = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm-256color"}
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**inherited, "TERM": "xterm-256color", **environment},
         )
         os.close(theirs)
         self._until_s = time.monotonic() + PATIENCE_S
@@ -63,6 +68,16 @@ class Terminal:
     def press(self, keys):
         """Sends keys."""
         os.write(self._ours, keys.encode())
+
+    def resize(self, columns, rows):
+        """Gives the terminal another size."""
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._screen.resize(rows, columns)
+        self._child.send_signal(signal.SIGWINCH)
+
+    def interrupt(self, number=signal.SIGINT):
+        """What Ctrl-C does, or another signal."""
+        self._child.send_signal(number)
 
     def ended(self):
         """The exit code, once it has ended by itself."""

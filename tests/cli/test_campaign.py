@@ -40,7 +40,7 @@ def answers(monkeypatch):
             assert (name, given) == ("get_campaign", {"campaign": "spring"})
             return told.pop(0)
 
-    monkeypatch.setattr(source, "connect", lambda _at: Told())
+    monkeypatch.setattr(source, "connect", lambda _at, **_: Told())
     monkeypatch.setattr(watching, "LOOK_S", 0)
     return told
 
@@ -65,7 +65,7 @@ def test_an_aborted_campaign_is_followed_until_no_device_is_under_way(answers, c
     ended = "2026-01-01T00:00:00Z"
     answers += [state("aborted", ended, rebooting=1, cancelled=1), state("aborted", ended, succeeded=1, cancelled=1)]
 
-    assert run(["campaign", "watch", "spring"]) == 0
+    assert run(["campaign", "watch", "spring"]) == 7
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["aborted: cancelled 1, rebooting 1", "aborted: cancelled 1, succeeded 1"]
@@ -76,7 +76,7 @@ def test_a_campaign_of_a_folder_is_followed(data, capsys):
     assert run(["campaign", "abort", "spring", "--data", str(data)]) == 0
     capsys.readouterr()
 
-    assert run(["campaign", "watch", "spring", "--data", str(data), "-o", "json"]) == 0
+    assert run(["campaign", "watch", "spring", "--data", str(data), "-o", "json"]) == 7
 
     assert json.loads(capsys.readouterr().out)["counts"]["cancelled"] == 2
     assert run(["campaign", "watch", "none", "--data", str(data)]) == 3

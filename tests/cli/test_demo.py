@@ -42,6 +42,8 @@ def test_the_fleet_can_be_kept_and_looked_at(process, tmp_path):
         shown = process(*shlex.split(line.split("  ")[1])[1:])
         assert (shown.returncode, shown.stderr) == (0, "")
         assert "demo-0002" in shown.stdout
-    assert process("doctor", "--data", data).returncode in (0, 1)
+    doctor = process("doctor", "--data", data)
+    assert doctor.returncode == 0, doctor.stdout
+    assert "mirror/" not in doctor.stdout
     refused = process("demo", "--data", data)
     assert (refused.returncode, "is not empty" in refused.stderr) == (5, True)

@@ -5,6 +5,7 @@ Guards against success that is only bookkeeping, and against long work that does
 
 import asyncio
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -132,3 +133,15 @@ async def test_an_interrupted_sending_leaves_the_rest_of_the_rows_unread():
 
     assert len(sent) <= 20 + 8
     assert len(taken) <= (20 + 8 + 1) * 1000
+
+
+def test_a_replayed_fleet_that_is_kept_ends_with_commands_that_work(process, tmp_path):
+    (tmp_path / "my room.csv").write_text("timestamp,t\n2026-01-01T00:00:00Z,20.5\n", encoding="utf-8")
+
+    done = process("demo", "--replay", tmp_path / "my room.csv", "--data", tmp_path / "kept data", timeout=PATIENCE_S)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in done.stdout.splitlines()[-4:-2]:
+        shown = process(*shlex.split(line.split("  ")[1])[1:])
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "replay-my-room" in shown.stdout

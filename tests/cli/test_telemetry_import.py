@@ -3,7 +3,9 @@
 A dry run is held to the run, and an import that was killed to the file.
 """
 
+import gzip
 import json
+import os
 import re
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from fleetcore import IoTFleetManager
 from fleetcore.cli import connect
 from fleetcore.cli.root import Root
+from fleetcore.cli.telemetry import sparkline
 from fleetcore.errors import Refused, Unavailable
 
 T = datetime(2026, 1, 1, tzinfo=UTC)
@@ -139,12 +142,17 @@ def test_an_import_that_was_killed_is_started_again(data):
 
 
 def test_a_picture_says_the_true_extremes():
-    from fleetcore.cli.telemetry import sparkline
-
     picture = sparkline([19.0, 23.0] * 500 + [60.0] + [19.0, 23.0] * 500)
 
     assert picture.endswith("19 to 60")
     assert "█" in picture
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"), [((1.7e308, -1.7e308, 0.0), "█▁▅"), ((0.0, 0.0, 0.0), "▁▁▁"), ((0.0, 5e-324, 0.0), "▁█▁")]
+)
+def test_a_picture_has_values_of_every_size(values, bars):
+    assert sparkline(values).split()[0] == bars
 
 
 def test_a_bad_line_of_jsonl_is_counted_with_its_number_and_stops_nothing(data):
@@ -266,6 +274,9 @@ def test_a_saved_mapping_reads_the_file_as_it_was_guessed(data, tmp_path):
         ("zone = 3", "every value is a text"),
         ("[metrics]\nx = {unit = 'Cel'}", "neither a name nor"),
         ("[metrics", "cannot be read"),
+        ("time_unit = 'h'", "time_unit 'h' does not exist"),
+        ("decimal = 'x'", "decimal 'x' does not exist"),
+        ("delimiter = ';;'", "';;' is not a delimiter"),
     ],
 )
 def test_a_faulty_mapping_is_refused_with_the_reason(data, tmp_path, text, why):
@@ -326,7 +337,10 @@ def test_an_interrupted_import_says_from_which_line_it_goes_on(data, tmp_path, m
 def test_what_is_exported_is_imported_the_same(data, tmp_path, form):
     file = tmp_path / f"out.{form}"
     with IoTFleetManager.sync(data) as manager:
-        rows = [("a", "t", T.timestamp() * 1000 + at, value) for at, value in enumerate((1.5, -2, True, 'text, "x"'))]
+        rows = [
+            ("a", "t", T.timestamp() * 1000 + at, value)
+            for at, value in enumerate((1.5, -2, True, 'text, "x"', "=A1", "'"))
+        ]
         manager.collect_many([*rows, ("b", "t", S * 1000, 0.1 + 0.2, "Cel"), ("b", "u", S * 1000, 7)])
     done = run("telemetry", "export", "--metric", "t", "--to", file, "--data", data)
     other = tmp_path / "other"
@@ -335,7 +349,7 @@ def test_what_is_exported_is_imported_the_same(data, tmp_path, form):
             manager.register_device(device, "sensor")
     run("telemetry", "import", file, "--data", other)
 
-    assert done.output.splitlines()[-1] == f"5 readings of 2 series in {file}"
+    assert done.output.splitlines()[-1] == f"7 readings of 2 series in {file}"
     with IoTFleetManager.sync(data) as ours, IoTFleetManager.sync(other) as theirs:
         for device in ("a", "b"):
             assert theirs.query_telemetry(device, "t").to_plain() == ours.query_telemetry(device, "t").to_plain()
@@ -364,3 +378,168 @@ def test_an_export_is_of_some_devices_times_and_metrics(data):
         "device,metric,time,value,unit", "a,t,2026-01-01T00:00:00.003Z,3.0,", "a,t,2026-01-01T00:00:00.004Z,4.0,",
     ]  # fmt: skip
     assert none.stdout.splitlines() == ["device,metric,time,value,unit"]
+
+
+def test_a_row_with_more_cells_than_the_header_is_refused_alone(data):
+    """A decimal comma between commas must not store another number."""
+    code, done = imported(data, f"time,device,t\n{S},a,21,5\n{S + 1},a,22\n{S + 2},a,23,\n")
+
+    assert (code, done["stored"], done["reasons"]) == (7, 2, {"payload_unreadable": 1})
+    assert done["failures"][0]["line"] == 2
+    assert stored(data, "a", "t") == [(S + 1, 22.0), (S + 2, 23.0)]
+
+
+def test_a_file_of_which_no_row_fits_its_header_is_refused(data):
+    with pytest.raises(Refused, match="has as many cells as the header"):
+        imported(data, f"time,device,t\n{S},a,21,5\n")
+
+
+def test_a_quote_that_is_not_closed_does_not_swallow_the_lines_after_it(data):
+    with pytest.raises(Refused, match=r"f\.csv:4: unexpected end of data"):
+        imported(data, f'time,device,t\n{S},a,"1\n{S + 1},a,2\n{S + 2},a,3\n')
+
+
+def test_a_metric_that_begins_late_in_a_file_of_json_lines_is_stored(data):
+    rows = [{"time": S + at, "device": "a", "t": at, **({"late": at} if at > 300 else {})} for at in range(310)]
+
+    code, done = imported(data, "".join(json.dumps(row) + "\n" for row in rows), name="f.jsonl")
+
+    assert (code, done["stored"]) == (0, 319)
+    assert stored(data, "a", "late")[0] == (S + 301, 301.0)
+
+
+@pytest.mark.parametrize("unit", ["us", "ns"])
+def test_an_epoch_keeps_its_millisecond(data, unit):
+    zeros = {"us": "000", "ns": "000000"}[unit]
+    rows = "".join(f"{S}{at:03}{zeros},a,{at}\n" for at in range(100))
+
+    imported(data, f"ts,device,t\n{rows}")
+
+    with IoTFleetManager.sync(data) as manager:
+        assert (manager.query_telemetry("a", "t").time - S * 1000).tolist() == list(range(100))
+
+
+@pytest.mark.parametrize("cell", [str(-(2**53) - 1), f"+{2**53 + 1}"])
+def test_an_integer_with_a_sign_is_not_altered_either(data, cell):
+    code, done = imported(data, f"time,device,t\n{S},a,{cell}\n")
+
+    assert (code, done["reasons"]) == (7, {"number_inexact": 1})
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "cell", "value"),
+    [
+        (";", "1.013,2", 1013.2), (";", "1.000.000", 1e6), (";", "-12.345,5", -12345.5), (";", "0,5", 0.5),
+        ("\t", "1,013.2", 1013.2), ("\t", "1,000,000", 1e6), ("\t", "1e3", 1000.0), ("\t", "-7", -7.0),
+    ],
+)  # fmt: skip
+def test_a_number_with_marks_between_thousands_is_a_number(data, delimiter, cell, value):
+    decimal = {";": "1,5", "\t": "1.5"}[delimiter]
+    rows = [("time", "device", "t", "u"), (str(S), "a", cell, decimal), (str(S + 1), "a", "", decimal)]
+
+    imported(data, "".join(delimiter.join(row) + "\n" for row in rows))
+
+    assert stored(data, "a", "t") == [(S, value)]
+
+
+def test_the_decimal_mark_is_found_though_every_number_has_thousands(data):
+    imported(data, f"time;device;t\n{S};a;1.013,2\n")
+
+    assert stored(data, "a", "t") == [(S, 1013.2)]
+
+
+def test_a_text_with_an_underscore_is_no_number(data):
+    imported(data, f"time,device,t\n{S},a,2024_01\n")
+
+    with IoTFleetManager.sync(data) as manager:
+        assert manager.list_latest_readings(device="a").items[0].value == "2024_01"
+
+
+def test_a_number_may_stand_for_no_value(data):
+    code, done = imported(data, f"time,device,t\n{S},a,9999\n{S + 1},a,2\n", "--na", "9999")
+
+    assert (code, done["count"], stored(data, "a", "t")) == (0, 1, [(S + 1, 2.0)])
+
+
+@pytest.mark.parametrize("name", ["f.csv.gz", "f.jsonl.gz"])
+def test_a_compressed_file_is_read_as_the_file_in_it(data, tmp_path, name):
+    text = f"time,device,t\n{S},a,1.5\n" if "csv" in name else json.dumps({"time": S, "device": "a", "t": 1.5}) + "\n"
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+
+    done = run("telemetry", "import", tmp_path / name, "--data", data)
+
+    assert (done.return_value, stored(data, "a", "t")) == (0, [(S, 1.5)])
+
+
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b"time,device,t\n" * 99)[:-9], b"time,device,t\n", b"\x1f\x8b\x08\0"]
+)
+def test_a_compressed_file_that_is_broken_is_refused_with_the_reason(data, tmp_path, content):
+    (tmp_path / "f.csv.gz").write_bytes(content)
+
+    with pytest.raises(Refused, match=r"f\.csv\.gz cannot be uncompressed"):
+        run("telemetry", "import", tmp_path / "f.csv.gz", "--data", data)
+
+
+def test_a_line_in_another_encoding_is_named(data, tmp_path):
+    rows = "".join(f"{S + at},a,{at}\n" for at in range(3000))
+    (tmp_path / "f.csv").write_bytes(f"time,device,t\n{rows}{S},Kühler,1\n".encode("latin-1"))
+
+    with pytest.raises(Refused, match=r"f\.csv:3002: the line is not UTF-8"):
+        run("telemetry", "import", tmp_path / "f.csv", "--data", data)
+
+
+def test_columns_that_a_mapping_names_and_the_file_lacks_are_told(data, tmp_path):
+    (tmp_path / "f.csv").write_text(f"time,device,t\n{S},a,1.5\n")
+    (tmp_path / "m.toml").write_text('skip = ["note"]\n[metrics]\ntemp = "temperature"\n')
+
+    done = run("telemetry", "import", tmp_path / "f.csv", "--mapping", tmp_path / "m.toml", "--data", data)
+
+    assert "no column of the first rows is called 'temp', 'note'" in done.output
+
+
+def test_a_mapping_has_the_names_of_the_options(data, tmp_path):
+    (tmp_path / "f.txt").write_text(json.dumps({"time": S, "device": "a", "t": 1.5}) + "\n")
+    (tmp_path / "m.toml").write_text('format = "jsonl"\n')
+
+    run("telemetry", "import", tmp_path / "f.txt", "--mapping", tmp_path / "m.toml", "--data", data)
+
+    assert stored(data, "a", "t") == [(S, 1.5)]
+
+
+def test_a_text_from_a_device_is_no_formula_in_an_export(data):
+    with IoTFleetManager.sync(data) as manager:
+        manager.collect_many([("a", "t", S * 1000, "=HYPERLINK(1)")])
+
+    done = run("telemetry", "export", "--data", data)
+
+    assert ",'=HYPERLINK(1)," in done.output
+
+
+def test_what_an_interrupted_import_has_done_is_said_below_its_bar(data, tmp_path, terminal):
+    file = tmp_path / "f.csv"
+    file.write_text("time,device,t\n" + "".join(f"{S + at},{'abx'[at % 3]},{at % 9}\n" for at in range(400_000)))
+    screen = terminal(100, 24, "telemetry", "import", file, "--data", data)
+    screen.until("/400001", gone=" 0/400001")
+    screen.interrupt()
+
+    assert screen.ended() == 130
+    lines = screen.screen.splitlines()
+    assert any(line.startswith("So far ") for line in lines)
+    assert any(line.startswith("Interrupted after line ") for line in lines)
+
+
+def test_a_file_that_is_named_twice_is_imported_once(data, tmp_path):
+    (tmp_path / "f.csv").write_text(f"time,device,t\n{S},a,1.5\n{S},x,1.5\n")
+
+    done = run("telemetry", "import", tmp_path / "f.csv", tmp_path / "f.csv", "--data", data)
+
+    assert "1 of 2 readings stored" in done.output
+    assert "line 3: x t: The device is not registered" in done.output
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(data, tmp_path):
+    os.mkfifo(tmp_path / "p.csv")
+
+    with pytest.raises(Refused, match="is a pipe"):
+        run("telemetry", "import", tmp_path / "p.csv", "--data", data)

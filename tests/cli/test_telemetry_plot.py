@@ -56,6 +56,39 @@ def test_every_extreme_of_every_column_is_a_dot(rows, width, height):
             assert any(abs(row - place) <= 0.5 + 1e-6 for at, place in dots if at == column)
 
 
+def test_one_of_the_largest_floats_is_drawn():
+    assert drawn(plot([Bucket(START, 1.7e308, 1.7e308)], START, START + 1000, width=60, height=12))[0]
+
+
+@pytest.mark.parametrize("height", [6, 9, 12, 16, 40])
+def test_the_largest_floats_are_drawn(height):
+    lines = plot([Bucket(START, -1.7e308, 1.7e308)], START, START + 1000, width=60, height=height)
+
+    dots, _, down = drawn(lines)
+    assert {row for _, row in dots} == set(range(down))
+    assert any("e+3" in line for line in lines)
+
+
+def test_labels_of_close_values_differ():
+    lines = plot([Bucket(START, 1e9, 1e9 + 1e-5)], START, START + 1000, width=60, height=12)
+
+    labels = [line.split("┤")[0].strip() for line in lines if "┤" in line]
+    assert len(labels) > 1
+    assert len(set(labels)) == len(labels)
+
+
+def test_two_groups_of_readings_far_apart_are_not_connected():
+    far = plot([Bucket(START, 1, 2, 10), Bucket(START + 9000, 1, 2, 10)], START, START + 10_000, width=60, height=12)
+    single = plot([Bucket(START, 1, 2), Bucket(START + 9000, 1, 2)], START, START + 10_000, width=60, height=12)
+
+    assert len({column for column, _ in drawn(far)[0]}) == 2
+    assert len({column for column, _ in drawn(single)[0]}) > 50
+
+
+def test_nothing_to_draw_is_no_fault():
+    assert len(plot([], START, START + 1000, width=60, height=12)) > 3
+
+
 def test_a_stretch_without_readings_stays_empty():
     buckets = [Bucket(START + at * 10, 1.0, 2.0) for at in range(1000) if not 400 <= at < 600]
 
@@ -118,8 +151,10 @@ def test_a_metric_is_drawn_with_its_extreme_and_its_edges(run, stored):
     told = run("telemetry", "plot", "pump-1", "heat", "--data", stored, "--width", 60, "--height", 9)
 
     assert told.code == 0
-    head, *lines = told.out.splitlines()
-    assert head == "heat of pump-1: 1440 readings, 2026-05-28T20:26:40.000Z to 2026-05-29T20:25:40.001Z"
+    # At 60 columns the times have a line of their own.
+    head, span, *lines = told.out.splitlines()
+    assert head == "heat of pump-1: 1440 readings"
+    assert span == "2026-05-28T20:26:40.000Z to 2026-05-29T20:25:40.001Z"
     dots, across, _ = drawn([line for line in lines if "▲" not in line])
     (column,) = {column for column, row in dots if row == 0}
     # A bucket begins where the clock is a multiple of its length: it may begin in the column before.

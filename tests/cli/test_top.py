@@ -1,12 +1,15 @@
 """``fleetcore top``: the screen at several widths, keys, and the real command in a terminal."""
 
 import json
+import os
+import signal
+import time
 
 import pytest
 from attrs import evolve
 
 from fleetcore.cli import keys
-from fleetcore.cli.top_screen import View, device, fleet, footer, pressed, rates
+from fleetcore.cli.top_screen import View, device, fleet, footer, helping, moved, pressed, rates
 
 NOW = "2026-11-29T12:00:00.000Z"
 NOW_MS = 1_795_953_600_000
@@ -177,3 +180,91 @@ def test_a_wrong_query_at_the_start_ends_it_with_the_reason(terminal, full):
 
     assert top.ended() == 5
     assert "Line 1" in top.said.decode()
+
+
+def test_another_size_of_the_terminal_is_drawn_at_once(terminal, full):
+    top = terminal(100, 20, "top", "--every", "3600", "--data", full)
+    top.until("↑↓ Enter open")
+    top.resize(60, 12)
+
+    top.until("p pause  order: silent", gone="Enter open")
+    assert max(map(len, top.screen.splitlines())) <= 60
+
+
+def test_a_terminal_without_a_cursor_gets_what_a_pipe_gets(terminal, full):
+    top = terminal(80, 20, "top", "--data", full, TERM="dumb")
+
+    assert top.ended() == 0
+    assert "2 devices" in top.screen
+
+
+def test_a_pipe_is_none_though_colours_are_forced(process, full):
+    done = process("top", "--data", full, env={**os.environ, "FORCE_COLOR": "1", "TERM": "xterm"})
+
+    assert "2 devices" in done.stdout
+    assert "\x1b[?1049h" not in done.stdout
+
+
+def test_a_folder_that_no_server_has_open_is_read_only_when_a_key_asks(terminal, filled):
+    top = terminal(100, 20, "top", "--every", "0.2", "--data", filled)
+    top.until("No server has the folder open; space reads it again")
+    before = top.screen.splitlines()[0]
+    time.sleep(1.2)  # the clock on the screen has seconds
+    top.press("x")
+    top.until("No server has the folder open")
+    assert top.screen.splitlines()[0] == before
+
+    top.press(" ")
+    top.until("2 devices", gone=before)
+
+
+def test_the_chosen_device_stays_chosen_when_the_order_changes():
+    assert moved(2, "c", ["c", "a", "b"]) == 0
+    assert moved(0, None, ["c", "a", "b"]) == 0
+    assert moved(2, "gone", ["a", "b"]) == 1
+    assert moved(2, "gone", []) == 0
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_every_line_fits_and_quitting_is_always_named(width):
+    lines = text([*helping(width), *footer(View(order="recent"), "", width)])
+    found = {"device": "p", "findings": ["remedy " * 20], "health": {"score": None}, "lifecycle": "active",
+             "presence": {"connectivity": "late", "last_seen": NOW}, "updating": [], "waiting": []}  # fmt: skip
+
+    shown = text(device(found, [], width=width, now_ms=NOW_MS))
+
+    assert max(map(len, [*lines, *shown])) <= width
+    assert "q quit" in lines[-1]
+    assert " ".join(shown).count("remedy") == 20
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_long_id_leaves_room_for_the_state_of_all_devices(width):
+    found = overview(first=[row("x" * 60, type="t" * 60), row(1)])
+
+    lines = text(fleet(View(), found, None, width=width, height=24, now_ms=NOW_MS))
+
+    assert max(map(len, lines)) <= width
+    assert next(line for line in lines if line.startswith("device ")).split()[:5] == [
+        "device", "type", "state", "last", "seen",
+    ]  # fmt: skip
+    assert not any("also shows" in line for line in lines)
+
+
+def test_the_end_of_a_long_query_is_in_sight_while_it_is_typed():
+    (line,) = text(footer(View(typed="x" * 100 + "end"), "", 60))
+
+    assert line.endswith("xend_")
+    assert len(line) == 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminal_is_as_before_after_a_signal_though_a_query_was_being_typed(terminal, full, number):
+    top = terminal(80, 20, "top", "--data", full)
+    top.until("2 devices")
+    top.press("/id")
+    top.until("query: id_")
+    top.interrupt(number)
+
+    assert top.ended() == 0
+    assert top.said.endswith(b"\x1b[?25h\x1b[?1049l")

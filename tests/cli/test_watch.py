@@ -8,8 +8,10 @@ import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.cli import source, watching
+from fleetcore.cli.operation import conclude
 from fleetcore.errors import NotFound, Unavailable
 from fleetcore.frontends.control_client import ControlClient
+from fleetcore.runtime import lease
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +39,57 @@ async def test_events_go_on_where_they_were_after_the_server_was_away(filled, se
     assert [event["subject"] for event in found] == ["th-1", "th-2", "a-1", "a-2"]
 
 
+@pytest.mark.parametrize("given", [{"after": 0}, {}])
+async def test_a_watch_leaves_the_folder_to_the_server_that_comes_back(filled, served, given):
+    """With a server away, the folder stays free for it; also if nothing had happened yet."""
+    async with asyncio.timeout(60):
+        with served(filled):
+            following = source.followed(filled, "watch_events", given)
+            waiting = asyncio.create_task(anext(following))
+            if given:
+                await waiting
+                waiting = asyncio.create_task(_last(following))
+            await asyncio.sleep(0.5)  # for the connection: nothing tells that it stands
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            assert lease.holder(filled) is None
+        with served(filled):
+            await asyncio.sleep(0.5)
+            await register(filled, "a-1")
+            assert (await waiting)["subject"] == "a-1"
+        await following.aclose()
+
+
+async def test_a_quiet_watch_misses_nothing_that_is_committed_before_it_is_connected_again(filled, served, monkeypatch):
+    marked, stream = asyncio.Event(), ControlClient.stream
+
+    async def watched(client, name, given):
+        async for item in stream(client, name, given):
+            marked.set()
+            yield item
+
+    monkeypatch.setattr(ControlClient, "stream", watched)
+    async with asyncio.timeout(60):
+        with served(filled):
+            await register(filled, "a-0")
+            following = source.followed(filled, "watch_events", {"type": ["device.registered"]})
+            waiting = asyncio.create_task(anext(following))
+            await marked.wait()
+        monkeypatch.setattr(source, "_AGAIN_S", 2.0)
+        await asyncio.sleep(0.1)  # it has noticed, and waits
+        with served(filled):
+            await register(filled, "a-1")
+            assert (await waiting)["subject"] == "a-1"
+        await following.aclose()
+
+
+async def _last(following):
+    async for item in following:
+        if item["subject"] == "a-1":
+            return item
+    return None
+
+
 async def test_what_came_of_an_unfinished_commit_does_not_come_again(monkeypatch):
     """The connection breaks within a commit of three events, twice."""
     asked, whole = [], [{"n": 1, "position": 1}, {"n": 2, "position": None}, {"n": 3, "position": None}]
@@ -52,13 +105,13 @@ async def test_what_came_of_an_unfinished_commit_does_not_come_again(monkeypatch
                 yield item
 
     @contextlib.asynccontextmanager
-    async def connect(at):
+    async def connect(at, *, opens):
         yield Breaking()
 
     monkeypatch.setattr(source, "connect", connect)
 
     assert [item["n"] async for item in source.followed("at", "watch_events", {})] == [1, 2, 3, 4]
-    assert asked == [{}, {"after": 1}, {"after": 1}]
+    assert [given.get("after") for given in asked] == [None, 1, 1]
 
 
 async def test_the_first_failure_is_raised(filled):
@@ -106,3 +159,27 @@ def test_a_terminal_shows_a_bar_and_events_in_colour(terminal, filled, served):
         assert watch.ended() == 0
         assert "device.registered" in watch.screen
         assert watch.colours or "\x1b[2m" in watch.said.decode()
+
+
+def test_an_operation_that_was_cut_short_is_not_done(capsys):
+    whole = {"done": 5, "total": 5, "failed": 0, "failures": []}
+
+    assert conclude(whole, "table") == 0
+    assert conclude({**whole, "done": 3}, "table") == 7
+
+    assert capsys.readouterr().out.splitlines() == ["5 of 5 done, 0 failed", "3 of 5 done, 0 failed, 2 not tried"]
+
+
+async def test_a_watch_says_once_that_the_server_is_away(filled, served, caplog):
+    looks = watching._looks(filled, "get_device", {"device_id": "th-1"})
+    async with asyncio.timeout(60), contextlib.aclosing(looks):
+        with served(filled):
+            await anext(looks)
+        waiting = asyncio.create_task(anext(looks))
+        while not caplog.messages:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        with served(filled):
+            await waiting
+
+    assert [text for text in caplog.messages if "tried again" in text] == ["The server has ended. It is tried again"]

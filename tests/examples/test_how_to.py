@@ -521,3 +521,34 @@ def until(ask, words):
         if set(words) <= set(said.split()):
             return said
     raise AssertionError(said)
+
+
+def test_a_backup_is_made_checked_and_restored(tmp_path):
+    """With a folder of the test for the folder of backups."""
+    typed("fleetcore init ./fleet-data", tmp_path)
+    for block in blocks("back-up.md", "console"):
+        here = block.replace("/var/backups/fleetcore", str(tmp_path / "backups"))
+        assert matches(here, transcript(here, tmp_path))
+
+
+def test_what_is_looked_at_first_prints_what_the_page_shows(tmp_path):
+    (block,) = blocks("troubleshoot.md", "console")
+    typed("fleetcore init ./fleet-data && fleetcore device register pump-2", tmp_path)
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        mqtt = f"127.0.0.1:{taken.getsockname()[1]}"
+        toml.write_text(toml.read_text().replace("0.0.0.0:8883", mqtt).replace("8443", str(free_port())))
+        with running("fleetcore serve --data ./fleet-data", tmp_path, not_ready):
+            shown = transcript(block, tmp_path)
+
+    assert matches(block.replace("0.0.0.0:8883", mqtt), shown)
+
+
+def not_ready(process):
+    """Waits until something other than MQTT listens."""
+    assert any(line.startswith("http: ") for line in process.stdout), "it has ended"
+
+
+def matches(shown, printed):
+    """Whether a console block is what a page shows, where … stands for anything."""
+    return re.fullmatch(re.escape(shown.strip()).replace("…", "(?s:.*?)"), printed.strip()) is not None

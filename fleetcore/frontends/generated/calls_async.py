@@ -203,7 +203,7 @@ if TYPE_CHECKING:
         TokenUses,
         WantedState,
     )
-    from fleetcore.calls.events import After, TypePrefixes
+    from fleetcore.calls.events import After, Marks, TypePrefixes
     from fleetcore.calls.firmware import AnnouncedSize, ArtifactId, ReleaseName, RootEnvelope, RootNumber, SignedRelease
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, NewGroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
@@ -1747,11 +1747,13 @@ class AsyncCalls(ABC):
         return await self._value("resume_operation", {"operation": operation, "reason": reason}, OperationResponse)
 
     def watch_events(
-        self, *, after: After | None = None, type: TypePrefixes = (), where: Where | None = None
+        self, *, after: After | None = None, type: TypePrefixes = (), where: Where | None = None, marks: Marks = False
     ) -> AsyncIterator[EventResponse]:
         """Follows events as they are committed: those that the caller may see, from now on or after a position.
 
         A query limits them to events about devices that it selects when they are sent.
+
+        With ``marks`` a watch that has seen no event can be resumed exactly, too.
 
         The events of a commit come together. If the caller's rights change during a commit, that commit is sent again under
         the new rights.
@@ -1763,7 +1765,9 @@ class AsyncCalls(ABC):
             NotAuthenticated: the caller's token has ended.
             NotAuthorised: the caller may no longer follow events.
         """
-        return self._stream("watch_events", {"after": after, "type": type, "where": where}, EventResponse)
+        return self._stream(
+            "watch_events", {"after": after, "type": type, "where": where, "marks": marks}, EventResponse
+        )
 
     async def list_enrollment_tokens(
         self, *, limit: Limit = 100, cursor: Cursor | None = None
