@@ -1,5 +1,6 @@
 """The root command: imports a noun's file only when the noun is used, so that other commands start fast."""
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -153,11 +154,16 @@ def root() -> None:
     """Manage an IoT device fleet."""
 
 
+def _colour() -> bool | None:
+    """False where the environment asks for plain text (no-color.org), as rich understands it; None for the default."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown") else None
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; a FleetError becomes one line on stderr and an exit code of docs/reference/cli.md."""
     tolerate()
     try:
-        result = root.main(arguments, prog_name="fleetcore", standalone_mode=False)
+        result = root.main(arguments, prog_name="fleetcore", standalone_mode=False, color=_colour())
     except click.exceptions.Abort:
         return 130
     except click.ClickException as error:

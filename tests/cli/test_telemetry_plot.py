@@ -162,6 +162,18 @@ def test_a_metric_is_drawn_with_its_extreme_and_its_edges(run, stored):
     assert max(len(line) for line in lines if not line.startswith("▲")) <= 60
 
 
+@pytest.mark.parametrize(
+    ("environment", "colours"), [({}, {"red"}), ({"NO_COLOR": "1"}, set()), ({"TERM": "dumb"}, set())]
+)
+def test_marks_are_coloured_unless_the_environment_asks_for_plain_text(terminal, stored, environment, colours):
+    shown = terminal(80, 30, "telemetry", "plot", "pump-1", "heat", "--data", stored, **environment)
+
+    shown.until("▲ 2026")
+    shown.until("is normal")
+
+    assert shown.colours == colours
+
+
 def test_programs_get_the_buckets(run, stored):
     told = run("telemetry", "plot", "pump-1", "heat", "--data", stored, "-o", "csv", "--start", "2026-05-29T00:00:00Z")
 
@@ -225,6 +237,18 @@ def test_metrics_and_devices_are_drawn_below_each_other_over_one_time(run, sever
     # Plots of one metric share the axis of values: the first two go up to 10.
     heights = [line.split()[0] for line in told.out.splitlines() if "┤" in line]
     assert heights.count("10") == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"), [({}, {"red"}), ({"NO_COLOR": "1"}, set()), ({"TERM": "dumb"}, set())]
+)
+def test_marks_are_coloured_unless_the_environment_asks_for_plain_text(terminal, stored, environment, colours):
+    shown = terminal(80, 30, "telemetry", "plot", "pump-1", "heat", "--data", stored, **environment)
+
+    shown.until("▲ 2026")
+    shown.until("is normal")
+
+    assert shown.colours == colours
 
 
 def test_programs_get_the_buckets_with_their_device_and_metric(run, several):
