@@ -8,7 +8,13 @@ from msgspec import Meta
 
 from fleetcore.calls.caller import Caller, answered, missing
 from fleetcore.calls.cursors import decode, encode
-from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse, RolloutResponse
+from fleetcore.calls.responses.campaigns import (
+    CampaignResponse,
+    DecisionResponse,
+    ExecutionResponse,
+    RolloutResponse,
+    WhyExecutionResponse,
+)
 from fleetcore.calls.table import BY_CALL, call
 from fleetcore.calls.types import (
     Cursor,
@@ -16,6 +22,7 @@ from fleetcore.calls.types import (
     Json,
     Label,
     Limit,
+    Ms,
     Names,
     Page,
     Reason,
@@ -81,6 +88,10 @@ RollbackTo = Annotated[
 RollbackVersion = Annotated[Version, Meta(description="Without signatures: the version that a rollback installs.")]
 RollbackDigest = Annotated[ImageDigest, Meta(description="The SHA-256 of its stored image, in hex.")]
 Force = Annotated[bool, Meta(description="Cancel the updates under way too.")]
+
+
+#: The most decisions about a device that are shown.
+_DECISIONS = 200
 
 
 async def _covers(
@@ -263,6 +274,28 @@ async def list_executions(
     ref = ("campaign", (await _found(caller, campaign, Permission.CAMPAIGNS_READ)).id)
     found = await caller.fleet.campaigns.executions.page(ref=ref, after=decode(cursor), limit=limit)
     return answered(found, lambda execution: to_response(ExecutionResponse, execution))
+
+
+@call(
+    "GET /campaigns/{campaign}/executions/{device_id}", Permission.CAMPAIGNS_READ, scope=BY_CALL,
+    cli="campaign why CAMPAIGN DEVICE_ID",
+)  # fmt: skip
+async def why_execution(caller: Caller, campaign: CampaignId, device_id: DeviceId) -> WhyExecutionResponse:
+    """Shows a device's part of a campaign: what it waits for now, and what was decided about it, the oldest first.
+
+    Raises:
+        NotFound: there is no such campaign, or the device is not in it.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_READ)
+    execution = await caller.fleet.campaigns.execution(found.id, device_id)
+    if execution is None:
+        raise missing("execution", f"{campaign}:{device_id}", "execution_unknown")
+    rows = await caller.fleet.audit.page(object=execution.id, limit=_DECISIONS)
+    decisions = [
+        DecisionResponse(Ms(row.time), row.action.removeprefix("execution."), row.reason, row.actor) for row in rows.items
+    ]
+    waits_for = await caller.fleet.updates.waits_for(found, execution)
+    return to_response(WhyExecutionResponse, execution, waits_for=waits_for, decisions=decisions)
 
 
 @call(

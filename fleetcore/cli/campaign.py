@@ -48,7 +48,7 @@ def watch(campaign: str, at: Target, output: str) -> int:
     if output != "jsonl":  # the last line of the command shows it
         show(last, output, members=core()["get_campaign"].members)
     if not _count(last, EXECUTION_FAILURES):
-        return PARTLY if last["state"] == CampaignState.ABORTED else 0
+        return PARTLY if last["state"] in (CampaignState.ABORTED, CampaignState.ROLLED_BACK) else 0
     if output == "table":
         for item in _failed(at, campaign):
             reason = f": {item['reason']}" if item["reason"] else ""
@@ -63,12 +63,14 @@ def _has_ended(current: Mapping[str, Any]) -> bool:
 
 def _line(current: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{name} {number}" for name, number in sorted(current["counts"].items()) if number)
-    return f"{current['state']}: {counts or 'no devices yet'}"
+    wave = f", wave {current['wave']}" if current["wave"] else ""
+    paused = f" ({current['reason']})" if current["state"] == CampaignState.PAUSED and current["reason"] else ""
+    return f"{current['state']}{wave}{paused}: {counts or 'no devices yet'}"
 
 
 _WATCHED = Watched(
     call="get_campaign",
-    seen=lambda current: (current["state"], current["code"], current["reason"], current["counts"]),
+    seen=lambda current: (current["state"], current["code"], current["reason"], current["wave"], current["counts"]),
     ended=_has_ended,
     bar=lambda current: (_count(current, EXECUTION_ENDS), current["total"], current["counts"]),
     line=_line,

@@ -28,7 +28,18 @@ from fleetcore.model.firmware import (
 from fleetcore.model.names import check_device_id, check_label, check_version
 from fleetcore.model.rollout import AT_ONCE, OnFailure, Rollout
 from fleetcore.model.store import ArtifactInfo, Event
-from fleetcore.rollout.campaigns import EXECUTED, Begin, CampaignEffect, Counts, Finish, Place, Stop, decide, has_places
+from fleetcore.rollout.campaigns import (
+    EXECUTED,
+    Begin,
+    CampaignEffect,
+    Counts,
+    Expire,
+    Finish,
+    Place,
+    Stop,
+    decide,
+    has_places,
+)
 from fleetcore.rollout.waves import wave_sizes
 
 #: The largest artifact that is fetched or accepted.
@@ -499,11 +510,26 @@ class Campaigns:
                     again = again or 0 < given < count
                 case Begin():
                     again = True
+                case Expire():
+                    await self._expire(driven)
                 case Stop(OnFailure.ABORT | OnFailure.ROLL_BACK):
                     await self._cancel_rest(driven)
                 case _:
                     pass
         return again
+
+    async def _expire(self, campaign: Campaign) -> None:
+        """Ends the devices that wait."""
+        after: str | None = None
+        while True:
+            page = await self.executions.page(ref=("campaign", campaign.id), after=after, limit=TOGETHER)
+            late = [each for each in page.items if each.state is ExecutionState.WAITING]
+            await asyncio.gather(
+                *(self._updates.end(campaign, each, ExecutionState.TIMED_OUT, "too_late") for each in late)
+            )
+            after = page.after
+            if after is None:
+                return
 
     async def close(self) -> None:
         """Ends fetches in progress; their campaigns stay in draft."""

@@ -40,6 +40,7 @@ from fleetcore.rollout.turns import all_turns, digest_of, turn, turn_digits
 from fleetcore.wire import messages
 from fleetcore.wire.bodies import check_ahead
 from fleetcore.wire.replies import rejection
+from fleetcore.wire.times import format_time
 
 #: The reason with which executions, commands and sessions of a retired device end.
 DEVICE_RETIRED = "device_retired"
@@ -303,6 +304,29 @@ class Updates:
             default=None,
         )
 
+    async def waits_for(self, campaign: Campaign, execution: Execution) -> str:
+        """What an execution waits for now, in words; empty for one that has ended."""
+        if execution.state in EXECUTION_ENDS:
+            return ""
+        if execution.state is not ExecutionState.WAITING:
+            until = "" if execution.due is None else f", until {format_time(execution.due)}"
+            return f"the device, which is {execution.state}{until}"
+        if campaign.state is not CampaignState.RUNNING:
+            why = f": {campaign.reason or campaign.code}" if campaign.reason or campaign.code else ""
+            return f"the campaign, which is {campaign.state}{why}"
+        if not may_be_offered(campaign, execution):
+            return f"a place: wave {campaign.wave} is under way"
+        if execution.until is not None and execution.until > self._clock.now_ms():
+            return f"its next attempt at {format_time(execution.until)}"
+        current = await self.current(execution.device)
+        if current is not None and current[1].id != execution.id:
+            return f"the campaign {current[0].id!r}, which comes first"
+        try:
+            code = self._update_policy.refusal(campaign, await self.target(execution.device))
+        except (NotFound, Conflict):
+            return "the device, which has left"
+        return f"the device, which is to be refused: {code}" if code else "the device, which has not fetched its offer"
+
     async def _firmware(self, device: str, _after: int) -> Mapping[str, object] | None:
         """The offer for a device, or the withdrawal of one that it has seen (wire.md §10)."""
         return await self.offer(device) or await self._withdrawal(device)
@@ -473,4 +497,7 @@ def _events(old: Execution, new: Execution, actor: str) -> list[Event]:
     data: dict[str, object] = {"campaign": new.campaign, "device": new.device}
     if new.code is not None:
         data["code"] = new.code
-    return [Event(type=f"execution.{new.state}", subject=new.id, time=new.changed, actor=actor, data=data)]
+    reason = f"{new.code or ''}: {new.reason or ''}".strip(": ")
+    return [
+        Event(type=f"execution.{new.state}", subject=new.id, time=new.changed, actor=actor, reason=reason, data=data)
+    ]

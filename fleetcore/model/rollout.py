@@ -22,7 +22,7 @@ class FailureLimit:
 
     Attributes:
         share: of the devices whose update ended or whose return is overdue, 0 to 1; more than this is too many.
-        min_executed: so many of them at least, so that the first failure alone does not decide.
+        min_executed: the fewest of them, so that the first failure alone does not decide.
         kinds: the states that count as failures: ``failed``, ``rejected``, ``reverted``, ``timed_out``, ``unknown``.
     """
 

@@ -97,7 +97,7 @@ class Counts:
 
 @frozen
 class Place:
-    """So many more devices get a place in the current wave."""
+    """The number of devices that get a place in the current wave now."""
 
     count: int
 
@@ -119,6 +119,11 @@ class Finish:
 
 
 @frozen
+class Expire:
+    """The campaign's time is over: devices that wait end."""
+
+
+@frozen
 class Begin:
     """A wave begins; ``devices`` is its size, None for all others."""
 
@@ -126,7 +131,7 @@ class Begin:
     devices: int | None
 
 
-CampaignEffect: TypeAlias = Place | Stop | Finish | Begin
+CampaignEffect: TypeAlias = Place | Stop | Finish | Begin | Expire
 
 
 def failures(limit: FailureLimit, campaign: Campaign, counts: Counts) -> tuple[int, int]:
@@ -160,6 +165,8 @@ def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tupl
             return campaign, (Stop(limit.action, Reason.TOO_MANY_FAILURES, reason),)
     if not any(state not in EXECUTION_ENDS for state in counts.states):
         return campaign, (Finish(summary(campaign, counts)),)
+    if now >= campaign.created + campaign.rollout.limits.campaign_ms and counts.among((_S.WAITING,)):
+        return campaign, (Expire(),)
     if not has_places(campaign.rollout):
         return campaign, ()
     effects: list[CampaignEffect] = []

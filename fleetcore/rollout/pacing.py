@@ -9,7 +9,7 @@ WINDOW_S = 60.0
 
 
 def rate_now(rate: Rate, succeeded: int) -> int:
-    """Offers a minute after so many devices have succeeded."""
+    """Offers a minute after a number of devices have succeeded."""
     grown = rate.per_minute * rate.factor ** (succeeded // rate.every)
     return int(min(grown, rate.max_per_minute))
 

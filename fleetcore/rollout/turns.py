@@ -22,7 +22,7 @@ def digest_of(execution: str) -> str:
 
 
 def turn_digits(total: int) -> int:
-    """The digits of a turn in a campaign of so many devices."""
+    """The digits of a turn in a campaign, by its number of devices."""
     digits = 0
     while total > _PER_TURN * 16**digits:
         digits += 1

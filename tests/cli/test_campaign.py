@@ -21,7 +21,9 @@ async def data(tmp_path):
 
 
 def state(name, finished_at=None, **counts):
-    return {"state": name, "code": None, "reason": None, "counts": counts, "total": 2, "finished_at": finished_at}
+    return {
+        "state": name, "code": None, "reason": None, "wave": 0, "counts": counts, "total": 2, "finished_at": finished_at,
+    }  # fmt: skip
 
 
 @pytest.fixture

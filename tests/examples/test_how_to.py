@@ -268,6 +268,31 @@ def test_firmware_is_signed_released_and_offered(tmp_path):
     assert not any(b"PRIVATE KEY" in one.read_bytes() for one in (tmp_path / "fleet-data").glob("fleet.db*"))
 
 
+def test_devices_are_updated_in_waves_and_brought_back(tmp_path):
+    start, serve, simulate, update, why, back = blocks("update-in-waves.md", "sh")
+    typed(start, tmp_path)
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    ports = {":8443": f":{free_port()}", ":8883": f":{free_port()}"}
+    text = toml.read_text()
+    for fixed, free in ports.items():
+        text = text.replace(fixed, free)
+    toml.write_text(text)
+
+    def enrolled(_process):
+        until(lambda: str(typed("fleetcore device list -o jsonl", tmp_path).count('"online"')), ["12"])
+
+    with running(serve, tmp_path, ready), running(simulate, tmp_path, enrolled):
+        watched = typed(update, tmp_path)
+        told = typed(why, tmp_path)
+        returned = typed(back, tmp_path)
+        twins = [json.loads(typed(f"fleetcore twin show sim-{n:04d} -o json", tmp_path)) for n in (1, 12)]
+
+    assert "succeeded, wave 3: succeeded 12" in watched
+    assert re.search(r"^state +succeeded$", told, re.MULTILINE)
+    assert "succeeded: succeeded 12" in returned
+    assert [twin["reported"]["firmware"]["version"] for twin in twins] == ["1.0.0", "1.0.0"]
+
+
 def test_a_root_follows_another_while_devices_send(tmp_path):
     first, serve, *steps = blocks("rotate-the-ca.md", "sh")
     server, devices = serve.splitlines()

@@ -274,6 +274,28 @@ async def test_a_place_that_is_not_taken_up_goes_to_another_device(fleet, clock)
     assert first != second
 
 
+async def test_a_campaign_ends_although_devices_never_come(fleet, clock):
+    await begun(fleet, 4, waves=("1",), limits=TimeLimits(campaign_ms=60 * MIN, place_ms=120 * MIN))
+    await say(fleet, (await offered(fleet))[0], "succeeded")
+    await say(fleet, (await offered(fleet))[0], "succeeded")
+    await passes(fleet, clock, 3590)
+    assert (await fleet.campaigns.get("c")).state is CampaignState.RUNNING
+
+    await passes(fleet, clock, 15)
+
+    # Those that have an offer go on.
+    assert await states(fleet) == {"succeeded": 2, "offered": 2}
+
+
+async def test_a_campaign_whose_devices_never_come_fails_in_the_end(fleet, clock):
+    await begun(fleet, 2, limits=TimeLimits(campaign_ms=60 * MIN))
+
+    await passes(fleet, clock, 3605)
+
+    ended = await fleet.campaigns.get("c")
+    assert (ended.state, ended.reason) == (CampaignState.FAILED, "0 of 2 devices updated: 2 timed_out")
+
+
 async def test_a_device_that_reports_its_old_version_again_has_reverted(fleet):
     await fleet.devices.register("d-000", "sensor")
     await fleet.twins.report("d-000", {"firmware": {"version": "1.0.0"}})
@@ -420,3 +442,26 @@ def test_after_a_restart_the_rate_counts_the_offers_before_it(tmp_path):
         return counts
 
     assert asyncio.run(act()) == [3, 0, 3]
+
+
+async def test_why_says_what_a_device_waits_for_and_what_was_decided(manager, fleet, clock):
+    await begun(fleet, 3, waves=("1",), retries=Retries(times=1, wait_ms=5 * MIN))
+    (first,) = await offered(fleet)
+    other = next(f"d-{number:03d}" for number in range(3) if f"d-{number:03d}" != first)
+
+    assert (await manager.why_execution("c", other))["waits_for"] == "a place: wave 1 is under way"
+    assert (await manager.why_execution("c", first))["waits_for"].startswith("the device, which is offered, until ")
+    await say(fleet, first, "failed", code="download_failed", reason="404")
+    assert (await manager.why_execution("c", first))["waits_for"].startswith("its next attempt at ")
+    await fleet.campaigns.pause("c", reason="it is Friday")
+    assert (await manager.why_execution("c", other))["waits_for"] == "the campaign, which is paused"
+    await manager.wait_idle()
+
+    why = await manager.why_execution("c", first)
+
+    told = [(each["state"], each["reason"], each["by"]) for each in why["decisions"]]
+    assert told == [
+        ("placed", "", "system"),
+        ("offered", "", "system"),
+        ("waiting", "download_failed: 404", first),
+    ]

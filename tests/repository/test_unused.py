@@ -27,6 +27,8 @@ KEPT = {
     "*config.py:*": "keys of fleet.toml, read by their names",
     "*:created_by": "stored, and answered by name",
     "*:decided_by": "stored, and answered by name",
+    "*:rolls_back": "stored, and answered by name",
+    "*:wave_begun": "stored, and answered by name",
     "fleetcore/fleet/security/rotation.py:dependents_on_new": "answered by name",
     "fleetcore/model/telemetry.py:CLOCK_SUSPECT": "a flag of stored readings",
     "fleetcore/builtin/sqlite/artifacts.py:_TemporaryFileWrapper": "in an annotation that is a text",

@@ -73,3 +73,19 @@ class ExecutionResponse(Response, frozen=True):
     until: Ms | None
     reported_version: str | None
     changed: Ms | None
+
+
+class DecisionResponse(Response, frozen=True):
+    """What became of a device's part of a campaign: its new state, or `placed` in a wave; why, and by whom."""
+
+    time: Ms
+    state: str
+    reason: str
+    by: str
+
+
+class WhyExecutionResponse(ExecutionResponse, frozen=True):
+    """The state of one device in a campaign, what it waits for, and how it came there."""
+
+    waits_for: str
+    decisions: list[DecisionResponse]

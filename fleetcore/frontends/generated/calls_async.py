@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleetcore.calls.responses.anomalies import AnomalyResponse
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
-from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse
+from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse, WhyExecutionResponse
 from fleetcore.calls.responses.cas import (
     CaResponse,
     CertificateCheckResponse,
@@ -1563,6 +1563,14 @@ class AsyncCalls(ABC):
             NotFound: there is no such campaign.
         """
         return self._pages("list_executions", {"campaign": campaign}, ExecutionResponse)
+
+    async def why_execution(self, campaign: CampaignId, device_id: DeviceId) -> WhyExecutionResponse:
+        """Shows a device's part of a campaign: what it waits for now, and what was decided about it, the oldest first.
+
+        Raises:
+            NotFound: there is no such campaign, or the device is not in it.
+        """
+        return await self._value("why_execution", {"campaign": campaign, "device_id": device_id}, WhyExecutionResponse)
 
     async def abort_campaign(
         self, campaign: CampaignId, *, force: Force = False, reason: Reason = ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleetcore.calls.responses.anomalies import AnomalyResponse
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
-from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse
+from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse, WhyExecutionResponse
 from fleetcore.calls.responses.cas import (
     CaResponse,
     CertificateCheckResponse,
@@ -1534,6 +1534,14 @@ class BlockingCalls(ABC):
             NotFound: there is no such campaign.
         """
         return self._pages("list_executions", {"campaign": campaign}, ExecutionResponse)
+
+    def why_execution(self, campaign: CampaignId, device_id: DeviceId) -> WhyExecutionResponse:
+        """Shows a device's part of a campaign: what it waits for now, and what was decided about it, the oldest first.
+
+        Raises:
+            NotFound: there is no such campaign, or the device is not in it.
+        """
+        return self._value("why_execution", {"campaign": campaign, "device_id": device_id}, WhyExecutionResponse)
 
     def abort_campaign(self, campaign: CampaignId, *, force: Force = False, reason: Reason = "") -> CampaignResponse:
         """Cancels the updates that have not started; devices that have started continue and are still tracked.

@@ -153,11 +153,14 @@ async def test_a_devices_part_in_a_campaign_is_seen_within_the_devices_scope(as_
 
     await manager.update_firmware("c", "2", [MINE, THEIRS], "https://updates.example.com", sha256="0" * 64, size=1)
     for device in (THEIRS, MINE):
+        assert await fleet.updates.offer(device) is not None
         body = {"execution": f"c:{device}", "state": "installing"}
         assert isinstance(await fleet.updates.status(device, messages.FirmwareStatus(**body)), Accepted)
     await manager.update_device(MINE, name="x", reason="last")
 
-    assert await seen(client, after) == [("execution.installing", f"c:{MINE}", MINE)]
+    assert await seen(client, after) == [
+        ("execution.offered", f"c:{MINE}", MINE), ("execution.installing", f"c:{MINE}", MINE),
+    ]  # fmt: skip
 
 
 # --- plugins ---------------------------------------------------------------------------------------------------------
