@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import campaigns_reference
 import cli_reference
 import configuration_reference
 import metrics_reference
@@ -128,6 +129,7 @@ def pages() -> dict[str, str]:
         "errors.md": errors(),
         "events.md": events(),
         "metrics.md": metrics_reference.page(),
+        "campaigns.md": campaigns_reference.page(),
         **cli_reference.pages(PAGES),
         **configuration_reference.pages(PAGES),
         **wire_reference.pages(PAGES),

@@ -292,7 +292,8 @@ async def why_execution(caller: Caller, campaign: CampaignId, device_id: DeviceI
         raise missing("execution", f"{campaign}:{device_id}", "execution_unknown")
     rows = await caller.fleet.audit.page(object=execution.id, limit=_DECISIONS)
     decisions = [
-        DecisionResponse(Ms(row.time), row.action.removeprefix("execution."), row.reason, row.actor) for row in rows.items
+        DecisionResponse(Ms(row.time), row.action.removeprefix("execution."), row.reason, row.actor)
+        for row in rows.items
     ]
     waits_for = await caller.fleet.updates.waits_for(found, execution)
     return to_response(WhyExecutionResponse, execution, waits_for=waits_for, decisions=decisions)

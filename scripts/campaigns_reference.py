@@ -1,0 +1,56 @@
+"""docs/reference/campaigns.md, made from the table of states by which the engine moves an execution."""
+
+from fleetcore.model.firmware import EXECUTION_ENDS, CampaignState, ExecutionState
+from fleetcore.rollout.executions import TRANSITIONS, Cause
+
+_HEAD = """# Campaigns
+
+You see from these tables which states a campaign and its devices can be in, and what may follow each.
+[Update devices in waves](../how-to/update-in-waves.md) is the page for a campaign of your own.
+
+```console
+$ fleetcore campaign executions pumps-2.1
+device  state    progress  attempt  changed  code  reason
+pump-1  waiting                  1  4 s ago
+pump-2  waiting                  1  4 s ago
+```
+
+## The campaign
+
+"""
+_CAMPAIGN = {
+    CampaignState.DRAFT: "Its image is not pinned yet: `code` says why. Nothing is offered.",
+    CampaignState.RUNNING: "Its devices get their offers.",
+    CampaignState.PAUSED: "No new offers, by an operator or by itself (`code`). Devices that have begun go on.",
+    CampaignState.SUCCEEDED: "Every device has ended, and one has succeeded at least.",
+    CampaignState.FAILED: "Every device has ended, and none has succeeded.",
+    CampaignState.ABORTED: "Devices that had not begun were cancelled.",
+    CampaignState.ROLLED_BACK: "Devices that have the new version get the one before, by `NAME-rollback`.",
+}
+_EXECUTIONS = """
+## A device in it
+
+The states that may follow: **bold** for those that the device reports, *italic* for time-outs, plain for decisions of
+the campaign. An update under way may also end by `cancelled` when its device is retired.
+
+| state | what may follow |
+|---|---|
+"""
+_FORM = {Cause.DEVICE: "**{}**", Cause.TIME: "*{}*", Cause.SERVER: "{}"}
+_TAIL = """
+`waiting` after a failure is the next attempt. `succeeded` becomes `reverted` if the device reports the version before
+again. `cancelled` becomes `waiting` if a device that left the campaign comes back.
+"""
+
+
+def page() -> str:
+    """The page."""
+    campaigns = "".join(f"| `{state}` | {_CAMPAIGN[state]} |\n" for state in CampaignState)
+    rows = "".join(_row(state) for state in ExecutionState)
+    return f"{_HEAD}| state | meaning |\n|---|---|\n{campaigns}{_EXECUTIONS}{rows}{_TAIL}"
+
+
+def _row(state: ExecutionState) -> str:
+    following = ", ".join(_FORM[cause].format(to) for to, cause in TRANSITIONS[state].items()) or "nothing"
+    end = " (end)" if state in EXECUTION_ENDS else ""
+    return f"| `{state}`{end} | {following} |\n"
