@@ -1,12 +1,10 @@
 """The end of a campaign: processor time per device, as the number of its devices grows.
 
-Each device reports accepted, downloading, succeeded. The last 400 are measured, because each of their reports counts
-the devices under way.
+Each device fetches its offer and reports accepted, downloading, succeeded. The last 400 are measured, because each of
+their reports counts the devices under way.
 """
 
-from pathlib import Path
-
-from benchmarks.earlier import COMMIT, earlier, measure
+from benchmarks.earlier import measure
 from benchmarks.measure import Row
 
 _MODULE, _LAST = "campaign_child", 400
@@ -17,7 +15,7 @@ def run(*, quick: bool = False) -> list[Row]:
     """The rows of this benchmark."""
     sizes = (400, 1_600, 10_000) if quick else (400, 1_600, 10_000, 100_000)
     ours = {count: _cpu_ms(count) for count in sizes}
-    rows = [
+    return [
         Row(
             name=f"a device of {count:,}, to its end", value=ours[count], unit="ms of processor",
             against=f"of {sizes[0]} ({ours[sizes[0]]:.3g} ms)", ratio=ours[count] / ours[sizes[0]],
@@ -25,22 +23,8 @@ def run(*, quick: bool = False) -> list[Row]:
         )
         for count in sizes
     ]  # fmt: skip
-    with earlier() as checkout:
-        for count in (400, 800, 1_600) if checkout is not None else ():
-            here, theirs = ours.get(count) or _cpu_ms(count), _cpu_ms(count, checkout)
-            against = f"commit {COMMIT} ({theirs:.3g} ms)"
-            rows.append(
-                Row(
-                    name=f"a device of {count:,}",
-                    value=here,
-                    unit="ms of processor",
-                    against=against,
-                    ratio=here / theirs,
-                )
-            )
-    return rows
 
 
-def _cpu_ms(count: int, checkout: Path | None = None) -> float:
-    found = measure(_MODULE, {"count": count, "last": _LAST}, checkout)
+def _cpu_ms(count: int) -> float:
+    found = measure(_MODULE, {"count": count, "last": _LAST})
     return float(found["cpu_ms"])

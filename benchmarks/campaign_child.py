@@ -1,7 +1,7 @@
 """The end of a campaign for so many devices: the processor time that the last of them cost.
 
-``python benchmarks/campaign_child.py TASK`` prints one JSON line; it imports nothing of ``benchmarks`` and also runs on
-an earlier state of the repository. All but the last devices have succeeded by direct commits.
+``python -m benchmarks.campaign_child TASK`` prints one JSON line. All but the last devices have succeeded by direct
+commits.
 """
 
 import asyncio
@@ -11,8 +11,6 @@ import tempfile
 import time
 from typing import Any
 
-from attrs import evolve
-from msgspec import Struct
 from msgspec.structs import replace
 
 from fleetcore.model.device import Device
@@ -36,30 +34,15 @@ async def _made(fleet: Fleet, names: list[str], last: int) -> None:
             Commit(puts=tuple(fleet.devices.records.put(device, expect=0) for device in devices))
         )
     await fleet.campaigns.create("c", _RELEASE, names, "https://updates.example.com/2", sha256=_DIGEST, size=1)
-    executions: Any = fleet.campaigns.executions
-    if not hasattr(executions, "put"):
-        executions = getattr(fleet.campaigns, "_executions")  # noqa: B009 - of earlier states
+    executions = fleet.campaigns.executions
     done = names[: len(names) - last]
     for at in range(0, len(done), _AT_ONCE):
         commit = Commit()
-        changes = []
         for name in done[at : at + _AT_ONCE]:
             old = await executions.get(f"c:{name}")
-            changes.append((old, _changed(old, state=ExecutionState.SUCCEEDED)))
-        puts = tuple(executions.put(new, expect=old.version) for old, new in changes)
-        commit = Commit(puts=puts)
-        if hasattr(executions, "counts"):
-            add: dict[tuple[str, str], int] = {}
-            for old, new in changes:
-                for counter, delta in executions.counts(old, new).items():
-                    add[counter] = add.get(counter, 0) + delta
-            commit = Commit(puts=puts, add=add)
+            assert old is not None
+            commit += executions.changing(old, replace(old, state=ExecutionState.SUCCEEDED))
         await fleet.storage.commit(commit)
-
-
-def _changed(execution: Any, **members: object) -> Any:
-    """In earlier states executions are attrs' classes."""
-    return replace(execution, **members) if isinstance(execution, Struct) else evolve(execution, **members)
 
 
 async def _run(count: int, last: int) -> dict[str, float]:
@@ -70,14 +53,13 @@ async def _run(count: int, last: int) -> dict[str, float]:
             await _made(fleet, names, last)
             await fleet.wait_idle()
             begun = time.process_time()
-            updates: Any = getattr(fleet, "updates", fleet.campaigns)  # of earlier states
             for name in names[-last:]:
-                assert await updates.offer(name) is not None
+                assert await fleet.updates.offer(name) is not None
                 for state in _SAID:
                     body: dict[str, Any] = {"execution": f"c:{name}", "state": state}
                     if state == "succeeded":
                         body["version"] = _RELEASE
-                    outcome = await updates.status(name, FirmwareStatus(**body))
+                    outcome = await fleet.updates.status(name, FirmwareStatus(**body))
                     assert isinstance(outcome, Accepted), outcome
             used = time.process_time() - begun
             assert (await fleet.campaigns.get("c")).state.value == "succeeded"

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import asdict, evolve
+from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, FleetError, Refused
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
@@ -261,7 +262,7 @@ class Campaigns:
             reason = str(error)
             await self.records.change(
                 campaign.id,
-                lambda old: (evolve(old, reason=reason), []) if old.state is CampaignState.DRAFT else None,
+                lambda old: (replace(old, reason=reason), []) if old.state is CampaignState.DRAFT else None,
             )
 
     async def start(
@@ -284,7 +285,7 @@ class Campaigns:
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state is not CampaignState.DRAFT:
                 return None
-            new = evolve(old, state=CampaignState.RUNNING, sha256=sha256, size=size, code=None, reason=None)
+            new = replace(old, state=CampaignState.RUNNING, sha256=sha256, size=size, code=None, reason=None)
             return new, [Event(type="campaign.running", subject=campaign, time=now, actor=actor, reason=reason)]
 
         started = await self.records.compare_and_set(
@@ -337,7 +338,7 @@ class Campaigns:
         counts = await self.counts(campaign)
 
         def accepted(old: Campaign) -> Campaign:
-            return evolve(
+            return replace(
                 old, state=CampaignState.RUNNING, code=None, reason=None, accepted_wave=old.wave,
                 accepted={state.value: count for state, count in counts.states.items() if state in EXECUTED},
             )  # fmt: skip
@@ -361,7 +362,7 @@ class Campaigns:
                     campaign=campaign,
                 )  # fmt: skip
             event = Event(type=f"campaign.{state}", subject=campaign, time=now, actor=actor, reason=reason)
-            return (evolve(old, state=state) if change is None else change(old)), [event]
+            return (replace(old, state=state) if change is None else change(old)), [event]
 
         return await self.records.change(campaign, step)
 
@@ -377,10 +378,10 @@ class Campaigns:
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state in (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED):
-                aborted = evolve(old, state=CampaignState.ABORTED, finished_at=now, aborting=True, forced=force)
+                aborted = replace(old, state=CampaignState.ABORTED, finished_at=now, aborting=True, forced=force)
                 return aborted, [event]
             if old.state is CampaignState.ABORTED and force and not old.forced:
-                return evolve(old, aborting=True, forced=True), [event]
+                return replace(old, aborting=True, forced=True), [event]
             return None
 
         return await self._cancel_rest(await self.records.change(campaign, step))
@@ -404,7 +405,7 @@ class Campaigns:
                     f"The campaign {campaign!r} has no version to roll back to", code="illegal_transition",
                     remedy="Start a campaign that installs the version before", campaign=campaign,
                 )  # fmt: skip
-            new = evolve(old, state=CampaignState.ROLLED_BACK, finished_at=now, aborting=True)
+            new = replace(old, state=CampaignState.ROLLED_BACK, finished_at=now, aborting=True)
             event = Event(type="campaign.rolled_back", subject=campaign, time=now, actor=actor, reason=reason)
             return new, [event]
 
@@ -455,7 +456,7 @@ class Campaigns:
         if campaign.state is CampaignState.ROLLED_BACK:
             await self._bring_back(campaign)
         return await self.records.change(
-            campaign.id, lambda old: (evolve(old, aborting=False), []) if old.aborting else None
+            campaign.id, lambda old: (replace(old, aborting=False), []) if old.aborting else None
         )
 
     async def load(self) -> None:
@@ -493,7 +494,9 @@ class Campaigns:
         if found is None or found.state is not CampaignState.RUNNING:
             return False
         counts, now = await self.counts(campaign), self._clock.now_ms()
-        effects: tuple[CampaignEffect, ...] = ()
+        driven, effects = decide(found, counts, now)
+        if driven is found and not effects:
+            return False
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             nonlocal effects
@@ -557,14 +560,14 @@ def _stopped(
     for effect in effects:
         match effect:
             case Stop(action, code, reason):
-                campaign = evolve(campaign, state=_STOPPED[action], code=code, reason=reason)
+                campaign = replace(campaign, state=_STOPPED[action], code=code, reason=reason)
                 if action is not OnFailure.PAUSE:
-                    campaign = evolve(campaign, finished_at=now, aborting=True)
+                    campaign = replace(campaign, finished_at=now, aborting=True)
                 events.append(_event(campaign, f"campaign.{campaign.state}", now, reason, {"code": code.value}))
             case Finish(reason):
                 updated = counts.states.get(ExecutionState.SUCCEEDED, 0)
                 state = CampaignState.SUCCEEDED if updated else CampaignState.FAILED
-                campaign = evolve(campaign, state=state, reason=reason, finished_at=now)
+                campaign = replace(campaign, state=state, reason=reason, finished_at=now)
                 events.append(_event(campaign, f"campaign.{state}", now, reason, {}))
             case Begin(wave, devices):
                 size = {} if devices is None else {"devices": devices}

@@ -221,7 +221,7 @@ class Updates:
                 return None
             return made.execution, _events(old, made.execution, actor)
 
-        changed = await self.records.change(execution.id, once)
+        changed = await self.records.compare_and_set(self._first(execution), once, key=execution.id)
         for effect in made.effects:
             if effect is Effect.WITHDRAW:
                 for callback in self._withdrawal_listeners:
@@ -231,6 +231,15 @@ class Updates:
         if changed.state is not before and (changed.state in EXECUTION_ENDS or changed.state is ExecutionState.UNKNOWN):
             await self._moved(changed.campaign)
         return Step(changed, made.effects, made.refused)
+
+    def _first(self, execution: Execution) -> Callable[[], Awaitable[Execution]]:
+        """Gives an execution that was just read, and after a conflict the stored one."""
+        left = [execution]
+
+        async def load() -> Execution:
+            return left.pop() if left else await self.records.need(execution.id)
+
+        return load
 
     async def end(
         self, campaign: Campaign, execution: Execution, state: ExecutionState, code: str, *, actor: str = "system"

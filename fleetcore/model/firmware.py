@@ -5,7 +5,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from attrs import frozen
-from msgspec import Struct
+from msgspec import Struct, field
 
 from fleetcore.model.rollout import AT_ONCE, Rollout
 
@@ -91,9 +91,8 @@ class FirmwareImage:
 SHOWN_TARGETS = 1000
 
 
-@frozen(kw_only=True)
-class Campaign:
-    """One version for many devices.
+class Campaign(Struct, frozen=True, kw_only=True):
+    """One version for many devices. A struct, since it is read for every report of a device.
 
     Attributes:
         targets: the devices, the first :data:`SHOWN_TARGETS` of ``total``; its executions name all of them.
@@ -140,7 +139,7 @@ class Campaign:
     wave_begun: int | None = None
     wave_done: int | None = None
     accepted_wave: int = 0
-    accepted: Mapping[str, int] = MappingProxyType({})
+    accepted: Mapping[str, int] = field(default_factory=dict)
     version: int = 0
 
 

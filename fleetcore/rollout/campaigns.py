@@ -6,7 +6,8 @@ from fractions import Fraction
 from itertools import accumulate
 from typing import TypeAlias
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
+from msgspec.structs import replace
 
 from fleetcore.model.firmware import EXECUTION_ENDS, Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.model.rollout import FailureLimit, OnFailure, Rollout
@@ -172,7 +173,7 @@ def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tupl
     effects: list[CampaignEffect] = []
     bounds = (*accumulate(wave_sizes(campaign.rollout.waves, campaign.total)),)
     if campaign.wave == 0:
-        campaign = evolve(campaign, wave=1, wave_begun=now)
+        campaign = replace(campaign, wave=1, wave_begun=now)
         effects.append(_begin(1, bounds))
     if campaign.wave < len(bounds):
         campaign, stop = _judged(campaign, counts, bounds, now)
@@ -180,7 +181,7 @@ def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tupl
             return campaign, (stop,)
         done = campaign.wave_done
         if done is not None and now >= done + campaign.rollout.wave_soak_ms:
-            campaign = evolve(campaign, wave=campaign.wave + 1, wave_begun=now, wave_done=None)
+            campaign = replace(campaign, wave=campaign.wave + 1, wave_begun=now, wave_done=None)
             effects.append(_begin(campaign.wave, bounds))
     room = _room(campaign, counts, bounds)
     return campaign, (*effects, Place(room)) if room else tuple(effects)
@@ -200,11 +201,11 @@ def _judged(campaign: Campaign, counts: Counts, bounds: tuple[int, ...], now: in
     share = campaign.rollout.min_succeeded
     enough = succeeded >= Fraction(str(share)) * size or campaign.accepted_wave == campaign.wave
     if full and enough:
-        return (campaign if campaign.wave_done is not None else evolve(campaign, wave_done=now)), None
+        return (campaign if campaign.wave_done is not None else replace(campaign, wave_done=now)), None
     if full and all(state in EXECUTION_ENDS for state in wave):
         reason = f"{succeeded} of {size} devices of wave {campaign.wave} succeeded; {share * 100:g} % have to"
         return campaign, Stop(OnFailure.PAUSE, Reason.WAVE_FAILED, reason)
-    return (campaign if campaign.wave_done is None else evolve(campaign, wave_done=None)), None
+    return (campaign if campaign.wave_done is None else replace(campaign, wave_done=None)), None
 
 
 def _room(campaign: Campaign, counts: Counts, bounds: tuple[int, ...]) -> int:
