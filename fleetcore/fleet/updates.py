@@ -263,8 +263,9 @@ class Updates:
 
     async def tick(self) -> None:
         """Does what is due: time-outs, the next attempts, and the end of soaking."""
-        now = self._clock.now_ms()
-        while found := await self.records.due(now):
+        now, done = self._clock.now_ms(), set[str]()
+        while found := [each for each in await self.records.due(now) if each.id not in done]:
+            done.update(each.id for each in found[:TOGETHER])
             await asyncio.gather(*(self._overdue(execution) for execution in found[:TOGETHER]))
 
     async def _overdue(self, execution: Execution) -> None:

@@ -252,7 +252,7 @@ def _due(execution: Execution, now: int, release: str, rollout: Rollout) -> Step
     match execution.state:
         case _S.WAITING if execution.until is not None and now >= execution.until:
             return Step(_timed(replace(execution, until=None, placed=now), rollout), (Effect.TELL,))
-        case _S.WAITING if execution.placed is not None and now >= execution.placed + limits.place_ms:
+        case _S.WAITING if execution.wave and now >= (execution.placed or 0) + limits.place_ms:
             # The place goes to another device; this one comes after those that have not had their turn.
             return Step(replace(execution, wave=0, placed=None, missed=execution.missed + 1, due=None))
         case _S.REBOOTING if execution.soaking:
@@ -286,9 +286,10 @@ def _timed(execution: Execution, rollout: Rollout) -> Execution:
     limits = rollout.limits
     due: int | None
     match execution.state:
+        case _S.WAITING if execution.until is not None:
+            due = execution.until
         case _S.WAITING:
-            waits = execution.until if execution.until is not None else (execution.placed or 0) + limits.place_ms
-            due = waits if execution.wave else None
+            due = execution.placed + limits.place_ms if execution.wave and execution.placed is not None else None
         case _S.REBOOTING:
             due = execution.changed + (rollout.soak_ms if execution.soaking else limits.return_ms)
         case _S.UNKNOWN:

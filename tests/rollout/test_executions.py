@@ -81,6 +81,13 @@ def test_a_failure_is_tried_again_after_a_wait_that_doubles_and_then_ends():
     assert (device.state, device.execution.attempt) == (S.FAILED, 3)
 
 
+def test_a_device_that_needs_no_place_is_told_of_its_next_attempt_too():
+    device = Device(retries=Retries(times=1, wait_ms=MIN)).does(Offered("1.0.0")).says(S.FAILED, code="x")
+
+    assert device.execution.due == device.now + MIN
+    assert device.after(MIN).effects == (Effect.TELL,)
+
+
 def test_retries_go_by_the_code_where_it_has_its_own():
     retries = Retries(times=5, by_code={"boot_failed": 0, "battery_low": 1})
 
@@ -206,6 +213,8 @@ def test_whatever_happens_the_table_is_kept(events, retries, soak_ms):
         after = device.execution
         if after.state is not before.state:
             assert after.state in TRANSITIONS[before.state], event
+        if isinstance(event, Due) and after.due is not None:
+            assert after.due > device.now, "what is due is done, so it is not due at once again"
         assert after.attempt >= before.attempt
         assert after.missed >= before.missed
         if device.refused:
