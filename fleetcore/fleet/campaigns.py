@@ -11,6 +11,7 @@ from attrs import asdict, evolve
 from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, FleetError, Refused
+from fleetcore.fleet.builds import Builds, model_name
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun
@@ -28,7 +29,7 @@ from fleetcore.model.firmware import (
 )
 from fleetcore.model.names import check_device_id, check_label, check_version
 from fleetcore.model.rollout import AT_ONCE, OnFailure, Rollout
-from fleetcore.model.store import ArtifactInfo, Event
+from fleetcore.model.store import ArtifactInfo, Commit, Event
 from fleetcore.rollout.campaigns import (
     EXECUTED,
     Begin,
@@ -77,6 +78,7 @@ class Campaigns:
     ) -> None:
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
         self._update_policy, self._updates = update_policy, updates
+        self._builds = Builds(storage, clock)
         self.records, self.executions = updates.campaigns, updates.records
         self._tasks: set[asyncio.Task[None]] = set()
         #: Campaigns that are driven now → whether something has changed since.
@@ -114,7 +116,7 @@ class Campaigns:
         digest and size, and is checked for every device before anything is sent.
 
         Raises:
-            Conflict: ``already_exists``.
+            Conflict: ``already_exists``; ``version_rebuilt``, another image has that version.
             Refused: an invalid name, digest, size, wave or device id; no devices; no URL for an image that is not
                 stored; ``url_forbidden``; and as :meth:`UpdatePolicy.authorize`.
             NotFound: a device is not registered.
@@ -176,6 +178,9 @@ class Campaigns:
             },
         )
         made = self._updates.making(campaign, targets, now, total=len(targets))
+        if sha256 is not None:
+            names = [model_name(target.model) for target in known] if judged is None else [judged[0].name]
+            made += await self._builds.making(names, release, sha256)
         try:
             stored = await self.records.create(record, [event], made)
         except Conflict as error:
@@ -268,17 +273,25 @@ class Campaigns:
     async def start(
         self, campaign: str, *, sha256: str, size: int, actor: str = "system", reason: str = ""
     ) -> Campaign:
-        """Pins a draft's artifact and runs the campaign; one that is no longer a draft stays as it is."""
+        """Pins a draft's artifact and runs the campaign; one that is no longer a draft stays as it is.
+
+        Raises:
+            Conflict: ``version_rebuilt``, another image has that version.
+        """
         now = self._clock.now_ms()
         departures = self._updates.departures
         waiting: Sequence[str] = ()
+        built = Commit()
 
         async def load() -> Campaign:
-            nonlocal waiting
+            nonlocal waiting, built
             found = await self.get(campaign)
             # Drafts of releases before 0.2 do not have executions yet; nor do those whose devices were all erased
             # since.
             made = found.state is not CampaignState.DRAFT or (await self.counts(campaign)).total
+            if found.state is CampaignState.DRAFT:
+                names = await self._builds.of_devices(found.targets)
+                built = await self._builds.making(names, found.release, sha256)
             waiting = () if made else [device for device in found.targets if await self._updates.takes_part(device)]
             return found
 
@@ -289,7 +302,7 @@ class Campaigns:
             return new, [Event(type="campaign.running", subject=campaign, time=now, actor=actor, reason=reason)]
 
         started = await self.records.compare_and_set(
-            load, step, lambda _old, _new: self._updates.making(campaign, waiting, now, total=len(waiting))
+            load, step, lambda _old, _new: built + self._updates.making(campaign, waiting, now, total=len(waiting))
         )
         if started.state is not CampaignState.RUNNING:
             return started

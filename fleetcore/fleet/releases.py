@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
+from fleetcore.fleet.builds import Builds
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.interfaces.clock import Clock
@@ -22,6 +23,7 @@ class Releases:
 
     def __init__(self, storage: Storage, clock: Clock, root: TrustRoot) -> None:
         self._storage, self._clock, self._root = storage, clock, root
+        self._builds = Builds(storage, clock)
         self.records = Repository(
             storage, "release", Release, refs=_refs, sort=lambda item: f"{item.name}:{item.seq:020d}"
         )
@@ -35,7 +37,8 @@ class Releases:
             Refused: ``signature_invalid``, ``manifest_expired``, ``trust_expired``, ``trust_invalid`` without a trust
                 root, ``size_mismatch``; ``rollback_refused`` for a seq below the name's highest, unless allowed.
             NotFound: ``artifact_unknown``; upload the image first.
-            Conflict: another image has that name and seq.
+            Conflict: another release has that name and seq; ``version_rebuilt``, another image has that name and
+                version.
         """
         trust, now = self._root.need(), self._clock.now_ms()
         manifest = open_manifest(envelope, trust)
@@ -57,6 +60,7 @@ class Releases:
                 code="rollback_refused",
                 remedy="Sign it under a higher seq, or use --allow-downgrade; devices still refuse to go back",
             )
+        built = await self._builds.making([manifest.name], manifest.version, manifest.sha256)
         record = Release(
             id=key,
             name=manifest.name,
@@ -84,9 +88,11 @@ class Releases:
             data={"release": manifest.version, "manifest_sha256": manifest.digest, "trust": trust.version},
         )
         try:
-            return await self.records.create(record, [event])
+            return await self.records.create(record, [event], built)
         except VersionConflict:
-            existing = await self.get(key)
+            existing = await self.records.get(key)
+            if existing is None:  # its version was given to an image meanwhile
+                return await self.add(envelope, allow_downgrade=allow_downgrade, actor=actor, reason=reason)
             if existing.manifest_sha256 == manifest.digest:
                 return existing
             raise Conflict(

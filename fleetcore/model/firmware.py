@@ -222,6 +222,24 @@ class Release:
 
 
 @frozen(kw_only=True)
+class Build:
+    """The image that a version names; it never changes.
+
+    Attributes:
+        id: ``NAME@RELEASE``.
+        name: of the product, as in the manifest; ``model=MODEL`` for firmware without a manifest.
+        added: ms since the epoch.
+    """
+
+    id: str
+    name: str
+    release: str
+    sha256: str
+    added: int = 0
+    version: int = 0
+
+
+@frozen(kw_only=True)
 class TrustVersion:
     """One stored version of the trust root; ``id`` is its number with leading zeros, so that keys are in order."""
 
