@@ -109,6 +109,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "model_mismatch": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The firmware is for other hardware"),
         "requires_unmet": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The firmware needs another one before it"),
         "hash_mismatch": _code(422, 422, _FORMAT, "The content has another digest"),
+        "offset_mismatch": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The upload has come to another place"),
         "size_mismatch": _code(422, 422, _FORMAT, "The content has another size"),
         "trust_invalid": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The trust root does not follow the one before"),
         "trust_expired": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The trust root has expired"),

@@ -13,6 +13,7 @@ from fleetcore.calls.responses.firmware import (
     FirmwareRootResponse,
     ReleaseResponse,
     SignedReleaseResponse,
+    UploadResponse,
 )
 from fleetcore.calls.table import ANYWHERE, call
 from fleetcore.calls.types import Content, Cursor, Json, Limit, Names, Page, Reason, to_response
@@ -21,6 +22,8 @@ from fleetcore.model.operator import Permission
 
 ArtifactId = Annotated[str, Meta(min_length=1, max_length=128, description="The image's SHA-256, in hex.")]
 AnnouncedSize = Annotated[int, Meta(ge=0, lt=10**15, description="The exact size of the content, in bytes.")]
+UploadSize = Annotated[int, Meta(ge=0, lt=10**15, description="The exact size of the whole image, in bytes.")]
+UploadOffset = Annotated[int, Meta(ge=0, lt=10**15, description="How many bytes of it have come already.")]
 ReleaseName = Annotated[str, Meta(max_length=64, description="Only releases of this name.")]
 SignedRelease = Annotated[
     str, Meta(min_length=1, max_length=128, description="The release, `NAME:SEQ`."), Names("list_releases")
@@ -33,7 +36,8 @@ RootNumber = Annotated[
 
 
 @call(
-    "POST /firmware/artifacts", Permission.FIRMWARE_WRITE, cli="firmware upload CONTENT", status=201,
+    "POST /firmware/artifacts", Permission.FIRMWARE_WRITE, status=201,
+    no_cli="`fleetcore firmware upload` makes an upload that can be continued",
 )  # fmt: skip
 async def upload_artifact(
     caller: Caller, content: Content, *, sha256: ImageDigest | None = None, size: AnnouncedSize | None = None
@@ -69,6 +73,45 @@ async def _of_size(content: AsyncIterator[bytes], size: int | None) -> AsyncIter
     if size is not None and got != size:
         more = "more than" if got > size else f"{got} of"
         raise Refused(f"There are {more} the {size} bytes that were announced", code="size_mismatch")
+
+
+@call(
+    "GET /firmware/uploads/{sha256}", Permission.FIRMWARE_WRITE,
+    no_cli="`fleetcore firmware upload` continues an upload by itself",
+)  # fmt: skip
+async def get_upload(caller: Caller, sha256: ImageDigest, size: UploadSize) -> UploadResponse:
+    """Shows how many bytes of an image have come, so that its upload can go on from there.
+
+    An upload is known by the digest and the size of the whole image. It is removed when nothing comes for a day.
+
+    Raises:
+        Refused: the image is stored, and has another size.
+    """
+    return to_response(UploadResponse, await caller.fleet.uploads.get(sha256, size))
+
+
+@call(
+    "PUT /firmware/uploads/{sha256}", Permission.FIRMWARE_WRITE,
+    no_cli="`fleetcore firmware upload` continues an upload by itself",
+)  # fmt: skip
+async def continue_upload(
+    caller: Caller, content: Content, sha256: ImageDigest, size: UploadSize, *, offset: UploadOffset = 0
+) -> UploadResponse:
+    """Adds to an upload, from a byte on; with its last byte the image is verified and stored.
+
+    Bytes that came stay when the connection breaks, the server ends or its store is full. A later request for the same
+    upload takes its place.
+
+    Args:
+        content: the image's bytes from ``offset`` on, all or some of them.
+
+    Raises:
+        Conflict: the upload has come to another byte, or another request continues it.
+        Refused: there are more bytes than announced, the digest is another one, or unfinished uploads are too large.
+        Unavailable: the store is full.
+    """
+    pieces = _while_allowed(caller, content)
+    return to_response(UploadResponse, await caller.fleet.uploads.append(pieces, sha256, size, offset))
 
 
 @call("GET /firmware/artifacts/{sha256}", Permission.CAMPAIGNS_READ, cli="firmware artifact SHA256")

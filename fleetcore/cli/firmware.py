@@ -7,6 +7,7 @@ them on the machine that holds the private keys. The other commands send public 
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,20 +198,25 @@ def verify(manifest: Path, trust_file: Path, image: Path | None, models: tuple[s
 @fleet_option
 @output_option
 def upload(file: Path, sha256: str | None, size: int | None, at: Target, output: str) -> None:
-    """Put an image on the fleet, under its SHA-256. Repeating it changes nothing; a partial upload is discarded."""
+    """Put an image on the fleet, under its SHA-256. Repeating it changes nothing.
+
+    An upload that was interrupted goes on where it was: by itself, or when the command is given again within a day.
+    """
     from fleetcore.cli.progress import bytes_progress
-    from fleetcore.wire.pieces import async_pieces
+    from fleetcore.cli.uploading import upload_file
 
     length = file.stat().st_size
 
     async def run() -> Any:
         async with connect(at) as caller:
-            given: dict[str, Any] = {"sha256": sha256, "size": length if size is None else size}
-            if sha256 is None:
+            digest, announced = sha256, length if size is None else size
+            if digest is None:
                 with bytes_progress("hashing", length) as step:
-                    given["sha256"] = await asyncio.to_thread(lambda: _digest(file, step=step)[0])
-            with bytes_progress("uploading", length) as step:
-                return await caller.run("upload_artifact", {**given, "content": async_pieces(file, step)})
+                    digest = await asyncio.to_thread(lambda: _digest(file, step=step)[0])
+            with bytes_progress("uploading", announced) as step:
+                note = partial(click.echo, err=True)
+                await upload_file(caller, file, digest, announced, step=step, note=note)
+            return await caller.run("get_artifact", {"sha256": digest})
 
     show(asyncio.run(run()), output)
 

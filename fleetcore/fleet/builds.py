@@ -1,6 +1,6 @@
 """Which image a version names: the first one that was released, or offered by a campaign, under it.
 
-A version that named two images would tell nobody which one a device runs. So an image that was built again needs
+A version that named two images would not tell which one a device runs. So an image that was built again needs
 another version; build metadata is enough (``2.0.0+build.2``), and is ignored when versions are compared.
 """
 
@@ -15,7 +15,7 @@ from fleetcore.model.store import Commit
 
 
 def model_name(model: object) -> str:
-    """What firmware without a manifest is called: it has no name of its own, so each model has its versions."""
+    """What firmware without a manifest is called: each model has its own versions."""
     return f"model={model if isinstance(model, str) else ''}"
 
 

@@ -17,11 +17,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
-from fleetcore.errors import NotFound, Refused, StorageError
+from fleetcore.errors import Conflict, NotFound, Refused, StorageError
 from fleetcore.model import values as named
 from fleetcore.model.catalog import Catalog
 from fleetcore.model.store import (
@@ -29,11 +29,14 @@ from fleetcore.model.store import (
     ArtifactInfo,
     Commit,
     Committed,
+    Delete,
     Expired,
     FeedEntry,
     FoundRecords,
     Index,
     MessageMark,
+    PartInfo,
+    Put,
     Record,
     SeriesRequest,
     StoreSize,
@@ -57,6 +60,8 @@ _READ_AGAIN = 3
 _POLL_S, _MAX_POLL_S = 0.01, 0.25
 #: The size of an artifact's pieces; each is a blob.
 _PIECE_BYTES = 256 * 1024
+#: The kind of the records of unfinished uploads.
+_PART = "artifact_part"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -417,6 +422,105 @@ class Storage(ABC):
             yield part
             start += len(part)
 
+    # A part is an artifact of which only the beginning has come. It is never an artifact itself: :meth:`artifact` and
+    # :meth:`read_artifact` do not know it, and a backup has none. Two parts may differ in their announced size alone.
+    # The caller appends to one part from one place at a time, and drops old parts.
+
+    async def parts(self) -> Sequence[PartInfo]:
+        """The unfinished uploads, by digest and size. By :meth:`page`."""
+        found: list[PartInfo] = []
+        after: str | None = None
+        while page := await self.page(_PART, None, after=after, limit=_PAGE, newest=False):
+            found += (_part_of(record) for _, record in page)
+            after = page[-1][0]
+        return found
+
+    async def append_part(
+        self, content: AsyncIterator[bytes], *, sha256: str, size_bytes: int, offset: int, now_ms: int
+    ) -> int:
+        """Streams more of an artifact in, and returns how much of it is stored now.
+
+        What came stays when the stream breaks, the caller is cancelled or the store is full, and survives ``kill -9``;
+        but for the last piece of at most 256 KiB.
+
+        A commit for each piece of 256 KiB. A store for firmware images of many MiB overrides the four methods.
+
+        Args:
+            sha256, size_bytes: of the whole artifact; an unknown part is begun.
+            offset: how much is stored already.
+            now_ms: the part's ``changed`` from now on.
+
+        Raises:
+            Conflict: ``offset_mismatch``, another number of bytes is stored; ``ids['received']`` is that number.
+            Refused: ``size_mismatch``, there is more than was announced; the excess is not stored.
+            Unavailable: ``storage_full``.
+        """
+        record = await self.get(_PART, _part(sha256, size_bytes))
+        came = 0 if record is None else _part_of(record).received
+        check_offset(offset, came)
+        last = came // _PIECE_BYTES * _PIECE_BYTES
+        waiting = bytearray(await self.blob(_part_piece(sha256, size_bytes, last)) or b"")[: came - last]
+        version = 0 if record is None else record.version
+
+        async def store() -> None:
+            nonlocal last, version
+            size = last + len(waiting)
+            body = {"sha256": sha256, "size": size_bytes, "received": size, "changed": now_ms}
+            put = Put(kind=_PART, key=_part(sha256, size_bytes), body=body, expect=version)
+            piece = {_part_piece(sha256, size_bytes, last): bytes(waiting)}
+            version = (await self.commit(Commit(puts=(put,), blobs={**piece}))).versions[0]
+            if len(waiting) == _PIECE_BYTES:
+                last += _PIECE_BYTES
+                waiting.clear()
+
+        if record is None:
+            await store()
+        stored = came
+        try:
+            async for some in content:
+                check_part_size(last + len(waiting) + len(some), size_bytes)
+                taken = 0
+                while taken < len(some):
+                    fits = some[taken : taken + _PIECE_BYTES - len(waiting)]
+                    waiting += fits
+                    taken += len(fits)
+                    if len(waiting) == _PIECE_BYTES:
+                        await store()
+                        stored = last
+        finally:
+            if last + len(waiting) > stored:
+                await store()
+        return last + len(waiting)
+
+    async def finish_part(self, sha256: str, size_bytes: int) -> ArtifactInfo:
+        """Makes a part that is complete an artifact; a part with another digest is dropped.
+
+        By :meth:`put_artifact`, which has the artifact in memory.
+
+        Raises:
+            Refused: ``hash_mismatch``; ``size_mismatch``, bytes are missing, and the part stays.
+        """
+        record = await self.get(_PART, _part(sha256, size_bytes))
+        check_complete(0 if record is None else _part_of(record).received, size_bytes)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for at in range(0, size_bytes, _PIECE_BYTES):
+                yield await self.blob(_part_piece(sha256, size_bytes, at)) or b""
+
+        try:
+            made = await self.put_artifact(pieces(), sha256=sha256, limit_bytes=size_bytes)
+        except Refused:
+            await self.drop_part(sha256, size_bytes)
+            raise
+        await self.drop_part(sha256, size_bytes)
+        return made
+
+    async def drop_part(self, sha256: str, size_bytes: int) -> None:
+        """Removes a part; does nothing where there is none. In one commit."""
+        blobs = [_part_piece(sha256, size_bytes, at) for at in range(0, size_bytes, _PIECE_BYTES)]
+        delete = Delete(kind=_PART, key=_part(sha256, size_bytes))
+        await self.commit(Commit(deletes=(delete,), blobs=dict.fromkeys(blobs)))
+
     # --- upkeep -------------------------------------------------------------------------------------------------
 
     async def maintain(self, now_ms: int) -> None:
@@ -517,6 +621,33 @@ def check_artifact_digest(found: str, wanted: str | None) -> None:
         )
 
 
+def check_offset(offset: int, received: int) -> None:
+    """Raises Conflict (``offset_mismatch``) where an upload does not continue where its part ends."""
+    if offset != received:
+        raise Conflict(
+            f"{received} bytes of this upload are stored, and it continues at {offset}",
+            code="offset_mismatch",
+            remedy="Ask how far the upload has come, and continue there",
+            received=received,
+        )
+
+
+def check_part_size(came: int, size_bytes: int) -> None:
+    """Raises Refused (``size_mismatch``) where more comes than was announced."""
+    if came > size_bytes:
+        raise Refused(
+            f"There are more than the {size_bytes} bytes that were announced",
+            code="size_mismatch",
+            remedy="Send the file as it was when its digest was computed",
+        )
+
+
+def check_complete(received: int, size_bytes: int) -> None:
+    """Raises Refused (``size_mismatch``) where bytes of an upload are missing."""
+    if received != size_bytes:
+        raise Refused(f"There are {received} of the {size_bytes} bytes that were announced", code="size_mismatch")
+
+
 def artifact_unknown(sha256: str) -> NotFound:
     """The error for an artifact that does not exist."""
     return NotFound(f"Artifact {sha256} does not exist", code="artifact_unknown", sha256=sha256)
@@ -528,3 +659,21 @@ def _artifact(sha256: str) -> str:
 
 def _piece(sha256: str, number: int) -> str:
     return f"artifact/{sha256}/{number}"
+
+
+def _part(sha256: str, size_bytes: int) -> str:
+    return f"{sha256}-{size_bytes}"
+
+
+def _part_piece(sha256: str, size_bytes: int, at: int) -> str:
+    return f"artifact_part/{sha256}-{size_bytes}/{at // _PIECE_BYTES}"
+
+
+def _part_of(record: Record) -> PartInfo:
+    body = record.body
+    return PartInfo(
+        sha256=str(body["sha256"]),
+        size_bytes=cast("int", body["size"]),
+        received=cast("int", body["received"]),
+        changed=cast("int", body["changed"]),
+    )

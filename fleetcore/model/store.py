@@ -40,6 +40,22 @@ class ArtifactInfo:
 
 
 @frozen(kw_only=True)
+class PartInfo:
+    """An artifact of which only the beginning has come.
+
+    Attributes:
+        sha256, size_bytes: of the whole artifact, as announced.
+        received: how many of its bytes are stored, from its start.
+        changed: when bytes came last; ms since the epoch.
+    """
+
+    sha256: str
+    size_bytes: int
+    received: int
+    changed: int
+
+
+@frozen(kw_only=True)
 class Verified:
     """The result of one part of a full check.
 

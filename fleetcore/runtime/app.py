@@ -51,6 +51,7 @@ from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.fleet.twins import Twins
 from fleetcore.fleet.update_policy import UpdatePolicy
 from fleetcore.fleet.updates import Updates
+from fleetcore.fleet.uploads import Uploads
 from fleetcore.interfaces.boundary import in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Codec
@@ -112,6 +113,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_S, _FLUSH_S, _MAINTAIN_S, _RENEW_S, _GROUPS_S = 1.0, 30.0, 10.0, 3600.0, 60.0
 _LEFT_S = 3600.0
+_UPLOADS_S = 600.0
 #: The last use of a token is recorded to the minute.
 _TOKENS_S = 60.0
 #: Expiry is less urgent than revocation, and the check visits every open session.
@@ -227,6 +229,7 @@ class Fleet:
         self.updates = Updates(storage, clock, self.update_policy)
         self.twins.on_reported(self.updates.reported)
         self.campaigns = Campaigns(storage, clock, self.update_policy, self.updates, may_fetch=config.data is not None)
+        self.uploads = Uploads(storage, clock, firmware.upload_quota_bytes)
         self.location = self.devices.locations
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)
@@ -518,6 +521,7 @@ class Fleet:
         self.supervisor.every("command clocks", _TICK_S, self._tick)
         self.supervisor.every("flush", _FLUSH_S, self._flush)
         self.supervisor.every("storage maintenance", _MAINTAIN_S, self._maintain)
+        self.supervisor.every("unfinished uploads", _UPLOADS_S, self.uploads.tick)
         self.supervisor.every("cursors without a part", _LEFT_S, self._look_behind)
         await self._open_retention()
         self.supervisor.every("lease on the data folder", _MAINTAIN_S, self._mend_lease)

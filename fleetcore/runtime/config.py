@@ -89,10 +89,12 @@ class FirmwareSection:
     Attributes:
         allow_unsigned: whether campaigns may have no signed manifest once a trust root is set.
         assignment_hours: how long a device may take to start an offered update, 1 hour to a year.
+        upload_quota_bytes: how many bytes all unfinished uploads may announce together.
     """
 
     allow_unsigned: bool = False
     assignment_hours: int = field(default=72, validator=(validators.ge(1), validators.le(8760)))
+    upload_quota_bytes: int = field(default=4 << 30, validator=validators.ge(1 << 20))
 
 
 class Days(float):

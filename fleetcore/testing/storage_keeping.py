@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fleetcore.errors import FleetError, NotFound, Refused
+from fleetcore.errors import Conflict, FleetError, NotFound, Refused
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import end_tasks
-from fleetcore.model.store import Commit, MessageMark, Put, SeriesRequest
+from fleetcore.model.store import Commit, MessageMark, PartInfo, Put, SeriesRequest
 from fleetcore.model.telemetry import SeriesKind, Tally, TelemetryBatch, TextReading
 from fleetcore.testing.faults.disk import PLACED_WRITES, SYNCS, break_calls, can_break_calls, failing_sync
 from fleetcore.testing.kill import Child, killed
@@ -34,6 +34,8 @@ from fleetcore.testing.storage_base import (
 )
 
 _MIB = 1024 * 1024
+#: What an upload that is cut off may lose.
+_PIECE = 256 * 1024
 #: Commits under way at once when the process is killed.
 _WRITERS = 3
 
@@ -145,6 +147,31 @@ class KeepingContract(StorageCase):
 
         async with open_again() as storage:
             assert await _whole(storage.read_artifact(digest)) == content
+
+    async def test_an_upload_goes_on_where_it_was_after_kill_9(self, open_again: OpenStorage) -> None:
+        content = bytes(range(256)) * 8192
+        digest = hashlib.sha256(content).hexdigest()
+
+        async def write(child: Child) -> None:
+            async def half() -> AsyncIterator[bytes]:
+                async for piece in _pieces(content[: _MIB + 1]):
+                    yield piece
+                child.point("half")
+
+            async with open_again() as storage:
+                await storage.append_part(half(), sha256=digest, size_bytes=len(content), offset=0, now_ms=1)
+
+        killed(write, at="half")
+
+        async with open_again() as storage:
+            (part,) = await storage.parts()
+            assert _MIB + 1 - _PIECE <= part.received <= _MIB + 1
+            assert await storage.artifact(digest) is None
+            rest = _pieces(content[part.received :])
+            await storage.append_part(rest, sha256=digest, size_bytes=len(content), offset=part.received, now_ms=2)
+            await storage.finish_part(digest, len(content))
+            assert await _whole(storage.read_artifact(digest)) == content
+            assert list(await storage.parts()) == []
 
     async def test_a_commit_that_cannot_be_synced_is_not_acknowledged(self, open_again: OpenStorage) -> None:
         if not can_break_calls():
@@ -386,6 +413,75 @@ class KeepingContract(StorageCase):
             await storage.put_artifact(breaking(), sha256=None, limit_bytes=_MIB)
 
         assert await storage.artifact(hashlib.sha256(b"first half").hexdigest()) is None
+
+    async def test_an_upload_that_breaks_keeps_what_came_and_shows_no_artifact(self, storage: Storage) -> None:
+        content = bytes(range(256)) * 4000
+        digest, size = hashlib.sha256(content).hexdigest(), len(content)
+
+        async def breaking() -> AsyncIterator[bytes]:
+            async for piece in _pieces(content[:600_000]):
+                yield piece
+            raise ConnectionResetError
+
+        with pytest.raises(ConnectionResetError):
+            await storage.append_part(breaking(), sha256=digest, size_bytes=size, offset=0, now_ms=1000)
+        (part,) = await storage.parts()
+
+        assert part == PartInfo(sha256=digest, size_bytes=size, received=600_000, changed=1000)
+        assert await storage.artifact(digest) is None
+        with pytest.raises(NotFound):
+            await anext(storage.read_artifact(digest))
+        for end in (700_001, size):
+            start = (await storage.parts())[0].received
+            more = _pieces(content[start:end])
+            came = await storage.append_part(more, sha256=digest, size_bytes=size, offset=start, now_ms=2000)
+            assert came == end
+        assert [part.changed for part in await storage.parts()] == [2000]
+        assert await storage.artifact(digest) is None
+        assert (await storage.finish_part(digest, size)).size_bytes == size
+        assert await _whole(storage.read_artifact(digest)) == content
+        assert list(await storage.parts()) == []
+
+    async def test_an_upload_continues_nowhere_but_at_its_end(self, storage: Storage) -> None:
+        digest = hashlib.sha256(b"firmware").hexdigest()
+        await storage.append_part(_pieces(b"firm"), sha256=digest, size_bytes=8, offset=0, now_ms=1)
+
+        for offset in (0, 3, 5):
+            with pytest.raises(Conflict) as refused:
+                await storage.append_part(_pieces(b"ware"), sha256=digest, size_bytes=8, offset=offset, now_ms=1)
+            assert (refused.value.code, refused.value.ids["received"]) == ("offset_mismatch", 4)
+        with pytest.raises(Refused) as unfinished:
+            await storage.finish_part(digest, 8)
+        assert unfinished.value.code == "size_mismatch"
+        with pytest.raises(Refused) as excess:
+            await storage.append_part(_pieces(b"wares"), sha256=digest, size_bytes=8, offset=4, now_ms=1)
+        assert excess.value.code == "size_mismatch"
+        assert [part.received for part in await storage.parts()] == [4]
+
+    async def test_an_upload_with_another_digest_is_dropped(self, storage: Storage) -> None:
+        promised = hashlib.sha256(b"promised").hexdigest()
+        await storage.append_part(_pieces(b"deliverd"), sha256=promised, size_bytes=8, offset=0, now_ms=1)
+
+        with pytest.raises(Refused) as refused:
+            await storage.finish_part(promised, 8)
+
+        assert refused.value.code == "hash_mismatch"
+        assert await storage.artifact(promised) is None
+        assert await storage.artifact(hashlib.sha256(b"deliverd").hexdigest()) is None
+        assert list(await storage.parts()) == []
+
+    async def test_uploads_are_known_by_digest_and_size_and_dropped_alone(self, storage: Storage) -> None:
+        digest = hashlib.sha256(b"").hexdigest()
+        for size in (0, 5, 7):
+            await storage.append_part(_pieces(b"x" * size), sha256=digest, size_bytes=size, offset=0, now_ms=1)
+
+        await storage.drop_part(digest, 5)
+        await storage.drop_part(digest, 5)
+
+        assert sorted(part.received for part in await storage.parts()) == [0, 7]
+        await storage.append_part(_pieces(b"y"), sha256=digest, size_bytes=5, offset=0, now_ms=1)
+        assert (await storage.finish_part(digest, 0)).size_bytes == 0
+        assert sorted((part.size_bytes, part.received) for part in await storage.parts()) == [(5, 1), (7, 7)]
 
     async def test_a_missing_artifact_is_told_at_the_first_step(self, storage: Storage) -> None:
         for name in ("0" * 64, "../../etc/passwd", ""):

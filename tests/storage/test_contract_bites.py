@@ -211,6 +211,33 @@ class TrustsDigests(Whole):
         return evolve(info, sha256=sha256) if sha256 else info
 
 
+class ShowsUnfinishedUploads(Whole):
+    async def artifact(self, sha256):
+        part = next((part for part in await self._real.parts() if part.sha256 == sha256), None)
+        return await self._real.artifact(sha256) or (part and ArtifactInfo(sha256, part.received))
+
+
+class ForgetsBrokenUploads(Whole):
+    async def append_part(self, content, *, sha256, size_bytes, **more):
+        try:
+            return await self._real.append_part(content, sha256=sha256, size_bytes=size_bytes, **more)
+        except ConnectionResetError:
+            await self._real.drop_part(sha256, size_bytes)
+            raise
+
+
+class ContinuesAnywhere(Whole):
+    async def append_part(self, content, *, sha256, size_bytes, offset, now_ms):
+        there = [part.received for part in await self._real.parts() if part.sha256 == sha256]
+        offset = there[0] if there else 0
+        return await self._real.append_part(content, sha256=sha256, size_bytes=size_bytes, offset=offset, now_ms=now_ms)
+
+
+class KeepsWrongUploads(Whole):
+    async def drop_part(self, sha256, size_bytes):
+        pass
+
+
 class HasNoLimits(Whole):
     async def put_artifact(self, content, *, sha256, limit_bytes):
         async def bounded() -> AsyncIterator[bytes]:
@@ -479,6 +506,10 @@ BROKEN = [
     (KeepsTheLastAnswer, "test_marks_tell_which_ids_a_device_used_and_its_first_answer"),
     (ForgetsNothing, "test_a_forgotten_device_is_gone_and_others_are_not"),
     (TrustsDigests, "test_an_artifact_with_another_digest_is_refused_and_not_kept"),
+    (ShowsUnfinishedUploads, "test_an_upload_that_breaks_keeps_what_came_and_shows_no_artifact"),
+    (ForgetsBrokenUploads, "test_an_upload_that_breaks_keeps_what_came_and_shows_no_artifact"),
+    (ContinuesAnywhere, "test_an_upload_continues_nowhere_but_at_its_end"),
+    (KeepsWrongUploads, "test_uploads_are_known_by_digest_and_size_and_dropped_alone"),
     (HasNoLimits, "test_an_artifact_beyond_the_limit_is_refused_before_it_is_read_to_its_end"),
 ]
 

@@ -1,5 +1,7 @@
 """A limit in bytes counts every file that grows, in bytes of files, and is left at once when there is room again."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -123,6 +125,28 @@ async def test_artifacts_count_and_are_refused_without_a_trace(open_at, tmp_path
         stored, _ = await fill(storage, tmp_path)
         assert stored < 400_000
         assert taken(tmp_path) <= _LIMIT
+
+
+async def test_a_store_that_is_full_keeps_what_came_of_an_upload(open_at, tmp_path):
+    content = b"x" * (4 * _MIB)
+    digest = hashlib.sha256(content).hexdigest()
+
+    async def rest(start):
+        for at in range(start, len(content), 100_000):
+            yield content[at : at + 100_000]
+
+    async with open_at(tmp_path, limit_bytes=_LIMIT) as storage:
+        other = await storage.append_part(piece(8 * _MIB), sha256="0" * 64, size_bytes=8 * _MIB, offset=0, now_ms=1)
+        with pytest.raises(Unavailable) as refused:
+            await storage.append_part(rest(0), sha256=digest, size_bytes=len(content), offset=0, now_ms=1)
+        came = {part.sha256: part.received for part in await storage.parts()}[digest]
+
+        assert (refused.value.code, other) == ("storage_full", 8 * _MIB)
+        assert 0 < came < len(content)
+        assert taken(tmp_path) <= _LIMIT
+        await storage.drop_part("0" * 64, 8 * _MIB)
+        await storage.append_part(rest(came), sha256=digest, size_bytes=len(content), offset=came, now_ms=1)
+        assert await storage.finish_part(digest, len(content)) == await storage.artifact(digest)
 
 
 async def test_other_files_of_the_folder_count(open_at, tmp_path):

@@ -1,6 +1,7 @@
 """Artifacts: blobs named by their SHA-256, as files ``artifacts/ab/abcd…`` or, for a store in memory, as bytes.
 
 A blob is streamed into a temporary file, synced, and renamed into place, so a visible blob is complete and durable.
+An unfinished upload is the file ``artifacts/parts/DIGEST-SIZE``; its length is how far it has come.
 """
 
 import asyncio
@@ -22,19 +23,29 @@ from zlib import crc32
 
 from fleetcore.builtin.sqlite import checksum, folder
 from fleetcore.builtin.sqlite.failure import translated
-from fleetcore.errors import StorageError
+from fleetcore.errors import Refused, StorageError
 from fleetcore.files import make_private
-from fleetcore.interfaces.storage import artifact_unknown, check_artifact_digest, check_artifact_size
-from fleetcore.model.store import ArtifactInfo
+from fleetcore.interfaces.storage import (
+    artifact_unknown,
+    check_artifact_digest,
+    check_artifact_size,
+    check_complete,
+    check_offset,
+    check_part_size,
+)
+from fleetcore.model.store import ArtifactInfo, PartInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _PIECE_BYTES = 256 * 1024
-_TEMPORARY = "tmp"
+_TEMPORARY, _PARTS = "tmp", "parts"
 #: Blobs whose pieces' checksums are cached: 16 bytes a MiB each.
 _KNOWN = 1000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_PART_NAME = re.compile(r"([0-9a-f]{64})-([0-9]{1,15})", re.ASCII)
+#: An unfinished upload: the digest and the size of the whole.
+Part = tuple[str, int]
 
 
 class Artifacts(ABC):
@@ -53,6 +64,22 @@ class Artifacts(ABC):
         """Reads a part of a blob."""
 
     @abstractmethod
+    async def parts(self) -> Sequence[PartInfo]:
+        """The unfinished uploads."""
+
+    @abstractmethod
+    async def append(self, part: Part, content: AsyncIterator[bytes], offset: int, now_ms: int) -> int:
+        """Adds to an unfinished upload."""
+
+    @abstractmethod
+    async def finish(self, part: Part) -> ArtifactInfo:
+        """Makes a complete upload a blob."""
+
+    @abstractmethod
+    async def drop(self, part: Part) -> None:
+        """Removes an unfinished upload."""
+
+    @abstractmethod
     def copy_to(self, target: Path) -> None:
         """Writes all blobs into an empty folder."""
 
@@ -64,12 +91,17 @@ class Artifacts(ABC):
     def size(self) -> int:
         """The total bytes of all blobs."""
 
+    @abstractmethod
+    def taken(self) -> int:
+        """The total bytes of all blobs and unfinished uploads."""
+
 
 class MemoryArtifacts(Artifacts):
     """Blobs in memory; they end with the process."""
 
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
+        self._parts: dict[Part, tuple[bytearray, int]] = {}
 
     async def put(self, content: AsyncIterator[bytes], sha256: str | None, limit_bytes: int) -> ArtifactInfo:
         whole = bytearray()
@@ -92,6 +124,32 @@ class MemoryArtifacts(Artifacts):
         for at in range(0, len(part), _PIECE_BYTES):
             yield part[at : at + _PIECE_BYTES]
 
+    async def parts(self) -> Sequence[PartInfo]:
+        return [
+            PartInfo(sha256=sha256, size_bytes=size, received=len(came), changed=changed)
+            for (sha256, size), (came, changed) in sorted(self._parts.items())
+        ]
+
+    async def append(self, part: Part, content: AsyncIterator[bytes], offset: int, now_ms: int) -> int:
+        came, _ = self._parts.get(part, (bytearray(), 0))
+        check_offset(offset, len(came))
+        self._parts[part] = (came, now_ms)
+        async for some in content:
+            check_part_size(len(came) + len(some), part[1])
+            came += some
+        return len(came)
+
+    async def finish(self, part: Part) -> ArtifactInfo:
+        came = self._parts[part][0] if part in self._parts else b""
+        check_complete(len(came), part[1])
+        self._parts.pop(part, None)
+        check_artifact_digest(hashlib.sha256(came).hexdigest(), part[0])
+        self._blobs.setdefault(part[0], bytes(came))
+        return ArtifactInfo(part[0], len(came))
+
+    async def drop(self, part: Part) -> None:
+        self._parts.pop(part, None)
+
     def copy_to(self, target: Path) -> None:
         for digest, blob in self._blobs.items():
             place = target / digest[:2] / digest
@@ -103,6 +161,9 @@ class MemoryArtifacts(Artifacts):
         return [], 0, None
 
     def size(self) -> int:
+        return 0
+
+    def taken(self) -> int:
         return 0
 
 
@@ -117,6 +178,8 @@ class FileArtifacts(Artifacts):
         self._root, self._admit = root, admit
         #: The bytes of all blobs, once counted, and of those being written.
         self._total: int | None = None
+        #: The bytes of all unfinished uploads, once counted.
+        self._unfinished: int | None = None
         self._counting = threading.Lock()
         self._coming = 0
         self._known: OrderedDict[str, Sequence[int]] = OrderedDict()
@@ -148,6 +211,86 @@ class FileArtifacts(Artifacts):
             await asyncio.shield(asyncio.to_thread(lambda: Path(file.name).unlink(missing_ok=True)))
         return ArtifactInfo(digest.hexdigest(), size)
 
+    async def parts(self) -> Sequence[PartInfo]:
+        return await _in_thread(self._list_parts)
+
+    def _list_parts(self) -> list[PartInfo]:
+        found = []
+        for place in sorted((self._root / _PARTS).glob("*-*")):
+            name, there = _PART_NAME.fullmatch(place.name), place.stat()
+            if name is not None:
+                made = {"received": there.st_size, "changed": there.st_mtime_ns // 1_000_000}
+                found.append(PartInfo(sha256=name[1], size_bytes=int(name[2]), **made))
+        return found
+
+    async def append(self, part: Part, content: AsyncIterator[bytes], offset: int, now_ms: int) -> int:
+        file = await _in_thread(self._open_part, part)
+        try:
+            came = await _in_thread(lambda: os.fstat(file.fileno()).st_size)
+            check_offset(offset, came)
+            try:
+                async for some in content:
+                    check_part_size(came + len(some), part[1])
+                    self._admit(self._coming + len(some))
+                    await _in_thread(self._write, file, some)
+                    came += len(some)
+            finally:
+                # The upload continues after a loss of power too.
+                await asyncio.shield(asyncio.to_thread(_settle, file, now_ms))
+            return came
+        finally:
+            file.close()
+
+    def _open_part(self, part: Part) -> BinaryIO:
+        place = self._part(part)
+        for made in (self._root, place.parent):
+            made.mkdir(mode=0o700, exist_ok=True)
+        return open(place, "ab", buffering=0, opener=_private)
+
+    def _write(self, file: BinaryIO, some: bytes) -> None:
+        rest = memoryview(some)
+        while rest:
+            # On a full disk it writes less, and the next call fails.
+            written = file.write(rest)
+            rest = rest[written:]
+            with self._counting:
+                if self._unfinished is not None:
+                    self._unfinished += written
+
+    async def finish(self, part: Part) -> ArtifactInfo:
+        return await _in_thread(self._finish_part, part)
+
+    def _finish_part(self, part: Part) -> ArtifactInfo:
+        place, (sha256, size) = self._part(part), part
+        check_complete(place.stat().st_size if place.exists() else 0, size)
+        with self._open_part(part) as file, place.open("rb") as content:
+            try:
+                check_artifact_digest(hashlib.file_digest(content, "sha256").hexdigest(), sha256)
+            except Refused:
+                self._drop(part)
+                raise
+            os.fsync(file.fileno())
+            self._publish(place, sha256)
+        self._recount()
+        return ArtifactInfo(sha256, size)
+
+    async def drop(self, part: Part) -> None:
+        await _in_thread(self._drop, part)
+
+    def _drop(self, part: Part) -> None:
+        self._part(part).unlink(missing_ok=True)
+        self._recount()
+
+    def _recount(self) -> None:
+        with self._counting:
+            self._unfinished = None
+
+    def _part(self, part: Part) -> Path:
+        sha256, size = part
+        if _DIGEST.fullmatch(sha256) is None:
+            raise artifact_unknown(sha256)
+        return self._root / _PARTS / f"{sha256}-{size}"
+
     def _begin(self) -> "_TemporaryFileWrapper[bytes]":
         for made in (self._root, self._root / _TEMPORARY):
             made.mkdir(mode=0o700, exist_ok=True)
@@ -156,12 +299,16 @@ class FileArtifacts(Artifacts):
     def _finish(self, file: "_TemporaryFileWrapper[bytes]", digest: str) -> None:
         file.flush()
         os.fsync(file.fileno())
+        self._publish(Path(file.name), digest)
+
+    def _publish(self, written: Path, digest: str) -> None:
+        """Makes a complete and synced file a blob."""
         place = self._place(digest)
         place.parent.mkdir(mode=0o700, exist_ok=True)
         with self._counting:
             if self._total is not None and not place.exists():
-                self._total += Path(file.name).stat().st_size
-            Path(file.name).replace(place)
+                self._total += written.stat().st_size
+            written.replace(place)
         # The new name is durable only once its folder is synced, and that folder once its parent is.
         for above in (place.parent, self._root):
             _sync_folder(above)
@@ -235,6 +382,13 @@ class FileArtifacts(Artifacts):
                 self._total = sum(place.stat().st_size for place in self._all())
             return self._total
 
+    def taken(self) -> int:
+        with self._counting:
+            if self._unfinished is None:
+                self._unfinished = sum(part.received for part in self._list_parts())
+            unfinished = self._unfinished
+        return self.size() + unfinished
+
     def _all(self) -> list[Path]:
         return [place for above in self._folders() for place in _blobs(above)]
 
@@ -264,6 +418,17 @@ async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
         return await asyncio.to_thread(work, *args, **kwargs)
     except OSError as error:
         raise translated(error) from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, folder.FILE_MODE)
+
+
+def _settle(file: BinaryIO, now_ms: int) -> None:
+    """Syncs an upload and stores when it changed."""
+    with suppress(OSError):  # a full disk: what is stored is found by the file's length
+        os.fsync(file.fileno())
+        os.utime(file.fileno(), ns=(now_ms * 1_000_000, now_ms * 1_000_000))
 
 
 def _read_piece(file: BinaryIO, at: int) -> bytes:

@@ -81,7 +81,7 @@ class DiskSpace:
         parts = {
             "database": _size(self._folder / DATABASE),
             "log": self._log(),
-            "artifacts": self._artifacts.size(),
+            "artifacts": self._artifacts.taken(),
             "other": sum(_others(self._folder)),
         }
         return StoreSize(parts=parts, free_bytes=free * page, limit_bytes=self.limit_bytes)
@@ -93,7 +93,7 @@ class DiskSpace:
 
     def _for_database(self) -> int:
         assert self.limit_bytes is not None
-        return self.limit_bytes - self._beside - self._artifacts.size()
+        return self.limit_bytes - self._beside - self._artifacts.taken()
 
     def _log(self) -> int:
         assert self._folder is not None

@@ -44,6 +44,7 @@ from fleetcore.model.store import (
     FoundRecords,
     Index,
     MessageMark,
+    PartInfo,
     Record,
     SeriesRequest,
     StoreSize,
@@ -305,6 +306,23 @@ class SqliteStorage(Storage):
 
     def read_artifact(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         return self._engine.artifacts.read(sha256, start, end)
+
+    async def parts(self) -> Sequence[PartInfo]:
+        return await self._engine.artifacts.parts()
+
+    async def append_part(
+        self, content: AsyncIterator[bytes], *, sha256: str, size_bytes: int, offset: int, now_ms: int
+    ) -> int:
+        self._engine.refuse_read_only()
+        return await self._engine.artifacts.append((sha256, size_bytes), content, offset, now_ms)
+
+    async def finish_part(self, sha256: str, size_bytes: int) -> ArtifactInfo:
+        self._engine.refuse_read_only()
+        return await self._engine.artifacts.finish((sha256, size_bytes))
+
+    async def drop_part(self, sha256: str, size_bytes: int) -> None:
+        self._engine.refuse_read_only()
+        await self._engine.artifacts.drop((sha256, size_bytes))
 
     async def backup(self, target: Path) -> None:
         await self._engine.maintain(lambda: self._engine.backup(target))

@@ -10,6 +10,15 @@ class ArtifactResponse(Response, frozen=True):
     size_bytes: int
 
 
+class UploadResponse(Response, frozen=True):
+    """How far an upload has come; ``complete`` once the image is stored and its digest verified."""
+
+    sha256: str
+    size_bytes: int
+    received: int
+    complete: bool
+
+
 class FirmwareRootResponse(Response, frozen=True):
     """One version of the firmware root: the signed document that lists the trusted signers of firmware."""
 

@@ -47,6 +47,7 @@ from fleetcore.calls.responses.firmware import (
     FirmwareRootResponse,
     ReleaseResponse,
     SignedReleaseResponse,
+    UploadResponse,
 )
 from fleetcore.calls.responses.groups import ChangedResponse, GroupResponse, MemberResponse, MembershipResponse
 from fleetcore.calls.responses.health import DiagnosisResponse, HealthResponse
@@ -203,7 +204,16 @@ if TYPE_CHECKING:
         WantedState,
     )
     from fleetcore.calls.events import After, Marks, TypePrefixes
-    from fleetcore.calls.firmware import AnnouncedSize, ArtifactId, ReleaseName, RootEnvelope, RootNumber, SignedRelease
+    from fleetcore.calls.firmware import (
+        AnnouncedSize,
+        ArtifactId,
+        ReleaseName,
+        RootEnvelope,
+        RootNumber,
+        SignedRelease,
+        UploadOffset,
+        UploadSize,
+    )
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, NewGroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
     from fleetcore.calls.layers import Kind, LayerGroup, LayerName, LayerPatch, Priority
@@ -1596,6 +1606,36 @@ class BlockingCalls(ABC):
             Refused: the content differs from the given digest or size, or is too long.
         """
         return self._value("upload_artifact", {"content": content, "sha256": sha256, "size": size}, ArtifactResponse)
+
+    def get_upload(self, sha256: ImageDigest, size: UploadSize) -> UploadResponse:
+        """Shows how many bytes of an image have come, so that its upload can go on from there.
+
+        An upload is known by the digest and the size of the whole image. It is removed when nothing comes for a day.
+
+        Raises:
+            Refused: the image is stored, and has another size.
+        """
+        return self._value("get_upload", {"sha256": sha256, "size": size}, UploadResponse)
+
+    def continue_upload(
+        self, content: Source, sha256: ImageDigest, size: UploadSize, *, offset: UploadOffset = 0
+    ) -> UploadResponse:
+        """Adds to an upload, from a byte on; with its last byte the image is verified and stored.
+
+        Bytes that came stay when the connection breaks, the server ends or its store is full. A later request for the same
+        upload takes its place.
+
+        Args:
+            content: the image's bytes from ``offset`` on, all or some of them.
+
+        Raises:
+            Conflict: the upload has come to another byte, or another request continues it.
+            Refused: there are more bytes than announced, the digest is another one, or unfinished uploads are too large.
+            Unavailable: the store is full.
+        """
+        return self._value(
+            "continue_upload", {"content": content, "sha256": sha256, "size": size, "offset": offset}, UploadResponse
+        )
 
     def get_artifact(self, sha256: ArtifactId) -> ArtifactResponse:
         """Shows whether an image is stored, and its size.

@@ -85,11 +85,11 @@ async def test_the_gate_leaves_only_the_body_of_a_stream_to_its_call(served):
     )
 
 
-async def raw(served, token, head, body, *, end=True):
+async def raw(served, token, head, body, *, end=True, to="POST /api/v1/firmware/artifacts"):
     """A request as bytes; gives the answer's first line, empty where the connection just ends."""
     host, port = served.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    lines = ["POST /api/v1/firmware/artifacts HTTP/1.1", f"Host: {host}", f"Authorization: Bearer {token}", *head]
+    lines = [f"{to} HTTP/1.1", f"Host: {host}", f"Authorization: Bearer {token}", *head]
     writer.write("\r\n".join([*lines, "Content-Type: application/octet-stream", "", ""]).encode() + body)
     await writer.drain()
     if end:
@@ -105,6 +105,25 @@ async def raw(served, token, head, body, *, end=True):
 @pytest.fixture
 def token(admin):
     return admin.headers["Authorization"].removeprefix("Bearer ")
+
+
+async def test_an_upload_in_parts_that_is_cut_off_keeps_what_came_and_goes_on(served, token, admin, left):
+    content, body = bytes(1_000_000), bytes(990_000)
+    at, params = f"/firmware/uploads/{digest(content)}", {"size": len(content)}
+    await raw(served, token, ["Content-Length: 1000000"], body, to=f"PUT /api/v1{at}?size={len(content)}")
+    async with asyncio.timeout(PATIENCE_S):
+        while (came := (answer := await admin.get(at, params=params)).json().get("received")) == 0:
+            await asyncio.sleep(0.01)
+    assert came, answer.text
+
+    assert left() == [f"parts/{digest(content)}-{len(content)}"]
+    again = await admin.put(at, content=content[5:], headers=OCTETS, params={**params, "offset": 5})
+    assert (again.status_code, again.json()["code"], again.json()["ids"]["received"]) == (409, "offset_mismatch", came)
+    rest = await admin.put(at, content=content[came:], headers=OCTETS, params={**params, "offset": came})
+    assert rest.json() == {
+        "sha256": digest(content), "size_bytes": len(content), "received": len(content), "complete": True,
+    }  # fmt: skip
+    assert left() == [f"{digest(content)[:2]}/{digest(content)}"]
 
 
 @pytest.mark.parametrize(

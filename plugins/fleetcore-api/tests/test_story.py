@@ -42,6 +42,8 @@ from fleetcore.testing.signers import IMAGE, Signers, digest
 from fleetcore.wire import messages
 
 ACTOR = "operator:story"
+#: An image that is uploaded in parts.
+PARTS = b"firmware in parts"
 SIGNERS = Signers()
 WRONG_NAME = "b\n"
 
@@ -456,6 +458,19 @@ STORY = [
     ("upload_artifact", {"content": IMAGE, "sha256": "no digest", "size": -1}),
     ("upload_artifact", {"content": IMAGE, "size": 5}),
     ("upload_artifact", {"content": IMAGE, "size": len(IMAGE) + 1}),
+    ("get_upload", {"sha256": digest(PARTS), "size": len(PARTS)}),
+    ("continue_upload", {"sha256": digest(PARTS), "size": len(PARTS), "content": PARTS[:5]}),
+    ("continue_upload", {"sha256": digest(PARTS), "size": len(PARTS), "content": PARTS}),
+    ("get_upload", {"sha256": digest(PARTS), "size": len(PARTS)}),
+    ("get_artifact", {"sha256": digest(PARTS)}),
+    ("continue_upload", {"sha256": digest(PARTS), "size": len(PARTS), "offset": 5, "content": PARTS[5:]}),
+    ("get_upload", {"sha256": digest(PARTS), "size": len(PARTS)}),
+    ("get_upload", {"sha256": digest(PARTS), "size": 5}),
+    ("get_upload", {"sha256": "no digest", "size": -1}),
+    ("continue_upload", {"sha256": "0" * 64, "size": 3, "content": b"abc"}),
+    ("continue_upload", {"sha256": "0" * 64, "size": 2, "content": b"abc"}),
+    ("continue_upload", {"sha256": "0" * 64, "size": 2**40, "content": b"abc"}),
+    ("continue_upload", {"sha256": "no digest", "size": -1, "offset": -1, "content": b"abc"}),
     ("get_artifact", {"sha256": digest(IMAGE)}),
     ("get_artifact", {"sha256": "0" * 64}),
     ("add_release", {"manifest": SIGNERS.manifest(), "reason": "passed the lab"}),
