@@ -100,6 +100,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "artifact_unknown": _code(404, 404, _IMPLEMENTATION_SPECIFIC, "The artifact does not exist"),
         "artifact_unpinned": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The artifact has no digest"),
         "version_rebuilt": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "Another image has that version"),
+        "delta_unsuitable": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "A delta between these images is of no use"),
         "manifest_required": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "Firmware needs a signed manifest here"),
         "signature_invalid": _code(
             422, 422, _FORMAT, "Signatures are missing, or are not of the keys that are trusted"

@@ -10,6 +10,7 @@ from fleetcore.calls.campaigns import AllowDowngrade, ImageDigest, Manifest
 from fleetcore.calls.cursors import decode
 from fleetcore.calls.responses.firmware import (
     ArtifactResponse,
+    DeltaResponse,
     FirmwareRootResponse,
     ReleaseResponse,
     SignedReleaseResponse,
@@ -28,6 +29,14 @@ ReleaseName = Annotated[str, Meta(max_length=64, description="Only releases of t
 SignedRelease = Annotated[
     str, Meta(min_length=1, max_length=128, description="The release, `NAME:SEQ`."), Names("list_releases")
 ]
+DeltaBase = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The release that devices run, or its image's SHA-256."),
+    Names("list_releases"),
+]  # fmt: skip
+DeltaTarget = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The release that they shall run, or its image's SHA-256."),
+    Names("list_releases"),
+]  # fmt: skip
 RootEnvelope = Annotated[Json, Meta(description="The signed firmware root, as in `trust.json`.")]
 RootNumber = Annotated[
     Annotated[int, Meta(ge=0, lt=10**7)] | Literal["current"],
@@ -166,6 +175,31 @@ async def get_release(caller: Caller, release: SignedRelease) -> SignedReleaseRe
         NotFound: there is no such release.
     """
     return to_response(SignedReleaseResponse, await caller.fleet.releases.get(release))
+
+
+@call("POST /firmware/deltas", Permission.FIRMWARE_WRITE, cli="firmware delta make BASE TARGET")
+async def make_delta(caller: Caller, base: DeltaBase, target: DeltaTarget, *, reason: Reason = "") -> DeltaResponse:
+    """Makes the delta from one image to another, which devices that run the first one are offered with the second.
+
+    The images must not be compressed. It may take minutes; the same delta again is answered at once.
+
+    Raises:
+        NotFound: there is no such release or image.
+        Conflict: the images are equal or compressed, or the delta has over half the size of the compressed image.
+        Refused: the images are too large.
+    """
+    made = await caller.fleet.deltas.make(base, target, actor=caller.actor, reason=reason)
+    return to_response(DeltaResponse, made)
+
+
+@call(
+    "GET /firmware/deltas", Permission.CAMPAIGNS_READ, scope=ANYWHERE, cli="firmware delta list",
+    columns=("base", "target", "size", "compressed_size", "full_size", "added"),
+)  # fmt: skip
+async def list_deltas(caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[DeltaResponse]:
+    """Lists the deltas between images, with their sizes and those of the whole images."""
+    found = await caller.fleet.deltas.records.page(after=decode(cursor), limit=limit)
+    return answered(found, lambda delta: to_response(DeltaResponse, delta))
 
 
 @call(

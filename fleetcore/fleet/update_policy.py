@@ -41,12 +41,14 @@ class Target:
 
     Attributes:
         version: the version that it reports to run.
+        sha256: the digest of the running image, as the device reports it.
         seq, highest_seq: the seq of the running firmware, and the highest one so far.
     """
 
     device: str
     model: str | None = None
     version: str | None = None
+    sha256: str | None = None
     seq: int | None = None
     highest_seq: int | None = None
     trust: int = 0
@@ -64,6 +66,7 @@ class Target:
             device=device,
             model=model if isinstance(model, str) else None,
             version=version if isinstance(version := reported.get("version"), str) else None,
+            sha256=sha256 if isinstance(sha256 := reported.get("sha256"), str) else None,
             seq=number("seq"),
             highest_seq=max(
                 (item for item in (number("seq"), number("highest_seq")) if item is not None), default=None

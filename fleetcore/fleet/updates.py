@@ -13,6 +13,7 @@ from typing import cast
 from attrs import evolve
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
+from fleetcore.fleet.deltas import offered_deltas
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.interfaces.clock import Clock
@@ -441,6 +442,8 @@ class Updates:
             offer["url"] = campaign.url
         if known:
             offer["path"] = f"/device/v1/artifacts/{campaign.sha256}"
+            if deltas := await offered_deltas(self._storage, target.sha256, cast("str", campaign.sha256)):
+                offer["deltas"] = deltas
         if campaign.manifest is not None:
             offer |= self._update_policy.offer_members(campaign, execution, target)
         return {"offer": offer}

@@ -254,6 +254,10 @@ def _of_campaigns() -> Iterator[EventType]:
         meaning="Firmware was signed off.", data={"release": _TEXT, "manifest_sha256": _TEXT, "trust": _INTEGER},
     )  # fmt: skip
     yield EventType(
+        name="delta.made", subject=Subject.RELEASE, permission=Permission.CAMPAIGNS_READ,
+        meaning="A delta between two images was made.", data={"sha256": _TEXT, "size": _INTEGER, "full_size": _INTEGER},
+    )  # fmt: skip
+    yield EventType(
         name="trust.set", subject=Subject.TRUST, permission=Permission.CAMPAIGNS_READ,
         meaning="The firmware trust root has a new version.",
         data={"version": _INTEGER, "expires": _INTEGER, "keys": Member(kind=list)},

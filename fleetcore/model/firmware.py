@@ -240,6 +240,30 @@ class Build:
 
 
 @frozen(kw_only=True)
+class Delta:
+    """What turns one image into another.
+
+    Attributes:
+        id: ``BASE:TARGET``, the digests of the two images.
+        sha256, size: of the delta itself, an artifact.
+        full_size, compressed_size: of the target, as it is and compressed as the delta is.
+        added: when it was made, by whom; ms since the epoch.
+    """
+
+    id: str
+    base: str
+    target: str
+    format: str = "bsdiff4"
+    sha256: str
+    size: int
+    full_size: int
+    compressed_size: int
+    added: int = 0
+    by: str = ""
+    version: int = 0
+
+
+@frozen(kw_only=True)
 class TrustVersion:
     """One stored version of the trust root; ``id`` is its number with leading zeros, so that keys are in order."""
 

@@ -22,6 +22,7 @@ from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.cutover_offers import CutoverOffers
 from fleetcore.fleet.cutovers import Cutovers
+from fleetcore.fleet.deltas import Deltas
 from fleetcore.fleet.diagnosis import Diagnosis
 from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
@@ -230,6 +231,7 @@ class Fleet:
         self.twins.on_reported(self.updates.reported)
         self.campaigns = Campaigns(storage, clock, self.update_policy, self.updates, may_fetch=config.data is not None)
         self.uploads = Uploads(storage, clock, firmware.upload_quota_bytes)
+        self.deltas = Deltas(storage, clock)
         self.location = self.devices.locations
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)

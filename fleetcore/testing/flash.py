@@ -43,6 +43,11 @@ class Flash(ABC):
     def length(self, slot: str) -> int:
         """Bytes in a slot."""
 
+    def read(self, slot: str) -> bytes | None:
+        """A slot's content; None if this storage does not keep it."""
+        del slot
+        return None
+
     @abstractmethod
     def digest(self, slot: str) -> str:
         """SHA-256 of a slot's content, read back."""
@@ -137,6 +142,12 @@ class FileFlash(Flash):
         except FileNotFoundError:
             return 0
 
+    def read(self, slot: str) -> bytes | None:
+        try:
+            return self._slot(slot).read_bytes()
+        except FileNotFoundError:
+            return None
+
     def digest(self, slot: str) -> str:
         try:
             with self._slot(slot).open("rb") as file:
@@ -205,6 +216,9 @@ class _OnSupply(Flash):
 
     def length(self, slot: str) -> int:
         return self._inner.length(slot)
+
+    def read(self, slot: str) -> bytes | None:
+        return self._inner.read(slot)
 
     def digest(self, slot: str) -> str:
         return self._inner.digest(slot)

@@ -214,6 +214,8 @@ class SimulatedDevice:
 
     async def _report_firmware(self) -> None:
         said: dict[str, object] = {"version": self.firmware}
+        if self.updater.running.size:
+            said["sha256"] = self.updater.running.sha256
         if self.updater.trust is not None:
             memory = self.updater.memory
             said |= {
@@ -420,7 +422,13 @@ class SimulatedDevice:
                 await self.updater.withdraw(cast("str", body["cancel"]), self._say)
             return
         before = self.firmware
-        await self.updater.take(offer, lambda start: self._image(offer, start), self._say, self._health)
+        await self.updater.take(
+            offer,
+            lambda start: self._image(offer, start),
+            self._say,
+            self._health,
+            fetch_delta=lambda sha256: self._image({**offer, "sha256": sha256}, 0),
+        )
         if self.firmware != before:
             self.updates.append(self.firmware)
 

@@ -75,15 +75,18 @@ class Slots:
     """The slots of one device. :meth:`boot` comes first, and again after each loss of power.
 
     Args:
-        firmware, seq: the factory image, in slot a.
+        firmware, seq: the factory image, in slot a; ``image`` is its content, a line of text by default.
 
     Attributes:
         comes_up: whether an image starts at all; tests return false.
     """
 
-    def __init__(self, flash: Flash, clock: Clock, device: str, firmware: str, seq: int) -> None:
+    def __init__(
+        self, flash: Flash, clock: Clock, device: str, firmware: str, seq: int, image: bytes | None = None
+    ) -> None:
         self._flash, self._clock = flash, clock
         self._device, self._factory = device, (firmware, seq)
+        self._factory_image = f"factory image {firmware}".encode() if image is None else image
         self.memory = Memory()
         self._running = "a"
         self._confirm_by: float | None = None
@@ -137,7 +140,7 @@ class Slots:
             return from_plain("memory", cast("Mapping[str, object]", loads(found)), Memory)
         version, seq = self._factory
         self._flash.erase("a")
-        self._flash.append("a", f"factory image {version}".encode())
+        self._flash.append("a", self._factory_image)
         self._flash.sync("a")
         image = Image(version=version, seq=seq, sha256=self._flash.digest("a"), size=self._flash.length("a"))
         self.memory = Memory(highest_seq=seq, slots=dict.fromkeys(SLOTS) | {"a": image})

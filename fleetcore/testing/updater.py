@@ -6,13 +6,15 @@ an image into the spare slot, verifies it meanwhile, and reports to the server.
 
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+import io
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, cast
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from fleetcore.errors import NotFound, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
+from fleetcore.testing import bsdiff
 from fleetcore.testing.flash import Flash
 from fleetcore.testing.slots import BOOTS, Image, Job, Memory, Slots
 from fleetcore.testing.verifier import Verifier, text_of
@@ -22,6 +24,7 @@ from fleetcore.wire.trust import FirmwareRoot
 _REMEMBERED = 16
 
 Fetch = Callable[[int], AsyncIterator[bytes]]
+FetchDelta = Callable[[str], AsyncIterator[bytes]]
 Health = Callable[[], Awaitable[str | None]]
 
 
@@ -37,13 +40,14 @@ class Updater:
     """One device's firmware. :meth:`boot` comes first, and again after each loss of power.
 
     Args:
-        firmware, seq: the factory image, in slot a.
+        firmware, seq: the factory image, in slot a; ``image`` is its content, a line of text by default.
         trust: the factory's ``trust.json``, an envelope; None accepts offers by digest and size alone.
         server_key: the fleet's public key (raw Ed25519), which verifies assignments; None requires none.
         capacity: bytes of a slot.
 
     Attributes:
         spoilt: a code with which installing fails, for tests.
+        deltas_used: how many images were made from a delta.
     """
 
     def __init__(
@@ -55,16 +59,18 @@ class Updater:
         model: str | None = None,
         firmware: str = "1.0.0",
         seq: int = 0,
+        image: bytes | None = None,
         trust: Mapping[str, object] | None = None,
         server_key: bytes | None = None,
         capacity: int = 1 << 30,
     ) -> None:
         self._flash = flash
-        self.slots = Slots(flash, clock, device, firmware, seq)
+        self.slots = Slots(flash, clock, device, firmware, seq, image)
         self._verifier = Verifier(
             flash, clock, device=device, model=model, trust=trust, server_key=server_key, capacity=capacity
         )
         self.spoilt: str | None = None
+        self.deltas_used = 0
 
     @property
     def memory(self) -> Memory:
@@ -106,11 +112,20 @@ class Updater:
 
     # --- offers --------------------------------------------------------------------------------------------------
 
-    async def take(self, offer: Mapping[str, object], fetch: Fetch, say: Say, health: Health) -> None:
+    async def take(
+        self,
+        offer: Mapping[str, object],
+        fetch: Fetch,
+        say: Say,
+        health: Health,
+        *,
+        fetch_delta: FetchDelta | None = None,
+    ) -> None:
         """Handles an offer to its end, or to ``downloaded`` if it says to wait.
 
-        ``fetch(start)`` streams the image from a byte on. A repeated offer continues where it was, or is answered as
-        before. Raises Unavailable if the server cannot be reached; the next offer continues from there.
+        ``fetch(start)`` streams the image from a byte on, ``fetch_delta(sha256)`` a delta of the offer. A repeated
+        offer continues where it was, or is answered as before. Raises Unavailable if the server cannot be reached; the
+        next offer continues from there.
         """
         execution, campaign = text_of(offer, "execution"), text_of(offer, "campaign")
         # An image on trial would be overwritten while it runs.
@@ -139,7 +154,8 @@ class Updater:
             await self._begin(job)
             await say(execution, campaign, "accepted")
         try:
-            await self._load(job, wanted.chunks, fetch, say)
+            if fetch_delta is None or not await self._load_by_delta(job, offer.get("deltas"), fetch_delta, say):
+                await self._load(job, wanted.chunks, fetch, say)
             if offer.get("install") == "wait":
                 return
             await say(execution, campaign, "installing")
@@ -172,6 +188,35 @@ class Updater:
         self.slots.remember(job=job, slots={**self.memory.slots, spare: None})
         if old is None or old.image.sha256 != job.image.sha256:
             self._flash.erase(spare)
+
+    async def _load_by_delta(self, job: Job, deltas: object, fetch_delta: FetchDelta, say: Say) -> bool:
+        """Makes the image from the running one, where a delta of the offer fits; whether it did.
+
+        The digest of the running slot is read back. A delta that is damaged or lies is dropped with what it made.
+        """
+        spare, image = self.slots.spare, job.image
+        if self.memory.slots.get(spare) == image or self._flash.length(spare):
+            return False  # the whole image is being downloaded already
+        running = self.memory.active
+        base = self._flash.digest(running)
+        delta = next((each for each in _deltas(deltas) if each.base == base and each.size < image.size), None)
+        old = None if delta is None else self._flash.read(running)
+        if delta is None or old is None:
+            return False
+        await say(job.execution, job.campaign, "downloading", progress=0, bytes=0)
+        try:
+            patch = await _whole(fetch_delta(delta.sha256), delta)
+            for piece in bsdiff.apply(old, patch, image.size):
+                self._flash.append(spare, piece)
+            self._flash.sync(spare)
+            self._verify(spare, image)
+        except (Refused, NotFound):
+            self._flash.erase(spare)
+            return False
+        self.deltas_used += 1
+        self.slots.remember(slots={**self.memory.slots, spare: image})
+        await say(job.execution, job.campaign, "downloaded")
+        return True
 
     async def _load(self, job: Job, chunks: Chunks | None, fetch: Fetch, say: Say) -> None:
         """Downloads the image into the spare slot and verifies it.
@@ -241,6 +286,37 @@ class Updater:
         self.slots.remember(job=ended)
         await self._say_end(ended, say)
         self.slots.remember(job=None, ended=(*self.memory.ended, ended)[-_REMEMBERED:])
+
+
+@frozen
+class _OfferedDelta:
+    base: str
+    sha256: str
+    size: int
+
+
+def _deltas(offered: object) -> list[_OfferedDelta]:
+    """The readable ones of an offer, in its order."""
+    given = offered if isinstance(offered, Sequence) and not isinstance(offered, str) else ()
+    return [
+        _OfferedDelta(str(each.get("from")), str(each.get("sha256")), each["size"])
+        for each in given
+        if isinstance(each, Mapping) and each.get("format") == bsdiff.FORMAT and type(each.get("size")) is int
+    ]
+
+
+async def _whole(pieces: AsyncIterator[bytes], delta: _OfferedDelta) -> bytes:
+    """A delta, verified. Raises Refused."""
+    got = io.BytesIO()
+    async with contextlib.aclosing(_closable(pieces)) as closable:
+        async for piece in closable:
+            if got.tell() + len(piece) > delta.size:
+                raise Refused(f"There is more than the {delta.size} bytes of the offer", code="size_mismatch")
+            got.write(piece)
+    content = got.getvalue()
+    if hashlib.sha256(content).hexdigest() != delta.sha256:
+        raise Refused("The delta is not the offered one", code="hash_mismatch")
+    return content
 
 
 async def _closable(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -219,6 +219,16 @@ class Commands(Body, frozen=True, kw_only=True, omit_defaults=False):
     more: Annotated[bool, Meta(description="Whether there are more than these.")]
 
 
+class FirmwareDelta(Body, frozen=True, kw_only=True, rename={"base": "from"}):
+    """What turns the image that a device runs into the offered one."""
+
+    base: Annotated[str, Meta(description="SHA-256 of the running image; another one needs the whole image.")]
+    format: Annotated[Literal["bsdiff4"], Meta(description="BSDIFF40, whose three blocks are compressed by bzip2.")]
+    sha256: str
+    size: int
+    path: str
+
+
 class FirmwareOffer(Body, frozen=True, kw_only=True):
     """An update for a device."""
 
@@ -232,6 +242,9 @@ class FirmwareOffer(Body, frozen=True, kw_only=True):
     install: Literal["now", "wait"]
     url: Annotated[str, Meta(description="May be another server's: send no credentials to it.")] | None = None
     path: Annotated[str, Meta(description="The path on the server that the device talks to.")] | None = None
+    deltas: Annotated[
+        tuple[FirmwareDelta, ...], Meta(description="By the reported `firmware.sha256`, where there is one.")
+    ] = ()
     manifest: Annotated[Json, Meta(description="DSSE.")] | None = None
     assignment: Annotated[Json, Meta(description="DSSE.")] | None = None
     trust: Annotated[tuple[Json, ...], Meta(description="The versions of the trust root to follow, DSSE.")] = ()

@@ -91,7 +91,9 @@ def offer_of(signers, *, image=IMAGE, device="a", attempt=1, trust=(), **manifes
 class Bench:
     """A device on a work bench: its flash is a folder, and what it says is written down."""
 
-    def __init__(self, flash, signers, clock, *, image=IMAGE, supply=None, healthy=True, comes_up=True, **factory):
+    def __init__(
+        self, flash, signers, clock, *, image=IMAGE, supply=None, healthy=True, comes_up=True, runs=None, **factory
+    ):
         self.image, self.healthy, self.supply = image, healthy, supply
         self.said, self.loaded = [], 0
         self.updater = Updater(
@@ -102,6 +104,7 @@ class Bench:
                 "model": "T-1000",
                 "seq": 1,
                 "trust": signers.trust(),
+                "image": runs,
                 "server_key": raw_key(signers.key("server").public_key()),
                 **factory,
             },

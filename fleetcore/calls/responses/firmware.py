@@ -19,6 +19,21 @@ class UploadResponse(Response, frozen=True):
     complete: bool
 
 
+class DeltaResponse(Response, frozen=True):
+    """A delta between two images; ``sha256`` and ``size`` are its own, the other sizes are the target's."""
+
+    id: str
+    base: str
+    target: str
+    format: str
+    sha256: str
+    size: int
+    full_size: int
+    compressed_size: int
+    added: Ms | None
+    by: str
+
+
 class FirmwareRootResponse(Response, frozen=True):
     """One version of the firmware root: the signed document that lists the trusted signers of firmware."""
 

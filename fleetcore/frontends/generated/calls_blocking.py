@@ -44,6 +44,7 @@ from fleetcore.calls.responses.enrollment import (
 from fleetcore.calls.responses.events import EventResponse
 from fleetcore.calls.responses.firmware import (
     ArtifactResponse,
+    DeltaResponse,
     FirmwareRootResponse,
     ReleaseResponse,
     SignedReleaseResponse,
@@ -207,6 +208,8 @@ if TYPE_CHECKING:
     from fleetcore.calls.firmware import (
         AnnouncedSize,
         ArtifactId,
+        DeltaBase,
+        DeltaTarget,
         ReleaseName,
         RootEnvelope,
         RootNumber,
@@ -1678,6 +1681,26 @@ class BlockingCalls(ABC):
             NotFound: there is no such release.
         """
         return self._value("get_release", {"release": release}, SignedReleaseResponse)
+
+    def make_delta(self, base: DeltaBase, target: DeltaTarget, *, reason: Reason = "") -> DeltaResponse:
+        """Makes the delta from one image to another, which devices that run the first one are offered with the second.
+
+        The images must not be compressed. It may take minutes; the same delta again is answered at once.
+
+        Raises:
+            NotFound: there is no such release or image.
+            Conflict: the images are equal or compressed, or the delta has over half the size of the compressed image.
+            Refused: the images are too large.
+        """
+        return self._value("make_delta", {"base": base, "target": target, "reason": reason}, DeltaResponse)
+
+    def list_deltas(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[DeltaResponse]:
+        """Lists the deltas between images, with their sizes and those of the whole images."""
+        return self._value("list_deltas", {"limit": limit, "cursor": cursor}, Page[DeltaResponse])
+
+    def iter_deltas(self) -> Iterator[DeltaResponse]:
+        """Goes through all that ``list_deltas`` lists, page by page."""
+        return self._pages("list_deltas", {}, DeltaResponse)
 
     def set_firmware_root(self, envelope: RootEnvelope, *, reason: Reason = "") -> FirmwareRootResponse:
         """Sets the next version of the firmware root; the first one is trusted without a check.

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from fleetcore.errors import FleetError, NotFound, Unavailable
+from fleetcore.fleet.deltas import is_delta_to
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.ingest import Ingest
@@ -122,7 +123,9 @@ class Plane(DevicePlane):
         self._take_token(session)
         await self._sessions.check(session, subject)
         pair = await self._updates.current(subject)
-        info = await self._storage.artifact(sha256) if pair is not None and pair[0].sha256 == sha256 else None
+        image = None if pair is None else pair[0].sha256
+        allowed = image == sha256 or await is_delta_to(self._storage, image, sha256)
+        info = await self._storage.artifact(sha256) if allowed else None
         if info is None:
             raise NotFound("No open offer of this device has that artifact", code="artifact_unknown")
         return _Artifact(self._storage, info)

@@ -10,6 +10,7 @@ import datetime as dt
 import inspect
 import itertools
 import json
+import random
 import re
 import shutil
 from types import SimpleNamespace
@@ -44,6 +45,9 @@ from fleetcore.wire import messages
 ACTOR = "operator:story"
 #: An image that is uploaded in parts.
 PARTS = b"firmware in parts"
+#: Two builds of one program.
+BUILT = random.Random(1).randbytes(20_000)
+REBUILT = BUILT[:9000] + b"changed" + BUILT[9000:]
 SIGNERS = Signers()
 WRONG_NAME = "b\n"
 
@@ -485,6 +489,13 @@ STORY = [
     ("list_releases", {"name": "x" * 65}),
     ("get_release", {"release": "thermo:2"}),
     ("get_release", {"release": "thermo:7"}),
+    ("upload_artifact", {"content": BUILT}),
+    ("upload_artifact", {"content": REBUILT}),
+    ("make_delta", {"base": digest(BUILT), "target": digest(REBUILT), "reason": "small"}),
+    ("make_delta", {"base": digest(BUILT), "target": digest(BUILT)}),
+    ("make_delta", {"base": "thermo:2", "target": "thermo:7"}),
+    ("make_delta", {"base": "", "target": "x" * 200}),
+    ("list_deltas", {}),
     ("update_device", {"device_id": "th-1", "model": "T-1000"}),
     ("create_campaign", {"id": "signed", "release": "2.0.0", "devices": ["th-1"], "from_release": "thermo:2"}),
     ("create_campaign", {"id": "signed-2", "release": "2.0.0", "devices": ["th-1", "pump-1"], "manifest": SIGNERS.manifest()}),
