@@ -1,6 +1,7 @@
 """Signed firmware over HTTPS and MQTT from the signer to devices that verify it, by the commands that people type."""
 
 import asyncio
+import hashlib
 import json
 
 import pytest
@@ -72,7 +73,8 @@ async def test_devices_over_https_and_mqtt_take_what_was_signed_and_say_so(folde
 
     assert {(one["state"], one.get("code")) for one in executions} == {("succeeded", None)}
     assert {"http", "mqtt"} <= tags
-    assert said == {"version": "2.0.0", "seq": 2, "highest_seq": 2, "trust": 1}
+    image = hashlib.sha256((folder / "app.bin").read_bytes()).hexdigest()
+    assert said == {"version": "2.0.0", "sha256": image, "seq": 2, "highest_seq": 2, "trust": 1}
 
 
 async def test_doctor_warns_before_the_trust_root_ends(folder, capsys, monkeypatch):
