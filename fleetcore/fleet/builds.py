@@ -13,6 +13,8 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.model.firmware import Build
 from fleetcore.model.store import Commit
 
+_NOTHING = Commit()
+
 
 def model_name(model: object) -> str:
     """What firmware without a manifest is called: each model has its own versions."""
@@ -26,8 +28,10 @@ class Builds:
         self._storage, self._clock = storage, clock
         self.records = Repository(storage, "build", Build)
 
-    async def making(self, names: Iterable[str], release: str, sha256: str) -> Commit:
+    async def making(self, names: Iterable[str], release: str, sha256: str, beside: Commit = _NOTHING) -> Commit:
         """The part of a commit that gives a version to an image; empty where the image has it already.
+
+        ``beside`` is the rest of the commit, which may give versions too.
 
         Args:
             names: of the product, as in the manifest; or :func:`model_name` for each model.
@@ -38,11 +42,15 @@ class Builds:
         made = Commit()
         for name in dict.fromkeys(names):
             key = f"{name}@{release}"
+            taken = next((put for put in beside.puts if (put.kind, put.key) == (self.records.kind, key)), None)
             known = await self.records.get(key)
-            held = await self._released(name, release) if known is None else known.sha256
+            if taken is not None:
+                held: str | None = str(taken.body["sha256"])
+            else:
+                held = await self._released(name, release) if known is None else known.sha256
             if held is not None and held != sha256:
                 raise _rebuilt(name, release, held, sha256)
-            if known is None:
+            if known is None and taken is None:
                 build = Build(id=key, name=name, release=release, sha256=sha256, added=self._clock.now_ms())
                 made += self.records.making([build])
         return made

@@ -43,6 +43,7 @@ from fleetcore.rollout.campaigns import (
     has_places,
 )
 from fleetcore.rollout.waves import wave_sizes
+from fleetcore.wire.manifest import peek_manifest
 
 #: The largest artifact that is fetched or accepted.
 ARTIFACT_BYTES = 1 << 30
@@ -178,9 +179,11 @@ class Campaigns:
             },
         )
         made = self._updates.making(campaign, targets, now, total=len(targets))
-        if sha256 is not None:
-            names = [model_name(target.model) for target in known] if judged is None else [judged[0].name]
-            made += await self._builds.making(names, release, sha256)
+        for used in (image, rollback):
+            if used is not None and used.sha256 is not None:
+                models = {model_name(target.model) for target in known}
+                names = models if used.manifest is None else {peek_manifest(used.manifest).name}
+                made += await self._builds.making(names, used.release, used.sha256, made)
         try:
             stored = await self.records.create(record, [event], made)
         except Conflict as error:

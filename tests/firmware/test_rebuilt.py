@@ -81,6 +81,15 @@ async def test_a_campaign_and_a_release_have_one_image_for_a_version(manager, si
     await refused(manager.create_campaign("rebuilt", "2.0.0", ["a"], manifest=rebuilt))
 
 
+async def test_a_way_back_has_one_image_for_its_version_too(manager, here):
+    await manager.create_campaign("one", "1.0.0", ["a"], sha256=digest(IMAGE))
+    way = {"rollback_version": "1.0.0", "rollback_sha256": digest(REBUILT)}
+
+    await refused(manager.create_campaign("two", "2.0.0", ["a"], sha256=digest(REBUILT), **way))
+    way = {"rollback_version": "3.0.0", "rollback_sha256": digest(REBUILT)}
+    await refused(manager.create_campaign("three", "3.0.0", ["a"], sha256=digest(IMAGE), **way))
+
+
 async def test_a_draft_whose_url_turns_out_to_have_another_image_does_not_start(manager, fleet, here):
     await manager.create_campaign("one", "2.0.0", ["a"], sha256=digest(IMAGE))
     await manager.create_campaign("draft", "2.0.0", ["a"], url="https://firmware.example/image")
