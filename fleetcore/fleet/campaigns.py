@@ -486,6 +486,7 @@ class Campaigns:
         await self._updates.tick()
         async for campaign in self.records.iterate(ref=("state", CampaignState.RUNNING)):
             await self.drive(campaign.id)
+            await self._updates.remind(campaign)
 
     async def drive(self, campaign: str) -> None:
         """Does what a campaign's devices allow now: gives places, begins a wave, stops, or ends it.

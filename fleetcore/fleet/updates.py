@@ -76,6 +76,8 @@ def _execution_refs(execution: Execution) -> Pairs:
         return [*refs, ("succeeded", execution.device)] if execution.state is ExecutionState.SUCCEEDED else refs
     if execution.state is ExecutionState.WAITING and not execution.wave:
         refs.append(("turn", f"{execution.campaign}/{turn(execution)}"))
+    if execution.state is ExecutionState.WAITING and execution.wave:
+        refs.append(("placed", execution.campaign))
     return [*refs, ("open", execution.device)]
 
 
@@ -105,6 +107,8 @@ class Updates:
         self._paces: dict[str, Pace] = {}
         #: Campaign → the first turn that may have devices without a place.
         self._turns: dict[str, int] = {}
+        #: Campaign → where :meth:`remind` goes on.
+        self._reminded: dict[str, str | None] = {}
         self._opened_s = clock.monotonic_s()
 
     @property
@@ -414,6 +418,19 @@ class Updates:
             return True
         succeeded = (await self.counts(campaign.id)).states.get(ExecutionState.SUCCEEDED, 0)
         return self._pace(campaign).take(rate, succeeded, self._clock.monotonic_s())
+
+    async def remind(self, campaign: Campaign) -> None:
+        """Tells devices with a place that the rate allows offers again, as many as it allows."""
+        rate = campaign.rollout.rate
+        if rate is None:
+            return
+        succeeded = (await self.counts(campaign.id)).states.get(ExecutionState.SUCCEEDED, 0)
+        left = self._pace(campaign).left(rate, succeeded, self._clock.monotonic_s())
+        if left:
+            after = self._reminded.get(campaign.id)
+            page = await self.records.page(ref=("placed", campaign.id), after=after, limit=left)
+            self._reminded[campaign.id] = page.after
+            self.tell(execution.device for execution in page.items)
 
     def _pace(self, campaign: Campaign) -> Pace:
         pace = self._paces.get(campaign.id)

@@ -121,6 +121,21 @@ async def test_the_rate_is_exceeded_in_no_sliding_minute_not_even_by_late_device
     assert all(sum(at <= other < at + 60 for other in when) <= 6 for at in when)
 
 
+async def test_devices_that_only_wait_to_be_told_are_told_as_the_rate_allows(fleet, clock):
+    told = []
+    fleet.updates.on_offer(told.append)
+    await begun(fleet, 9, rate=Rate(per_minute=3))
+    got = set()
+    for _ in range(12):
+        for device in [*told]:
+            if device not in got and await fleet.updates.offer(device) is not None:
+                got.add(device)
+        told.clear()
+        await passes(fleet, clock, 20)
+
+    assert len(got) == 9
+
+
 async def test_the_rate_grows_with_success(fleet, clock):
     await begun(fleet, 200, rate=Rate(per_minute=4, factor=2.0, every=4, max_per_minute=16))
     made = []
