@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import asdict, evolve
@@ -14,7 +14,7 @@ from fleetcore.errors import Conflict, FleetError, Refused
 from fleetcore.fleet.builds import Builds, model_name
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
-from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun
+from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun, may_be_offered
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import end_tasks
@@ -197,9 +197,7 @@ class Campaigns:
             await self.drive(campaign)
             return await self.get(campaign)
         if self._may_fetch:
-            task = asyncio.create_task(self._pin(stored), name=f"pin {campaign}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._pin(stored), f"pin {campaign}")
         return stored
 
     async def _image(self, image: FirmwareImage, targets: Sequence[Target], *, allow_downgrade: bool) -> FirmwareImage:
@@ -245,6 +243,17 @@ class Campaigns:
                 code="rollback_refused", remedy="Sign the old image again under a higher seq",
             )  # fmt: skip
         return found
+
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell_waiting(self, campaign: Campaign) -> None:
+        """Tells the devices of a resumed campaign that got no offer while it was paused."""
+        async for execution in self.executions.iterate(ref=("campaign", campaign.id)):
+            if not is_begun(execution) and may_be_offered(campaign, execution):
+                self._updates.tell([execution.device])
 
     def _tell_all(self, rollout: Rollout, devices: Iterable[str]) -> None:
         """Tells devices of their offers, where they need no place first."""
@@ -359,7 +368,8 @@ class Campaigns:
                 accepted={state.value: count for state, count in counts.states.items() if state in EXECUTED},
             )  # fmt: skip
 
-        await self._become(campaign, CampaignState.RUNNING, (CampaignState.PAUSED,), actor, reason, accepted)
+        resumed = await self._become(campaign, CampaignState.RUNNING, (CampaignState.PAUSED,), actor, reason, accepted)
+        self._spawn(self._tell_waiting(resumed), f"tell {campaign}")
         await self.drive(campaign)
         return await self.get(campaign)
 
@@ -552,7 +562,7 @@ class Campaigns:
                 return
 
     async def close(self) -> None:
-        """Ends fetches in progress; their campaigns stay in draft."""
+        """Ends fetches in progress, whose campaigns stay in draft, and other tasks."""
         await end_tasks(*self._tasks)
 
 

@@ -235,6 +235,8 @@ class Updates:
                 self.tell([changed.device])
         if changed.state is not before and (changed.state in EXECUTION_ENDS or changed.state is ExecutionState.UNKNOWN):
             await self._moved(changed.campaign)
+            if changed.state in EXECUTION_ENDS:
+                self.tell([changed.device])  # another campaign may have an offer for it
         return Step(changed, made.effects, made.refused)
 
     def _first(self, execution: Execution) -> Callable[[], Awaitable[Execution]]:
@@ -488,8 +490,6 @@ class Updates:
         moved = await self.move(campaign, execution, report, actor=device)
         if moved.refused:
             return Rejected(code="illegal_transition", reason=moved.refused)
-        if moved.execution.state in EXECUTION_ENDS:
-            self.tell([device])
         return Accepted()
 
 

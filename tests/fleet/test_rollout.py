@@ -213,6 +213,34 @@ async def test_a_pause_makes_no_new_offers_and_lets_the_begun_go_on(fleet):
     assert (await states(fleet))["succeeded"] == 1
 
 
+async def test_a_resume_tells_the_devices_that_got_no_offer_meanwhile(fleet):
+    told = []
+    fleet.updates.on_offer(told.append)
+    await begun(fleet, 3)
+    await fleet.updates.offer("d-000")
+    await say(fleet, "d-000", "downloading")
+    await fleet.campaigns.pause("c")
+    told.clear()
+
+    await fleet.campaigns.resume("c")
+    await asyncio.gather(*fleet.campaigns._tasks)
+
+    assert told == ["d-001", "d-002"]
+
+
+async def test_a_device_whose_update_ends_by_the_server_is_told_of_another_campaign(fleet):
+    told = []
+    await begun(fleet, 1, priority=1)
+    await begun(fleet, 1, campaign="next")
+    await fleet.updates.offer("d-000")
+    fleet.updates.on_offer(told.append)
+
+    await fleet.campaigns.abort("c")
+
+    assert told == ["d-000"]
+    assert (await fleet.updates.offer("d-000"))["offer"]["campaign"] == "next"
+
+
 async def test_a_pause_and_a_resume_may_be_repeated_and_an_end_is_final(fleet):
     await begun(fleet, 1)
     for act, state in (("pause", "paused"), ("pause", "paused"), ("resume", "running"), ("resume", "running")):
