@@ -1,5 +1,6 @@
 """Firmware campaigns: one version for many devices, each device tracked to its end."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -9,9 +10,11 @@ from msgspec import Meta
 from fleetcore.calls.caller import Caller, answered, missing
 from fleetcore.calls.cursors import decode, encode
 from fleetcore.calls.responses.campaigns import (
+    CampaignPlanResponse,
     CampaignResponse,
     DecisionResponse,
     ExecutionResponse,
+    PlanPointResponse,
     RolloutResponse,
     WhyExecutionResponse,
 )
@@ -35,6 +38,7 @@ from fleetcore.errors import Refused
 from fleetcore.model.firmware import Campaign, FirmwareImage
 from fleetcore.model.operator import Permission
 from fleetcore.model.rollout import FailureLimit, OnFailure, Rate, Retries, Rollout, TimeLimits
+from fleetcore.rollout.simulation import Behaviour
 
 CampaignName = Annotated[Label, Meta(description="The campaign's name.")]
 CampaignId = Annotated[
@@ -87,6 +91,14 @@ RollbackTo = Annotated[
 ]
 RollbackVersion = Annotated[Version, Meta(description="Without signatures: the version that a rollback installs.")]
 RollbackDigest = Annotated[ImageDigest, Meta(description="The SHA-256 of its stored image, in hex.")]
+Hold = Annotated[bool, Meta(description="Make it paused: plan it first, and resume it to begin.")]
+FetchSeconds = Annotated[
+    Seconds, Meta(description="Assume: seconds from a device's turn to its request for the offer, in the mean.")
+]
+InstallSeconds = Annotated[
+    Seconds, Meta(description="Assume: seconds for download, installation and restart, in the mean.")
+]
+FailingShare = Annotated[float, Meta(ge=0, le=1, description="Assume: the share of attempts that fail.")]
 Force = Annotated[bool, Meta(description="Cancel the updates under way too.")]
 
 
@@ -134,6 +146,10 @@ async def _rollback(
         raise Refused("Give a release to roll back to, or a version and a digest, not both", pointer="/rollback_to")
     found = await caller.fleet.releases.get(release)
     return FirmwareImage(release=found.release, manifest=dict(found.manifest))
+
+
+def _seconds(ms: int) -> float:
+    return ms / 1000
 
 
 def _ms(seconds: float) -> int:
@@ -197,6 +213,7 @@ async def create_campaign(
     rollback_to: RollbackTo | None = None,
     rollback_version: RollbackVersion | None = None,
     rollback_sha256: RollbackDigest | None = None,
+    hold: Hold = False,
     reason: Reason = "",
 ) -> CampaignResponse:
     """Starts a campaign: one firmware version for some devices, which get their offers in the background.
@@ -231,7 +248,7 @@ async def create_campaign(
     )  # fmt: skip
     made = await caller.fleet.campaigns.create(
         id, release, devices, url, sha256=sha256, size=size, manifest=manifest,
-        allow_downgrade=allow_downgrade, rollout=rollout, actor=caller.actor, reason=reason,
+        allow_downgrade=allow_downgrade, rollout=rollout, hold=hold, actor=caller.actor, reason=reason,
         rollback=await _rollback(caller, rollback_to, rollback_version, rollback_sha256),
     )  # fmt: skip
     return await _campaign(caller, made)
@@ -274,6 +291,45 @@ async def list_executions(
     ref = ("campaign", (await _found(caller, campaign, Permission.CAMPAIGNS_READ)).id)
     found = await caller.fleet.campaigns.executions.page(ref=ref, after=decode(cursor), limit=limit)
     return answered(found, lambda execution: to_response(ExecutionResponse, execution))
+
+
+@call("GET /campaigns/{campaign}/plan", Permission.CAMPAIGNS_READ, scope=BY_CALL, cli="campaign plan CAMPAIGN")
+async def plan_campaign(
+    caller: Caller,
+    campaign: CampaignId,
+    *,
+    fetch_s: FetchSeconds = 60.0,
+    install_s: InstallSeconds = 300.0,
+    fails: FailingShare = 0.0,
+) -> CampaignPlanResponse:
+    """Shows how a campaign goes on from its present state: its own rules on its own devices, under a virtual clock.
+
+    Several courses are simulated, up to 20, one for a million devices. A million devices take one and a half minutes.
+
+    Raises:
+        NotFound: there is no such campaign.
+        Conflict: it has ended, or its image is not pinned yet.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_READ)
+    behaviour = Behaviour(fetch_s=fetch_s, install_s=install_s, fails=fails)
+    plan = await caller.fleet.plans.plan(found.id, behaviour)
+    middle = plan.courses[len(plan.courses) // 2]
+    return CampaignPlanResponse(
+        courses=len(plan.courses),
+        duration_s=_seconds(middle.duration_ms),
+        duration_p10_s=_seconds(plan.duration_ms(0.1)),
+        duration_p90_s=_seconds(plan.duration_ms(0.9)),
+        state=middle.state,
+        reason=middle.reason,
+        states=dict(Counter(course.state for course in plan.courses)),
+        counts={state.value: count for state, count in middle.counts.items()},
+        waves=[_seconds(begun) for begun in middle.waves],
+        offers=middle.offers,
+        bytes=middle.offers * plan.size,
+        refused=dict(plan.refused),
+        refused_devices=dict(plan.named),
+        points=[PlanPointResponse(_seconds(at), done, other) for at, done, other in middle.points],
+    )
 
 
 @call(

@@ -1,6 +1,7 @@
 """``fleetcore campaign``: firmware campaigns, and following one to its end."""
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import click
 
 from fleetcore.cli import envelopes, watching
 from fleetcore.cli.connect import Target, fleet_option
-from fleetcore.cli.derived import command, items
+from fleetcore.cli.derived import command, items, value
+from fleetcore.cli.encoding import takes_all
 from fleetcore.cli.exits import PARTLY, printable
 from fleetcore.cli.output import output_option, show
+from fleetcore.cli.plotting import Bucket, plot
 from fleetcore.cli.watching import Watched
 from fleetcore.frontends.catalogue import core
 from fleetcore.model.firmware import EXECUTION_ENDS, EXECUTION_FAILURES, CampaignState, ExecutionState
@@ -32,6 +35,30 @@ _MANIFEST = click.Option(
     help="The file with the signed manifest, which names digest and size.",
 )
 campaign.add_command(command(core()["create_campaign"], core()["create_campaign"].command, {}, options=[_MANIFEST]))
+
+
+#: Lines of the picture of a plan.
+_HEIGHT = 12
+
+
+def _planned(at: Target, given: Mapping[str, Any], output: str) -> Any:
+    """The plan; for people without the points, which are drawn below it."""
+    call = core()["plan_campaign"]
+    plan = value(at, call, given)
+    if output != "table":
+        return plan
+    points = plan["points"]
+    show({name: held for name, held in plan.items() if name != "points"}, output, members=call.members)
+    if len(points) > 1:
+        end = max(1, round(points[-1]["at_s"] * 1000))
+        drawn = [Bucket(round(each["at_s"] * 1000), each["succeeded"], each["succeeded"]) for each in points]
+        click.echo("devices that have succeeded")
+        for line in plot(drawn, 0, end + 1, width=shutil.get_terminal_size().columns, height=_HEIGHT, dots=takes_all()):
+            click.echo(line)
+    return None
+
+
+campaign.add_command(command(core()["plan_campaign"], core()["plan_campaign"].command, {}, ask=_planned))
 
 
 @campaign.command()

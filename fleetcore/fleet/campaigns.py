@@ -108,13 +108,15 @@ class Campaigns:
         allow_downgrade: bool = False,
         rollout: Rollout = AT_ONCE,
         rollback: FirmwareImage | None = None,
+        hold: bool = False,
         actor: str = "system",
         reason: str = "",
     ) -> Campaign:
         """Makes a campaign. With a digest it runs at once; without, the URL is first fetched once, hashed and pinned.
 
-        Until it is pinned it stays in ``draft`` with code ``artifact_unpinned``, without an error. A manifest names
-        digest and size, and is checked for every device before anything is sent.
+        With ``hold`` it is paused, with code ``held``, until it is resumed. Until it is pinned it stays in ``draft``,
+        with code ``artifact_unpinned`` and without an error. A manifest names digest and size, and is checked for every
+        device before anything is sent.
 
         Raises:
             Conflict: ``already_exists``; ``version_rebuilt``, another image has that version.
@@ -152,13 +154,15 @@ class Campaigns:
         pinned = image.sha256 is not None and image.size is not None
         wave_sizes(rollout.waves, len(targets))
         now = self._clock.now_ms()
+        state, code = _begins(hold=hold) if pinned else (CampaignState.DRAFT, "artifact_unpinned")
         record = Campaign(
             id=campaign,
             targets=targets[:SHOWN_TARGETS],
             total=len(targets),
-            state=CampaignState.RUNNING if pinned else CampaignState.DRAFT,
+            state=state,
+            held=hold,
             allow_downgrade=allow_downgrade,
-            code=None if pinned else "artifact_unpinned",
+            code=code,
             rollout=rollout,
             rollback=rollback,
             created=now,
@@ -193,8 +197,9 @@ class Campaigns:
         await self._end_departed(targets, departures)
         if pinned:
             self._updates.begin(campaign)
-            self._tell_all(rollout, targets)
-            await self.drive(campaign)
+            if not hold:
+                self._tell_all(rollout, targets)
+                await self.drive(campaign)
             return await self.get(campaign)
         if self._may_fetch:
             self._spawn(self._pin(stored), f"pin {campaign}")
@@ -310,8 +315,9 @@ class Campaigns:
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state is not CampaignState.DRAFT:
                 return None
-            new = replace(old, state=CampaignState.RUNNING, sha256=sha256, size=size, code=None, reason=None)
-            return new, [Event(type="campaign.running", subject=campaign, time=now, actor=actor, reason=reason)]
+            state, code = _begins(hold=old.held)
+            new = replace(old, state=state, sha256=sha256, size=size, code=code, reason=None)
+            return new, [Event(type=f"campaign.{state}", subject=campaign, time=now, actor=actor, reason=reason)]
 
         started = await self.records.compare_and_set(
             load, step, lambda _old, _new: built + self._updates.making(campaign, waiting, now, total=len(waiting))
@@ -564,6 +570,11 @@ class Campaigns:
     async def close(self) -> None:
         """Ends fetches in progress, whose campaigns stay in draft, and other tasks."""
         await end_tasks(*self._tasks)
+
+
+def _begins(*, hold: bool) -> tuple[CampaignState, str | None]:
+    """The first state of a campaign whose image is pinned, and its code."""
+    return (CampaignState.PAUSED, "held") if hold else (CampaignState.RUNNING, None)
 
 
 def _members(image: FirmwareImage) -> dict[str, Any]:

@@ -102,6 +102,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
         seq: the manifest's; None without one.
         trust: the version of the trust root that verified it; None where there was none.
         allow_downgrade: whether devices that had a higher seq may get it.
+        held: it is made paused, so that it can be planned before it begins.
         code: why it waits in ``draft``, or why it paused by itself.
         rollout: how it is rolled out.
         rollback: what a rollback installs; None where it cannot be rolled back.
@@ -128,6 +129,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
     component: str = "main"
     aborting: bool = False
     forced: bool = False
+    held: bool = False
     code: str | None = None
     reason: str | None = None
     created: int = 0

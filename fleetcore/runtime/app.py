@@ -36,6 +36,7 @@ from fleetcore.fleet.mirrors import Entities
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.overview import Overview
+from fleetcore.fleet.plans import Plans
 from fleetcore.fleet.process_state.columns import RegistryColumns
 from fleetcore.fleet.process_state.denials import Denials
 from fleetcore.fleet.process_state.presence import PresenceBoard
@@ -232,6 +233,7 @@ class Fleet:
         self.campaigns = Campaigns(storage, clock, self.update_policy, self.updates, may_fetch=config.data is not None)
         self.uploads = Uploads(storage, clock, firmware.upload_quota_bytes)
         self.deltas = Deltas(storage, clock)
+        self.plans = Plans(self.campaigns, self.updates, self.update_policy, clock)
         self.location = self.devices.locations
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)

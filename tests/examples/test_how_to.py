@@ -287,6 +287,7 @@ def test_devices_are_updated_in_waves_and_brought_back(tmp_path):
         returned = typed(back, tmp_path)
         twins = [json.loads(typed(f"fleetcore twin show sim-{n:04d} -o json", tmp_path)) for n in (1, 12)]
 
+    assert re.search(r"^reason +12 of 12 devices updated$", watched, re.MULTILINE), "the plan"
     assert "succeeded, wave 3: succeeded 12" in watched
     assert re.search(r"^state +succeeded$", told, re.MULTILINE)
     assert "succeeded: succeeded 12" in returned

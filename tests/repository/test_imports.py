@@ -22,7 +22,7 @@ MAY = {
     "rollout": {"errors", "model"},
     "plots": {"errors"},
     "views": {"calls", "errors", "model", "plots", "wire"},
-    "calls": {"errors", "model", "query", "wire", "interfaces", "fleet", "runtime"},
+    "calls": {"errors", "model", "query", "rollout", "wire", "interfaces", "fleet", "runtime"},
     "client": {"calls", "errors", "frontends", "model", "views", "wire"},
     "listening": {"errors"},
     "interfaces": {"errors", "model", "query", "wire", "listening", "threads"},

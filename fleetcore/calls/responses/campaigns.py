@@ -89,3 +89,36 @@ class WhyExecutionResponse(ExecutionResponse, frozen=True):
 
     waits_for: str
     decisions: list[DecisionResponse]
+
+
+class PlanPointResponse(Response, frozen=True):
+    """A moment of a simulated course: seconds from now, and how many have succeeded, and ended otherwise, by then."""
+
+    at_s: float
+    succeeded: int
+    others: int
+
+
+class CampaignPlanResponse(Response, frozen=True):
+    """How a campaign goes on, simulated.
+
+    ``duration_s`` and all below it are of the middle one of ``courses``; a tenth of them are shorter than
+    ``duration_p10_s``, and a tenth longer than ``duration_p90_s``. ``states`` says how many courses ended in each.
+    ``waves`` are seconds from now at which a wave begins. ``refused`` counts the devices that never get an offer, by
+    code, and ``refused_devices`` names the first of them.
+    """
+
+    courses: int
+    duration_s: float
+    duration_p10_s: float
+    duration_p90_s: float
+    state: CampaignState
+    reason: str
+    states: dict[str, int]
+    counts: dict[str, int]
+    waves: list[float]
+    offers: int
+    bytes: int
+    refused: dict[str, int]
+    refused_devices: dict[str, str]
+    points: list[PlanPointResponse]

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleetcore.calls.responses.anomalies import AnomalyResponse
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
-from fleetcore.calls.responses.campaigns import CampaignResponse, ExecutionResponse, WhyExecutionResponse
+from fleetcore.calls.responses.campaigns import (
+    CampaignPlanResponse,
+    CampaignResponse,
+    ExecutionResponse,
+    WhyExecutionResponse,
+)
 from fleetcore.calls.responses.cas import (
     CaResponse,
     CertificateCheckResponse,
@@ -103,11 +108,15 @@ if TYPE_CHECKING:
         CampaignName,
         CampaignPriority,
         DeviceSoak,
+        FailingShare,
+        FetchSeconds,
         FirmwareVersion,
         Force,
+        Hold,
         ImageDigest,
         ImageSize,
         ImageUrl,
+        InstallSeconds,
         Manifest,
         MaxFailedOf,
         MinExecuted,
@@ -1492,6 +1501,7 @@ class AsyncCalls(ABC):
         rollback_to: RollbackTo | None = None,
         rollback_version: RollbackVersion | None = None,
         rollback_sha256: RollbackDigest | None = None,
+        hold: Hold = False,
         reason: Reason = "",
     ) -> CampaignResponse:
         """Starts a campaign: one firmware version for some devices, which get their offers in the background.
@@ -1536,6 +1546,7 @@ class AsyncCalls(ABC):
                 "rollback_to": rollback_to,
                 "rollback_version": rollback_version,
                 "rollback_sha256": rollback_sha256,
+                "hold": hold,
                 "reason": reason,
             },
             CampaignResponse,
@@ -1576,6 +1587,28 @@ class AsyncCalls(ABC):
             NotFound: there is no such campaign.
         """
         return self._pages("list_executions", {"campaign": campaign}, ExecutionResponse)
+
+    async def plan_campaign(
+        self,
+        campaign: CampaignId,
+        *,
+        fetch_s: FetchSeconds = 60.0,
+        install_s: InstallSeconds = 300.0,
+        fails: FailingShare = 0.0,
+    ) -> CampaignPlanResponse:
+        """Shows how a campaign goes on from its present state: its own rules on its own devices, under a virtual clock.
+
+        Several courses are simulated, up to 20, one for a million devices. A million devices take one and a half minutes.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: it has ended, or its image is not pinned yet.
+        """
+        return await self._value(
+            "plan_campaign",
+            {"campaign": campaign, "fetch_s": fetch_s, "install_s": install_s, "fails": fails},
+            CampaignPlanResponse,
+        )
 
     async def why_execution(self, campaign: CampaignId, device_id: DeviceId) -> WhyExecutionResponse:
         """Shows a device's part of a campaign: what it waits for now, and what was decided about it, the oldest first.

@@ -514,6 +514,8 @@ STORY = [
     ("get_campaign", {"campaign": "nothing"}),
     ("list_executions", {"campaign": "spring"}),
     ("list_executions", {"campaign": "nothing"}),
+    ("plan_campaign", {"campaign": "spring", "fails": 0.5}),
+    ("plan_campaign", {"campaign": "nothing"}),
     ("why_execution", {"campaign": "spring", "device_id": "pump-1"}),
     ("why_execution", {"campaign": "spring", "device_id": "th-1"}),
     ("why_execution", {"campaign": "nothing", "device_id": "pump-1"}),

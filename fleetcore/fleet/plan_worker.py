@@ -1,0 +1,58 @@
+"""Runs courses of a campaign in a process of its own: ``python -m fleetcore.fleet.plan_worker``.
+
+It reads length-prefixed msgpack from its standard input: the task, then the executions in parts, then an empty part. It
+writes the courses as one JSON line.
+"""
+
+import struct
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from fleetcore.model.firmware import Campaign, Execution
+from fleetcore.rollout.simulation import Behaviour, Course, simulate
+
+#: The length of a part, before it.
+LENGTH = struct.Struct(">I")
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What to run: a course for each seed."""
+
+    campaign: Campaign
+    behaviour: Behaviour
+    now: int
+    seeds: tuple[int, ...]
+
+
+def packed(part: object) -> bytes:
+    """A part with its length."""
+    content = msgspec.msgpack.encode(part)
+    return LENGTH.pack(len(content)) + content
+
+
+def courses(said: bytes) -> list[Course]:
+    """What the process wrote."""
+    return msgspec.json.decode(said, type=list[Course])
+
+
+def _read(stream: BinaryIO) -> bytes:
+    (length,) = LENGTH.unpack(stream.read(LENGTH.size))
+    return stream.read(length)
+
+
+def main() -> None:
+    """Reads the task and the executions, and writes the courses."""
+    stream = sys.stdin.buffer
+    task = msgspec.msgpack.decode(_read(stream), type=Task)
+    decoder = msgspec.msgpack.Decoder(list[Execution])
+    executions: list[Execution] = []
+    while part := decoder.decode(_read(stream)):
+        executions += part
+    found = [simulate(task.campaign, executions, task.now, task.behaviour, seed) for seed in task.seeds]
+    sys.stdout.buffer.write(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    main()

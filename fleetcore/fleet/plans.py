@@ -1,0 +1,131 @@
+"""Plans of campaigns: how long one takes, and which devices it will never reach, before it goes on."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+from fleetcore.errors import Conflict, NotFound, Refused, Unavailable
+from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.plan_worker import Task, courses, packed
+from fleetcore.fleet.update_policy import UpdatePolicy
+from fleetcore.fleet.updates import TOGETHER, Updates
+from fleetcore.interfaces.clock import Clock
+from fleetcore.model.firmware import EXECUTION_ENDS, Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.rollout.simulation import Behaviour, Course
+
+#: Executions that are simulated in all: a larger campaign has fewer courses.
+_SIMULATED = 400_000
+_MAX_COURSES = 20
+#: Devices that are named with the reason why they never get an offer.
+_NAMED = 100
+#: The longest time for all courses; a million devices take one and a half minutes.
+_TIMEOUT_S = 600.0
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What a campaign does from now on, if devices behave as assumed.
+
+    Attributes:
+        courses: simulated ones, the shortest first.
+        refused: how many devices would be refused the offer, by code; ``named`` are the first of them.
+        size: of the image in bytes.
+    """
+
+    courses: Sequence[Course]
+    refused: Mapping[str, int]
+    named: Mapping[str, str]
+    size: int
+
+    def duration_ms(self, share: float) -> int:
+        """The duration that a share (0 to 1) of the courses does not exceed."""
+        return self.courses[min(len(self.courses) - 1, int(share * len(self.courses)))].duration_ms
+
+
+class Plans:
+    """Simulates campaigns in a process of its own, so that the server goes on meanwhile; one at a time."""
+
+    def __init__(self, campaigns: Campaigns, updates: Updates, update_policy: UpdatePolicy, clock: Clock) -> None:
+        self._campaigns, self._updates, self._update_policy, self._clock = campaigns, updates, update_policy, clock
+        self._turn = asyncio.Lock()
+
+    async def plan(self, campaign: str, behaviour: Behaviour) -> Plan:
+        """The plan of a campaign from its present state on, whether it runs or is paused.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: ``illegal_transition``, it has ended, or is a draft.
+            Unavailable: the simulation took too long.
+        """
+        found = await self._campaigns.get(campaign)
+        if found.state not in (CampaignState.RUNNING, CampaignState.PAUSED):
+            raise Conflict(
+                f"The campaign {campaign!r} is {found.state}: nothing is left to plan", code="illegal_transition",
+                campaign=campaign,
+            )  # fmt: skip
+        async with self._turn:
+            process = await self._started()
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    refused, said = await asyncio.gather(self._send(process, found, behaviour), _answered(process))
+            except TimeoutError:
+                raise Unavailable("The plan took too long", remedy="Plan fewer devices", retry_after_s=60.0) from None
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await asyncio.shield(process.wait())
+        made = sorted(courses(said), key=lambda course: course.duration_ms)
+        named = dict(list(refused.items())[:_NAMED])
+        return Plan(courses=made, refused=Counter(refused.values()), named=named, size=found.size or 0)
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fleetcore.fleet.plan_worker", stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, limit=1 << 26,
+        )  # fmt: skip
+
+    async def _send(
+        self, process: asyncio.subprocess.Process, campaign: Campaign, behaviour: Behaviour
+    ) -> dict[str, str]:
+        """Sends the task and the executions; returns the devices that would be refused, with the code."""
+        assert process.stdin is not None
+        count = max(1, (await self._campaigns.counts(campaign.id)).total)
+        seeds = tuple(range(max(1, min(_MAX_COURSES, _SIMULATED // count))))
+        task = Task(campaign=campaign, behaviour=behaviour, now=self._clock.now_ms(), seeds=seeds)
+        process.stdin.write(packed(task))
+        refused: dict[str, str] = {}
+        after: str | None = None
+        while True:
+            page = await self._campaigns.executions.page(ref=("campaign", campaign.id), after=after, limit=TOGETHER)
+            codes = await asyncio.gather(*(self._refusal(campaign, each) for each in page.items))
+            refused |= {each.device: code for each, code in zip(page.items, codes, strict=True) if code}
+            kept = [each for each in page.items if each.device not in refused]
+            if kept:
+                process.stdin.write(packed(kept))
+                await process.stdin.drain()
+            after = page.after
+            if after is None:
+                break
+        process.stdin.write(packed([]))
+        await process.stdin.drain()
+        process.stdin.close()
+        return refused
+
+    async def _refusal(self, campaign: Campaign, execution: Execution) -> str | None:
+        if execution.state in EXECUTION_ENDS or execution.state is not ExecutionState.WAITING:
+            return None
+        try:
+            return self._update_policy.refusal(campaign, await self._updates.target(execution.device))
+        except (NotFound, Conflict, Refused) as error:
+            return error.code
+
+
+async def _answered(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stdout is not None
+    said = await process.stdout.read()
+    if await process.wait():
+        raise Unavailable("The plan failed. See the server's log", retry_after_s=60.0)
+    return said
