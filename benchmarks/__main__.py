@@ -34,6 +34,7 @@ NAMES = (
     "import_telemetry",
     "lists",
     "campaign",
+    "rollout",
     "api",
     "mirror",
     "top",
