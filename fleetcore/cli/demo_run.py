@@ -1,6 +1,7 @@
 """The demo: a server with every installed protocol, devices over each, and an account of the results."""
 
 import asyncio
+import contextlib
 import json
 import random
 import shlex
@@ -22,6 +23,7 @@ from fleetcore.cli.serve import running
 from fleetcore.cli.simulated_fleet import PUSHES_TO_LEAVES, SimulatedFleet, Way, ways_in
 from fleetcore.cli.stored import stored_values
 from fleetcore.cli.telemetry import sparkline
+from fleetcore.errors import NotFound
 from fleetcore.frontends.catalogue import PAGE, core
 from fleetcore.interfaces.provider import Provider
 from fleetcore.interfaces.trial import Trial
@@ -30,7 +32,8 @@ from fleetcore.testing.simulator import Behaviour, Signal
 
 _STEP_S = 60  # simulated seconds between two readings of a device
 _FAULT = 25.0  # added to the value; the noise is 0.15
-_FIRMWARE = b"fleetcore demo firmware 2.0.0\n" * 2048
+#: The firmware that a rollback installs, one that some devices cannot run, and the mended one.
+_VERSIONS = ("1.0.0", "2.0.0", "2.0.1")
 
 _TOML = """\
 [fleet]
@@ -137,7 +140,11 @@ def _behaviours(count: int, steps: int, seed: int) -> list[Behaviour]:
         temperature = Signal(metric="temperature", unit="Cel", mean=20 + number % 5, swing=2, noise=0.15, faults=faults)
         humidity = Signal(metric="humidity", unit="%RH", mean=55, swing=4, noise=0.4)
         found.append(
-            Behaviour(signals=(temperature, humidity), firmware_fails="health_failed" if number in failing else None)
+            Behaviour(
+                signals=(temperature, humidity),
+                bad_firmware=_VERSIONS[1],
+                firmware_fails="health_failed" if number in failing else None,
+            )
         )
     return found
 
@@ -223,13 +230,9 @@ async def _anomalies(account: Account, caller: Caller, fleet: SimulatedFleet) ->
     click.echo(f"    {worst} {sparkline(await stored_values(caller, worst, 'temperature'), 60)}")
 
 
-async def _campaign(caller: Caller, name: str, devices: Sequence[str], artifact: Mapping[str, Any]) -> dict[str, Any]:
-    given = {
-        "id": name, "release": "2.0.0", "devices": list(devices), "url": "https://updates.example.com/v2.0.0",
-        "sha256": artifact["sha256"], "size": artifact["size_bytes"],
-    }  # fmt: skip
-    await caller.run("create_campaign", given)
-    for _ in range(300):
+async def _ended(caller: Caller, name: str) -> dict[str, Any]:
+    """A campaign once it does not run any more."""
+    for _ in range(600):
         campaign: dict[str, Any] = await caller.run("get_campaign", {"campaign": name})
         if campaign["state"] not in ("draft", "running"):
             break
@@ -238,21 +241,43 @@ async def _campaign(caller: Caller, name: str, devices: Sequence[str], artifact:
 
 
 async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> None:
-    artifact = await caller.run("upload_artifact", {"content": _FIRMWARE})
+    """A release that some devices cannot run stops by itself and is rolled back; the mended one reaches all."""
+    images = {version: await caller.run("upload_artifact", {"content": _firmware_of(version)}) for version in _VERSIONS}
     names = [device.device for device in fleet.devices]
-    fails = {device.device for device in fleet.devices if device.behaviour.firmware_fails}
-    good = [name for name in names if name not in fails]
-    canary, rest = good[:2], [name for name in names if name not in good[:2]]
-    first = await _campaign(caller, "demo-canary", canary, artifact)
-    account.expect(first["state"] == "succeeded", f"firmware 2.0.0 on {len(canary)} canary devices: {first['reason']}")
-    second = await _campaign(caller, "demo-rest", rest, artifact)
-    executions = (await caller.run("list_executions", {"campaign": "demo-rest", "limit": 1000}))["items"]
-    failed = {execution["device"] for execution in executions if execution["state"] == "failed"}
-    running = sum(device.firmware == "2.0.0" for device in fleet.devices)
+    before, bad, mended = _VERSIONS
+
+    async def start(campaign: str, version: str) -> dict[str, Any]:
+        given = {
+            "id": campaign, "release": version, "devices": names, "sha256": images[version]["sha256"],
+            "waves": ["2", "50%"], "max_failed": 0.0, "rollback_version": before,
+            "rollback_sha256": images[before]["sha256"],
+        }  # fmt: skip
+        await caller.run("create_campaign", given)
+        return await _ended(caller, campaign)
+
+    first = await start("demo-spring", bad)
     account.expect(
-        second["state"] == "succeeded" and failed == fails and running == len(good),
-        f"firmware 2.0.0 on the other {len(rest)}: {second['reason']}; {len(failed)} failed as intended",
+        first["state"] == "paused" and first["code"] == "too_many_failures",
+        f"firmware {bad} stopped by itself in wave {first['wave']} of {len(names)} devices: {first['reason']}",
     )
+    await caller.run("roll_back_campaign", {"campaign": "demo-spring", "reason": "some devices do not come up"})
+    back: Mapping[str, int] = {}
+    with contextlib.suppress(NotFound):  # no device had begun to install it
+        back = (await _ended(caller, "demo-spring-rollback"))["counts"]
+    running = sum(device.firmware == bad for device in fleet.devices)
+    account.expect(
+        running == 0, f"rolled back: {back.get('succeeded', 0)} devices run {before} again, {running} run {bad}"
+    )
+    second = await start("demo-summer", mended)
+    running = sum(device.firmware == mended for device in fleet.devices)
+    account.expect(
+        second["state"] == "succeeded" and running == len(names),
+        f"firmware {mended} in three waves: {second['reason']}",
+    )
+
+
+def _firmware_of(version: str) -> bytes:
+    return f"fleetcore demo firmware {version}\n".encode() * 2048
 
 
 async def _commands(account: Account, caller: Caller, fleet: SimulatedFleet) -> None:

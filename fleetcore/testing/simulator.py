@@ -70,6 +70,7 @@ class Behaviour:
         firmware, seq: the factory version.
         trust: the factory's ``trust.json`` (an envelope); with it, only signed firmware is accepted.
         firmware_fails: the code with which an update fails, or None.
+        bad_firmware: the version that does not prove healthy with ``firmware_fails`` "health_failed"; None for each.
         command_key: the fleet's public key (raw Ed25519); with it, only signed commands are run, and firmware needs the
             server's assignment.
     """
@@ -79,6 +80,7 @@ class Behaviour:
     seq: int = 0
     trust: Mapping[str, object] | None = None
     firmware_fails: str | None = None
+    bad_firmware: str | None = None
     command_key: bytes | None = None
     signals: tuple[Signal, ...] = (Signal(metric="temperature", unit="Cel"),)
 
@@ -440,7 +442,8 @@ class SimulatedDevice:
         )
 
     async def _health(self) -> str | None:
-        return self.behaviour.firmware_fails if self.behaviour.firmware_fails == "health_failed" else None
+        fails, bad = self.behaviour.firmware_fails, self.behaviour.bad_firmware
+        return fails if fails == "health_failed" and bad in (None, self.firmware) else None
 
     async def _image(self, offer: Mapping[str, object], start: int) -> AsyncIterator[bytes]:
         if "path" not in offer:
