@@ -258,16 +258,14 @@ async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
     first = await start("demo-spring", bad)
     account.expect(
         first["state"] == "paused" and first["code"] == "too_many_failures",
-        f"firmware {bad} stopped by itself in wave {first['wave']} of {len(names)} devices: {first['reason']}",
+        f"firmware {bad} on {len(names)} devices stopped by itself in wave {first['wave']}: {first['reason']}",
     )
     await caller.run("roll_back_campaign", {"campaign": "demo-spring", "reason": "some devices do not come up"})
     back: Mapping[str, int] = {}
     with contextlib.suppress(NotFound):  # no device had begun to install it
         back = (await _ended(caller, "demo-spring-rollback"))["counts"]
     running = sum(device.firmware == bad for device in fleet.devices)
-    account.expect(
-        running == 0, f"rolled back: {back.get('succeeded', 0)} devices run {before} again, {running} run {bad}"
-    )
+    account.expect(running == 0, f"rolled back: {back.get('succeeded', 0)} run {before} again, {running} run {bad}")
     second = await start("demo-summer", mended)
     running = sum(device.firmware == mended for device in fleet.devices)
     account.expect(
