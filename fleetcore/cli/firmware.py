@@ -222,6 +222,11 @@ def upload(file: Path, sha256: str | None, size: int | None, at: Target, output:
 
 
 @firmware.group()
+def delta() -> None:
+    """Make deltas between stored images, and list them."""
+
+
+@firmware.group()
 def release() -> None:
     """Release firmware, and list releases."""
 
