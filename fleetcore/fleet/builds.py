@@ -16,9 +16,12 @@ from fleetcore.model.store import Commit
 _NOTHING = Commit()
 
 
-def model_name(model: object) -> str:
-    """What firmware without a manifest is called: each model has its own versions."""
-    return f"model={model if isinstance(model, str) else ''}"
+def model_names(models: Iterable[object]) -> set[str]:
+    """What firmware without a manifest is called: each model has its own versions.
+
+    Devices without a model may be of any product, so their versions are not compared.
+    """
+    return {f"model={model}" for model in models if isinstance(model, str)}
 
 
 class Builds:
@@ -34,7 +37,7 @@ class Builds:
         ``beside`` is the rest of the commit, which may give versions too.
 
         Args:
-            names: of the product, as in the manifest; or :func:`model_name` for each model.
+            names: of the product, as in the manifest; or :func:`model_names`.
 
         Raises:
             Conflict: ``version_rebuilt``, another image has that version.
@@ -58,7 +61,7 @@ class Builds:
     async def of_devices(self, devices: Iterable[str]) -> set[str]:
         """The names of firmware without a manifest that goes to some devices."""
         found = await self._storage.get_many("device", devices)
-        return {model_name(record.body.get("model")) for record in found.values()}
+        return model_names(record.body.get("model") for record in found.values())
 
     async def _released(self, name: str, release: str) -> str | None:
         """The image of a release that was added before versions were recorded."""
@@ -74,9 +77,8 @@ class Builds:
 
 
 def _rebuilt(name: str, release: str, held: str, sha256: str) -> Conflict:
-    of = name.removeprefix("model=") or "devices without a model"
     return Conflict(
-        f"Version {release} of {of} is the image {held}, not {sha256}",
+        f"Version {release} of {name.removeprefix('model=')} is the image {held}, not {sha256}",
         code="version_rebuilt",
         remedy=f"Give the new image another version, such as {release.partition('+')[0]}+build.2",
         release=release,

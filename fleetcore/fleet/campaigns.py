@@ -11,7 +11,7 @@ from attrs import asdict, evolve
 from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, FleetError, Refused
-from fleetcore.fleet.builds import Builds, model_name
+from fleetcore.fleet.builds import Builds, model_names
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun, may_be_offered
@@ -185,7 +185,7 @@ class Campaigns:
         made = self._updates.making(campaign, targets, now, total=len(targets))
         for used in (image, rollback):
             if used is not None and used.sha256 is not None:
-                models = {model_name(target.model) for target in known}
+                models = model_names(target.model for target in known)
                 names = models if used.manifest is None else {peek_manifest(used.manifest).name}
                 made += await self._builds.making(names, used.release, used.sha256, made)
         try:

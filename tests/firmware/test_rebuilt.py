@@ -74,6 +74,13 @@ async def test_a_campaign_of_another_image_under_the_same_version_is_refused_for
     assert {one["id"] async for one in manager.iter_campaigns()} == {"one", "again", "other-model"}
 
 
+async def test_devices_without_a_model_may_be_of_different_products(manager, here):
+    for device, digest in (("plain-1", "ab" * 32), ("plain-2", "cd" * 32)):
+        await manager.register_device(device, "sensor")
+        made = await manager.update_firmware(device, "1.0.0", [device], "https://x.example/f", sha256=digest, size=1)
+        assert made["state"] == "running"
+
+
 async def test_a_campaign_and_a_release_have_one_image_for_a_version(manager, signers, here, trusted):
     await manager.add_release(signers.manifest(seq=2, version="2.0.0"))
     rebuilt = signers.manifest(REBUILT, seq=3, version="2.0.0")
