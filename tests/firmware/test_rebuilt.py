@@ -75,9 +75,9 @@ async def test_a_campaign_of_another_image_under_the_same_version_is_refused_for
 
 
 async def test_devices_without_a_model_may_be_of_different_products(manager, here):
-    for device, digest in (("plain-1", "ab" * 32), ("plain-2", "cd" * 32)):
+    for device, image in (("plain-1", "ab" * 32), ("plain-2", "cd" * 32)):
         await manager.register_device(device, "sensor")
-        made = await manager.update_firmware(device, "1.0.0", [device], "https://x.example/f", sha256=digest, size=1)
+        made = await manager.update_firmware(device, "1.0.0", [device], "https://x.example/f", sha256=image, size=1)
         assert made["state"] == "running"
 
 
