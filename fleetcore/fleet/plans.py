@@ -21,7 +21,7 @@ _SIMULATED = 400_000
 _MAX_COURSES = 20
 #: Devices that are named with the reason why they never get an offer.
 _NAMED = 100
-#: The longest time for all courses; a million devices take one and a half minutes.
+#: The longest time for all courses; a million devices take some minutes.
 _TIMEOUT_S = 600.0
 
 

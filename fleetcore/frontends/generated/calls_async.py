@@ -1598,7 +1598,7 @@ class AsyncCalls(ABC):
     ) -> CampaignPlanResponse:
         """Shows how a campaign goes on from its present state: its own rules on its own devices, under a virtual clock.
 
-        Several courses are simulated, up to 20, one for a million devices. A million devices take one and a half minutes.
+        Several courses are simulated, up to 20, one for a million devices, which takes some minutes.
 
         Raises:
             NotFound: there is no such campaign.
