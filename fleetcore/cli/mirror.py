@@ -1,6 +1,7 @@
 """``fleetcore mirror``: the fleet at cloud hubs."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from fleetcore.cli.operation import conclude, follow
 from fleetcore.cli.output import show
 from fleetcore.cli.progress import progress
 from fleetcore.cli.root import NOUNS
+from fleetcore.errors import NotFound
 from fleetcore.frontends.catalogue import core
 from fleetcore.model.parts import parts
 
@@ -26,9 +28,10 @@ def _drift(at: Target, given: Mapping[str, Any], output: str) -> Any:
     """All parts, as a list; on a terminal with the number of compared entities."""
 
     async def run() -> tuple[list[dict[str, Any]], int, str]:
-        found, compared, against = [], 0, "hub"
+        found, compared, against, held = [], 0, "hub", 0
         async with connect(at) as caller:
-            held = (await caller.run("get_mirror", {"name": given["name"]}))["held"]
+            with contextlib.suppress(NotFound):  # the next call refuses it, and says all that is wrong
+                held = (await caller.run("get_mirror", {"name": given["name"]}))["held"]
 
             async def ask(after: str | None) -> dict[str, Any]:
                 more = {} if after is None else {"after": after}
