@@ -39,7 +39,7 @@ the campaign. An update under way may also end by `cancelled` when its device is
 _FORM = {Cause.DEVICE: "**{}**", Cause.TIME: "*{}*", Cause.SERVER: "{}"}
 _TAIL = """
 `waiting` after a failure is the next attempt. `succeeded` becomes `reverted` if the device reports the version before
-again. `cancelled` becomes `waiting` if a device that left the campaign comes back.
+again. `cancelled` to `waiting` is for campaigns whose targets change; there are none yet.
 """
 
 

@@ -117,14 +117,14 @@ async def _campaigns(caller: Caller) -> list[OverviewWorkResponse]:
     running = await campaigns.records.page(ref=("state", CampaignState.RUNNING), limit=_WORK)
     made = []
     for campaign in running.items:
-        counts = (await campaigns.counts(campaign.id)).states
+        counts = await campaigns.counts(campaign.id)
         made.append(
             OverviewWorkResponse(
                 id=campaign.id,
                 what=campaign.release,
                 total=campaign.total,
-                done=sum(counts.get(state, 0) for state in EXECUTION_ENDS),
-                failed=sum(counts.get(state, 0) for state in EXECUTION_FAILURES),
+                done=counts.among(EXECUTION_ENDS),
+                failed=counts.among(EXECUTION_FAILURES),
             )
         )
     return made

@@ -404,9 +404,7 @@ class Campaigns:
         From the first commit on nothing more is offered. If it is interrupted, the rest resumes at the next opening.
         """
         now = self._clock.now_ms()
-        event = Event(
-            type="campaign.aborted", subject=campaign, time=now, actor=actor, reason=reason
-        )  # fmt: skip
+        event = Event(type="campaign.aborted", subject=campaign, time=now, actor=actor, reason=reason)
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state in (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED):
@@ -475,16 +473,7 @@ class Campaigns:
         """Ends the executions of a stopped campaign; repeats nothing where they have ended."""
         if not campaign.aborting:
             return campaign
-        after: str | None = None
-        while True:
-            page = await self.executions.page(ref=("campaign", campaign.id), after=after, limit=TOGETHER)
-            ended = [each for each in page.items if _is_cancelled(campaign, each)]
-            await asyncio.gather(
-                *(self._updates.end(campaign, each, ExecutionState.CANCELLED, "aborted") for each in ended)
-            )
-            after = page.after
-            if after is None:
-                break
+        await self._end_each(campaign, lambda each: _is_cancelled(campaign, each), ExecutionState.CANCELLED, "aborted")
         if campaign.state is CampaignState.ROLLED_BACK:
             await self._bring_back(campaign)
         return await self.records.change(
@@ -547,22 +536,24 @@ class Campaigns:
                 case Begin():
                     again = True
                 case Expire():
-                    await self._expire(driven)
+                    await self._end_each(
+                        driven, lambda each: each.state is ExecutionState.WAITING, ExecutionState.TIMED_OUT, "too_late"
+                    )
                 case Stop(OnFailure.ABORT | OnFailure.ROLL_BACK):
                     await self._cancel_rest(driven)
                 case _:
                     pass
         return again
 
-    async def _expire(self, campaign: Campaign) -> None:
-        """Ends the devices that wait."""
+    async def _end_each(
+        self, campaign: Campaign, wanted: Callable[[Execution], bool], state: ExecutionState, code: str
+    ) -> None:
+        """Ends the executions of a campaign that are wanted, page by page."""
         after: str | None = None
         while True:
             page = await self.executions.page(ref=("campaign", campaign.id), after=after, limit=TOGETHER)
-            late = [each for each in page.items if each.state is ExecutionState.WAITING]
-            await asyncio.gather(
-                *(self._updates.end(campaign, each, ExecutionState.TIMED_OUT, "too_late") for each in late)
-            )
+            ended = [each for each in page.items if wanted(each)]
+            await asyncio.gather(*(self._updates.end(campaign, each, state, code) for each in ended))
             after = page.after
             if after is None:
                 return

@@ -13,7 +13,7 @@ from fleetcore.fleet.plan_worker import Task, courses, packed
 from fleetcore.fleet.update_policy import UpdatePolicy
 from fleetcore.fleet.updates import TOGETHER, Updates
 from fleetcore.interfaces.clock import Clock
-from fleetcore.model.firmware import EXECUTION_ENDS, Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.rollout.simulation import Behaviour, Course
 
 #: Executions that are simulated in all: a larger campaign has fewer courses.
@@ -115,7 +115,7 @@ class Plans:
         return refused
 
     async def _refusal(self, campaign: Campaign, execution: Execution) -> str | None:
-        if execution.state in EXECUTION_ENDS or execution.state is not ExecutionState.WAITING:
+        if execution.state is not ExecutionState.WAITING:
             return None
         try:
             return self._update_policy.refusal(campaign, await self._updates.target(execution.device))

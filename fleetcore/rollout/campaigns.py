@@ -223,8 +223,7 @@ def summary(campaign: Campaign, counts: Counts) -> str:
     """How many devices were updated, and what became of the others."""
     states = counts.states
     updated = states.get(_S.SUCCEEDED, 0)
-    others = {**{state: count for state, count in states.items() if state is not _S.SUCCEEDED}}
-    named = [f"{count} {state}" for state, count in others.items() if count]
+    named = [f"{count} {state}" for state, count in states.items() if state is not _S.SUCCEEDED and count]
     erased = campaign.total - counts.total
     rest = ", ".join([*named, *([f"{erased} erased"] if erased else [])])
     return f"{updated} of {campaign.total} devices updated" + (f": {rest}" if rest else "")
