@@ -549,14 +549,9 @@ class Campaigns:
         self, campaign: Campaign, wanted: Callable[[Execution], bool], state: ExecutionState, code: str
     ) -> None:
         """Ends the executions of a campaign that are wanted, page by page."""
-        after: str | None = None
-        while True:
-            page = await self.executions.page(ref=("campaign", campaign.id), after=after, limit=TOGETHER)
-            ended = [each for each in page.items if wanted(each)]
+        async for page in self._updates.pages(campaign):
+            ended = filter(wanted, page)
             await asyncio.gather(*(self._updates.end(campaign, each, state, code) for each in ended))
-            after = page.after
-            if after is None:
-                return
 
     async def close(self) -> None:
         """Ends fetches in progress, whose campaigns stay in draft, and other tasks."""

@@ -16,6 +16,7 @@ from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.repository import Repository
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage, artifact_unknown
+from fleetcore.interfaces.waits import end_process
 from fleetcore.model.firmware import Delta
 from fleetcore.model.store import ArtifactInfo, Event
 
@@ -152,9 +153,7 @@ class Deltas:
         except TimeoutError:
             raise self._exceeded("time", self._seconds, "seconds") from None
         finally:
-            if process.returncode is None:
-                process.kill()
-                await asyncio.shield(process.wait())
+            await end_process(process)
         code = process.returncode or 0
         if code < 0:  # by a signal: the limit of processor time or of the delta's size
             raise self._exceeded("time, or more bytes than the image has,", self._seconds, "seconds")

@@ -11,8 +11,9 @@ from fleetcore.errors import Conflict, NotFound, Refused, Unavailable
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.plan_worker import Task, courses, packed
 from fleetcore.fleet.update_policy import UpdatePolicy
-from fleetcore.fleet.updates import TOGETHER, Updates
+from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.waits import end_process
 from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.rollout.simulation import Behaviour, Course
 
@@ -74,9 +75,7 @@ class Plans:
             except TimeoutError:
                 raise Unavailable("The plan took too long", remedy="Plan fewer devices", retry_after_s=60.0) from None
             finally:
-                if process.returncode is None:
-                    process.kill()
-                    await asyncio.shield(process.wait())
+                await end_process(process)
         made = sorted(courses(said), key=lambda course: course.duration_ms)
         named = dict(list(refused.items())[:_NAMED])
         return Plan(courses=made, refused=Counter(refused.values()), named=named, size=found.size or 0)
@@ -97,18 +96,13 @@ class Plans:
         task = Task(campaign=campaign, behaviour=behaviour, now=self._clock.now_ms(), seeds=seeds)
         process.stdin.write(packed(task))
         refused: dict[str, str] = {}
-        after: str | None = None
-        while True:
-            page = await self._campaigns.executions.page(ref=("campaign", campaign.id), after=after, limit=TOGETHER)
-            codes = await asyncio.gather(*(self._refusal(campaign, each) for each in page.items))
-            refused |= {each.device: code for each, code in zip(page.items, codes, strict=True) if code}
-            kept = [each for each in page.items if each.device not in refused]
+        async for page in self._updates.pages(campaign):
+            codes = await asyncio.gather(*(self._refusal(campaign, each) for each in page))
+            refused |= {each.device: code for each, code in zip(page, codes, strict=True) if code}
+            kept = [each for each in page if each.device not in refused]
             if kept:
                 process.stdin.write(packed(kept))
                 await process.stdin.drain()
-            after = page.after
-            if after is None:
-                break
         process.stdin.write(packed([]))
         await process.stdin.drain()
         process.stdin.close()

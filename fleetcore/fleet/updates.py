@@ -7,7 +7,7 @@ number of its devices.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from attrs import evolve
@@ -22,6 +22,8 @@ from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import EXECUTION_ENDS, PROGRESS_ORDER, Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
+from fleetcore.model.parts import parts
+from fleetcore.model.rollout import Retries
 from fleetcore.model.store import Commit, Event
 from fleetcore.rollout.campaigns import Counts, counter_name, has_places
 from fleetcore.rollout.executions import (
@@ -141,6 +143,14 @@ class Updates:
         """The state of every campaign on one device."""
         return await self.records.find(ref=("device", device))
 
+    async def pages(self, campaign: Campaign) -> AsyncIterator[Sequence[Execution]]:
+        """The executions of a campaign, as many together as are worked on concurrently."""
+        ref = ("campaign", campaign.id)
+        async for page in parts(
+            lambda after: self.records.page(ref=ref, after=after, limit=TOGETHER), lambda page: page.after
+        ):
+            yield page.items
+
     def making(self, campaign: str, devices: Iterable[str], now: int, *, total: int) -> Commit:
         """The part of a commit that adds devices to a campaign of ``total`` devices."""
         digits = turn_digits(total)
@@ -209,7 +219,10 @@ class Updates:
                 callback(device)
 
     def _stepped(self, campaign: Campaign, execution: Execution, event: ExecutionEvent, now: int) -> Step:
-        return step(execution, event, now, release=campaign.release, rollout=campaign.rollout)
+        rollout = campaign.rollout
+        if campaign.finished_at is not None:
+            rollout = evolve(rollout, retries=Retries())  # nothing is offered any more
+        return step(execution, event, now, release=campaign.release, rollout=rollout)
 
     async def move(
         self, campaign: Campaign, execution: Execution, event: ExecutionEvent, *, actor: str = "system"

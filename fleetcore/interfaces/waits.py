@@ -33,3 +33,10 @@ async def end_task(task: "asyncio.Future[Any]") -> None:
     await end_tasks(task)
     if not task.cancelled():
         task.result()
+
+
+async def end_process(process: asyncio.subprocess.Process) -> None:
+    """Kills a process unless it has ended, and waits for its end, also where the caller is cancelled."""
+    if process.returncode is None:
+        process.kill()
+        await asyncio.shield(process.wait())

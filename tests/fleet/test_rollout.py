@@ -279,6 +279,17 @@ async def test_an_abort_by_force_cancels_what_is_under_way_and_tells_the_devices
     assert (await fleet.updates._firmware("d-000", 0)) == {"offer": None, "cancel": "c:d-000"}
 
 
+async def test_an_update_that_fails_after_the_abort_is_not_tried_again(fleet):
+    await begun(fleet, 1, retries=Retries(times=3))
+    await fleet.updates.offer("d-000")
+    await say(fleet, "d-000", "installing")
+    await fleet.campaigns.abort("c")
+
+    await say(fleet, "d-000", "failed", code="flash_failed")
+
+    assert await states(fleet) == {"failed": 1}
+
+
 async def test_of_two_campaigns_the_higher_priority_comes_first_but_what_has_begun_goes_on(fleet):
     await begun(fleet, 2, campaign="old")
     await begun(fleet, 2, campaign="urgent", priority=5)
