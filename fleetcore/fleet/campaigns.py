@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from fleetcore.errors import Conflict, FleetError, Refused
 from fleetcore.fleet.builds import Builds, model_names
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
+from fleetcore.fleet.health_gates import HealthGates
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun, may_be_offered
 from fleetcore.interfaces.clock import Clock
@@ -38,10 +39,12 @@ from fleetcore.rollout.campaigns import (
     Expire,
     Finish,
     Place,
+    Reason,
     Stop,
     decide,
     has_places,
 )
+from fleetcore.rollout.gate import begun_anew
 from fleetcore.rollout.waves import wave_sizes
 from fleetcore.wire.manifest import peek_manifest
 
@@ -75,10 +78,11 @@ class Campaigns:
     """
 
     def __init__(
-        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, updates: Updates, *, may_fetch: bool
-    ) -> None:
+        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, updates: Updates, gates: HealthGates, *,
+        may_fetch: bool,
+    ) -> None:  # fmt: skip
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
-        self._update_policy, self._updates = update_policy, updates
+        self._update_policy, self._updates, self._gates = update_policy, updates, gates
         self._builds = Builds(storage, clock)
         self.records, self.executions = updates.campaigns, updates.records
         self._tasks: set[asyncio.Task[None]] = set()
@@ -146,7 +150,7 @@ class Campaigns:
         )  # fmt: skip
         if rollback is not None:
             rollback = await self._way_back(rollback, image)
-        elif any(limit.action is OnFailure.ROLL_BACK for limit in rollout.failures):
+        elif OnFailure.ROLL_BACK in rollout.actions:
             raise Refused(
                 "A campaign that is to roll back by itself needs a version to roll back to",
                 remedy="Give the release that its devices are to get back",
@@ -372,6 +376,7 @@ class Campaigns:
             return replace(
                 old, state=CampaignState.RUNNING, code=None, reason=None, accepted_wave=old.wave,
                 accepted={state.value: count for state, count in counts.states.items() if state in EXECUTED},
+                gate_score=begun_anew(old.gate_score) if old.code == Reason.HEALTH_GATE else old.gate_score,
             )  # fmt: skip
 
         resumed = await self._become(campaign, CampaignState.RUNNING, (CampaignState.PAUSED,), actor, reason, accepted)
@@ -489,6 +494,7 @@ class Campaigns:
     async def tick(self) -> None:
         """Does what is due, and drives the running campaigns."""
         await self._updates.tick()
+        await self._gates.tick()
         async for campaign in self.records.iterate(ref=("state", CampaignState.RUNNING)):
             await self.drive(campaign.id)
             await self._updates.remind(campaign)
@@ -515,7 +521,9 @@ class Campaigns:
         found = await self.records.get(campaign)
         if found is None or found.state is not CampaignState.RUNNING:
             return False
+        # In this order: a device that has just succeeded is observed already.
         counts, now = await self.counts(campaign), self._clock.now_ms()
+        counts = evolve(counts, observing=await self._gates.observing(found))
         driven, effects = decide(found, counts, now)
         if driven is found and not effects:
             return False

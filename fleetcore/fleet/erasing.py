@@ -10,6 +10,7 @@ from fleetcore.errors import VersionConflict
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.cutover_offers import CutoverOffers
 from fleetcore.fleet.groups import Groups
+from fleetcore.fleet.health_gates import HealthGates
 from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
@@ -43,6 +44,7 @@ class Erasing:
         lifecycles: Lifecycles,
         commands: Commands,
         updates: Updates,
+        gates: HealthGates,
         presence: PresenceBoard,
         groups: Groups,
         twins: Twins,
@@ -50,7 +52,7 @@ class Erasing:
         forget_refused: Callable[[str], Awaitable[None]],
     ) -> None:
         self._storage, self._clock, self._registry, self._lifecycles = storage, clock, registry, lifecycles
-        self._commands, self._updates = commands, updates
+        self._commands, self._updates, self._gates = commands, updates, gates
         self._presence, self._groups, self._twins = presence, groups, twins
         self._cutovers, self._forget_refused = cutovers, forget_refused
 
@@ -61,7 +63,10 @@ class Erasing:
         await self._updates.leave(device, DEVICE_RETIRED, actor=actor)
         await self._forget_refused(device)
         await self._storage.forget(device)
-        for records in (self._commands.records, self._updates.records, self._cutovers.records):
+        await self._gates.forget(device)
+        for records in (
+            self._commands.records, self._updates.records, self._gates.records, self._cutovers.records,
+        ):  # fmt: skip
             await self._remove(records, device)
         self._commands.forget(device)
         await self._delete("anomaly", [record.key async for record in self._of("anomaly", device)])

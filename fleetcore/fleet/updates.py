@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import cast
 
 from attrs import evolve
+from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
 from fleetcore.fleet.deltas import offered_deltas
@@ -38,6 +39,7 @@ from fleetcore.rollout.executions import (
     Step,
     step,
 )
+from fleetcore.rollout.gate import begins
 from fleetcore.rollout.pacing import WINDOW_S, Pace
 from fleetcore.rollout.turns import all_turns, digest_of, turn, turn_digits
 from fleetcore.wire import messages
@@ -104,6 +106,7 @@ class Updates:
         self._offer_listeners: list[Callable[[str], None]] = []
         self._withdrawal_listeners: list[Callable[[str, str], None]] = []
         self._moved: Callable[[str], Awaitable[None]] = _nothing
+        self._observing: Callable[[Campaign, Execution], Commit] = lambda _campaign, _execution: Commit()
         #: How often a device left: data of devices read before that is read again.
         self.departures = 0
         self._paces: dict[str, Pace] = {}
@@ -134,6 +137,10 @@ class Updates:
     def on_moved(self, callback: Callable[[str], Awaitable[None]]) -> None:
         """Sets what is awaited, with the campaign, after an execution has ended or its return is overdue."""
         self._moved = callback
+
+    def on_observed(self, making: Callable[[Campaign, Execution], Commit]) -> None:
+        """Sets what is stored in the commit from which on a health gate observes a device."""
+        self._observing = making
 
     async def counts(self, campaign: str) -> Counts:
         """The devices of a campaign in each state and wave, without those that were erased since."""
@@ -222,7 +229,10 @@ class Updates:
         rollout = campaign.rollout
         if campaign.finished_at is not None:
             rollout = evolve(rollout, retries=Retries())  # nothing is offered any more
-        return step(execution, event, now, release=campaign.release, rollout=rollout)
+        made = step(execution, event, now, release=campaign.release, rollout=rollout)
+        if begins(campaign, execution, made.execution):
+            return replace(made, execution=replace(made.execution, observed=now))
+        return made
 
     async def move(
         self, campaign: Campaign, execution: Execution, event: ExecutionEvent, *, actor: str = "system"
@@ -239,7 +249,10 @@ class Updates:
                 return None
             return made.execution, _events(old, made.execution, actor)
 
-        changed = await self.records.compare_and_set(self._first(execution), once, key=execution.id)
+        def observing(old: Execution, new: Execution) -> Commit:
+            return Commit() if new.observed == old.observed else self._observing(campaign, new)
+
+        changed = await self.records.compare_and_set(self._first(execution), once, observing, key=execution.id)
         for effect in made.effects:
             if effect is Effect.WITHDRAW:
                 for callback in self._withdrawal_listeners:

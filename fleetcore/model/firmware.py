@@ -7,6 +7,7 @@ from types import MappingProxyType
 from attrs import frozen
 from msgspec import Struct, field
 
+from fleetcore.model.gate import GateScore
 from fleetcore.model.rollout import AT_ONCE, Rollout
 
 
@@ -111,6 +112,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
             enough of its devices had succeeded; ms since the epoch.
         accepted_wave: the wave that an operator lets go on although too few of its devices succeeded.
         accepted: how many devices were in each state at the last resume; limits on failures count the later ones.
+        gate_score: the state of its health gate; None until a device is judged.
     """
 
     id: str
@@ -142,6 +144,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
     wave_done: int | None = None
     accepted_wave: int = 0
     accepted: Mapping[str, int] = field(default_factory=dict)
+    gate_score: GateScore | None = None
     version: int = 0
 
 
@@ -161,6 +164,7 @@ class Execution(Struct, frozen=True, kw_only=True):
         previous_version: the version that ran before the first offer.
         failed_as: how the last attempt ended.
         soaking: the new version runs, and has to run for some time more.
+        observed: since when the campaign's health gate observes it.
         due: when something happens to it by itself; ms since the epoch, as all times.
     """
 
@@ -187,6 +191,7 @@ class Execution(Struct, frozen=True, kw_only=True):
     previous_version: str | None = None
     failed_as: ExecutionState | None = None
     soaking: bool = False
+    observed: int | None = None
     due: int | None = None
     changed: int = 0
     version: int = 0

@@ -1,6 +1,6 @@
 """How a firmware campaign is rolled out: its waves, rate, time-outs, retries and limits on failures."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 from attrs import field, frozen
@@ -92,6 +92,26 @@ class TimeLimits:
 
 
 @frozen(kw_only=True)
+class HealthGate:
+    """Compares updated devices with comparable ones that are not updated yet, and stops the campaign if they do worse.
+
+    Attributes:
+        metrics: compared beside alerts and silence.
+        window_ms: how long a device is observed after its update.
+        alpha: the largest probability with which the gate ever stops a campaign whose devices do no worse, 0 to 1.
+        max_judged: about how many devices of a wave are observed, by chance.
+        controls: the most devices with which each is compared.
+    """
+
+    metrics: tuple[str, ...] = ()
+    window_ms: int = 15 * 60_000
+    alpha: float = 0.04
+    action: OnFailure = OnFailure.PAUSE
+    max_judged: int = 500
+    controls: int = 16
+
+
+@frozen(kw_only=True)
 class Rollout:
     """How a campaign is rolled out. The default offers to all devices at once.
 
@@ -108,10 +128,16 @@ class Rollout:
     wave_soak_ms: int = 0
     soak_ms: int = 0
     failures: tuple[FailureLimit, ...] = ()
+    gate: HealthGate | None = None
     rate: Rate | None = None
     retries: Retries = Retries()
     limits: TimeLimits = TimeLimits()
     priority: int = 0
+
+    @property
+    def actions(self) -> Collection[OnFailure]:
+        """What the campaign may do by itself."""
+        return {limit.action for limit in self.failures} | ({self.gate.action} if self.gate is not None else set())
 
 
 #: To all devices at once, as far as they can be reached.

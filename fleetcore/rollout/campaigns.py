@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from fleetcore.model.firmware import EXECUTION_ENDS, Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.model.rollout import FailureLimit, OnFailure, Rollout
+from fleetcore.rollout.gate import in_words, reached
 from fleetcore.rollout.pacing import rate_now
 from fleetcore.rollout.waves import wave_sizes
 
@@ -26,6 +27,7 @@ class Reason(StrEnum):
 
     TOO_MANY_FAILURES = "too_many_failures"
     WAVE_FAILED = "wave_failed"
+    HEALTH_GATE = "health_gate"
 
 
 def counter_name(execution: Execution) -> str:
@@ -40,10 +42,15 @@ def has_places(rollout: Rollout) -> bool:
 
 @frozen(kw_only=True)
 class Counts:
-    """How many devices of a campaign are in each state: those without a place, and those of each wave."""
+    """How many devices of a campaign are in each state: those without a place, and those of each wave.
+
+    Attributes:
+        observing: how many devices of each wave the health gate observes now.
+    """
 
     unplaced: Mapping[ExecutionState, int] = field(factory=dict)
     waves: Mapping[int, Mapping[ExecutionState, int]] = field(factory=dict)
+    observing: Mapping[int, int] = field(factory=dict)
 
     @classmethod
     def of(cls, counters: Mapping[str, int]) -> "Counts":
@@ -164,7 +171,10 @@ def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tupl
             failed, executed = failures(limit, campaign, counts)
             reason = f"{failed} of {executed} devices failed; {limit.share * 100:g} % may"
             return campaign, (Stop(limit.action, Reason.TOO_MANY_FAILURES, reason),)
-    if not any(state not in EXECUTION_ENDS for state in counts.states):
+    gate, score = campaign.rollout.gate, campaign.gate_score
+    if gate is not None and score is not None and reached(score, gate):
+        return campaign, (Stop(gate.action, Reason.HEALTH_GATE, in_words(score, gate)),)
+    if not any(state not in EXECUTION_ENDS for state in counts.states) and not any(counts.observing.values()):
         return campaign, (Finish(summary(campaign, counts)),)
     if now >= campaign.created + campaign.rollout.limits.campaign_ms and counts.among((_S.WAITING,)):
         return campaign, (Expire(),)
@@ -200,9 +210,9 @@ def _judged(campaign: Campaign, counts: Counts, bounds: tuple[int, ...], now: in
     succeeded = wave.get(_S.SUCCEEDED, 0)
     share = campaign.rollout.min_succeeded
     enough = succeeded >= Fraction(str(share)) * size or campaign.accepted_wave == campaign.wave
-    if full and enough:
+    if full and enough and not counts.observing.get(campaign.wave):
         return (campaign if campaign.wave_done is not None else replace(campaign, wave_done=now)), None
-    if full and all(state in EXECUTION_ENDS for state in wave):
+    if full and not enough and all(state in EXECUTION_ENDS for state in wave):
         reason = f"{succeeded} of {size} devices of wave {campaign.wave} succeeded; {share * 100:g} % have to"
         return campaign, Stop(OnFailure.PAUSE, Reason.WAVE_FAILED, reason)
     return (campaign if campaign.wave_done is None else replace(campaign, wave_done=None)), None

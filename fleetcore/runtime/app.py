@@ -28,8 +28,10 @@ from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
 from fleetcore.fleet.erasing import Erasing
 from fleetcore.fleet.expiry_forecast import ExpiryForecast
+from fleetcore.fleet.gate_facts import FactsReader
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health import FleetHealth
+from fleetcore.fleet.health_gates import HealthGates
 from fleetcore.fleet.importing import Importing
 from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.mirrors import Entities
@@ -63,6 +65,7 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.listening.budget import Budget
 from fleetcore.model.command import Command
 from fleetcore.model.firmware import Execution
+from fleetcore.model.gate import Observation
 from fleetcore.model.names import check_metric
 from fleetcore.pipeline.bulk import Bulk
 from fleetcore.pipeline.component_state import ComponentState
@@ -230,12 +233,16 @@ class Fleet:
         )
         self.updates = Updates(storage, clock, self.update_policy)
         self.twins.on_reported(self.updates.reported)
-        self.campaigns = Campaigns(storage, clock, self.update_policy, self.updates, may_fetch=config.data is not None)
+        self.anomalies = AnomalyDetector(storage, clock)
+        facts = FactsReader(storage, self.presence, self.anomalies)
+        self.health_gates = HealthGates(storage, clock, self.updates, self.devices, facts)
+        self.campaigns = Campaigns(
+            storage, clock, self.update_policy, self.updates, self.health_gates, may_fetch=config.data is not None
+        )
         self.uploads = Uploads(storage, clock, firmware.upload_quota_bytes)
         self.deltas = Deltas(storage, clock)
         self.plans = Plans(self.campaigns, self.updates, self.update_policy, clock)
         self.location = self.devices.locations
-        self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)
         self.dead_letters = DeadLetters(storage, clock)
         columns = RegistryColumns(storage)
@@ -401,6 +408,7 @@ class Fleet:
             self.lifecycles,
             self.commands,
             self.updates,
+            self.health_gates,
             self.presence,
             self.groups,
             self.twins,
@@ -498,9 +506,9 @@ class Fleet:
         await self.dead_letters.load()
 
     @property
-    def counted(self) -> tuple[Repository[Command], Repository[Execution]]:
+    def counted(self) -> tuple[Repository[Command], Repository[Execution], Repository[Observation]]:
         """The records whose changes also change counters."""
-        return self.commands.records, self.campaigns.executions
+        return self.commands.records, self.campaigns.executions, self.health_gates.records
 
     def _upgrade(self) -> Upgrade:
         counted = self.counted
