@@ -9,7 +9,9 @@ from msgspec import Meta
 
 from fleetcore.calls.caller import Caller, answered, missing
 from fleetcore.calls.cursors import decode, encode
+from fleetcore.calls.evidence import evidence_response
 from fleetcore.calls.responses.campaigns import (
+    CampaignEvidenceResponse,
     CampaignPlanResponse,
     CampaignResponse,
     DecisionResponse,
@@ -37,7 +39,7 @@ from fleetcore.calls.types import (
 from fleetcore.errors import Refused
 from fleetcore.model.firmware import Campaign, FirmwareImage
 from fleetcore.model.operator import Permission
-from fleetcore.model.rollout import FailureLimit, OnFailure, Rate, Retries, Rollout, TimeLimits
+from fleetcore.model.rollout import FailureLimit, HealthGate, OnFailure, Rate, Retries, Rollout, TimeLimits
 from fleetcore.rollout.simulation import Behaviour
 
 CampaignName = Annotated[Label, Meta(description="The campaign's name.")]
@@ -64,6 +66,20 @@ MaxFailedOf = Annotated[
 ]
 MinExecuted = Annotated[int, Meta(ge=1, le=10**7, description="The fewest ended updates that the share is taken of.")]
 WhatOnFailure = Annotated[OnFailure, Meta(description="What it then does.")]
+GateWindow = Annotated[
+    Annotated[float, Meta(ge=1, le=604_800)],
+    Meta(description="Turn the health gate on: seconds after its update in which a device is compared with others."),
+]
+GateMetrics = Annotated[
+    Sequence[Label],
+    Meta(max_length=20, description="A metric that is compared, beside alerts and silence."),
+    Word("gate-metric"),
+]
+GateAlpha = Annotated[
+    float,
+    Meta(ge=0.0001, le=0.2, description="The largest probability that the gate ever stops without a difference."),
+]
+GateAction = Annotated[OnFailure, Meta(description="What the gate does where updated devices do worse.")]
 PerMinute = Annotated[int, Meta(ge=1, le=10**6, description="The most offers in any 60 seconds.")]
 RateFactor = Annotated[
     float, Meta(ge=1, le=10, description="The rate is multiplied by it after every 100 devices that succeeded.")
@@ -148,6 +164,14 @@ async def _rollback(
     return FirmwareImage(release=found.release, manifest=dict(found.manifest))
 
 
+def _gate(window_s: float | None, metrics: Sequence[str], action: OnFailure, alpha: float) -> HealthGate | None:
+    if window_s is None:
+        if metrics:
+            raise Refused("Metrics are compared in a window", remedy="Give gate_window_s too", pointer="/gate_metrics")
+        return None
+    return HealthGate(metrics=tuple(metrics), window_ms=_ms(window_s), action=action, alpha=alpha)
+
+
 def _seconds(ms: int) -> float:
     return ms / 1000
 
@@ -158,10 +182,14 @@ def _ms(seconds: float) -> int:
 
 def _rollout(rollout: Rollout) -> RolloutResponse:
     limit = next(iter(rollout.failures), None)
+    gate = rollout.gate
     return RolloutResponse(
         waves=list(rollout.waves), min_succeeded=rollout.min_succeeded, wave_soak_s=rollout.wave_soak_ms / 1000,
         max_failed=None if limit is None else limit.share, min_executed=1 if limit is None else limit.min_executed,
         on_failure=OnFailure.PAUSE if limit is None else limit.action,
+        gate_window_s=None if gate is None else gate.window_ms / 1000,
+        gate_metrics=[] if gate is None else list(gate.metrics),
+        gate_action=(gate or HealthGate()).action, gate_alpha=(gate or HealthGate()).alpha,
         rate_per_minute=None if rollout.rate is None else rollout.rate.per_minute,
         rate_factor=1.0 if rollout.rate is None else rollout.rate.factor,
         retries=rollout.retries.times, retry_after_s=rollout.retries.wait_ms / 1000, soak_s=rollout.soak_ms / 1000,
@@ -203,6 +231,10 @@ async def create_campaign(
     max_failed: MaxFailedOf | None = None,
     min_executed: MinExecuted = 1,
     on_failure: WhatOnFailure = OnFailure.PAUSE,
+    gate_window_s: GateWindow | None = None,
+    gate_metrics: GateMetrics = (),
+    gate_action: GateAction = OnFailure.PAUSE,
+    gate_alpha: GateAlpha = 0.04,
     rate_per_minute: PerMinute | None = None,
     rate_factor: RateFactor = 1.0,
     retries: RetryTimes = 0,
@@ -220,6 +252,10 @@ async def create_campaign(
 
     Without waves and rate all devices may fetch their offer at once. With waves a wave begins once enough devices of
     the one before have succeeded; where too few can, the campaign pauses.
+
+    A health gate compares each updated device with devices that are still to be updated, of the same model and site,
+    over the same time. It stops the campaign where updated ones are bad more often: they raise alerts, fall silent, or
+    a metric moves. `campaign evidence` shows what it saw.
 
     A manifest, or that of a release, names digest and size, and is checked for every device first. Without a digest the
     server fetches the URL once and pins the digest; until then the campaign stays a draft. Once there is a firmware
@@ -241,6 +277,7 @@ async def create_campaign(
         failures=() if max_failed is None else (
             FailureLimit(share=max_failed, min_executed=min_executed, action=on_failure),
         ),
+        gate=_gate(gate_window_s, gate_metrics, gate_action, gate_alpha),
         rate=None if rate_per_minute is None else Rate(per_minute=rate_per_minute, factor=rate_factor),
         retries=Retries(times=retries, wait_ms=_ms(retry_after_s)),
         limits=evolve(TimeLimits(), step_ms=_ms(step_timeout_s)),
@@ -330,6 +367,16 @@ async def plan_campaign(
         refused_devices=dict(plan.named),
         points=[PlanPointResponse(_seconds(at), done, other) for at, done, other in middle.points],
     )
+
+
+@call("GET /campaigns/{campaign}/evidence", Permission.CAMPAIGNS_READ, scope=BY_CALL, cli="campaign evidence CAMPAIGN")
+async def get_campaign_evidence(caller: Caller, campaign: CampaignId) -> CampaignEvidenceResponse:
+    """Shows what a campaign's health gate has seen: how many updated devices are bad, and how many comparable ones.
+
+    Raises:
+        NotFound: there is no such campaign, or it has no gate.
+    """
+    return await evidence_response(caller.fleet, await _found(caller, campaign, Permission.CAMPAIGNS_READ))
 
 
 @call(

@@ -61,6 +61,35 @@ def _planned(at: Target, given: Mapping[str, Any], output: str) -> Any:
 campaign.add_command(command(core()["plan_campaign"], core()["plan_campaign"].command, {}, ask=_planned))
 
 
+def _evidence(at: Target, given: Mapping[str, Any], output: str) -> Any:
+    """The evidence of a health gate; for people its parts as tables, and the course of the e-value below them."""
+    call = core()["get_campaign_evidence"]
+    found = value(at, call, given)
+    if output != "table":
+        return found
+    parts = ("waves", "rules", "worst")
+    show({name: held for name, held in found.items() if name not in (*parts, "points")}, output, members=call.members)
+    for name in parts:
+        if found[name]:
+            click.echo(f"\n{name}")
+            show(found[name], output)
+    points = found["points"]
+    if len(points) > 1:
+        drawn = [Bucket(each["judged"], each["e_value"], each["e_value"]) for each in points]
+        click.echo(f"\ne-value by judged devices; at {found['limit']:g} the campaign stops")
+        for line in plot(
+            drawn, 0, points[-1]["judged"] + 1, width=shutil.get_terminal_size().columns, height=_HEIGHT,
+            dots=takes_all(), limits=(0.0, found["limit"]), counted=True,
+        ):  # fmt: skip
+            click.echo(line)
+    return None
+
+
+campaign.add_command(
+    command(core()["get_campaign_evidence"], core()["get_campaign_evidence"].command, {}, ask=_evidence)
+)
+
+
 @campaign.command()
 @click.argument("campaign", help="The campaign's name.")
 @fleet_option

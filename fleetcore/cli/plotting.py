@@ -24,6 +24,8 @@ _BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _LARGEST_STEP = 1e308
 #: Characters between two labels of the time axis.
 _LABEL_GAP = 3
+#: Characters of a tick of the axis of numbers, about.
+_COUNT_WIDTH = 10
 _S, _MIN = 1000, 60_000
 #: Steps of the time axis, and the format of their labels.
 _TIME_STEPS = (
@@ -55,6 +57,7 @@ def plot(
     dots: bool = True,
     limits: tuple[float, float] | None = None,
     margin: int = 0,
+    counted: bool = False,
 ) -> list[str]:
     """The lines of a plot of ``width`` by ``height`` characters, its axes included.
 
@@ -67,6 +70,7 @@ def plot(
         dots: whether the output has braille patterns.
         limits: the smallest and the largest value, for plots that share an axis; its own by default.
         margin: the minimum width of the labels of values, which aligns plots below each other.
+        counted: ``start`` and ``end`` are numbers of things, not times.
     """
     drawn = [bucket for bucket in buckets if math.isfinite(bucket.low) and math.isfinite(bucket.high)]
     rows = max(2, height - 3)
@@ -85,7 +89,7 @@ def plot(
         f"{names.get(row, ''):>{margin}} {'┤' if row in names else '│'}{text}"
         for row, text in enumerate(grid.lines(dots=dots))
     ]
-    axis, labels = _time_axis(start, end, across)
+    axis, labels = (_count_axis if counted else _time_axis)(start, end, across)
     lines += [f"{'':{margin}} └{axis}", f"{'':{margin}}  {labels}"]
     below = [" "] * across
     for sign, times in marks.items():
@@ -187,9 +191,21 @@ def _time_axis(start: int, end: int, across: int) -> tuple[str, str]:
         ),
         (_TIME_STEPS[-1][0] * math.ceil((end - start) / _TIME_STEPS[-1][0] / 4), "%Y"),
     )
+    ticks = range(-(-start // step) * step, end, step)
+    return _axis({tick: _label(tick, form) for tick in ticks}, start, end, across)
+
+
+def _count_axis(start: int, end: int, across: int) -> tuple[str, str]:
+    """The same for numbers of things."""
+    ticks = {int(tick): f"{int(tick)}" for tick in _value_ticks(start, end, max(2, across // _COUNT_WIDTH))}
+    return _axis(ticks, start, end, across)
+
+
+def _axis(ticks: Mapping[int, str], start: int, end: int, across: int) -> tuple[str, str]:
+    """An axis with ticks, and their labels."""
     axis, labels = ["─"] * across, [" "] * across
-    for tick in range(-(-start // step) * step, end, step):
-        place, label = _place(tick, start, end, across), _label(tick, form)
+    for tick, label in ticks.items():
+        place = _place(tick, start, end, across)
         axis[place] = "┬"
         if place + len(label) <= across:
             labels[place : place + len(label)] = label

@@ -85,10 +85,19 @@ class _Pool:
     fresh: dict[str, _Peer] = field(factory=dict)
     used: dict[str, tuple[_Peer, int]] = field(factory=dict)
 
-    def levels(self, peer: _Peer, before: int) -> Iterator[tuple[Matching, Sequence[str]]]:
-        """Devices to compare one with, the closest first; those that were a control in another window come last."""
-        again = {device: each for device, (each, until) in self.used.items() if until <= before}
-        for devices in (self.fresh, again):
+    def drop(self, devices: Iterable[str]) -> None:
+        """Leaves out devices that are not to be updated any more, or are being updated."""
+        for device in devices:
+            self.fresh.pop(device, None)
+            self.used.pop(device, None)
+
+    def again(self, since: int) -> Mapping[str, _Peer]:
+        """Devices that were a control in a window that ended before another one begins."""
+        return {device: peer for device, (peer, until) in self.used.items() if until <= since}
+
+    def levels(self, peer: _Peer, since: int) -> Iterator[tuple[Matching, Sequence[str]]]:
+        """Devices to compare one with, the closest first; those that were a control before come last."""
+        for devices in (self.fresh, self.again(since)):
             if peer.model is not None and peer.site is not None:
                 yield Matching.SITE, [device for device, each in devices.items() if each == peer]
             if peer.model is not None:
@@ -165,7 +174,7 @@ class HealthGates:
             self._pools.pop(name, None)
             found = [evolve(each, verdict=Verdict.UNCOMPARED, reasons=(_ENDED,)) for each in observations]
         else:
-            share = await self._share(campaign, gate, observations[0].wave)
+            share = await self._share(campaign, gate, observations[0].wave, observations[0].since)
             found = [await self._compare(campaign, gate, each, share) for each in observations]
         try:
             await self._store(name, found)
@@ -239,26 +248,34 @@ class HealthGates:
         wanted, matching = min(gate.controls, share), Matching.ANY
         found: dict[str, Facts] = {}
         seen = {observation.device}
-        for closeness, names in pool.levels(peer, window.before):
+        for closeness, names in pool.levels(peer, window.since):
             matching = closeness
-            found |= await self._among(campaign, gate, names, window, wanted - len(found), seen)
+            await self._add(campaign, gate, pool, [name for name in names if name not in seen], window, wanted, found)
+            seen.update(names)
             if len(found) >= min(wanted, _ENOUGH):
                 break
         for name in found:
             pool.used[name] = (pool.fresh.pop(name) if name in pool.fresh else pool.used[name][0], window.end)
         return matching, list(found.values())
 
-    async def _among(
-        self, campaign: Campaign, gate: HealthGate, names: Iterable[str], window: Window, wanted: int, seen: set[str]
-    ) -> Mapping[str, Facts]:
-        """The first of some devices that can be compared: they were alive before, without an alert."""
-        alive = (name for name in names if name not in seen and self._facts.is_alive(name, window.before))
-        chosen = list(islice(alive, wanted + _SPARE))
-        executions = await self._updates.records.get_many(f"{campaign.id}:{name}" for name in chosen)
-        seen |= set(chosen)
-        waiting = [each.device for each in executions.values() if _is_waiting(each)]
-        found = await asyncio.gather(*(self._facts.present(name, window, gate) for name in sorted(waiting)))
-        return {each.device: each for each in [each for each in found if not each.troubled][:wanted]}
+    async def _add(
+        self, campaign: Campaign, gate: HealthGate, pool: _Pool, names: Sequence[str], window: Window, wanted: int,
+        found: dict[str, Facts],
+    ) -> None:  # fmt: skip
+        """Adds those devices that can be compared, up to a number: they were alive before, without an alert."""
+        alive = (name for name in names if self._facts.is_alive(name, window.before))
+        while len(found) < wanted:
+            chosen = list(islice(alive, wanted - len(found) + _SPARE))
+            if not chosen:
+                return
+            executions = await self._updates.records.get_many(f"{campaign.id}:{name}" for name in chosen)
+            waiting = {each.device for each in executions.values() if _is_waiting(each)}
+            pool.drop(set(chosen) - waiting)
+            facts = await asyncio.gather(
+                *(self._facts.present(name, window, gate) for name in chosen if name in waiting)
+            )
+            fit = [each for each in facts if not each.troubled]
+            found |= {each.device: each for each in fit[: wanted - len(found)]}
 
     async def _history(self, gate: HealthGate, observation: Observation, window: Window) -> Sequence[Facts]:
         """The device itself, at the same hours of earlier days."""
@@ -268,13 +285,14 @@ class HealthGates:
         )
         return [each for each in found if each is not None and not each.troubled]
 
-    async def _share(self, campaign: Campaign, gate: HealthGate, wave: int) -> int:
+    async def _share(self, campaign: Campaign, gate: HealthGate, wave: int, since: int) -> int:
         """How many controls a device of a wave may have, so that they are enough for all that are observed in it."""
         pool = await self._pool(campaign)
         verdicts = (await self.counts(campaign.id)).get(wave, {})
         done = sum(count for verdict, count in verdicts.items() if verdict is not Verdict.OPEN)
         left = max(1, observed_of(campaign, gate, wave)[0] - done, verdicts.get(Verdict.OPEN, 0))
-        return max(1, len(pool.fresh) // left if not pool.turns else gate.controls)
+        devices = len(pool.fresh) + len(pool.again(since))
+        return gate.controls if pool.turns else max(1, devices // left)
 
     async def _pool(self, campaign: Campaign) -> _Pool:
         """The pool of a campaign, with devices enough; after a restart it is made from the stored observations."""

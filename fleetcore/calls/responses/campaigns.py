@@ -14,6 +14,10 @@ class RolloutResponse(Response, frozen=True):
     max_failed: float | None
     min_executed: int
     on_failure: OnFailure
+    gate_window_s: float | None
+    gate_metrics: list[str]
+    gate_action: OnFailure
+    gate_alpha: float
     rate_per_minute: int | None
     rate_factor: float
     retries: int
@@ -122,3 +126,69 @@ class CampaignPlanResponse(Response, frozen=True):
     refused: dict[str, int]
     refused_devices: dict[str, str]
     points: list[PlanPointResponse]
+
+
+class WaveEvidenceResponse(Response, frozen=True):
+    """What a health gate saw of a wave's updated devices, and of the ``controls`` that they were compared with.
+
+    ``observing`` devices are not judged yet, and ``uncompared`` ones could be compared with nothing. ``matching``
+    counts the judged devices by how close their controls are: of the same ``model and site``, ``model``, ``any`` device
+    that is still to be updated, or their own ``history``.
+    """
+
+    wave: int
+    observing: int
+    uncompared: int
+    updated: int
+    updated_bad: int
+    controls: int
+    controls_bad: int
+    matching: dict[str, int]
+
+
+class RuleEvidenceResponse(Response, frozen=True):
+    """How many devices a rule made bad: ``update``, ``alert``, ``silent`` or ``metric``."""
+
+    rule: str
+    updated: int
+    controls: int
+
+
+class BadDeviceResponse(Response, frozen=True):
+    """A bad device, why it is bad, and how many of the ``controls`` of its comparison were bad too."""
+
+    device: str
+    wave: int
+    updated_at: Ms
+    reasons: list[str]
+    matching: str
+    controls: int
+    controls_bad: int
+
+
+class EvidencePointResponse(Response, frozen=True):
+    """The e-value after a number of judged devices, and how many of them were bad."""
+
+    judged: int
+    e_value: float
+    bad: int
+
+
+class CampaignEvidenceResponse(Response, frozen=True):
+    """What a campaign's health gate has seen.
+
+    The campaign stops where ``e_value`` reaches ``limit``, which is 1 / alpha. ``e_value`` and ``summary`` are of the
+    devices since an operator last accepted the evidence; ``waves`` and all below are of the whole campaign. ``worst``
+    lists the last 20 bad devices.
+    """
+
+    campaign: str
+    state: CampaignState
+    code: str | None
+    summary: str
+    e_value: float
+    limit: float
+    waves: list[WaveEvidenceResponse]
+    rules: list[RuleEvidenceResponse]
+    worst: list[BadDeviceResponse]
+    points: list[EvidencePointResponse]

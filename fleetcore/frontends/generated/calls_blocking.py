@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fleetcore.calls.responses.anomalies import AnomalyResponse
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
 from fleetcore.calls.responses.campaigns import (
+    CampaignEvidenceResponse,
     CampaignPlanResponse,
     CampaignResponse,
     ExecutionResponse,
@@ -111,6 +112,10 @@ if TYPE_CHECKING:
         FetchSeconds,
         FirmwareVersion,
         Force,
+        GateAction,
+        GateAlpha,
+        GateMetrics,
+        GateWindow,
         Hold,
         ImageDigest,
         ImageSize,
@@ -1462,6 +1467,10 @@ class BlockingCalls(ABC):
         max_failed: MaxFailedOf | None = None,
         min_executed: MinExecuted = 1,
         on_failure: WhatOnFailure | str = "pause",
+        gate_window_s: GateWindow | None = None,
+        gate_metrics: GateMetrics = (),
+        gate_action: GateAction | str = "pause",
+        gate_alpha: GateAlpha = 0.04,
         rate_per_minute: PerMinute | None = None,
         rate_factor: RateFactor = 1.0,
         retries: RetryTimes = 0,
@@ -1479,6 +1488,10 @@ class BlockingCalls(ABC):
 
         Without waves and rate all devices may fetch their offer at once. With waves a wave begins once enough devices of
         the one before have succeeded; where too few can, the campaign pauses.
+
+        A health gate compares each updated device with devices that are still to be updated, of the same model and site,
+        over the same time. It stops the campaign where updated ones are bad more often: they raise alerts, fall silent, or
+        a metric moves. `campaign evidence` shows what it saw.
 
         A manifest, or that of a release, names digest and size, and is checked for every device first. Without a digest the
         server fetches the URL once and pins the digest; until then the campaign stays a draft. Once there is a firmware
@@ -1507,6 +1520,10 @@ class BlockingCalls(ABC):
                 "max_failed": max_failed,
                 "min_executed": min_executed,
                 "on_failure": on_failure,
+                "gate_window_s": gate_window_s,
+                "gate_metrics": gate_metrics,
+                "gate_action": gate_action,
+                "gate_alpha": gate_alpha,
                 "rate_per_minute": rate_per_minute,
                 "rate_factor": rate_factor,
                 "retries": retries,
@@ -1580,6 +1597,14 @@ class BlockingCalls(ABC):
             {"campaign": campaign, "fetch_s": fetch_s, "install_s": install_s, "fails": fails},
             CampaignPlanResponse,
         )
+
+    def get_campaign_evidence(self, campaign: CampaignId) -> CampaignEvidenceResponse:
+        """Shows what a campaign's health gate has seen: how many updated devices are bad, and how many comparable ones.
+
+        Raises:
+            NotFound: there is no such campaign, or it has no gate.
+        """
+        return self._value("get_campaign_evidence", {"campaign": campaign}, CampaignEvidenceResponse)
 
     def why_execution(self, campaign: CampaignId, device_id: DeviceId) -> WhyExecutionResponse:
         """Shows a device's part of a campaign: what it waits for now, and what was decided about it, the oldest first.
