@@ -35,6 +35,7 @@ NAMES = (
     "lists",
     "campaign",
     "rollout",
+    "gate",
     "api",
     "mirror",
     "top",

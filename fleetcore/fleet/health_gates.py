@@ -172,27 +172,32 @@ class HealthGates:
         gate = campaign.rollout.gate
         if gate is None or campaign.finished_at is not None:
             self._pools.pop(name, None)
-            found = [evolve(each, verdict=Verdict.UNCOMPARED, reasons=(_ENDED,)) for each in observations]
+            left, found = 1, [evolve(each, verdict=Verdict.UNCOMPARED, reasons=(_ENDED,)) for each in observations]
         else:
-            share = await self._share(campaign, gate, observations[0].wave, observations[0].since)
+            left = await self._left(campaign, gate, observations[0].wave)
+            share = await self._share(campaign, gate, observations[0].since, left)
             found = [await self._compare(campaign, gate, each, share) for each in observations]
         try:
-            await self._store(name, found)
+            await self._store(name, found, left)
         except VersionConflict:
             return  # one of them was erased meanwhile: the others are judged at the next tick
 
-    async def _store(self, campaign: str, found: Sequence[Observation]) -> None:
-        """Stores judged devices with the score that follows from them, in their order."""
+    async def _store(self, campaign: str, found: Sequence[Observation], left: int) -> None:
+        """Stores judged devices with the score that follows from them, in their order.
+
+        Args:
+            left: how many of their wave are still to be judged, these included.
+        """
 
         def scored(old: Campaign) -> tuple[GateScore, Sequence[Observation]]:
             score, numbered = old.gate_score or GateScore(), []
-            for each in found:
+            for at, each in enumerate(found):
                 score = replace(score, number=score.number + 1)
                 gate = old.rollout.gate
                 if gate is not None and each.verdict is not Verdict.UNCOMPARED:
                     score = compared(
                         score, gate, bad=each.verdict is Verdict.BAD, controls=len(each.controls),
-                        controls_bad=sum(bool(control.rules) for control in each.controls),
+                        controls_bad=sum(bool(control.rules) for control in each.controls), left=left - at,
                     )  # fmt: skip
                 numbered.append(evolve(each, number=score.number, e_value=exp(score.log_e), due=None))
             return score, numbered
@@ -285,12 +290,15 @@ class HealthGates:
         )
         return [each for each in found if each is not None and not each.troubled]
 
-    async def _share(self, campaign: Campaign, gate: HealthGate, wave: int, since: int) -> int:
-        """How many controls a device of a wave may have, so that they are enough for all that are observed in it."""
-        pool = await self._pool(campaign)
+    async def _left(self, campaign: Campaign, gate: HealthGate, wave: int) -> int:
+        """How many devices of a wave are still to be judged, about: 1 at least."""
         verdicts = (await self.counts(campaign.id)).get(wave, {})
         done = sum(count for verdict, count in verdicts.items() if verdict is not Verdict.OPEN)
-        left = max(1, observed_of(campaign, gate, wave)[0] - done, verdicts.get(Verdict.OPEN, 0))
+        return max(1, observed_of(campaign, gate, wave)[0] - done, verdicts.get(Verdict.OPEN, 0))
+
+    async def _share(self, campaign: Campaign, gate: HealthGate, since: int, left: int) -> int:
+        """How many controls a device may have, so that they are enough for all that are left of its wave."""
+        pool = await self._pool(campaign)
         devices = len(pool.fresh) + len(pool.again(since))
         return gate.controls if pool.turns else max(1, devices // left)
 

@@ -28,6 +28,9 @@ _S = ExecutionState
 #: Five points more of bad devices are an odds ratio of 6.3 over one percent, 3.7 over two and 2.1 over five.
 ODDS = (2.5, 4.0, 8.0, 50.0)
 _PRIOR = (0.3, 0.4, 0.2, 0.1)
+#: The e-value's logarithm is to grow by so much a device to reach the limit with the last one of a wave; where it needs
+#: more the odds ratios are larger, up to twice. Five points more than two percent, with 16 controls, give 0.035.
+_GROWTH, _BOLDEST = 0.03, 2.0
 #: For rounding: at the limit counts as reached.
 _ROUNDING = 1e-9
 #: A change of a metric is an outlier if it is so many robust standard deviations from the median of the others.
@@ -47,11 +50,17 @@ def reached(score: GateScore, gate: HealthGate) -> bool:
     return score.log_e >= log(1 / gate.alpha) - _ROUNDING
 
 
-def compared(score: GateScore, gate: HealthGate, *, bad: bool, controls: int, controls_bad: int) -> GateScore:
+def compared(
+    score: GateScore, gate: HealthGate, *, bad: bool, controls: int, controls_bad: int, left: int
+) -> GateScore:
     """The score after a block of one updated device and its controls.
 
-    What it bets depends on earlier blocks only. It never stakes more than it takes to reach the limit, and nothing once
-    it has: what it would win beyond is of no use.
+    What it bets depends on earlier blocks only, and on how many of the block are bad. It is bolder where the wave nears
+    its end and the limit is far. It never stakes more than it takes to reach the limit, and nothing once it has: what
+    it would win beyond is of no use.
+
+    Args:
+        left: how many devices of the wave are still to be judged, about, this one included.
     """
     counted = replace(
         score, updated=score.updated + 1, updated_bad=score.updated_bad + bad, controls=score.controls + controls,
@@ -61,19 +70,27 @@ def compared(score: GateScore, gate: HealthGate, *, bad: bool, controls: int, co
     if failed in (0, size):
         return counted
     chance = failed / size
-    bets = [odds * failed / (odds * failed + size - failed) for odds in ODDS]
+    short = log(1 / gate.alpha) - score.log_e
+    boldness = min(max(1.0, short / (_GROWTH * max(1, left))), _BOLDEST)
+    bets = [_bet(boldness * odds, failed, size) for odds in ODDS]
     beliefs = score.beliefs or tuple(log(weight) for weight in _PRIOR)
     largest = max(beliefs)
     weights = [exp(belief - largest) for belief in beliefs]
     bet = sum(weight * its for weight, its in zip(weights, bets, strict=True)) / sum(weights)
-    bet = min(bet, max(chance, chance * exp(log(1 / gate.alpha) - score.log_e)))
+    bet = min(bet, max(chance, chance * exp(short)))
     return replace(
         counted,
         log_e=score.log_e + log(bet / chance if bad else (1 - bet) / (1 - chance)),
         beliefs=tuple(
-            belief + log(its if bad else 1 - its) for belief, its in zip(beliefs, bets, strict=True)
+            belief + log(_bet(odds, failed, size) if bad else 1 - _bet(odds, failed, size))
+            for belief, odds in zip(beliefs, ODDS, strict=True)
         ),
-    )  # fmt: skip
+    )
+
+
+def _bet(odds: float, failed: int, size: int) -> float:
+    """The probability that the updated device is among the failed ones of its block, by an odds ratio."""
+    return odds * failed / (odds * failed + size - failed)
 
 
 def begun_anew(score: GateScore | None) -> GateScore | None:

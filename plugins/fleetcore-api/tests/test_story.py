@@ -534,7 +534,7 @@ STORY = [
     ("create_campaign", {"id": "waves-5", "release": "2.0.0", "devices": ["pump-1"], "url": "https://updates.example.com/2", "sha256": "0" * 64, "size": 3, "rollback_to": "none:1"}),
     ("create_campaign", {"id": "gated", "release": "2.0.0", "devices": ["pump-1", "pump-2"], "url": "https://updates.example.com/2", "sha256": "0" * 64, "size": 3, "gate_window_s": 60.0, "gate_metrics": ["flow"], "gate_alpha": 0.01}),
     ("create_campaign", {"id": "gated-2", "release": "2.0.0", "devices": ["pump-1"], "gate_metrics": ["flow"]}),
-    ("create_campaign", {"id": "gated-3", "release": "2.0.0", "devices": ["pump-1"], "gate_window_s": 0.0, "gate_alpha": 1.0, "gate_action": "nothing"}),
+    ("create_campaign", {"id": "gated-3", "release": "2.0.0", "devices": ["pump-1"], "gate_window_s": 0.0, "gate_action": "nothing", "gate_alpha": 1.0}),
     ("create_campaign", {"id": "gated-4", "release": "2.0.0", "devices": ["pump-1"], "url": "https://updates.example.com/2", "sha256": "0" * 64, "size": 3, "gate_window_s": 60.0, "gate_action": "roll_back"}),
     ("get_campaign_evidence", {"campaign": "gated"}),
     ("get_campaign_evidence", {"campaign": "waves"}),
