@@ -125,6 +125,7 @@ class HealthGates:
             counted=lambda observation: (_space(observation.campaign), f"{observation.wave}/{observation.verdict}"),
         )
         self._pools: dict[str, _Pool] = {}
+        self._turn = asyncio.Lock()
         updates.on_observed(self._begun)
 
     def _begun(self, campaign: Campaign, execution: Execution) -> Commit:
@@ -159,13 +160,13 @@ class HealthGates:
 
     async def tick(self) -> None:
         """Judges devices whose window has ended, up to a number of them."""
-        due = (await self.records.due(self._clock.now_ms()))[:_PER_TICK]
-        by_campaign: dict[str, list[Observation]] = {}
-        for observation in due:
-            by_campaign.setdefault(observation.campaign, []).append(observation)
-        for name, observations in by_campaign.items():
-            for at in range(0, len(observations), _TOGETHER):
-                await self._judge(name, observations[at : at + _TOGETHER])
+        async with self._turn:
+            by_campaign: dict[str, list[Observation]] = {}
+            for observation in (await self.records.due(self._clock.now_ms()))[:_PER_TICK]:
+                by_campaign.setdefault(observation.campaign, []).append(observation)
+            for name, observations in by_campaign.items():
+                for at in range(0, len(observations), _TOGETHER):
+                    await self._judge(name, observations[at : at + _TOGETHER])
 
     async def _judge(self, name: str, observations: Sequence[Observation]) -> None:
         campaign = await self._updates.campaigns.need(name)

@@ -290,6 +290,9 @@ def test_devices_are_updated_in_waves_and_brought_back(tmp_path):
     assert re.search(r"^reason +12 of 12 devices updated$", watched, re.MULTILINE), "the plan"
     assert "succeeded, wave 3: succeeded 12" in watched
     assert re.search(r"^state +succeeded$", told, re.MULTILINE)
+    assert re.search(
+        r"^summary +\d+ of \d+ updated devices are bad, and \d+ of \d+ comparable ones", told, re.MULTILINE
+    )
     assert "succeeded: succeeded 12" in returned
     assert [twin["reported"]["firmware"]["version"] for twin in twins] == ["1.0.0", "1.0.0"]
 

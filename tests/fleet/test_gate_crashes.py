@@ -34,7 +34,7 @@ async def works(fleet, clock):
     except NotFound:
         url = "https://example.com/2"
         await fleet.campaigns.create("c", "2.0.0", DEVICES, url, **IMAGE, rollout=ROLLOUT, rollback=BEFORE)
-    for _ in range(12):
+    for _ in range(30):
         for device in DEVICES:
             offer = await fleet.updates.offer(device)
             if offer is not None:
@@ -103,7 +103,7 @@ def test_a_crash_before_any_commit_changes_nothing_of_how_it_ends(tmp_path):
     assert [verdict for _, _, verdict, _ in whole["observed"]] == [Verdict.BAD] * 3
     assert commits > 20
 
-    for crash_at in range(9, commits, 2):
+    for crash_at in range(12, commits, 5):
         found, _ = asyncio.run(run(tmp_path / str(crash_at), crash_at))
 
         assert found == whole, f"before commit {crash_at}"
