@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from attrs import frozen
+from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, NotFound, Refused, Unavailable
 from fleetcore.fleet.campaigns import Campaigns
@@ -33,12 +34,15 @@ class Plan:
     Attributes:
         courses: simulated ones, the shortest first.
         refused: how many devices would be refused the offer, by code; ``named`` are the first of them.
+        stuck: how many devices could not be brought back by a rollback, by code; all have ``no_rollback`` where the
+            campaign names no version for it.
         size: of the image in bytes.
     """
 
     courses: Sequence[Course]
     refused: Mapping[str, int]
     named: Mapping[str, str]
+    stuck: Mapping[str, int]
     size: int
 
     def duration_ms(self, share: float) -> int:
@@ -71,14 +75,18 @@ class Plans:
             process = await self._started()
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
-                    refused, said = await asyncio.gather(self._send(process, found, behaviour), _answered(process))
+                    (refused, stuck), said = await asyncio.gather(
+                        self._send(process, found, behaviour), _answered(process)
+                    )
             except TimeoutError:
                 raise Unavailable("The plan took too long", remedy="Plan fewer devices", retry_after_s=60.0) from None
             finally:
                 await end_process(process)
         made = sorted(courses(said), key=lambda course: course.duration_ms)
         named = dict(list(refused.items())[:_NAMED])
-        return Plan(courses=made, refused=Counter(refused.values()), named=named, size=found.size or 0)
+        return Plan(
+            courses=made, refused=Counter(refused.values()), named=named, stuck=stuck, size=found.size or 0
+        )  # fmt: skip
 
     async def _started(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -88,25 +96,45 @@ class Plans:
 
     async def _send(
         self, process: asyncio.subprocess.Process, campaign: Campaign, behaviour: Behaviour
-    ) -> dict[str, str]:
-        """Sends the task and the executions; returns the devices that would be refused, with the code."""
+    ) -> tuple[dict[str, str], Counter[str]]:
+        """Sends the task and the executions; returns the devices that would be refused, with the code.
+
+        Also returns how many of the others could not be brought back, by code.
+        """
         assert process.stdin is not None
         count = max(1, (await self._campaigns.counts(campaign.id)).total)
         seeds = tuple(range(max(1, min(_MAX_COURSES, _SIMULATED // count))))
         task = Task(campaign=campaign, behaviour=behaviour, now=self._clock.now_ms(), seeds=seeds)
         process.stdin.write(packed(task))
         refused: dict[str, str] = {}
+        stuck: Counter[str] = Counter()
         async for page in self._updates.pages(campaign):
             codes = await asyncio.gather(*(self._refusal(campaign, each) for each in page))
             refused |= {each.device: code for each, code in zip(page, codes, strict=True) if code}
             kept = [each for each in page if each.device not in refused]
+            back = await asyncio.gather(*(self._no_way_back(campaign, each) for each in kept))
+            stuck.update(code for code in back if code)
             if kept:
                 process.stdin.write(packed(kept))
                 await process.stdin.drain()
         process.stdin.write(packed([]))
         await process.stdin.drain()
         process.stdin.close()
-        return refused
+        return refused, stuck
+
+    async def _no_way_back(self, campaign: Campaign, execution: Execution) -> str | None:
+        """Why a rollback would not reach a device; None where it would."""
+        image = campaign.rollback
+        if image is None:
+            return "no_rollback"
+        back = replace(
+            campaign, id=f"{campaign.id}-rollback", release=image.release, manifest=image.manifest, seq=image.seq,
+            allow_downgrade=True,
+        )  # fmt: skip
+        try:
+            return self._update_policy.refusal(back, await self._updates.target(execution.device))
+        except (NotFound, Conflict, Refused) as error:
+            return error.code
 
     async def _refusal(self, campaign: Campaign, execution: Execution) -> str | None:
         if execution.state is not ExecutionState.WAITING:

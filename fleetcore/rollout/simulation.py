@@ -1,7 +1,8 @@
 """A campaign under a virtual clock: the real engine on the real devices, whose behaviour is drawn by chance.
 
 Only the waits between events are assumptions (:class:`Behaviour`). Places, rate, retries, time-outs and limits are
-those of the campaign, by :mod:`.executions`, :mod:`.campaigns` and :mod:`.pacing`.
+those of the campaign, by :mod:`.executions`, :mod:`.campaigns` and :mod:`.pacing`. What a health gate would find is not
+simulated: it never stops a course, and each wave waits for its window.
 """
 
 import heapq
@@ -11,11 +12,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from msgspec.structs import replace
 
 from fleetcore.model.firmware import EXECUTION_ENDS, Campaign, CampaignState, Execution, ExecutionState
-from fleetcore.model.rollout import OnFailure
+from fleetcore.model.rollout import OnFailure, Rollout
 from fleetcore.rollout.campaigns import Begin, Counts, Expire, Finish, Place, Stop, decide, has_places
 from fleetcore.rollout.executions import Due, Effect, Ended, ExecutionEvent, Offered, Placed, Reported, step
 from fleetcore.rollout.pacing import Pace
@@ -82,11 +83,18 @@ def simulate(campaign: Campaign, executions: Iterable[Execution], now: int, beha
     return _Simulation(campaign, executions, now, behaviour, seed).run()
 
 
+def _without_gate(rollout: Rollout) -> Rollout:
+    """A rollout whose gate finds nothing, but takes its time after each wave."""
+    if rollout.gate is None:
+        return rollout
+    return evolve(rollout, gate=None, wave_soak_ms=rollout.wave_soak_ms + rollout.gate.window_ms)
+
+
 class _Simulation:
     def __init__(
         self, campaign: Campaign, executions: Iterable[Execution], now: int, behaviour: Behaviour, seed: int
     ) -> None:
-        self._campaign = replace(campaign, state=CampaignState.RUNNING)
+        self._campaign = replace(campaign, state=CampaignState.RUNNING, rollout=_without_gate(campaign.rollout))
         self._behaviour, self._start, self._now = behaviour, now, now
         self._chance = random.Random(seed)  # noqa: S311  # a simulation has no secrets
         self._all = sorted(executions, key=lambda each: (each.missed > 0, digest_of(each.id)))

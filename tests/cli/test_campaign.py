@@ -92,3 +92,35 @@ def test_a_manifest_is_read_from_its_file(data, tmp_path, capsys):
 
     assert code == 5
     assert "[" in capsys.readouterr().err
+
+
+EVIDENCE = {
+    "campaign": "spring", "state": "paused", "code": "health_gate", "summary": "2 of 40 are bad", "e_value": 25.0,
+    "limit": 25.0,
+    "waves": [{"wave": 1, "observing": 0, "uncompared": 0, "updated": 40, "updated_bad": 2, "controls": 320,
+               "controls_bad": 0, "matching": {"model and site": 40}}],
+    "rules": [{"rule": "silent", "updated": 2, "controls": 0}],
+    "worst": [{"device": "d-7", "wave": 1, "updated_at": "2026-01-01T00:00:00Z", "reasons": ["it was not heard"],
+               "matching": "model", "controls": 8, "controls_bad": 0}],
+    "points": [{"judged": number, "e_value": 1.0 + 24 * number / 40, "bad": 0} for number in range(1, 41)],
+}  # fmt: skip
+
+
+def test_evidence_is_shown_in_parts_with_the_course_of_its_e_value(monkeypatch, capsys):
+    monkeypatch.setattr("fleetcore.cli.campaign.value", lambda _at, _call, given: EVIDENCE | given)
+
+    assert run(["campaign", "evidence", "spring"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "2 of 40 are bad" in shown
+    assert "d-7" in shown
+    assert "e-value by judged devices; at 25 the campaign stops" in shown
+    assert shown.rstrip().splitlines()[-1].split() == ["0", "10", "20", "30", "40"]
+
+
+def test_programs_get_the_evidence_whole(monkeypatch, capsys):
+    monkeypatch.setattr("fleetcore.cli.campaign.value", lambda _at, _call, _given: EVIDENCE)
+
+    assert run(["campaign", "evidence", "spring", "-o", "json"]) == 0
+
+    assert json.loads(capsys.readouterr().out) == EVIDENCE

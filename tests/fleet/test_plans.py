@@ -3,8 +3,8 @@
 import pytest
 
 from fleetcore.errors import Conflict
-from fleetcore.model.firmware import CampaignState
-from fleetcore.model.rollout import Rate, Rollout
+from fleetcore.model.firmware import CampaignState, FirmwareImage
+from fleetcore.model.rollout import HealthGate, Rate, Rollout
 
 IMAGE = {"sha256": "ab" * 32, "size": 1000}
 
@@ -66,6 +66,30 @@ async def test_a_running_campaign_is_planned_from_where_it_is(manager, fleet):
     rest = await manager.plan_campaign("c", fetch_s=1, install_s=1)
 
     assert (whole["offers"], rest["offers"]) == (30, 20)
+
+
+async def test_a_plan_says_which_devices_could_not_be_rolled_back(manager, fleet):
+    await held(fleet, 3)
+    await fleet.twins.report("d-001", {"firmware": {"version": "9.0.0"}})
+
+    assert (await manager.plan_campaign("c"))["not_rolled_back"] == {"no_rollback": 2}
+
+
+async def test_a_way_back_that_devices_accept_leaves_none_stuck(manager, fleet):
+    names = [(await fleet.devices.register(f"d-{number}", "sensor")).id for number in range(3)]
+    before = FirmwareImage(release="1.0.0", url="https://example.com/1", sha256="cd" * 32, size=9)
+    await fleet.campaigns.create("c", "2.0.0", names, "https://example.com/fw", **IMAGE, rollback=before, hold=True)
+
+    assert (await manager.plan_campaign("c"))["not_rolled_back"] == {}
+
+
+async def test_a_plan_waits_for_the_window_of_a_gate_and_does_not_let_it_stop(manager, fleet):
+    await held(fleet, 20, waves=("2",), gate=HealthGate(window_ms=3_600_000))
+
+    plan = await manager.plan_campaign("c", fetch_s=1, install_s=1)
+
+    assert plan["state"] == "succeeded"
+    assert plan["waves"][1] > 3600
 
 
 async def test_what_has_ended_has_no_plan(manager, fleet):

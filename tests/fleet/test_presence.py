@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from fleetcore import IoTFleetManager
+from fleetcore.errors import Unavailable
 from fleetcore.model.store import Commit, Put
 from fleetcore.testing.clock import MovableClock
 
@@ -44,3 +45,19 @@ async def test_a_stored_presence_that_cannot_be_meant_is_mended_and_named(folder
     assert any("sleeper" in each for each in warned)
     assert any("strange" in each for each in warned)
     assert not any("fine" in each for each in warned)
+
+
+async def test_what_a_failed_flush_could_not_store_comes_with_the_next(manager, fleet, monkeypatch):
+    async def full(_change):
+        raise Unavailable("The store is full")
+
+    await manager.register_device("d", "sensor")
+    fleet.presence.opened("d")
+    with monkeypatch.context() as patched:
+        patched.setattr(fleet.storage, "commit", full)
+        with pytest.raises(Unavailable):
+            await fleet.presence.flush()
+
+    await fleet.presence.flush()
+
+    assert await fleet.storage.get("presence", "d") is not None

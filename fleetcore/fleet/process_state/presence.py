@@ -226,7 +226,11 @@ class PresenceBoard:
             self._board[device] = self._heard(device)
         self.last.clear()
         if changed:
-            await self._storage.commit(Commit(puts=tuple(self._put(device) for device in sorted(changed))))
+            try:
+                await self._storage.commit(Commit(puts=tuple(self._put(device) for device in sorted(changed))))
+            except BaseException:
+                self._dirty |= changed  # the next flush stores it
+                raise
 
 
 def _until(body: messages.Status, now: int) -> int | None:
