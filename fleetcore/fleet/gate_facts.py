@@ -168,7 +168,7 @@ def judged(facts: Sequence[Facts], gate: HealthGate) -> list[Control]:
 
     for at, each in enumerate(facts):
         if each.alert:
-            add(at, Rule.ALERT, each.alert)
+            add(at, Rule.ALERTED, each.alert)
         if each.silent:
             add(at, Rule.SILENT, each.silent)
         for metric in each.ended:

@@ -33,7 +33,7 @@ class Rule(StrEnum):
     #: Its update failed, or it went back, or it did not come back.
     UPDATE = "update"
     #: A detector found something.
-    ALERT = "alert"
+    ALERTED = "alert"
     #: It was not heard in the second half of its window.
     SILENT = "silent"
     #: A metric moved otherwise than in the other devices.

@@ -273,6 +273,19 @@ async def test_controls_are_of_the_same_site_where_there_are_enough_and_used_onc
             assert len(sites) == 1
 
 
+async def test_a_control_serves_no_other_device_at_the_same_time(manager, fleet, clock):
+    plant = Plant(manager, fleet, clock, count=5)
+    await plant.register()
+    await plant.passes(10)
+    await plant.start(waves=("3",))
+    await plant.update()
+    await plant.passes(10)
+
+    observed = await plant.observations()
+    assert sorted(len(each.controls) for each in observed) == [0, 1, 1]
+    assert len({control.device for each in observed for control in each.controls}) == 2
+
+
 async def test_a_silent_control_was_dead_before_and_is_none(plant):
     await plant.start()
     dead = set(plant.names[::2])
@@ -317,7 +330,8 @@ async def test_an_erased_device_is_in_no_evidence(plant):
     await plant.start()
     updated = await plant.update()
     await plant.passes(10)
-    control = (await plant.observations())[0].controls[0].device
+    stays = next(each for each in await plant.observations() if each.device != updated[0])
+    control = stays.controls[0].device
 
     await plant.fleet.erasing.erase(control)
     await plant.fleet.erasing.erase(updated[0])

@@ -109,8 +109,8 @@ class CampaignPlanResponse(Response, frozen=True):
     ``duration_s`` and all below it are of the middle one of ``courses``; a tenth of them are shorter than
     ``duration_p10_s``, and a tenth longer than ``duration_p90_s``. ``states`` says how many courses ended in each.
     ``waves`` are seconds from now at which a wave begins. ``refused`` counts the devices that never get an offer, by
-    code, and ``refused_devices`` names the first of them. ``not_rolled_back`` counts the others that a rollback would not
-    bring back, by code: ``no_rollback`` where the campaign names no version for it.
+    code, and ``refused_devices`` names the first of them. ``not_rolled_back`` counts the others that a rollback would
+    not bring back, by code: ``no_rollback`` where the campaign names no version for it.
     """
 
     courses: int

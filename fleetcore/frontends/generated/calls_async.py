@@ -1615,8 +1615,8 @@ class AsyncCalls(ABC):
     ) -> CampaignPlanResponse:
         """Shows how a campaign goes on from its present state: its own rules on its own devices, under a virtual clock.
 
-        Several courses are simulated, up to 20, one for a million devices, which takes some minutes. A health gate stops none
-        of them, but each wave waits for its window. It also shows which devices could not be rolled back.
+        Several courses are simulated, up to 20, one for a million devices, which takes some minutes. A health gate stops
+        none of them, but each wave waits for its window. It also shows which devices could not be rolled back.
 
         Raises:
             NotFound: there is no such campaign.
