@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, FleetError, Refused
 from fleetcore.fleet.builds import Builds, model_names
+from fleetcore.fleet.eligibility import check_eligibility
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun, may_be_offered
@@ -153,6 +154,7 @@ class Campaigns:
             )
         pinned = image.sha256 is not None and image.size is not None
         wave_sizes(rollout.waves, len(targets))
+        check_eligibility(rollout.eligibility)
         now = self._clock.now_ms()
         state, code = _begins(hold=hold) if pinned else (CampaignState.DRAFT, "artifact_unpinned")
         record = Campaign(
@@ -516,13 +518,14 @@ class Campaigns:
         if found is None or found.state is not CampaignState.RUNNING:
             return False
         counts, now = await self.counts(campaign), self._clock.now_ms()
-        driven, effects = decide(found, counts, now)
+        places = self._updates.places_left(found, counts)
+        driven, effects = decide(found, counts, now, places)
         if driven is found and not effects:
             return False
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             nonlocal effects
-            new, effects = decide(old, counts, now)
+            new, effects = decide(old, counts, now, places)
             new, events = _stopped(new, effects, counts, now)
             return None if new is old else (new, events)
 

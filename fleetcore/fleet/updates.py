@@ -8,12 +8,14 @@ number of its devices.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import cast
 
 from attrs import evolve
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
 from fleetcore.fleet.deltas import offered_deltas
+from fleetcore.fleet.eligibility import EligibilityJudge
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.interfaces.clock import Clock
@@ -26,7 +28,10 @@ from fleetcore.model.parts import parts
 from fleetcore.model.rollout import Retries
 from fleetcore.model.store import Commit, Event
 from fleetcore.rollout.campaigns import Counts, counter_name, has_places
+from fleetcore.rollout.eligibility import Judgement
 from fleetcore.rollout.executions import (
+    UNDER_WAY,
+    Consented,
     Due,
     Effect,
     Ended,
@@ -47,10 +52,16 @@ from fleetcore.wire.times import format_time
 
 #: The reason with which executions, commands and sessions of a retired device end.
 DEVICE_RETIRED = "device_retired"
+#: The code of executions of devices that ran the version already.
+SAME_VERSION = "same_version"
+#: Devices without a site are at this one.
+NO_SITE = "-"
 #: How long a withdrawal is repeated to a device that does not react to it: a week.
 WITHDRAWN_MS = 7 * DAY_MS
 #: How many executions are changed, or devices examined, concurrently.
 TOGETHER = 200
+#: So many executions that are due are changed before the other work of a tick.
+_DUE = 2000
 #: Places are given in commits of so many.
 _PLACED_TOGETHER = 500
 
@@ -80,7 +91,14 @@ def _execution_refs(execution: Execution) -> Pairs:
         refs.append(("turn", f"{execution.campaign}/{turn(execution)}"))
     if execution.state is ExecutionState.WAITING and execution.wave:
         refs.append(("placed", execution.campaign))
+    if execution.site and execution.state in UNDER_WAY:
+        refs.append(_at_site(execution.campaign, execution.site))
     return [*refs, ("open", execution.device)]
+
+
+def _at_site(campaign: str, site: str) -> tuple[str, str]:
+    """The index entry of a campaign's devices at a site that are updated now."""
+    return "at_site", f"{campaign}/{site}"
 
 
 class Updates:
@@ -90,8 +108,11 @@ class Updates:
         campaigns, records: the stored campaigns, and their executions.
     """
 
-    def __init__(self, storage: Storage, clock: Clock, update_policy: UpdatePolicy) -> None:
+    def __init__(
+        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, eligibility: EligibilityJudge
+    ) -> None:
         self._storage, self._clock, self._update_policy = storage, clock, update_policy
+        self._eligibility = eligibility
         self.campaigns = Repository(storage, "campaign", Campaign, refs=_campaign_refs)
         self.records = Repository(
             storage,
@@ -111,6 +132,12 @@ class Updates:
         self._turns: dict[str, int] = {}
         #: Campaign → where :meth:`remind` goes on.
         self._reminded: dict[str, str | None] = {}
+        #: Campaign → the devices that asked in vain since they were told, in that order.
+        self._kept_back: dict[str, dict[str, None]] = {}
+        #: Offers of campaigns that limit the devices of a site are made one after the other.
+        self._at_sites = asyncio.Lock()
+        #: Campaign → the places of the last minute.
+        self._places: dict[str, Pace] = {}
         self._opened_s = clock.monotonic_s()
 
     @property
@@ -207,10 +234,26 @@ class Updates:
                 at = self._turns.get(campaign.id, 0)  # another writer came between: these are read again
                 continue
             given += len(wanted)
+            if campaign.rollout.rate is not None:
+                self._places_of(campaign).add(len(wanted), self._clock.monotonic_s())
             self.tell(old.device for old in wanted)
         # Devices before this one all have a place. One that loses its place goes to the last turn.
         self._turns[campaign.id] = min(at, len(turns) - 1)
         return given
+
+    def places_left(self, campaign: Campaign, counts: Counts) -> int | None:
+        """How many devices may get a place now: no more in a minute than may have an offer. None for any number.
+
+        Devices that do not fetch their offers, since they are off or may not install, delay no others.
+        """
+        rate = campaign.rollout.rate
+        if rate is None:
+            return None
+        succeeded = counts.states.get(ExecutionState.SUCCEEDED, 0)
+        return self._places_of(campaign).left(rate, succeeded, self._clock.monotonic_s())
+
+    def _places_of(self, campaign: Campaign) -> Pace:
+        return self._places.setdefault(campaign.id, Pace(self._opened_s))
 
     def tell(self, devices: Iterable[str]) -> None:
         """Devices may have something to fetch."""
@@ -282,11 +325,12 @@ class Updates:
                 await self.end(campaign, execution, ExecutionState.CANCELLED, code, actor=actor)
 
     async def tick(self) -> None:
-        """Does what is due: time-outs, the next attempts, and the end of soaking."""
+        """Does what is due: time-outs, the next attempts, the ends of soaking and of holds; the next ones next time."""
         now, done = self._clock.now_ms(), set[str]()
-        while found := [each for each in await self.records.due(now) if each.id not in done]:
-            done.update(each.id for each in found[:TOGETHER])
-            await asyncio.gather(*(self._overdue(execution) for execution in found[:TOGETHER]))
+        while len(done) < _DUE and (found := [each for each in await self.records.due(now) if each.id not in done]):
+            done.update(each.id for each in found)
+            for at in range(0, len(found), TOGETHER):
+                await asyncio.gather(*(self._overdue(execution) for execution in found[at : at + TOGETHER]))
 
     async def _overdue(self, execution: Execution) -> None:
         campaign = await self.campaigns.get(execution.campaign)
@@ -340,12 +384,16 @@ class Updates:
             return ""
         if execution.state is not ExecutionState.WAITING:
             until = "" if execution.due is None else f", until {format_time(execution.due)}"
+            if execution.held:
+                return f"{execution.code}: {execution.reason}{until}"
             return f"the device, which is {execution.state}{until}"
         if campaign.state is not CampaignState.RUNNING:
             why = f": {campaign.reason or campaign.code}" if campaign.reason or campaign.code else ""
             return f"the campaign, which is {campaign.state}{why}"
         if not may_be_offered(campaign, execution):
             return f"a place: wave {campaign.wave} is under way"
+        if execution.held and execution.until is not None:
+            return f"{execution.code}: {execution.reason}; judged again at {format_time(execution.until)}"
         if execution.until is not None and execution.until > self._clock.now_ms():
             return f"its next attempt at {format_time(execution.until)}"
         current = await self.current(execution.device)
@@ -392,31 +440,68 @@ class Updates:
             except (NotFound, Conflict):
                 return None  # the device has left: its retirement ends its open executions
             if is_begun(execution):
-                break
+                return await self._offer_of(campaign, execution, target)
             code = self._update_policy.refusal(campaign, target)
             if code == "trust_expired":
                 return None
             if code is not None:
                 await self.end(campaign, execution, ExecutionState.REJECTED, code)
                 continue
-            if execution.state is ExecutionState.WAITING and not await self._takes_turn(campaign):
-                return None
-            offered = await self._offered(campaign, execution, target)
+            if execution.state is not ExecutionState.WAITING:
+                offered = await self._offered(campaign, execution, target)
+            elif await self._runs_already(campaign, execution, target):
+                await self.end(campaign, execution, ExecutionState.SKIPPED, SAME_VERSION)
+                continue
+            else:
+                judged = await self._eligibility.judge(campaign, execution)
+                if judged.held is not None and not campaign.rollout.eligibility.download_early:
+                    if not (await self.move(campaign, execution, judged.held)).execution.held:
+                        return None
+                    continue
+                offered = await self._first_offer(campaign, execution, target, judged.site)
             if offered is None:
                 return None
             if offered.state not in EXECUTION_ENDS:
-                execution = offered
-                break
-        return await self._offer_of(campaign, execution, target)
+                return await self._offer_of(campaign, offered, target)
 
-    async def _offered(self, campaign: Campaign, execution: Execution, target: Target) -> Execution | None:
+    async def _runs_already(self, campaign: Campaign, execution: Execution, target: Target) -> bool:
+        """Whether a device is known to run the campaign's version; its report may be older than its last update."""
+        if target.version != campaign.release or target.sha256 not in (None, campaign.sha256):
+            return False
+        past = [each for each in await self.of_device(execution.device) if each.id != execution.id]
+        if any(each.state in (ExecutionState.TIMED_OUT, ExecutionState.REVERTED) for each in past):
+            return False
+        done = (each for each in past if each.state is ExecutionState.SUCCEEDED)
+        last = max(done, key=lambda each: (each.changed, each.id), default=None)
+        return last is None or last.reported_version in (None, campaign.release)
+
+    async def _first_offer(
+        self, campaign: Campaign, execution: Execution, target: Target, site: str
+    ) -> Execution | None:
+        """The offer to a device that waits for it; None where its site or the campaign's rate allows none now."""
+        async with self._at_sites:
+            if await self._has_room(campaign, site) and await self._takes_turn(campaign):
+                return await self._offered(campaign, execution, target, site)
+        self._kept_back.setdefault(campaign.id, {})[execution.device] = None
+        return None
+
+    async def _has_room(self, campaign: Campaign, site: str) -> bool:
+        """Whether one more device of a site may be updated now; devices without a site are at one."""
+        limit = campaign.rollout.eligibility.site_limit
+        return not limit or len(await self.records.find(ref=_at_site(campaign.id, site or NO_SITE))) < limit
+
+    async def _offered(
+        self, campaign: Campaign, execution: Execution, target: Target, site: str = ""
+    ) -> Execution | None:
         """The execution once its offer is made, with an assignment that is valid for some time; None if it is gone."""
         if execution.state is not ExecutionState.WAITING and self._update_policy.is_valid(campaign, execution):
             return execution
         now = self._clock.now_ms()
+        if campaign.rollout.eligibility.site_limit and execution.state is ExecutionState.WAITING:
+            site = site or NO_SITE
 
         def once(old: Execution) -> tuple[Execution, list[Event]] | None:
-            new = self._stepped(campaign, old, Offered(target.version), now).execution
+            new = self._stepped(campaign, old, Offered(target.version, site), now).execution
             if not self._update_policy.is_valid(campaign, new):
                 new = self._update_policy.renewed(new)
             return None if new is old or old.state in EXECUTION_ENDS else (new, _events(old, new, "system"))
@@ -435,13 +520,22 @@ class Updates:
         return self._pace(campaign).take(rate, succeeded, self._clock.monotonic_s())
 
     async def remind(self, campaign: Campaign) -> None:
-        """Tells devices with a place that the rate allows offers again, as many as it allows."""
+        """Tells devices that asked in vain that offers are made again, as many as the rate allows.
+
+        After them, in turn, devices that have a place: they may have asked before a restart.
+        """
         rate = campaign.rollout.rate
-        if rate is None:
-            return
-        succeeded = (await self.counts(campaign.id)).states.get(ExecutionState.SUCCEEDED, 0)
-        left = self._pace(campaign).left(rate, succeeded, self._clock.monotonic_s())
-        if left:
+        left = TOGETHER
+        if rate is not None:
+            succeeded = (await self.counts(campaign.id)).states.get(ExecutionState.SUCCEEDED, 0)
+            left = self._pace(campaign).left(rate, succeeded, self._clock.monotonic_s())
+        kept_back = self._kept_back.get(campaign.id, {})
+        asked = list(islice(kept_back, left))
+        for device in asked:
+            del kept_back[device]
+        self.tell(asked)
+        left -= len(asked)
+        if rate is not None and left:
             after = self._reminded.get(campaign.id)
             page = await self.records.page(ref=("placed", campaign.id), after=after, limit=left)
             self._reminded[campaign.id] = page.after
@@ -458,7 +552,30 @@ class Updates:
         """A campaign begins that has made no offers yet."""
         self._paces[campaign] = Pace(self._clock.monotonic_s())
 
+    async def _may_install(self, campaign: Campaign, execution: Execution) -> Judgement:
+        """Whether a device may install, judged again; one that has the image is held where it may not."""
+        if PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.INSTALLING]:
+            return Judgement()
+        judged = await self._eligibility.judge(campaign, execution)
+        if judged.held is not None and execution.state is ExecutionState.DOWNLOADED:
+            await self.move(campaign, execution, judged.held)
+        return judged
+
+    async def consent(self, campaign: Campaign, execution: Execution, *, actor: str = "system") -> Execution:
+        """The device's user agrees to the update; again, nothing changes.
+
+        Raises:
+            Conflict: ``illegal_transition``, it has ended.
+        """
+        if execution.state in EXECUTION_ENDS:
+            raise Conflict(
+                f"The update of {execution.device!r} is {execution.state} already", code="illegal_transition",
+                device=execution.device,
+            )  # fmt: skip
+        return (await self.move(campaign, execution, Consented(), actor=actor)).execution
+
     async def _offer_of(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
+        judged = await self._may_install(campaign, execution)
         known = await self._storage.artifact(cast("str", campaign.sha256)) is not None
         offer: dict[str, object] = {
             "execution": execution.id,
@@ -468,8 +585,15 @@ class Updates:
             "component": campaign.component,
             "size": campaign.size,
             "sha256": campaign.sha256,
-            "install": "now",
+            "install": "now" if judged.held is None else "wait",
         }
+        for name, moment in (
+            ("not_before", None if judged.held is None else judged.held.until),
+            ("deadline", judged.until),
+            ("defer_until", _latest_deferral(campaign, execution)),
+        ):
+            if moment is not None:
+                offer[name] = format_time(moment)
         if campaign.url:
             offer["url"] = campaign.url
         if known:
@@ -494,6 +618,9 @@ class Updates:
         if execution is None or execution.device != device:
             return Rejected(code="execution_unknown", reason="This device has no such execution")
         campaign = await self.campaigns.need(execution.campaign)
+        latest = _latest_deferral(campaign, execution)
+        if until is not None and latest is not None and until > latest:
+            return Rejected(code="too_late", reason=f"It may be deferred until {format_time(latest)}", pointer="/until")
         if state is ExecutionState.SUCCEEDED and body.version != campaign.release:
             return Rejected(code="version_mismatch", reason=f"The offer is {campaign.release}", pointer="/version")
         report = Reported(
@@ -503,7 +630,17 @@ class Updates:
         moved = await self.move(campaign, execution, report, actor=device)
         if moved.refused:
             return Rejected(code="illegal_transition", reason=moved.refused)
+        if state is ExecutionState.DOWNLOADED and await self._eligibility.matters(campaign):
+            judged = await self._may_install(campaign, moved.execution)
+            if judged.held is None:
+                self.tell([device])  # it may have been told to wait
         return Accepted()
+
+
+def _latest_deferral(campaign: Campaign, execution: Execution) -> int | None:
+    """Until when a device's user may put the update off; None where nothing limits it."""
+    longest = campaign.rollout.eligibility.max_deferral_ms
+    return None if longest is None else (execution.first_offered or execution.changed) + longest
 
 
 async def _nothing(_campaign: str) -> None:

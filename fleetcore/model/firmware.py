@@ -161,6 +161,9 @@ class Execution(Struct, frozen=True, kw_only=True):
         previous_version: the version that ran before the first offer.
         failed_as: how the last attempt ended.
         soaking: the new version runs, and has to run for some time more.
+        held: it may not begin, or not install, until ``until``; ``code`` says why.
+        consented: when its user agreed.
+        site: where it is, once it got an offer of a campaign that limits the devices of a site.
         due: when something happens to it by itself; ms since the epoch, as all times.
     """
 
@@ -187,6 +190,9 @@ class Execution(Struct, frozen=True, kw_only=True):
     previous_version: str | None = None
     failed_as: ExecutionState | None = None
     soaking: bool = False
+    held: bool = False
+    consented: int | None = None
+    site: str = ""
     due: int | None = None
     changed: int = 0
     version: int = 0

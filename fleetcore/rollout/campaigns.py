@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from fleetcore.model.firmware import EXECUTION_ENDS, Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.model.rollout import FailureLimit, OnFailure, Rollout
-from fleetcore.rollout.pacing import rate_now
 from fleetcore.rollout.waves import wave_sizes
 
 _S = ExecutionState
@@ -90,11 +89,6 @@ class Counts:
         """Devices that have or had a place. Executions of earlier releases have none until they end or begin."""
         return self.total - self.unplaced_waiting
 
-    @property
-    def fetching(self) -> int:
-        """Devices with a place that have not fetched their offer."""
-        return sum(wave.get(_S.WAITING, 0) for wave in self.waves.values())
-
 
 @frozen
 class Place:
@@ -151,11 +145,14 @@ def exceeded(limit: FailureLimit, campaign: Campaign, counts: Counts) -> bool:
     return executed >= limit.min_executed and failed > Fraction(str(limit.share)) * executed
 
 
-def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tuple[CampaignEffect, ...]]:
+def decide(
+    campaign: Campaign, counts: Counts, now: int, places: int | None = None
+) -> tuple[Campaign, tuple[CampaignEffect, ...]]:
     """What a running campaign does next; the same object and nothing where it waits.
 
     Args:
         now: ms since the epoch.
+        places: the most devices that may get a place now; None for any number.
     """
     if campaign.state is not CampaignState.RUNNING:
         return campaign, ()
@@ -183,7 +180,7 @@ def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tupl
         if done is not None and now >= done + campaign.rollout.wave_soak_ms:
             campaign = replace(campaign, wave=campaign.wave + 1, wave_begun=now, wave_done=None)
             effects.append(_begin(campaign.wave, bounds))
-    room = _room(campaign, counts, bounds)
+    room = _room(campaign, counts, bounds, places)
     return campaign, (*effects, Place(room)) if room else tuple(effects)
 
 
@@ -208,15 +205,12 @@ def _judged(campaign: Campaign, counts: Counts, bounds: tuple[int, ...], now: in
     return (campaign if campaign.wave_done is None else replace(campaign, wave_done=None)), None
 
 
-def _room(campaign: Campaign, counts: Counts, bounds: tuple[int, ...]) -> int:
-    """How many more devices may have a place now. No more than the rate lets fetch in a minute wait with one."""
+def _room(campaign: Campaign, counts: Counts, bounds: tuple[int, ...], places: int | None) -> int:
+    """How many more devices may have a place now."""
     room = counts.unplaced_waiting
     if campaign.wave < len(bounds):
         room = min(room, bounds[campaign.wave - 1] - counts.placed)
-    rate = campaign.rollout.rate
-    if rate is not None:
-        room = min(room, rate_now(rate, counts.states.get(_S.SUCCEEDED, 0)) - counts.fetching)
-    return max(0, room)
+    return max(0, room if places is None else min(room, places))
 
 
 def summary(campaign: Campaign, counts: Counts) -> str:
