@@ -18,7 +18,7 @@ from fleetcore.calls.responses.campaigns import (
     RolloutResponse,
     WhyExecutionResponse,
 )
-from fleetcore.calls.table import BY_CALL, call
+from fleetcore.calls.table import BY_CALL, call, on
 from fleetcore.calls.types import (
     Cursor,
     DeviceId,
@@ -35,6 +35,7 @@ from fleetcore.calls.types import (
     to_response,
 )
 from fleetcore.errors import Refused
+from fleetcore.model.eligibility import Eligibility
 from fleetcore.model.firmware import Campaign, FirmwareImage
 from fleetcore.model.operator import Permission
 from fleetcore.model.rollout import FailureLimit, OnFailure, Rate, Retries, Rollout, TimeLimits
@@ -99,6 +100,35 @@ InstallSeconds = Annotated[
     Seconds, Meta(description="Assume: seconds for download, installation and restart, in the mean.")
 ]
 FailingShare = Annotated[float, Meta(ge=0, le=1, description="Assume: the share of attempts that fail.")]
+Windows = Annotated[
+    Sequence[Annotated[str, Meta(min_length=1, max_length=128)]],
+    Meta(max_length=20, description="A time in which devices may install: cron fields and a duration, `0 2 * * * 4h`."),
+    Word("window"),
+]
+TimeZone = Annotated[
+    str, Meta(max_length=64, description="The time zone of the windows, Europe/Berlin; by default each device's own.")
+]
+StartSpread = Annotated[
+    Seconds, Meta(description="Devices begin up to so many seconds later, so that they do not begin together.")
+]
+Requirement = Annotated[
+    str, Meta(max_length=4096, description="A query that has to select a device when it gets the offer and installs.")
+]
+MinBattery = Annotated[
+    float,
+    Meta(ge=0, le=100, description="Percent of charge that a device with a battery needs, unless it charges."),
+]
+SiteLimit = Annotated[
+    int, Meta(ge=0, le=1000, description="How many devices of a site (its attribute `site`) are updated at once.")
+]
+NeedsConsent = Annotated[bool, Meta(description="Devices install once their user has agreed: `campaign consent`.")]
+DownloadEarly = Annotated[bool, Meta(description="Devices download at once, and install when they may.")]
+MaxDeferral = Annotated[
+    Seconds, Meta(description="Seconds after its first offer up to which a device's user may put the update off.")
+]
+Emergency = Annotated[
+    str, Meta(max_length=1024, description="Why windows, freezes, spread and consent do not count this time.")
+]
 Force = Annotated[bool, Meta(description="Cancel the updates under way too.")]
 
 
@@ -157,7 +187,7 @@ def _ms(seconds: float) -> int:
 
 
 def _rollout(rollout: Rollout) -> RolloutResponse:
-    limit = next(iter(rollout.failures), None)
+    limit, wanted = next(iter(rollout.failures), None), rollout.eligibility
     return RolloutResponse(
         waves=list(rollout.waves), min_succeeded=rollout.min_succeeded, wave_soak_s=rollout.wave_soak_ms / 1000,
         max_failed=None if limit is None else limit.share, min_executed=1 if limit is None else limit.min_executed,
@@ -165,7 +195,12 @@ def _rollout(rollout: Rollout) -> RolloutResponse:
         rate_per_minute=None if rollout.rate is None else rollout.rate.per_minute,
         rate_factor=1.0 if rollout.rate is None else rollout.rate.factor,
         retries=rollout.retries.times, retry_after_s=rollout.retries.wait_ms / 1000, soak_s=rollout.soak_ms / 1000,
-        step_timeout_s=rollout.limits.step_ms / 1000, priority=rollout.priority,
+        step_timeout_s=rollout.limits.step_ms / 1000, priority=rollout.priority, windows=list(wanted.windows),
+        time_zone=wanted.zone, start_spread_s=wanted.spread_ms / 1000, requirement=wanted.requirement,
+        min_battery=wanted.min_battery, site_limit=wanted.site_limit, consent=wanted.consent,
+        download_early=wanted.download_early,
+        max_deferral_s=None if wanted.max_deferral_ms is None else wanted.max_deferral_ms / 1000,
+        emergency=wanted.emergency,
     )  # fmt: skip
 
 
@@ -213,6 +248,16 @@ async def create_campaign(
     rollback_to: RollbackTo | None = None,
     rollback_version: RollbackVersion | None = None,
     rollback_sha256: RollbackDigest | None = None,
+    windows: Windows = (),
+    time_zone: TimeZone = "",
+    start_spread_s: StartSpread = 0.0,
+    requirement: Requirement = "",
+    min_battery: MinBattery = 0.0,
+    site_limit: SiteLimit = 0,
+    consent: NeedsConsent = False,
+    download_early: DownloadEarly = False,
+    max_deferral_s: MaxDeferral | None = None,
+    emergency: Emergency = "",
     hold: Hold = False,
     reason: Reason = "",
 ) -> CampaignResponse:
@@ -221,6 +266,9 @@ async def create_campaign(
     Without waves and rate all devices may fetch their offer at once. With waves a wave begins once enough devices of
     the one before have succeeded; where too few can, the campaign pauses.
 
+    A device that may not install yet, by window, freeze, requirement, battery, site or consent, waits and does not
+    fail; ``campaign why`` shows the reason.
+
     A manifest, or that of a release, names digest and size, and is checked for every device first. Without a digest the
     server fetches the URL once and pins the digest; until then the campaign stays a draft. Once there is a firmware
     root, a manifest is required.
@@ -228,7 +276,8 @@ async def create_campaign(
     Raises:
         Conflict: a campaign of that name exists, a device is retired, or the manifest does not fit some device.
         NotFound: there is no such device, or no such release.
-        Refused: the image is missing: neither a URL, nor a digest, nor a manifest.
+        Refused: the image is missing: neither a URL, nor a digest, nor a manifest; or a window, the time zone or the
+            requirement cannot be read.
     """
     for device in devices:
         await caller.device(device)
@@ -245,6 +294,11 @@ async def create_campaign(
         retries=Retries(times=retries, wait_ms=_ms(retry_after_s)),
         limits=evolve(TimeLimits(), step_ms=_ms(step_timeout_s)),
         priority=priority,
+        eligibility=Eligibility(
+            windows=tuple(windows), zone=time_zone, spread_ms=_ms(start_spread_s), requirement=requirement,
+            min_battery=min_battery, site_limit=site_limit, consent=consent, download_early=download_early,
+            max_deferral_ms=None if max_deferral_s is None else _ms(max_deferral_s), emergency=emergency,
+        ),
     )  # fmt: skip
     made = await caller.fleet.campaigns.create(
         id, release, devices, url, sha256=sha256, size=size, manifest=manifest,
@@ -328,6 +382,8 @@ async def plan_campaign(
         bytes=middle.offers * plan.size,
         refused=dict(plan.refused),
         refused_devices=dict(plan.named),
+        held=dict(plan.held),
+        held_devices=dict(plan.held_devices),
         points=[PlanPointResponse(_seconds(at), done, other) for at, done, other in middle.points],
     )
 
@@ -353,6 +409,28 @@ async def why_execution(caller: Caller, campaign: CampaignId, device_id: DeviceI
     ]
     waits_for = await caller.fleet.updates.waits_for(found, execution)
     return to_response(WhyExecutionResponse, execution, waits_for=waits_for, decisions=decisions)
+
+
+@call(
+    "POST /campaigns/{campaign}/executions/{device_id}/consent", Permission.CAMPAIGNS_WRITE, scope=on("device_id"),
+    cli="campaign consent CAMPAIGN DEVICE_ID",
+)  # fmt: skip
+async def consent_to_update(
+    caller: Caller, campaign: CampaignId, device_id: DeviceId, *, reason: Reason = ""
+) -> ExecutionResponse:
+    """Says that a device's user agrees to the update; again, nothing changes.
+
+    Raises:
+        NotFound: there is no such campaign, or the device is not in it.
+        Conflict: the device's update has ended.
+    """
+    updates = caller.fleet.updates
+    execution = await caller.fleet.campaigns.execution(campaign, device_id)
+    if execution is None:
+        raise missing("execution", f"{campaign}:{device_id}", "execution_unknown")
+    found = await updates.campaigns.need(campaign)
+    agreed = await updates.consent(found, execution, actor=caller.actor, reason=reason)
+    return to_response(ExecutionResponse, agreed)
 
 
 @call(

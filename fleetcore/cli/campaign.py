@@ -28,6 +28,11 @@ def campaign() -> None:
     """Send firmware to devices, and follow them."""
 
 
+@campaign.group()
+def freeze() -> None:
+    """Times in which no device begins to install."""
+
+
 _MANIFEST = click.Option(
     ["--manifest"],
     type=click.Path(path_type=Path, dir_okay=False, exists=True),

@@ -41,6 +41,7 @@ from fleetcore.rollout.campaigns import (
     Place,
     Stop,
     decide,
+    finished_as,
     has_places,
 )
 from fleetcore.rollout.waves import wave_sizes
@@ -592,8 +593,7 @@ def _stopped(
                     campaign = replace(campaign, finished_at=now, aborting=True)
                 events.append(_event(campaign, f"campaign.{campaign.state}", now, reason, {"code": code.value}))
             case Finish(reason):
-                updated = counts.states.get(ExecutionState.SUCCEEDED, 0)
-                state = CampaignState.SUCCEEDED if updated else CampaignState.FAILED
+                state = finished_as(counts)
                 campaign = replace(campaign, state=state, reason=reason, finished_at=now)
                 events.append(_event(campaign, f"campaign.{state}", now, reason, {}))
             case Begin(wave, devices):

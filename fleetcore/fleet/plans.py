@@ -4,17 +4,20 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from attrs import frozen
 
 from fleetcore.errors import Conflict, NotFound, Refused, Unavailable
 from fleetcore.fleet.campaigns import Campaigns
-from fleetcore.fleet.plan_worker import Task, courses, packed
+from fleetcore.fleet.eligibility import EligibilityJudge
+from fleetcore.fleet.plan_worker import Part, Task, courses, packed
 from fleetcore.fleet.update_policy import UpdatePolicy
 from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.waits import end_process
 from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.rollout.eligibility import Facts
 from fleetcore.rollout.simulation import Behaviour, Course
 
 #: Executions that are simulated in all: a larger campaign has fewer courses.
@@ -33,12 +36,15 @@ class Plan:
     Attributes:
         courses: simulated ones, the shortest first.
         refused: how many devices would be refused the offer, by code; ``named`` are the first of them.
+        held: how many devices may not install now, by code; ``held_devices`` are the first of them.
         size: of the image in bytes.
     """
 
     courses: Sequence[Course]
     refused: Mapping[str, int]
     named: Mapping[str, str]
+    held: Mapping[str, int]
+    held_devices: Mapping[str, str]
     size: int
 
     def duration_ms(self, share: float) -> int:
@@ -49,8 +55,16 @@ class Plan:
 class Plans:
     """Simulates campaigns in a process of its own, so that the server goes on meanwhile; one at a time."""
 
-    def __init__(self, campaigns: Campaigns, updates: Updates, update_policy: UpdatePolicy, clock: Clock) -> None:
+    def __init__(
+        self,
+        campaigns: Campaigns,
+        updates: Updates,
+        update_policy: UpdatePolicy,
+        eligibility: EligibilityJudge,
+        clock: Clock,
+    ) -> None:
         self._campaigns, self._updates, self._update_policy, self._clock = campaigns, updates, update_policy, clock
+        self._eligibility = eligibility
         self._turn = asyncio.Lock()
 
     async def plan(self, campaign: str, behaviour: Behaviour) -> Plan:
@@ -71,14 +85,17 @@ class Plans:
             process = await self._started()
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
-                    refused, said = await asyncio.gather(self._send(process, found, behaviour), _answered(process))
+                    sent, said = await asyncio.gather(self._send(process, found, behaviour), _answered(process))
             except TimeoutError:
                 raise Unavailable("The plan took too long", remedy="Plan fewer devices", retry_after_s=60.0) from None
             finally:
                 await end_process(process)
+        refused, held = sent
         made = sorted(courses(said), key=lambda course: course.duration_ms)
-        named = dict(list(refused.items())[:_NAMED])
-        return Plan(courses=made, refused=Counter(refused.values()), named=named, size=found.size or 0)
+        return Plan(
+            courses=made, refused=Counter(refused.values()), named=_first(refused), held=Counter(held.values()),
+            held_devices=_first(held), size=found.size or 0,
+        )  # fmt: skip
 
     async def _started(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -88,25 +105,35 @@ class Plans:
 
     async def _send(
         self, process: asyncio.subprocess.Process, campaign: Campaign, behaviour: Behaviour
-    ) -> dict[str, str]:
-        """Sends the task and the executions; returns the devices that would be refused, with the code."""
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Sends the task and the executions; returns the devices that would be refused and those held, with codes."""
         assert process.stdin is not None
         count = max(1, (await self._campaigns.counts(campaign.id)).total)
         seeds = tuple(range(max(1, min(_MAX_COURSES, _SIMULATED // count))))
         task = Task(campaign=campaign, behaviour=behaviour, now=self._clock.now_ms(), seeds=seeds)
         process.stdin.write(packed(task))
         refused: dict[str, str] = {}
+        held: dict[str, str] = {}
+        matters = await self._eligibility.matters(campaign)
         async for page in self._updates.pages(campaign):
             codes = await asyncio.gather(*(self._refusal(campaign, each) for each in page))
             refused |= {each.device: code for each, code in zip(page, codes, strict=True) if code}
             kept = [each for each in page if each.device not in refused]
+            facts: dict[str, Facts] = {}
+            if matters:
+                waiting = [each for each in kept if each.state is ExecutionState.WAITING]
+                judged = await asyncio.gather(*(self._eligibility.judge(campaign, each) for each in waiting))
+                for each, judgement in zip(waiting, judged, strict=True):
+                    facts[each.id] = judgement.expected
+                    if judgement.held is not None:
+                        held[each.device] = judgement.held.code
             if kept:
-                process.stdin.write(packed(kept))
+                process.stdin.write(packed(Part(kept, facts)))
                 await process.stdin.drain()
-        process.stdin.write(packed([]))
+        process.stdin.write(packed(Part([], {})))
         await process.stdin.drain()
         process.stdin.close()
-        return refused
+        return refused, held
 
     async def _refusal(self, campaign: Campaign, execution: Execution) -> str | None:
         if execution.state is not ExecutionState.WAITING:
@@ -123,3 +150,7 @@ async def _answered(process: asyncio.subprocess.Process) -> bytes:
     if await process.wait():
         raise Unavailable("The plan failed. See the server's log", retry_after_s=60.0)
     return said
+
+
+def _first(codes: Mapping[str, str]) -> Mapping[str, str]:
+    return dict(islice(codes.items(), _NAMED))

@@ -268,7 +268,13 @@ class Updates:
         return step(execution, event, now, release=campaign.release, rollout=rollout)
 
     async def move(
-        self, campaign: Campaign, execution: Execution, event: ExecutionEvent, *, actor: str = "system"
+        self,
+        campaign: Campaign,
+        execution: Execution,
+        event: ExecutionEvent,
+        *,
+        actor: str = "system",
+        reason: str = "",
     ) -> Step:
         """Stores what an event makes of an execution, and does its effects; raises NotFound for one that was erased."""
         now = self._clock.now_ms()
@@ -280,7 +286,7 @@ class Updates:
             before, made = old.state, self._stepped(campaign, old, event, now)
             if made.execution is old:
                 return None
-            return made.execution, _events(old, made.execution, actor)
+            return made.execution, _events(old, made.execution, actor, now, reason)
 
         changed = await self.records.compare_and_set(self._first(execution), once, key=execution.id)
         for effect in made.effects:
@@ -504,7 +510,7 @@ class Updates:
             new = self._stepped(campaign, old, Offered(target.version, site), now).execution
             if not self._update_policy.is_valid(campaign, new):
                 new = self._update_policy.renewed(new)
-            return None if new is old or old.state in EXECUTION_ENDS else (new, _events(old, new, "system"))
+            return None if new is old or old.state in EXECUTION_ENDS else (new, _events(old, new, "system", now))
 
         try:
             return await self.records.change(execution.id, once)
@@ -561,7 +567,9 @@ class Updates:
             await self.move(campaign, execution, judged.held)
         return judged
 
-    async def consent(self, campaign: Campaign, execution: Execution, *, actor: str = "system") -> Execution:
+    async def consent(
+        self, campaign: Campaign, execution: Execution, *, actor: str = "system", reason: str = ""
+    ) -> Execution:
         """The device's user agrees to the update; again, nothing changes.
 
         Raises:
@@ -572,7 +580,7 @@ class Updates:
                 f"The update of {execution.device!r} is {execution.state} already", code="illegal_transition",
                 device=execution.device,
             )  # fmt: skip
-        return (await self.move(campaign, execution, Consented(), actor=actor)).execution
+        return (await self.move(campaign, execution, Consented(), actor=actor, reason=reason)).execution
 
     async def _offer_of(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
         judged = await self._may_install(campaign, execution)
@@ -670,14 +678,18 @@ def _may_go_on(campaign: Campaign, execution: Execution, now: int) -> bool:
     return may_be_offered(campaign, execution)
 
 
-def _events(old: Execution, new: Execution, actor: str) -> list[Event]:
-    """The event of a changed state; changes within a state have none."""
-    if new.state is old.state and new.state is not ExecutionState.DOWNLOADING:
+def _events(old: Execution, new: Execution, actor: str, at: int, why: str = "") -> list[Event]:
+    """The event of a changed state, of a hold for another reason and of consent; other changes have none."""
+    if new.state is not old.state or new.state is ExecutionState.DOWNLOADING:
+        name = new.state.value
+    elif new.held and new.code != old.code:
+        name = "held"
+    elif new.consented is not None and old.consented is None:
+        name = "consented"
+    else:
         return []
     data: dict[str, object] = {"campaign": new.campaign, "device": new.device}
     if new.code is not None:
         data["code"] = new.code
-    reason = f"{new.code or ''}: {new.reason or ''}".strip(": ")
-    return [
-        Event(type=f"execution.{new.state}", subject=new.id, time=new.changed, actor=actor, reason=reason, data=data)
-    ]
+    reason = why or f"{new.code or ''}: {new.reason or ''}".strip(": ")
+    return [Event(type=f"execution.{name}", subject=new.id, time=at, actor=actor, reason=reason, data=data)]

@@ -213,6 +213,12 @@ def _room(campaign: Campaign, counts: Counts, bounds: tuple[int, ...], places: i
     return max(0, room if places is None else min(room, places))
 
 
+def finished_as(counts: Counts) -> CampaignState:
+    """How a campaign without open executions ended: it succeeded where any device runs the version by it, or before."""
+    good = counts.among((_S.SUCCEEDED, _S.SKIPPED))
+    return CampaignState.SUCCEEDED if good else CampaignState.FAILED
+
+
 def summary(campaign: Campaign, counts: Counts) -> str:
     """How many devices were updated, and what became of the others."""
     states = counts.states

@@ -40,11 +40,13 @@ class Judgement:
         held: why it has to wait; None where it may now.
         until: when the window closes in which it may; ms since the epoch, None without windows.
         site: where the device is; empty where that is unknown.
+        expected: what a plan takes for granted about it: its zone and its freeze.
     """
 
     held: Held | None = None
     until: int | None = None
     site: str = ""
+    expected: Facts = Facts()
 
 
 def judge(wanted: Eligibility, windows: Windows, facts: Facts, execution: Execution, begun: int, now: int) -> Judgement:
@@ -54,25 +56,17 @@ def judge(wanted: Eligibility, windows: Windows, facts: Facts, execution: Execut
         windows: those of ``wanted``.
         begun: when the campaign was made.
     """
-    opening = ALWAYS
-    if not wanted.emergency:
-        opening = windows.at(facts.zone, now)
-        spread = spread_of(wanted, execution.id)
-        placed = begun if execution.placed is None else execution.placed
-        held = (
-            _frozen(facts.freeze, now)
-            or _outside(opening, facts.zone, spread, now)
-            or _spread((placed if opening.since is None else opening.since) + spread, now)
-        )
-        if held is not None:
-            return Judgement(held=held)
-    if not facts.selected:
-        return _again(Hold.REQUIREMENT_UNMET, f"{wanted.requirement} does not select it", now)
-    if facts.battery is not None and facts.battery < wanted.min_battery:
-        return _again(Hold.BATTERY_LOW, f"Its battery has {facts.battery:g} % of {wanted.min_battery:g} %", now)
-    if wanted.consent and execution.consented is None and not wanted.emergency:
-        return Judgement(held=_held(Hold.CONSENT_MISSING, "Its user has not agreed", now + DAY_MS))
-    return Judgement(until=opening.until, site=facts.site)
+    opening = ALWAYS if wanted.emergency else windows.at(facts.zone, now)
+    held = (
+        (None if wanted.emergency else _not_now(wanted, opening, facts, execution, begun, now))
+        or _unselected(wanted, facts, now)
+        or _discharged(wanted, facts, now)
+        or (None if wanted.emergency else _unasked(wanted, execution, now))
+    )
+    return Judgement(
+        held=held, until=opening.until if held is None else None, site=facts.site,
+        expected=Facts(zone=facts.zone, freeze=facts.freeze),
+    )  # fmt: skip
 
 
 def spread_of(wanted: Eligibility, execution: str) -> int:
@@ -84,8 +78,35 @@ def _held(code: Hold, reason: str, until: int, *, counts: bool = True) -> Held:
     return Held(code=code.value, reason=reason, until=until, counts=counts)
 
 
-def _again(code: Hold, reason: str, now: int) -> Judgement:
-    return Judgement(held=_held(code, reason, now + AGAIN_MS))
+def _not_now(
+    wanted: Eligibility, opening: Opening, facts: Facts, execution: Execution, begun: int, now: int
+) -> Held | None:
+    spread = spread_of(wanted, execution.id)
+    placed = begun if execution.placed is None else execution.placed
+    return (
+        _frozen(facts.freeze, now)
+        or _outside(opening, facts.zone, spread, now)
+        or _spread((placed if opening.since is None else opening.since) + spread, now)
+    )
+
+
+def _unselected(wanted: Eligibility, facts: Facts, now: int) -> Held | None:
+    if facts.selected:
+        return None
+    return _held(Hold.REQUIREMENT_UNMET, f"{wanted.requirement} does not select it", now + AGAIN_MS)
+
+
+def _discharged(wanted: Eligibility, facts: Facts, now: int) -> Held | None:
+    if facts.battery is None or facts.battery >= wanted.min_battery:
+        return None
+    reason = f"Its battery has {facts.battery:g} % and needs {wanted.min_battery:g} %"
+    return _held(Hold.BATTERY_LOW, reason, now + AGAIN_MS)
+
+
+def _unasked(wanted: Eligibility, execution: Execution, now: int) -> Held | None:
+    if not wanted.consent or execution.consented is not None:
+        return None
+    return _held(Hold.CONSENT_MISSING, "Its user has not agreed", now + DAY_MS)
 
 
 def _frozen(freeze: Freeze | None, now: int) -> Held | None:

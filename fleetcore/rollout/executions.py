@@ -8,6 +8,7 @@ from typing import TypeAlias, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fleetcore.model.eligibility import Hold
 from fleetcore.model.firmware import EXECUTION_ENDS, PROGRESS_ORDER, Execution, ExecutionState
 from fleetcore.model.rollout import Rollout
 
@@ -16,6 +17,7 @@ _S = ExecutionState
 UNDER_WAY = (_S.OFFERED, _S.DEFERRED, _S.ACCEPTED, _S.DOWNLOADING, _S.DOWNLOADED, _S.INSTALLING, _S.REBOOTING)
 #: States in which it may be held: before the offer, and with the image before the installation.
 HELD = (_S.WAITING, _S.DOWNLOADED)
+_HOLDS = frozenset(Hold)
 #: Ends that a retry follows by default; the others only where their code has retries of its own.
 _RETRIED = frozenset({_S.FAILED, _S.TIMED_OUT})
 
@@ -192,13 +194,14 @@ def _offered(execution: Execution, running: str | None, site: str, now: int, rol
 
 
 def _unheld(execution: Execution) -> Execution:
-    """The execution without its hold."""
-    return replace(execution, code=None, reason=None, until=None, held=False) if execution.held else execution
+    """The execution without its hold, and without the reason of its last one."""
+    if execution.code not in _HOLDS:
+        return execution
+    return replace(execution, code=None, reason=None, until=None if execution.held else execution.until, held=False)
 
 
 def _held(execution: Execution, event: Held, now: int, rollout: Rollout) -> Step:
-    waits = execution.until is not None and execution.until > now
-    if execution.state not in HELD or (waits and (not execution.held or execution.code == event.code)):
+    if execution.state not in HELD or (_waits(execution, now) and (not execution.held or execution.code == event.code)):
         return Step(execution)
     placed = execution.placed
     if not event.counts and placed is not None:
@@ -211,7 +214,7 @@ def _held(execution: Execution, event: Held, now: int, rollout: Rollout) -> Step
 
 def _released(execution: Execution, rollout: Rollout, **changes: int) -> Step:
     """The hold is over: the device may ask again."""
-    freed = replace(_unheld(execution), **changes)
+    freed = replace(execution, until=None, held=False, **changes)
     return Step(_timed(freed, rollout), (Effect.TELL,))
 
 
@@ -303,6 +306,18 @@ def _observed(execution: Execution, version: str, now: int, release: str, rollou
             return Step(seen)
 
 
+def _waits(execution: Execution, now: int) -> bool:
+    """Whether a time is set before which nothing is offered."""
+    return execution.until is not None and execution.until > now
+
+
+def _is_lost(execution: Execution, now: int, rollout: Rollout) -> bool:
+    """Whether a device has not fetched its offer in time; a wait for the next attempt does not count."""
+    if not execution.wave or _waits(execution, now) or (execution.until is not None and not execution.held):
+        return False
+    return now >= (execution.placed or 0) + rollout.limits.place_ms
+
+
 def _due(execution: Execution, now: int, release: str, rollout: Rollout) -> Step:
     if execution.due is None or execution.due > now or execution.state in EXECUTION_ENDS:
         return Step(execution)
@@ -311,15 +326,16 @@ def _due(execution: Execution, now: int, release: str, rollout: Rollout) -> Step
         ended = replace(execution, code="too_late", reason="The time for the whole update is over")
         return _ended(ended, _S.TIMED_OUT, "too_late", now)
     match execution.state:
-        case _S.WAITING if execution.held and execution.until is not None and now >= execution.until:
-            return _released(execution, rollout)
         case _S.DOWNLOADED if execution.held and execution.until is not None and now >= execution.until:
             return _released(execution, rollout, changed=now)
+        case _S.WAITING if _is_lost(execution, now, rollout):
+            # The place goes to another device; this one comes after those that have not had their turn.
+            lost = replace(_unheld(execution), wave=0, placed=None, missed=execution.missed + 1)
+            return Step(replace(lost, until=None, due=None))
+        case _S.WAITING if execution.held and not _waits(execution, now):
+            return _released(execution, rollout)
         case _S.WAITING if execution.until is not None and now >= execution.until:
             return Step(_timed(replace(execution, until=None, placed=now), rollout), (Effect.TELL,))
-        case _S.WAITING if execution.wave and now >= (execution.placed or 0) + limits.place_ms:
-            # The place goes to another device; this one comes after those that have not had their turn.
-            return Step(replace(execution, wave=0, placed=None, missed=execution.missed + 1, due=None))
         case _S.REBOOTING if execution.soaking:
             if execution.reported_version in (None, release):
                 return Step(replace(execution, state=_S.SUCCEEDED, soaking=False, changed=now, due=None))

@@ -14,9 +14,10 @@ from enum import IntEnum
 from attrs import evolve, field, frozen
 from msgspec.structs import replace
 
+from fleetcore.model.eligibility import Hold
 from fleetcore.model.firmware import EXECUTION_ENDS, Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.model.rollout import OnFailure
-from fleetcore.rollout.campaigns import Begin, Counts, Expire, Finish, Place, Stop, decide, has_places
+from fleetcore.rollout.campaigns import Begin, Counts, Expire, Finish, Place, Stop, decide, finished_as, has_places
 from fleetcore.rollout.eligibility import Facts, judge
 from fleetcore.rollout.executions import Due, Effect, Ended, ExecutionEvent, Held, Offered, Placed, Reported, step
 from fleetcore.rollout.pacing import Pace
@@ -116,6 +117,8 @@ class _Simulation:
         self._facts, self._unknown = facts, Facts()
         wanted = self._campaign.rollout.eligibility
         self._windows = Windows(() if wanted.emergency else wanted.windows)
+        #: When devices that wait are given up.
+        self._ends = campaign.created + campaign.rollout.limits.campaign_ms
         self._offers, self._begun = 0, list[int]()
         self._points: list[tuple[int, int, int]] = []
         #: When the campaign is looked at next.
@@ -132,6 +135,7 @@ class _Simulation:
                 self._plan(_What.FETCH, at, self._behaviour.fetch_s)
             elif execution.state not in EXECUTION_ENDS and execution.state is not _S.WAITING:
                 self._plan(_What.REPORT, at, self._behaviour.install_s)
+        heapq.heappush(self._events, (max(self._now, self._ends), next(self._order), _What.LOOK, 0))
         self._look_at(self._now)
         while self._events and self._stopped is None:
             self._now, _, what, at = heapq.heappop(self._events)
@@ -156,7 +160,7 @@ class _Simulation:
                     OnFailure.ROLL_BACK: CampaignState.ROLLED_BACK,
                 }[action]  # fmt: skip
             case Finish(reason):
-                state = CampaignState.SUCCEEDED if counts.get(_S.SUCCEEDED) else CampaignState.FAILED
+                state = finished_as(Counts(unplaced=self._unplaced, waves=self._waves))
             case _:
                 state, reason = CampaignState.RUNNING, "Nothing more happens by itself"
         every = max(1, len(self._points) // _POINTS)
@@ -227,7 +231,10 @@ class _Simulation:
             facts = evolve(facts, freeze=None)
         if wanted.consent and execution.consented is None:
             execution = replace(execution, consented=self._now)
-        return judge(wanted, self._windows, facts, execution, self._campaign.created, self._now).held
+        held = judge(wanted, self._windows, facts, execution, self._campaign.created, self._now).held
+        if held is None or facts.freeze is None or held.code != Hold.FROZEN:
+            return held
+        return replace(held, until=self._ends + _LOOK_MS if facts.freeze.end is None else facts.freeze.end)
 
     @property
     def _succeeded(self) -> int:

@@ -241,7 +241,7 @@ class Fleet:
         self.campaigns = Campaigns(storage, clock, self.update_policy, self.updates, may_fetch=config.data is not None)
         self.uploads = Uploads(storage, clock, firmware.upload_quota_bytes)
         self.deltas = Deltas(storage, clock)
-        self.plans = Plans(self.campaigns, self.updates, self.update_policy, clock)
+        self.plans = Plans(self.campaigns, self.updates, self.update_policy, self.eligibility, clock)
         self.location = self.devices.locations
         self.anomalies = AnomalyDetector(storage, clock)
         self.edge = EdgeComputing(self.devices)

@@ -21,6 +21,16 @@ class RolloutResponse(Response, frozen=True):
     soak_s: float
     step_timeout_s: float
     priority: int
+    windows: list[str]
+    time_zone: str
+    start_spread_s: float
+    requirement: str
+    min_battery: float
+    site_limit: int
+    consent: bool
+    download_early: bool
+    max_deferral_s: float | None
+    emergency: str
 
 
 class CampaignResponse(Response, frozen=True):
@@ -75,6 +85,17 @@ class ExecutionResponse(Response, frozen=True):
     changed: Ms | None
 
 
+class FreezeResponse(Response, frozen=True):
+    """A time in which no device that ``where`` selects begins to install; without an end, until it is removed."""
+
+    id: str
+    begin: Ms
+    end: Ms | None
+    where: str
+    reason: str
+    by: str
+
+
 class DecisionResponse(Response, frozen=True):
     """What became of a device's part of a campaign: its new state, or `placed` in a wave; why, and by whom."""
 
@@ -105,7 +126,9 @@ class CampaignPlanResponse(Response, frozen=True):
     ``duration_s`` and all below it are of the middle one of ``courses``; a tenth of them are shorter than
     ``duration_p10_s``, and a tenth longer than ``duration_p90_s``. ``states`` says how many courses ended in each.
     ``waves`` are seconds from now at which a wave begins. ``refused`` counts the devices that never get an offer, by
-    code, and ``refused_devices`` names the first of them.
+    code, and ``refused_devices`` names the first of them. ``held`` counts the devices that may not install now, by
+    code, and ``held_devices`` names the first of them: windows and freezes end in the simulation as they will, and the
+    others are taken to be able to install in time.
     """
 
     courses: int
@@ -121,4 +144,6 @@ class CampaignPlanResponse(Response, frozen=True):
     bytes: int
     refused: dict[str, int]
     refused_devices: dict[str, str]
+    held: dict[str, int]
+    held_devices: dict[str, str]
     points: list[PlanPointResponse]

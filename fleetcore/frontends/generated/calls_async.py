@@ -13,6 +13,7 @@ from fleetcore.calls.responses.campaigns import (
     CampaignPlanResponse,
     CampaignResponse,
     ExecutionResponse,
+    FreezeResponse,
     WhyExecutionResponse,
 )
 from fleetcore.calls.responses.cas import (
@@ -108,6 +109,8 @@ if TYPE_CHECKING:
         CampaignName,
         CampaignPriority,
         DeviceSoak,
+        DownloadEarly,
+        Emergency,
         FailingShare,
         FetchSeconds,
         FirmwareVersion,
@@ -118,20 +121,28 @@ if TYPE_CHECKING:
         ImageUrl,
         InstallSeconds,
         Manifest,
+        MaxDeferral,
         MaxFailedOf,
+        MinBattery,
         MinExecuted,
         MinSucceeded,
+        NeedsConsent,
         PerMinute,
         RateFactor,
         ReleaseId,
+        Requirement,
         RetryAfter,
         RetryTimes,
         RollbackDigest,
         RollbackTo,
         RollbackVersion,
+        SiteLimit,
+        StartSpread,
         StepTimeout,
+        TimeZone,
         WaveSoak,
         WhatOnFailure,
+        Windows,
     )
     from fleetcore.calls.cas import (
         CaId,
@@ -227,6 +238,7 @@ if TYPE_CHECKING:
         UploadOffset,
         UploadSize,
     )
+    from fleetcore.calls.freezes import FreezeName, FrozenDevices, NewFreeze
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, NewGroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
     from fleetcore.calls.layers import Kind, LayerGroup, LayerName, LayerPatch, Priority
@@ -1501,6 +1513,16 @@ class AsyncCalls(ABC):
         rollback_to: RollbackTo | None = None,
         rollback_version: RollbackVersion | None = None,
         rollback_sha256: RollbackDigest | None = None,
+        windows: Windows = (),
+        time_zone: TimeZone = "",
+        start_spread_s: StartSpread = 0.0,
+        requirement: Requirement = "",
+        min_battery: MinBattery = 0.0,
+        site_limit: SiteLimit = 0,
+        consent: NeedsConsent = False,
+        download_early: DownloadEarly = False,
+        max_deferral_s: MaxDeferral | None = None,
+        emergency: Emergency = "",
         hold: Hold = False,
         reason: Reason = "",
     ) -> CampaignResponse:
@@ -1509,6 +1531,9 @@ class AsyncCalls(ABC):
         Without waves and rate all devices may fetch their offer at once. With waves a wave begins once enough devices of
         the one before have succeeded; where too few can, the campaign pauses.
 
+        A device that may not install yet, by window, freeze, requirement, battery, site or consent, waits and does not
+        fail; ``campaign why`` shows the reason.
+
         A manifest, or that of a release, names digest and size, and is checked for every device first. Without a digest the
         server fetches the URL once and pins the digest; until then the campaign stays a draft. Once there is a firmware
         root, a manifest is required.
@@ -1516,7 +1541,8 @@ class AsyncCalls(ABC):
         Raises:
             Conflict: a campaign of that name exists, a device is retired, or the manifest does not fit some device.
             NotFound: there is no such device, or no such release.
-            Refused: the image is missing: neither a URL, nor a digest, nor a manifest.
+            Refused: the image is missing: neither a URL, nor a digest, nor a manifest; or a window, the time zone or the
+                requirement cannot be read.
         """
         return await self._value(
             "create_campaign",
@@ -1546,6 +1572,16 @@ class AsyncCalls(ABC):
                 "rollback_to": rollback_to,
                 "rollback_version": rollback_version,
                 "rollback_sha256": rollback_sha256,
+                "windows": windows,
+                "time_zone": time_zone,
+                "start_spread_s": start_spread_s,
+                "requirement": requirement,
+                "min_battery": min_battery,
+                "site_limit": site_limit,
+                "consent": consent,
+                "download_early": download_early,
+                "max_deferral_s": max_deferral_s,
+                "emergency": emergency,
                 "hold": hold,
                 "reason": reason,
             },
@@ -1618,6 +1654,19 @@ class AsyncCalls(ABC):
         """
         return await self._value("why_execution", {"campaign": campaign, "device_id": device_id}, WhyExecutionResponse)
 
+    async def consent_to_update(
+        self, campaign: CampaignId, device_id: DeviceId, *, reason: Reason = ""
+    ) -> ExecutionResponse:
+        """Says that a device's user agrees to the update; again, nothing changes.
+
+        Raises:
+            NotFound: there is no such campaign, or the device is not in it.
+            Conflict: the device's update has ended.
+        """
+        return await self._value(
+            "consent_to_update", {"campaign": campaign, "device_id": device_id, "reason": reason}, ExecutionResponse
+        )
+
     async def abort_campaign(
         self, campaign: CampaignId, *, force: Force = False, reason: Reason = ""
     ) -> CampaignResponse:
@@ -1660,6 +1709,45 @@ class AsyncCalls(ABC):
             Conflict: it names no version to roll back to.
         """
         return await self._value("roll_back_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
+
+    async def add_freeze(
+        self,
+        id: NewFreeze,
+        *,
+        begin: Time | None = None,
+        end: Time | None = None,
+        where: FrozenDevices = "",
+        reason: Reason = "",
+    ) -> FreezeResponse:
+        """Keeps devices from installing for some time: over the holidays, or, without an end, until further notice.
+
+        Campaigns go on with the other devices. Updates that are being installed are not stopped, and a campaign with an
+        emergency does not heed freezes.
+
+        Raises:
+            QuerySyntaxError: the query cannot be read.
+            Refused: the end is not after the beginning, or there are too many freezes.
+            Conflict: a freeze of that name exists.
+        """
+        return await self._value(
+            "add_freeze", {"id": id, "begin": begin, "end": end, "where": where, "reason": reason}, FreezeResponse
+        )
+
+    async def list_freezes(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[FreezeResponse]:
+        """Lists the freezes by name."""
+        return await self._value("list_freezes", {"limit": limit, "cursor": cursor}, Page[FreezeResponse])
+
+    def iter_freezes(self) -> AsyncIterator[FreezeResponse]:
+        """Goes through all that ``list_freezes`` lists, page by page."""
+        return self._pages("list_freezes", {}, FreezeResponse)
+
+    async def remove_freeze(self, freeze: FreezeName, *, reason: Reason = "") -> None:
+        """Removes a freeze; the devices that it held may install within the hour.
+
+        Raises:
+            NotFound: there is no such freeze.
+        """
+        await self._value("remove_freeze", {"freeze": freeze, "reason": reason}, type(None))
 
     async def upload_artifact(
         self, content: Source, *, sha256: ImageDigest | None = None, size: AnnouncedSize | None = None
