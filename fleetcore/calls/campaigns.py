@@ -109,7 +109,7 @@ TimeZone = Annotated[
     str, Meta(max_length=64, description="The time zone of the windows, Europe/Berlin; by default each device's own.")
 ]
 StartSpread = Annotated[
-    Seconds, Meta(description="Devices begin up to so many seconds later, so that they do not begin together.")
+    Seconds, Meta(description="The most seconds that a device begins later, so that they do not begin together.")
 ]
 Requirement = Annotated[
     str, Meta(max_length=4096, description="A query that has to select a device when it gets the offer and installs.")

@@ -38,7 +38,10 @@ async def add_freeze(
         Refused: the end is not after the beginning, or there are too many freezes.
         Conflict: a freeze of that name exists.
     """
-    made = await caller.fleet.freezes.add(id, begin=begin, end=end, where=where, reason=reason, actor=caller.actor)
+    made = await caller.fleet.freezes.add(
+        id, begin=None if begin is None else int(begin), end=None if end is None else int(end), where=where,
+        reason=reason, actor=caller.actor,
+    )  # fmt: skip
     return to_response(FreezeResponse, made)
 
 

@@ -680,16 +680,16 @@ def _may_go_on(campaign: Campaign, execution: Execution, now: int) -> bool:
 
 def _events(old: Execution, new: Execution, actor: str, at: int, why: str = "") -> list[Event]:
     """The event of a changed state, of a hold for another reason and of consent; other changes have none."""
-    if new.state is not old.state or new.state is ExecutionState.DOWNLOADING:
-        name = new.state.value
-    elif new.held and new.code != old.code:
-        name = "held"
-    elif new.consented is not None and old.consented is None:
-        name = "consented"
-    else:
-        return []
     data: dict[str, object] = {"campaign": new.campaign, "device": new.device}
     if new.code is not None:
         data["code"] = new.code
     reason = why or f"{new.code or ''}: {new.reason or ''}".strip(": ")
-    return [Event(type=f"execution.{name}", subject=new.id, time=at, actor=actor, reason=reason, data=data)]
+    if new.state is not old.state or new.state is ExecutionState.DOWNLOADING:
+        event = Event(type=f"execution.{new.state}", subject=new.id, time=at, actor=actor, reason=reason, data=data)
+    elif new.held and new.code != old.code:
+        event = Event(type="execution.held", subject=new.id, time=at, actor=actor, reason=reason, data=data)
+    elif new.consented is not None and old.consented is None:
+        event = Event(type="execution.consented", subject=new.id, time=at, actor=actor, reason=reason, data=data)
+    else:
+        return []
+    return [event]

@@ -24,7 +24,7 @@ class Eligibility:
     Attributes:
         windows: recurring times, each five cron fields and a duration: ``0 2 * * * 4h``. Without any, always.
         zone: the IANA time zone of the windows; empty for each device's own.
-        spread_ms: devices begin so much later at most, each by its own share, so that they do not begin together.
+        spread_ms: the most that a device begins later, so that they do not begin together.
         requirement: a query that has to select the device; empty for any.
         min_battery: percent of charge that a device on battery needs; one that charges needs none.
         site_limit: how many devices of a site (``attributes.site``) are updated at once; 0 for any number.
