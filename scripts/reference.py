@@ -72,8 +72,10 @@ def events() -> str:
         "",
         "```console",
         "$ fleetcore event watch --after 0 --type twin.desired --limit 1 -o jsonl",
-        '{"type": "twin.desired", "subject": "pump-1", "time": "2026-11-29T15:15:36.381Z", "actor": "library:ana", '
-        '"reason": "it starts slowly", "data": {"version": 1, "patch": {"interval": 60}}, "position": 18}',
+        (
+            '{"type": "twin.desired", "subject": "pump-1", "time": "2026-11-29T15:15:36.381Z", "actor": "library:ana", '
+            '"reason": "it starts slowly", "data": {"version": 1, "patch": {"interval": 60}}, "position": 18}'
+        ),
         "```",
         "",
         "*Permission* is what a token needs in order to see the event: on the device that it is about, or else for the",

@@ -47,7 +47,11 @@ CampaignId = Annotated[
 ]
 FirmwareVersion = Annotated[Version, Meta(description="The version that the devices get.")]
 CampaignDevices = Annotated[
-    Sequence[DeviceId], Meta(min_length=1, max_length=10_000, description="The devices, by id."), Word("device")
+    Sequence[DeviceId], Meta(max_length=10_000, description="The devices, by id."), Word("device")
+]
+CampaignWhere = Annotated[str, Meta(max_length=4096, description="A query for the devices, instead of their ids.")]
+Continuous = Annotated[
+    bool, Meta(description="Devices that the query selects later join; those that wait and leave it are cancelled.")
 ]
 ImageUrl = Annotated[
     str, Meta(max_length=2048, description="Where devices download the image; may be empty if the fleet stores it.")
@@ -224,9 +228,11 @@ async def create_campaign(
     caller: Caller,
     id: CampaignName,
     release: FirmwareVersion,
-    devices: CampaignDevices,
+    devices: CampaignDevices = (),
     url: ImageUrl = "",
     *,
+    where: CampaignWhere = "",
+    continuous: Continuous = False,
     sha256: ImageDigest | None = None,
     size: ImageSize | None = None,
     manifest: Manifest | None = None,
@@ -266,6 +272,9 @@ async def create_campaign(
     Without waves and rate all devices may fetch their offer at once. With waves a wave begins once enough devices of
     the one before have succeeded; where too few can, the campaign pauses.
 
+    Named devices are checked first. A query needs the permission for the whole fleet; its devices are checked at the
+    offer, and `plan_campaign` shows those that would be refused.
+
     A device that may not install yet, by window, freeze, requirement, battery, site or consent, waits and does not
     fail; ``campaign why`` shows the reason.
 
@@ -276,11 +285,13 @@ async def create_campaign(
     Raises:
         Conflict: a campaign of that name exists, a device is retired, or the manifest does not fit some device.
         NotFound: there is no such device, or no such release.
-        Refused: the image is missing: neither a URL, nor a digest, nor a manifest; or a window, the time zone or the
-            requirement cannot be read.
+        Refused: neither or both of devices and a query; the image is missing: neither a URL, nor a digest, nor a
+            manifest; or a window, the time zone or the requirement cannot be read.
     """
     for device in devices:
         await caller.device(device)
+    if where and not caller.has_everywhere():
+        raise caller.denied(id, Permission.CAMPAIGNS_WRITE, everywhere=True)
     if from_release is not None:
         if manifest is not None:
             raise Refused("Give a manifest or a release, not both", pointer="/from_release")
@@ -301,7 +312,7 @@ async def create_campaign(
         ),
     )  # fmt: skip
     made = await caller.fleet.campaigns.create(
-        id, release, devices, url, sha256=sha256, size=size, manifest=manifest,
+        id, release, devices, url, where=where, continuous=continuous, sha256=sha256, size=size, manifest=manifest,
         allow_downgrade=allow_downgrade, rollout=rollout, hold=hold, actor=caller.actor, reason=reason,
         rollback=await _rollback(caller, rollback_to, rollback_version, rollback_sha256),
     )  # fmt: skip

@@ -14,6 +14,8 @@ from fleetcore.errors import Conflict, FleetError, Refused
 from fleetcore.fleet.builds import Builds, model_names
 from fleetcore.fleet.eligibility import check_eligibility
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
+from fleetcore.fleet.search import Search
+from fleetcore.fleet.targets import Selected, Targets
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun, may_be_offered
 from fleetcore.interfaces.clock import Clock
@@ -31,6 +33,7 @@ from fleetcore.model.firmware import (
 from fleetcore.model.names import check_device_id, check_label, check_version
 from fleetcore.model.rollout import AT_ONCE, OnFailure, Rollout
 from fleetcore.model.store import ArtifactInfo, Commit, Event
+from fleetcore.query.fitting import parse_new
 from fleetcore.rollout.campaigns import (
     EXECUTED,
     Begin,
@@ -44,6 +47,7 @@ from fleetcore.rollout.campaigns import (
     finished_as,
     has_places,
 )
+from fleetcore.rollout.turns import turn_digits
 from fleetcore.rollout.waves import wave_sizes
 from fleetcore.wire.manifest import peek_manifest
 
@@ -77,11 +81,13 @@ class Campaigns:
     """
 
     def __init__(
-        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, updates: Updates, *, may_fetch: bool
-    ) -> None:
+        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, updates: Updates, search: Search, *,
+        may_fetch: bool,
+    ) -> None:  # fmt: skip
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
         self._update_policy, self._updates = update_policy, updates
         self._builds = Builds(storage, clock)
+        self._targets = Targets(search, updates, clock)
         self.records, self.executions = updates.campaigns, updates.records
         self._tasks: set[asyncio.Task[None]] = set()
         #: Campaigns that are driven now → whether something has changed since.
@@ -101,9 +107,11 @@ class Campaigns:
         self,
         campaign: str,
         release: str,
-        devices: Sequence[str],
-        url: str,
+        devices: Sequence[str] = (),
+        url: str = "",
         *,
+        where: str = "",
+        continuous: bool = False,
         sha256: str | None = None,
         size: int | None = None,
         manifest: Mapping[str, object] | None = None,
@@ -115,6 +123,9 @@ class Campaigns:
         reason: str = "",
     ) -> Campaign:
         """Makes a campaign. With a digest it runs at once; without, the URL is first fetched once, hashed and pinned.
+
+        Its devices are named, or selected by a query. Those of a query are not checked here but at the offer; with
+        ``continuous`` later ones join as long as the campaign runs, and those that wait leave with the query.
 
         With ``hold`` it is paused, with code ``held``, until it is resumed. Until it is pinned it stays in ``draft``,
         with code ``artifact_unpinned`` and without an error. A manifest names digest and size, and is checked for every
@@ -131,17 +142,10 @@ class Campaigns:
         check_version(release)
         if url:
             check_url(url)
-        targets = tuple(dict.fromkeys(check_device_id(device) for device in devices))
-        if not targets:
-            raise Refused("A campaign needs at least one device", remedy="Name the devices to update")
+        selected = await self._selected(devices, where, continuous=continuous)
+        targets = tuple(selected.devices)
         departures = self._updates.departures
-        known = [
-            target
-            for at in range(0, len(targets), TOGETHER)
-            for target in await asyncio.gather(
-                *(self._updates.target(device) for device in targets[at : at + TOGETHER])
-            )
-        ]
+        known = () if where else await self._known(targets)
         image = await self._image(
             FirmwareImage(release=release, url=url, sha256=sha256, size=size, manifest=manifest),
             known, allow_downgrade=allow_downgrade,
@@ -154,7 +158,7 @@ class Campaigns:
                 remedy="Give the release that its devices are to get back",
             )
         pinned = image.sha256 is not None and image.size is not None
-        wave_sizes(rollout.waves, len(targets))
+        wave_sizes(rollout.waves, max(1, len(targets)))
         check_eligibility(rollout.eligibility)
         now = self._clock.now_ms()
         state, code = _begins(hold=hold) if pinned else (CampaignState.DRAFT, "artifact_unpinned")
@@ -162,6 +166,10 @@ class Campaigns:
             id=campaign,
             targets=targets[:SHOWN_TARGETS],
             total=len(targets),
+            where=where,
+            continuous=continuous,
+            adding=bool(where),
+            turn_digits=turn_digits(len(targets)),
             state=state,
             held=hold,
             allow_downgrade=allow_downgrade,
@@ -185,10 +193,10 @@ class Campaigns:
                 "allow_downgrade": allow_downgrade,
             },
         )
-        made = self._updates.making(campaign, targets, now, total=len(targets))
+        made = Commit() if where else self._updates.making(record, targets, now)
         for used in (image, rollback):
             if used is not None and used.sha256 is not None:
-                models = model_names(target.model for target in known)
+                models = model_names(selected.models if where else (target.model for target in known))
                 names = models if used.manifest is None else {peek_manifest(used.manifest).name}
                 made += await self._builds.making(names, used.release, used.sha256, made)
         try:
@@ -197,6 +205,7 @@ class Campaigns:
             raise Conflict(
                 f"Campaign {campaign!r} exists already", remedy="Choose another name", campaign=campaign
             ) from error
+        stored = await self._targets.complete(stored, targets)
         await self._end_departed(targets, departures)
         if pinned:
             self._updates.begin(campaign)
@@ -207,6 +216,30 @@ class Campaigns:
         if self._may_fetch:
             self._spawn(self._pin(stored), f"pin {campaign}")
         return stored
+
+    async def _selected(self, devices: Sequence[str], where: str, *, continuous: bool) -> Selected:
+        """The devices of a new campaign."""
+        if bool(devices) is bool(where):
+            raise Refused("A campaign needs devices or a query", remedy="Name the devices to update, or give a query")
+        if continuous and not where:
+            raise Refused("A continuous campaign needs a query", pointer="/continuous")
+        if not where:
+            return Selected(tuple(dict.fromkeys(check_device_id(device) for device in devices)))
+        parse_new(where)
+        selected = await self._targets.select(where)
+        if not selected.devices and not continuous:
+            raise Refused(f"{where!r} selects no device", remedy="Try the query: fleetcore device list --where")
+        return selected
+
+    async def _known(self, devices: Sequence[str]) -> Sequence[Target]:
+        """Named devices, with model and firmware."""
+        return [
+            target
+            for at in range(0, len(devices), TOGETHER)
+            for target in await asyncio.gather(
+                *(self._updates.target(device) for device in devices[at : at + TOGETHER])
+            )
+        ]
 
     async def _image(self, image: FirmwareImage, targets: Sequence[Target], *, allow_downgrade: bool) -> FirmwareImage:
         """An image with the digest and size of its manifest, or of the stored artifact.
@@ -323,7 +356,7 @@ class Campaigns:
             return new, [Event(type=f"campaign.{state}", subject=campaign, time=now, actor=actor, reason=reason)]
 
         started = await self.records.compare_and_set(
-            load, step, lambda _old, _new: built + self._updates.making(campaign, waiting, now, total=len(waiting))
+            load, step, lambda _old, new: built + self._updates.making(new, waiting, now)
         )
         if started.state is not CampaignState.RUNNING:
             return started
@@ -457,7 +490,7 @@ class Campaigns:
         name, now = f"{campaign.id}-rollback", self._clock.now_ms()
         record = Campaign(
             id=name, targets=tuple(devices[:SHOWN_TARGETS]), total=len(devices), state=CampaignState.RUNNING,
-            allow_downgrade=True, rolls_back=campaign.id, created=now,
+            allow_downgrade=True, rolls_back=campaign.id, created=now, turn_digits=turn_digits(len(devices)),
             rollout=Rollout(priority=campaign.rollout.priority + 1, retries=campaign.rollout.retries),
             **_members(campaign.rollback),
         )  # fmt: skip
@@ -466,7 +499,7 @@ class Campaigns:
         event = Event(type="campaign.running", subject=name, time=now, reason=reason, data=data)
         departures = self._updates.departures
         try:
-            await self.records.create(record, [event], self._updates.making(name, devices, now, total=len(devices)))
+            await self.records.create(record, [event], self._updates.making(record, devices, now))
         except Conflict:
             return
         await self._end_departed(devices, departures)
@@ -485,7 +518,8 @@ class Campaigns:
 
     async def load(self) -> None:
         """Completes what a crash interrupted between an execution's end and the campaign's."""
-        async for campaign in self.records.iterate(ref=UNSETTLED):
+        async for unsettled in self.records.iterate(ref=UNSETTLED):
+            campaign = await self._targets.complete(unsettled)
             await self._cancel_rest(campaign)
             await self.drive(campaign.id)
 
@@ -493,6 +527,7 @@ class Campaigns:
         """Does what is due, and drives the running campaigns."""
         await self._updates.tick()
         async for campaign in self.records.iterate(ref=("state", CampaignState.RUNNING)):
+            await self._targets.follow(campaign)
             await self.drive(campaign.id)
             await self._updates.remind(campaign)
 

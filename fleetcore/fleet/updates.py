@@ -12,6 +12,7 @@ from itertools import islice
 from typing import cast
 
 from attrs import evolve
+from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
 from fleetcore.fleet.deltas import offered_deltas
@@ -22,7 +23,15 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Lifecycle
-from fleetcore.model.firmware import EXECUTION_ENDS, PROGRESS_ORDER, Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.model.firmware import (
+    EXECUTION_ENDS,
+    PROGRESS_ORDER,
+    SHOWN_TARGETS,
+    Campaign,
+    CampaignState,
+    Execution,
+    ExecutionState,
+)
 from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
 from fleetcore.model.parts import parts
 from fleetcore.model.rollout import Retries
@@ -44,7 +53,7 @@ from fleetcore.rollout.executions import (
     step,
 )
 from fleetcore.rollout.pacing import WINDOW_S, Pace
-from fleetcore.rollout.turns import all_turns, digest_of, turn, turn_digits
+from fleetcore.rollout.turns import all_turns, digest_of, digits_of, turn
 from fleetcore.wire import messages
 from fleetcore.wire.bodies import check_ahead
 from fleetcore.wire.replies import rejection
@@ -72,7 +81,7 @@ def counters_of(campaign: str) -> str:
 
 
 def _campaign_refs(campaign: Campaign) -> Pairs:
-    unsettled = campaign.state is CampaignState.RUNNING or campaign.aborting
+    unsettled = campaign.state is CampaignState.RUNNING or campaign.aborting or campaign.adding
     return [("state", campaign.state), *([UNSETTLED] if unsettled else [])]
 
 
@@ -178,13 +187,35 @@ class Updates:
         ):
             yield page.items
 
-    def making(self, campaign: str, devices: Iterable[str], now: int, *, total: int) -> Commit:
-        """The part of a commit that adds devices to a campaign of ``total`` devices."""
-        digits = turn_digits(total)
+    def making(self, campaign: Campaign, devices: Iterable[str], now: int) -> Commit:
+        """The part of a commit that adds devices to a campaign."""
+        digits = digits_of(campaign)
         return self.records.making(
-            Execution(id=f"{campaign}:{device}", campaign=campaign, device=device, changed=now, turn_digits=digits)
+            Execution(
+                id=f"{campaign.id}:{device}", campaign=campaign.id, device=device, changed=now, turn_digits=digits
+            )
             for device in devices
         )
+
+    async def add(self, campaign: Campaign, devices: Sequence[str], now: int) -> None:
+        """Adds devices that a new campaign counts already."""
+        await self._storage.commit(self.making(campaign, devices, now))
+
+    async def join(self, campaign: Campaign, devices: Sequence[str], now: int) -> None:
+        """Adds devices to a campaign, which counts them from the same commit on."""
+
+        def counted(old: Campaign) -> tuple[Campaign, list[Event]]:
+            shown = (*old.targets, *devices)[:SHOWN_TARGETS]
+            return replace(old, total=old.total + len(devices), targets=shown), []
+
+        await self.campaigns.compare_and_set(
+            lambda: self.campaigns.need(campaign.id), counted,
+            lambda _old, _new: self.making(campaign, devices, now), key=campaign.id,
+        )  # fmt: skip
+
+    def forget_turns(self, campaign: str) -> None:
+        """Devices without a place may have come before the present turn."""
+        self._turns.pop(campaign, None)
 
     async def target(self, device: str) -> Target:
         """A device, with its model and firmware where known; raises NotFound, or Conflict for a retired one."""
@@ -213,7 +244,7 @@ class Updates:
     async def place(self, campaign: Campaign, count: int) -> int:
         """Gives devices a place in the campaign's wave, in the order of their turns; returns how many got one."""
         given = 0
-        turns = all_turns(turn_digits(campaign.total))
+        turns = all_turns(digits_of(campaign))
         at = self._turns.get(campaign.id, 0)
         while given < count and at < len(turns):
             found = await self.records.find(ref=("turn", f"{campaign.id}/{turns[at]}"))

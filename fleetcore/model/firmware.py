@@ -111,6 +111,9 @@ class Campaign(Struct, frozen=True, kw_only=True):
             enough of its devices had succeeded; ms since the epoch.
         accepted_wave: the wave that an operator lets go on although too few of its devices succeeded.
         accepted: how many devices were in each state at the last resume; limits on failures count the later ones.
+        where: the query that selects its devices; empty where they were named. ``continuous``: also later ones.
+        adding: whether devices of the query may be missing yet.
+        turn_digits: see :mod:`fleetcore.rollout.turns`; None for campaigns of earlier releases.
     """
 
     id: str
@@ -142,6 +145,10 @@ class Campaign(Struct, frozen=True, kw_only=True):
     wave_done: int | None = None
     accepted_wave: int = 0
     accepted: Mapping[str, int] = field(default_factory=dict)
+    where: str = ""
+    continuous: bool = False
+    adding: bool = False
+    turn_digits: int | None = None
     version: int = 0
 
 

@@ -154,16 +154,18 @@ def decide(
         now: ms since the epoch.
         places: the most devices that may get a place now; None for any number.
     """
-    if campaign.state is not CampaignState.RUNNING:
+    if campaign.state is not CampaignState.RUNNING or campaign.adding:
         return campaign, ()
     for limit in campaign.rollout.failures:
         if exceeded(limit, campaign, counts):
             failed, executed = failures(limit, campaign, counts)
             reason = f"{failed} of {executed} devices failed; {limit.share * 100:g} % may"
             return campaign, (Stop(limit.action, Reason.TOO_MANY_FAILURES, reason),)
+    over = now >= campaign.created + campaign.rollout.limits.campaign_ms
     if not any(state not in EXECUTION_ENDS for state in counts.states):
-        return campaign, (Finish(summary(campaign, counts)),)
-    if now >= campaign.created + campaign.rollout.limits.campaign_ms and counts.among((_S.WAITING,)):
+        # More devices may come to a continuous campaign.
+        return campaign, () if campaign.continuous and not over else (Finish(summary(campaign, counts)),)
+    if over and counts.among((_S.WAITING,)):
         return campaign, (Expire(),)
     if not has_places(campaign.rollout):
         return campaign, ()

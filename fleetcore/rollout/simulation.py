@@ -86,8 +86,8 @@ def simulate(
 ) -> Course:
     """The course of a campaign from its present state on, as if it ran; the same seed gives the same course.
 
-    Windows and freezes hold devices as they do in the campaign. What the future decides does not: batteries,
-    requirements and consent are as they are now.
+    A continuous campaign is simulated with the devices that it has. Windows and freezes hold devices as they do in the
+    campaign. What the future decides does not: batteries, requirements and consent are as they are now.
 
     Args:
         executions: all of the campaign.
@@ -102,7 +102,7 @@ class _Simulation:
         self, campaign: Campaign, executions: Iterable[Execution], now: int, behaviour: Behaviour, seed: int,
         facts: Mapping[str, Facts],
     ) -> None:  # fmt: skip
-        self._campaign = replace(campaign, state=CampaignState.RUNNING)
+        self._campaign = replace(campaign, state=CampaignState.RUNNING, continuous=False)
         self._behaviour, self._start, self._now = behaviour, now, now
         self._chance = random.Random(seed)  # noqa: S311  # a simulation has no secrets
         self._all = sorted(executions, key=lambda each: (each.missed > 0, digest_of(each.id)))

@@ -238,7 +238,9 @@ class Fleet:
         self.eligibility = EligibilityJudge(self.search, self.freezes, clock)
         self.updates = Updates(storage, clock, self.update_policy, self.eligibility)
         self.twins.on_reported(self.updates.reported)
-        self.campaigns = Campaigns(storage, clock, self.update_policy, self.updates, may_fetch=config.data is not None)
+        self.campaigns = Campaigns(
+            storage, clock, self.update_policy, self.updates, self.search, may_fetch=config.data is not None
+        )
         self.uploads = Uploads(storage, clock, firmware.upload_quota_bytes)
         self.deltas = Deltas(storage, clock)
         self.plans = Plans(self.campaigns, self.updates, self.update_policy, self.eligibility, clock)

@@ -46,6 +46,8 @@ class CampaignResponse(Response, frozen=True):
     url: str
     targets: list[str]
     total: int
+    where: str
+    continuous: bool
     counts: dict[str, int]
     state: CampaignState
     sha256: str | None

@@ -108,6 +108,8 @@ if TYPE_CHECKING:
         CampaignId,
         CampaignName,
         CampaignPriority,
+        CampaignWhere,
+        Continuous,
         DeviceSoak,
         DownloadEarly,
         Emergency,
@@ -1489,9 +1491,11 @@ class AsyncCalls(ABC):
         self,
         id: CampaignName,
         release: FirmwareVersion,
-        devices: CampaignDevices,
+        devices: CampaignDevices = (),
         url: ImageUrl = "",
         *,
+        where: CampaignWhere = "",
+        continuous: Continuous = False,
         sha256: ImageDigest | None = None,
         size: ImageSize | None = None,
         manifest: Manifest | None = None,
@@ -1531,6 +1535,9 @@ class AsyncCalls(ABC):
         Without waves and rate all devices may fetch their offer at once. With waves a wave begins once enough devices of
         the one before have succeeded; where too few can, the campaign pauses.
 
+        Named devices are checked first. A query needs the permission for the whole fleet; its devices are checked at the
+        offer, and `plan_campaign` shows those that would be refused.
+
         A device that may not install yet, by window, freeze, requirement, battery, site or consent, waits and does not
         fail; ``campaign why`` shows the reason.
 
@@ -1541,8 +1548,8 @@ class AsyncCalls(ABC):
         Raises:
             Conflict: a campaign of that name exists, a device is retired, or the manifest does not fit some device.
             NotFound: there is no such device, or no such release.
-            Refused: the image is missing: neither a URL, nor a digest, nor a manifest; or a window, the time zone or the
-                requirement cannot be read.
+            Refused: neither or both of devices and a query; the image is missing: neither a URL, nor a digest, nor a
+                manifest; or a window, the time zone or the requirement cannot be read.
         """
         return await self._value(
             "create_campaign",
@@ -1551,6 +1558,8 @@ class AsyncCalls(ABC):
                 "release": release,
                 "devices": devices,
                 "url": url,
+                "where": where,
+                "continuous": continuous,
                 "sha256": sha256,
                 "size": size,
                 "manifest": manifest,

@@ -107,6 +107,8 @@ if TYPE_CHECKING:
         CampaignId,
         CampaignName,
         CampaignPriority,
+        CampaignWhere,
+        Continuous,
         DeviceSoak,
         DownloadEarly,
         Emergency,
@@ -1460,9 +1462,11 @@ class BlockingCalls(ABC):
         self,
         id: CampaignName,
         release: FirmwareVersion,
-        devices: CampaignDevices,
+        devices: CampaignDevices = (),
         url: ImageUrl = "",
         *,
+        where: CampaignWhere = "",
+        continuous: Continuous = False,
         sha256: ImageDigest | None = None,
         size: ImageSize | None = None,
         manifest: Manifest | None = None,
@@ -1502,6 +1506,9 @@ class BlockingCalls(ABC):
         Without waves and rate all devices may fetch their offer at once. With waves a wave begins once enough devices of
         the one before have succeeded; where too few can, the campaign pauses.
 
+        Named devices are checked first. A query needs the permission for the whole fleet; its devices are checked at the
+        offer, and `plan_campaign` shows those that would be refused.
+
         A device that may not install yet, by window, freeze, requirement, battery, site or consent, waits and does not
         fail; ``campaign why`` shows the reason.
 
@@ -1512,8 +1519,8 @@ class BlockingCalls(ABC):
         Raises:
             Conflict: a campaign of that name exists, a device is retired, or the manifest does not fit some device.
             NotFound: there is no such device, or no such release.
-            Refused: the image is missing: neither a URL, nor a digest, nor a manifest; or a window, the time zone or the
-                requirement cannot be read.
+            Refused: neither or both of devices and a query; the image is missing: neither a URL, nor a digest, nor a
+                manifest; or a window, the time zone or the requirement cannot be read.
         """
         return self._value(
             "create_campaign",
@@ -1522,6 +1529,8 @@ class BlockingCalls(ABC):
                 "release": release,
                 "devices": devices,
                 "url": url,
+                "where": where,
+                "continuous": continuous,
                 "sha256": sha256,
                 "size": size,
                 "manifest": manifest,
