@@ -96,6 +96,10 @@ RollbackTo = Annotated[
 ]
 RollbackVersion = Annotated[Version, Meta(description="Without signatures: the version that a rollback installs.")]
 RollbackDigest = Annotated[ImageDigest, Meta(description="The SHA-256 of its stored image, in hex.")]
+StartsAt = Annotated[Ms, Meta(description="When it begins; by default at once.")]
+NeedsApproval = Annotated[bool, Meta(description="Another person has to approve it before it begins.")]
+OnlyFailed = Annotated[bool, Meta(description="Only the devices that were not updated.")]
+NewCampaign = Annotated[Label, Meta(description="The new campaign's name.")]
 Hold = Annotated[bool, Meta(description="Make it paused: plan it first, and resume it to begin.")]
 FetchSeconds = Annotated[
     Seconds, Meta(description="Assume: seconds from a device's turn to its request for the offer, in the mean.")
@@ -265,6 +269,8 @@ async def create_campaign(
     max_deferral_s: MaxDeferral | None = None,
     emergency: Emergency = "",
     hold: Hold = False,
+    starts_at: StartsAt | None = None,
+    approval: NeedsApproval = False,
     reason: Reason = "",
 ) -> CampaignResponse:
     """Starts a campaign: one firmware version for some devices, which get their offers in the background.
@@ -313,7 +319,8 @@ async def create_campaign(
     )  # fmt: skip
     made = await caller.fleet.campaigns.create(
         id, release, devices, url, where=where, continuous=continuous, sha256=sha256, size=size, manifest=manifest,
-        allow_downgrade=allow_downgrade, rollout=rollout, hold=hold, actor=caller.actor, reason=reason,
+        allow_downgrade=allow_downgrade, rollout=rollout, hold=hold, approval=approval,
+        starts_at=None if starts_at is None else int(starts_at), actor=caller.actor, reason=reason,
         rollback=await _rollback(caller, rollback_to, rollback_version, rollback_sha256),
     )  # fmt: skip
     return await _campaign(caller, made)
@@ -420,6 +427,47 @@ async def why_execution(caller: Caller, campaign: CampaignId, device_id: DeviceI
     ]
     waits_for = await caller.fleet.updates.waits_for(found, execution)
     return to_response(WhyExecutionResponse, execution, waits_for=waits_for, decisions=decisions)
+
+
+@call("POST /campaigns/{campaign}/approve", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign approve CAMPAIGN")
+async def approve_campaign(caller: Caller, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+    """Approves a campaign that another person made: it begins, at its time.
+
+    Raises:
+        NotFound: there is no such campaign.
+        Conflict: it waits for no approval.
+        NotAuthorised: the same person made it.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
+    return await _campaign(caller, await caller.fleet.campaigns.approve(found.id, actor=caller.actor, reason=reason))
+
+
+@call(
+    "POST /campaigns/{campaign}/clone", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign clone CAMPAIGN ID",
+    status=201, location="/campaigns/{id}",
+)  # fmt: skip
+async def clone_campaign(
+    caller: Caller,
+    campaign: CampaignId,
+    id: NewCampaign,
+    *,
+    failed: OnlyFailed = False,
+    hold: Hold = False,
+    reason: Reason = "",
+) -> CampaignResponse:
+    """Starts a campaign with the image, the devices and the rollout of another one, for all of its devices or the rest.
+
+    A campaign by query asks its query again, unless it is for the devices that were not updated. It begins at once;
+    approval is needed as for the first one.
+
+    Raises:
+        NotFound: there is no such campaign.
+        Conflict: a campaign of the new name exists, the other one is a draft, or a device is retired.
+        Refused: no device is left.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
+    made = await caller.fleet.campaigns.clone(found, id, failed=failed, hold=hold, actor=caller.actor, reason=reason)
+    return await _campaign(caller, made)
 
 
 @call(

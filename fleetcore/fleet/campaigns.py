@@ -10,7 +10,7 @@ from typing import Any
 from attrs import asdict, evolve
 from msgspec.structs import replace
 
-from fleetcore.errors import Conflict, FleetError, Refused
+from fleetcore.errors import Conflict, FleetError, NotAuthorised, Refused
 from fleetcore.fleet.builds import Builds, model_names
 from fleetcore.fleet.eligibility import check_eligibility
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
@@ -45,6 +45,7 @@ from fleetcore.rollout.campaigns import (
     Stop,
     decide,
     finished_as,
+    first_state,
     has_places,
 )
 from fleetcore.rollout.turns import turn_digits
@@ -69,6 +70,9 @@ _MAY_RUN_IT = frozenset(
         ExecutionState.TIMED_OUT,
     }
 )
+#: States of campaigns that have not begun, and of all that have not ended.
+NOT_BEGUN = (CampaignState.DRAFT, CampaignState.AWAITING_APPROVAL, CampaignState.SCHEDULED)
+UNFINISHED = (*NOT_BEGUN, CampaignState.RUNNING, CampaignState.PAUSED)
 #: A campaign gives so many places before it looks at its devices again.
 _PLACES = 10_000
 
@@ -82,8 +86,9 @@ class Campaigns:
 
     def __init__(
         self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, updates: Updates, search: Search, *,
-        may_fetch: bool,
+        may_fetch: bool, approve_above: int | None = None,
     ) -> None:  # fmt: skip
+        self._approve_above = approve_above
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
         self._update_policy, self._updates = update_policy, updates
         self._builds = Builds(storage, clock)
@@ -119,6 +124,8 @@ class Campaigns:
         rollout: Rollout = AT_ONCE,
         rollback: FirmwareImage | None = None,
         hold: bool = False,
+        starts_at: int | None = None,
+        approval: bool = False,
         actor: str = "system",
         reason: str = "",
     ) -> Campaign:
@@ -127,7 +134,9 @@ class Campaigns:
         Its devices are named, or selected by a query. Those of a query are not checked here but at the offer; with
         ``continuous`` later ones join as long as the campaign runs, and those that wait leave with the query.
 
-        With ``hold`` it is paused, with code ``held``, until it is resumed. Until it is pinned it stays in ``draft``,
+        It begins at ``starts_at`` (ms since the epoch); with ``approval``, or for more devices than the configuration
+        says, once another person approves it. With ``hold`` it is then paused, with code ``held``, until it is resumed.
+        Until it is pinned it stays in ``draft``,
         with code ``artifact_unpinned`` and without an error. A manifest names digest and size, and is checked for every
         device before anything is sent.
 
@@ -157,11 +166,9 @@ class Campaigns:
                 "A campaign that is to roll back by itself needs a version to roll back to",
                 remedy="Give the release that its devices are to get back",
             )
-        pinned = image.sha256 is not None and image.size is not None
         wave_sizes(rollout.waves, max(1, len(targets)))
         check_eligibility(rollout.eligibility)
         now = self._clock.now_ms()
-        state, code = _begins(hold=hold) if pinned else (CampaignState.DRAFT, "artifact_unpinned")
         record = Campaign(
             id=campaign,
             targets=targets[:SHOWN_TARGETS],
@@ -170,15 +177,18 @@ class Campaigns:
             continuous=continuous,
             adding=bool(where),
             turn_digits=turn_digits(len(targets)),
-            state=state,
             held=hold,
+            starts_at=starts_at,
+            approval=approval or (self._approve_above is not None and len(targets) > self._approve_above),
+            by=actor,
             allow_downgrade=allow_downgrade,
-            code=code,
             rollout=rollout,
             rollback=rollback,
             created=now,
             **_members(image),
         )
+        state, code = first_state(record, now)
+        record = replace(record, state=state, code=code)
         event = Event(
             type=f"campaign.{record.state}",
             subject=campaign,
@@ -207,15 +217,48 @@ class Campaigns:
             ) from error
         stored = await self._targets.complete(stored, targets)
         await self._end_departed(targets, departures)
-        if pinned:
-            self._updates.begin(campaign)
-            if not hold:
-                self._tell_all(rollout, targets)
-                await self.drive(campaign)
-            return await self.get(campaign)
-        if self._may_fetch:
+        if stored.state is CampaignState.DRAFT and self._may_fetch:
             self._spawn(self._pin(stored), f"pin {campaign}")
-        return stored
+        return await self._begun(stored)
+
+    async def _begun(self, campaign: Campaign) -> Campaign:
+        """A campaign that made no offers yet may have begun: its devices get their offers or places."""
+        self._updates.begin(campaign.id)
+        if campaign.state is not CampaignState.RUNNING:
+            return campaign
+        if not has_places(campaign.rollout):
+            async for page in self._updates.pages(campaign):
+                self._updates.tell(each.device for each in page)
+        await self.drive(campaign.id)
+        return await self.get(campaign.id)
+
+    async def clone(
+        self, campaign: Campaign, id: str, *, failed: bool = False, hold: bool = False, actor: str = "system",
+        reason: str = "",
+    ) -> Campaign:  # fmt: skip
+        """Makes a campaign as another one, for its devices or, with ``failed``, those that it has not updated.
+
+        Raises:
+            Conflict: ``artifact_unpinned``, it is a draft; and as :meth:`create`.
+            Refused: no device is left; and as :meth:`create`.
+        """
+        if campaign.sha256 is None:
+            raise Conflict(
+                f"The image of {campaign.id!r} is not pinned yet", code="artifact_unpinned", campaign=campaign.id
+            )
+        devices = [] if campaign.where and not failed else [
+            each.device
+            async for each in self.executions.iterate(ref=("campaign", campaign.id))
+            if not (failed and each.state in (ExecutionState.SUCCEEDED, ExecutionState.SKIPPED))
+            and await self._updates.takes_part(each.device)
+        ]  # fmt: skip
+        by_query = bool(campaign.where) and not failed
+        return await self.create(
+            id, campaign.release, devices, campaign.url, where=campaign.where if by_query else "",
+            continuous=campaign.continuous and by_query, sha256=campaign.sha256, size=campaign.size,
+            manifest=campaign.manifest, allow_downgrade=campaign.allow_downgrade, rollout=campaign.rollout,
+            rollback=campaign.rollback, hold=hold, approval=campaign.approval, actor=actor, reason=reason,
+        )  # fmt: skip
 
     async def _selected(self, devices: Sequence[str], where: str, *, continuous: bool) -> Selected:
         """The devices of a new campaign."""
@@ -351,21 +394,60 @@ class Campaigns:
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state is not CampaignState.DRAFT:
                 return None
-            state, code = _begins(hold=old.held)
-            new = replace(old, state=state, sha256=sha256, size=size, code=code, reason=None)
-            return new, [Event(type=f"campaign.{state}", subject=campaign, time=now, actor=actor, reason=reason)]
+            new = replace(old, sha256=sha256, size=size, reason=None)
+            state, code = first_state(new, now)
+            event = Event(type=f"campaign.{state}", subject=campaign, time=now, actor=actor, reason=reason)
+            return replace(new, state=state, code=code), [event]
 
         started = await self.records.compare_and_set(
             load, step, lambda _old, new: built + self._updates.making(new, waiting, now)
         )
-        if started.state is not CampaignState.RUNNING:
-            return started
-        self._updates.begin(campaign)
         await self._end_departed(waiting, departures)
-        async for execution in self.executions.iterate(ref=("campaign", campaign)):
-            self._tell_all(started.rollout, [execution.device])
-        await self.drive(campaign)
-        return await self.get(campaign)
+        return await self._begun(started)
+
+    async def approve(self, campaign: str, *, actor: str = "system", reason: str = "") -> Campaign:
+        """Approves a campaign that waits for it: it begins, or is scheduled. Again, nothing changes.
+
+        Raises:
+            Conflict: ``illegal_transition``, it does not wait for approval.
+            NotAuthorised: ``second_person_required``, the same person made it.
+        """
+        now = self._clock.now_ms()
+
+        def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
+            if old.approved_by is not None:
+                return None
+            if old.state is not CampaignState.AWAITING_APPROVAL:
+                raise Conflict(
+                    f"The campaign {campaign!r} is {old.state} and waits for no approval", code="illegal_transition",
+                    campaign=campaign,
+                )  # fmt: skip
+            if _person(actor) == _person(old.by):
+                raise NotAuthorised(
+                    f"{_person(actor)} made the campaign {campaign!r}", code="second_person_required",
+                    remedy="Another person has to approve it", campaign=campaign,
+                )  # fmt: skip
+            return self._next(replace(old, approved_by=actor), now, actor, reason)
+
+        return await self._begun(await self.records.change(campaign, step))
+
+    async def _start_scheduled(self, campaign: Campaign) -> None:
+        now = self._clock.now_ms()
+
+        def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
+            if old.state is not CampaignState.SCHEDULED or first_state(old, now)[0] is CampaignState.SCHEDULED:
+                return None
+            return self._next(old, now, "system", "its time has come")
+
+        started = await self.records.change(campaign.id, step)
+        if started.state is not CampaignState.SCHEDULED:
+            await self._begun(started)
+
+    def _next(self, campaign: Campaign, now: int, actor: str, reason: str) -> tuple[Campaign, list[Event]]:
+        """The campaign in the state that follows, and the event of it."""
+        state, code = first_state(campaign, now)
+        event = Event(type=f"campaign.{state}", subject=campaign.id, time=now, actor=actor, reason=reason)
+        return replace(campaign, state=state, code=code), [event]
 
     async def get(self, campaign: str) -> Campaign:
         """The campaign; raises NotFound."""
@@ -443,7 +525,7 @@ class Campaigns:
         event = Event(type="campaign.aborted", subject=campaign, time=now, actor=actor, reason=reason)
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
-            if old.state in (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED):
+            if old.state in UNFINISHED:
                 aborted = replace(old, state=CampaignState.ABORTED, finished_at=now, aborting=True, forced=force)
                 return aborted, [event]
             if old.state is CampaignState.ABORTED and force and not old.forced:
@@ -466,7 +548,7 @@ class Campaigns:
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state is CampaignState.ROLLED_BACK:
                 return None
-            if old.rollback is None or old.state is CampaignState.DRAFT:
+            if old.rollback is None or old.state in NOT_BEGUN:
                 raise Conflict(
                     f"The campaign {campaign!r} has no version to roll back to", code="illegal_transition",
                     remedy="Start a campaign that installs the version before", campaign=campaign,
@@ -526,6 +608,8 @@ class Campaigns:
     async def tick(self) -> None:
         """Does what is due, and drives the running campaigns."""
         await self._updates.tick()
+        async for campaign in self.records.iterate(ref=("state", CampaignState.SCHEDULED)):
+            await self._start_scheduled(campaign)
         async for campaign in self.records.iterate(ref=("state", CampaignState.RUNNING)):
             await self._targets.follow(campaign)
             await self.drive(campaign.id)
@@ -597,9 +681,9 @@ class Campaigns:
         await end_tasks(*self._tasks)
 
 
-def _begins(*, hold: bool) -> tuple[CampaignState, str | None]:
-    """The first state of a campaign whose image is pinned, and its code."""
-    return (CampaignState.PAUSED, "held") if hold else (CampaignState.RUNNING, None)
+def _person(actor: str) -> str:
+    """The name of an actor, without its front end: ``ana`` of ``library:ana``."""
+    return actor.rpartition(":")[2]
 
 
 def _members(image: FirmwareImage) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class EligibilityJudge:
         wanted, now = campaign.rollout.eligibility, self._clock.now_ms()
         facts = await self.facts(wanted, execution.device)
         windows = windows_of(() if wanted.emergency else wanted.windows)
-        return judge(wanted, windows, facts, execution, campaign.created, now)
+        return judge(wanted, windows, facts, execution, campaign.begins, now)
 
     async def matters(self, campaign: Campaign) -> bool:
         """Whether a device of a campaign may be held at all."""

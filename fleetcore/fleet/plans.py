@@ -9,7 +9,7 @@ from itertools import islice
 from attrs import frozen
 
 from fleetcore.errors import Conflict, NotFound, Refused, Unavailable
-from fleetcore.fleet.campaigns import Campaigns
+from fleetcore.fleet.campaigns import UNFINISHED, Campaigns
 from fleetcore.fleet.eligibility import EligibilityJudge
 from fleetcore.fleet.plan_worker import Part, Task, courses, packed
 from fleetcore.fleet.update_policy import UpdatePolicy
@@ -76,7 +76,7 @@ class Plans:
             Unavailable: the simulation took too long.
         """
         found = await self._campaigns.get(campaign)
-        if found.state not in (CampaignState.RUNNING, CampaignState.PAUSED):
+        if found.state not in UNFINISHED or found.state is CampaignState.DRAFT:
             raise Conflict(
                 f"The campaign {campaign!r} is {found.state}: nothing is left to plan", code="illegal_transition",
                 campaign=campaign,

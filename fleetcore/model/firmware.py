@@ -14,6 +14,8 @@ class CampaignState(StrEnum):
     """Where a campaign stands."""
 
     DRAFT = "draft"
+    AWAITING_APPROVAL = "awaiting_approval"
+    SCHEDULED = "scheduled"
     RUNNING = "running"
     PAUSED = "paused"
     SUCCEEDED = "succeeded"
@@ -114,6 +116,9 @@ class Campaign(Struct, frozen=True, kw_only=True):
         where: the query that selects its devices; empty where they were named. ``continuous``: also later ones.
         adding: whether devices of the query may be missing yet.
         turn_digits: see :mod:`fleetcore.rollout.turns`; None for campaigns of earlier releases.
+        starts_at: it begins then, ms since the epoch; None for at once.
+        by: the operator who made it.
+        approval: whether another person has to approve it; ``approved_by`` is who did.
     """
 
     id: str
@@ -149,7 +154,16 @@ class Campaign(Struct, frozen=True, kw_only=True):
     continuous: bool = False
     adding: bool = False
     turn_digits: int | None = None
+    starts_at: int | None = None
+    by: str = ""
+    approval: bool = False
+    approved_by: str | None = None
     version: int = 0
+
+    @property
+    def begins(self) -> int:
+        """When its time begins, ms since the epoch."""
+        return max(self.created, self.starts_at or 0)
 
 
 class Execution(Struct, frozen=True, kw_only=True):

@@ -145,6 +145,17 @@ def exceeded(limit: FailureLimit, campaign: Campaign, counts: Counts) -> bool:
     return executed >= limit.min_executed and failed > Fraction(str(limit.share)) * executed
 
 
+def first_state(campaign: Campaign, now: int) -> tuple[CampaignState, str | None]:
+    """The state of a campaign that has not begun yet at a time in ms, and its code."""
+    if campaign.sha256 is None or campaign.size is None:
+        return CampaignState.DRAFT, "artifact_unpinned"
+    if campaign.approval and campaign.approved_by is None:
+        return CampaignState.AWAITING_APPROVAL, None
+    if campaign.starts_at is not None and campaign.starts_at > now:
+        return CampaignState.SCHEDULED, None
+    return (CampaignState.PAUSED, "held") if campaign.held else (CampaignState.RUNNING, None)
+
+
 def decide(
     campaign: Campaign, counts: Counts, now: int, places: int | None = None
 ) -> tuple[Campaign, tuple[CampaignEffect, ...]]:
@@ -161,7 +172,7 @@ def decide(
             failed, executed = failures(limit, campaign, counts)
             reason = f"{failed} of {executed} devices failed; {limit.share * 100:g} % may"
             return campaign, (Stop(limit.action, Reason.TOO_MANY_FAILURES, reason),)
-    over = now >= campaign.created + campaign.rollout.limits.campaign_ms
+    over = now >= campaign.begins + campaign.rollout.limits.campaign_ms
     if not any(state not in EXECUTION_ENDS for state in counts.states):
         # More devices may come to a continuous campaign.
         return campaign, () if campaign.continuous and not over else (Finish(summary(campaign, counts)),)

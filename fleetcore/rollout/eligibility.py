@@ -54,7 +54,7 @@ def judge(wanted: Eligibility, windows: Windows, facts: Facts, execution: Execut
 
     Args:
         windows: those of ``wanted``.
-        begun: when the campaign was made.
+        begun: when the campaign begins.
     """
     opening = ALWAYS if wanted.emergency else windows.at(facts.zone, now)
     held = (

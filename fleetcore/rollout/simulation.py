@@ -118,7 +118,7 @@ class _Simulation:
         wanted = self._campaign.rollout.eligibility
         self._windows = Windows(() if wanted.emergency else wanted.windows)
         #: When devices that wait are given up.
-        self._ends = campaign.created + campaign.rollout.limits.campaign_ms
+        self._ends = campaign.begins + campaign.rollout.limits.campaign_ms
         self._offers, self._begun = 0, list[int]()
         self._points: list[tuple[int, int, int]] = []
         #: When the campaign is looked at next.
@@ -231,7 +231,7 @@ class _Simulation:
             facts = evolve(facts, freeze=None)
         if wanted.consent and execution.consented is None:
             execution = replace(execution, consented=self._now)
-        held = judge(wanted, self._windows, facts, execution, self._campaign.created, self._now).held
+        held = judge(wanted, self._windows, facts, execution, self._campaign.begins, self._now).held
         if held is None or facts.freeze is None or held.code != Hold.FROZEN:
             return held
         return replace(held, until=self._ends + _LOOK_MS if facts.freeze.end is None else facts.freeze.end)

@@ -239,8 +239,9 @@ class Fleet:
         self.updates = Updates(storage, clock, self.update_policy, self.eligibility)
         self.twins.on_reported(self.updates.reported)
         self.campaigns = Campaigns(
-            storage, clock, self.update_policy, self.updates, self.search, may_fetch=config.data is not None
-        )
+            storage, clock, self.update_policy, self.updates, self.search, may_fetch=config.data is not None,
+            approve_above=firmware.approve_above,
+        )  # fmt: skip
         self.uploads = Uploads(storage, clock, firmware.upload_quota_bytes)
         self.deltas = Deltas(storage, clock)
         self.plans = Plans(self.campaigns, self.updates, self.update_policy, self.eligibility, clock)

@@ -66,6 +66,10 @@ class CampaignResponse(Response, frozen=True):
     code: str | None
     reason: str | None
     created: Ms | None
+    starts_at: Ms | None
+    by: str
+    approval: bool
+    approved_by: str | None
     finished_at: Ms | None
     version: int
 

@@ -128,7 +128,10 @@ if TYPE_CHECKING:
         MinBattery,
         MinExecuted,
         MinSucceeded,
+        NeedsApproval,
         NeedsConsent,
+        NewCampaign,
+        OnlyFailed,
         PerMinute,
         RateFactor,
         ReleaseId,
@@ -1528,6 +1531,8 @@ class AsyncCalls(ABC):
         max_deferral_s: MaxDeferral | None = None,
         emergency: Emergency = "",
         hold: Hold = False,
+        starts_at: Time | None = None,
+        approval: NeedsApproval = False,
         reason: Reason = "",
     ) -> CampaignResponse:
         """Starts a campaign: one firmware version for some devices, which get their offers in the background.
@@ -1592,6 +1597,8 @@ class AsyncCalls(ABC):
                 "max_deferral_s": max_deferral_s,
                 "emergency": emergency,
                 "hold": hold,
+                "starts_at": starts_at,
+                "approval": approval,
                 "reason": reason,
             },
             CampaignResponse,
@@ -1662,6 +1669,41 @@ class AsyncCalls(ABC):
             NotFound: there is no such campaign, or the device is not in it.
         """
         return await self._value("why_execution", {"campaign": campaign, "device_id": device_id}, WhyExecutionResponse)
+
+    async def approve_campaign(self, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+        """Approves a campaign that another person made: it begins, at its time.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: it waits for no approval.
+            NotAuthorised: the same person made it.
+        """
+        return await self._value("approve_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
+
+    async def clone_campaign(
+        self,
+        campaign: CampaignId,
+        id: NewCampaign,
+        *,
+        failed: OnlyFailed = False,
+        hold: Hold = False,
+        reason: Reason = "",
+    ) -> CampaignResponse:
+        """Starts a campaign with the image, the devices and the rollout of another one, for all of its devices or the rest.
+
+        A campaign by query asks its query again, unless it is for the devices that were not updated. It begins at once;
+        approval is needed as for the first one.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: a campaign of the new name exists, the other one is a draft, or a device is retired.
+            Refused: no device is left.
+        """
+        return await self._value(
+            "clone_campaign",
+            {"campaign": campaign, "id": id, "failed": failed, "hold": hold, "reason": reason},
+            CampaignResponse,
+        )
 
     async def consent_to_update(
         self, campaign: CampaignId, device_id: DeviceId, *, reason: Reason = ""

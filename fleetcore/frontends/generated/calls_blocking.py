@@ -127,7 +127,10 @@ if TYPE_CHECKING:
         MinBattery,
         MinExecuted,
         MinSucceeded,
+        NeedsApproval,
         NeedsConsent,
+        NewCampaign,
+        OnlyFailed,
         PerMinute,
         RateFactor,
         ReleaseId,
@@ -1499,6 +1502,8 @@ class BlockingCalls(ABC):
         max_deferral_s: MaxDeferral | None = None,
         emergency: Emergency = "",
         hold: Hold = False,
+        starts_at: Time | None = None,
+        approval: NeedsApproval = False,
         reason: Reason = "",
     ) -> CampaignResponse:
         """Starts a campaign: one firmware version for some devices, which get their offers in the background.
@@ -1563,6 +1568,8 @@ class BlockingCalls(ABC):
                 "max_deferral_s": max_deferral_s,
                 "emergency": emergency,
                 "hold": hold,
+                "starts_at": starts_at,
+                "approval": approval,
                 "reason": reason,
             },
             CampaignResponse,
@@ -1633,6 +1640,41 @@ class BlockingCalls(ABC):
             NotFound: there is no such campaign, or the device is not in it.
         """
         return self._value("why_execution", {"campaign": campaign, "device_id": device_id}, WhyExecutionResponse)
+
+    def approve_campaign(self, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+        """Approves a campaign that another person made: it begins, at its time.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: it waits for no approval.
+            NotAuthorised: the same person made it.
+        """
+        return self._value("approve_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
+
+    def clone_campaign(
+        self,
+        campaign: CampaignId,
+        id: NewCampaign,
+        *,
+        failed: OnlyFailed = False,
+        hold: Hold = False,
+        reason: Reason = "",
+    ) -> CampaignResponse:
+        """Starts a campaign with the image, the devices and the rollout of another one, for all of its devices or the rest.
+
+        A campaign by query asks its query again, unless it is for the devices that were not updated. It begins at once;
+        approval is needed as for the first one.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: a campaign of the new name exists, the other one is a draft, or a device is retired.
+            Refused: no device is left.
+        """
+        return self._value(
+            "clone_campaign",
+            {"campaign": campaign, "id": id, "failed": failed, "hold": hold, "reason": reason},
+            CampaignResponse,
+        )
 
     def consent_to_update(self, campaign: CampaignId, device_id: DeviceId, *, reason: Reason = "") -> ExecutionResponse:
         """Says that a device's user agrees to the update; again, nothing changes.
