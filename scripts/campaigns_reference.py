@@ -50,8 +50,8 @@ _HOLD = {
 _FORM = {Cause.DEVICE: "**{}**", Cause.TIME: "*{}*", Cause.SERVER: "{}"}
 _TAIL = """
 `waiting` after a failure is the next attempt. `succeeded` becomes `reverted` if the device reports the version before
-again. `cancelled` becomes `waiting` in a continuous campaign, when its query selects the device again. A device that may not
-begin yet stays `waiting`, one that may not install `downloaded`; a code says why:
+again. `cancelled` becomes `waiting` in a continuous campaign, when its query selects the device again. A device that
+may not begin yet stays `waiting`, one that may not install `downloaded`; a code says why:
 
 | code | the device waits |
 |---|---|

@@ -10,12 +10,18 @@ from msgspec import Meta
 from fleetcore.calls.caller import Caller, answered, missing
 from fleetcore.calls.cursors import decode, encode
 from fleetcore.calls.responses.campaigns import (
+    CampaignActionResponse,
+    CampaignFailuresResponse,
     CampaignPlanResponse,
+    CampaignPointResponse,
+    CampaignReportResponse,
     CampaignResponse,
+    CampaignWaveResponse,
     DecisionResponse,
     ExecutionResponse,
     PlanPointResponse,
     RolloutResponse,
+    SlowDeviceResponse,
     WhyExecutionResponse,
 )
 from fleetcore.calls.table import BY_CALL, call, on
@@ -404,6 +410,39 @@ async def plan_campaign(
         held_devices=dict(plan.held_devices),
         points=[PlanPointResponse(_seconds(at), done, other) for at, done, other in middle.points],
     )
+
+
+@call("GET /campaigns/{campaign}/report", Permission.CAMPAIGNS_READ, scope=BY_CALL, cli="campaign report CAMPAIGN")
+async def report_campaign(caller: Caller, campaign: CampaignId) -> CampaignReportResponse:
+    """Shows what became of a campaign: its waves, failures by cause, slowest devices, and who did what.
+
+    All its executions are read: a campaign with a million devices takes some minutes.
+
+    Raises:
+        NotFound: there is no such campaign.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_READ)
+    made = await caller.fleet.campaigns.report(found)
+    rows = await caller.fleet.audit.page(object=found.id, action="campaign.", limit=_DECISIONS)
+    return CampaignReportResponse(
+        campaign=await _campaign(caller, found),
+        per_minute=round(made.per_minute, 3),
+        median_s=None if made.median_ms is None else _seconds(made.median_ms),
+        waves=[
+            CampaignWaveResponse(
+                each.number, each.devices, each.succeeded, each.failed, each.left,
+                None if each.begun is None else Ms(each.begun), None if each.eta is None else Ms(each.eta),
+            )
+            for each in made.waves
+        ],
+        failures=[CampaignFailuresResponse(*cause, devices) for cause, devices in made.failures],
+        slowest=[SlowDeviceResponse(each.device, _seconds(each.took_ms), each.attempts) for each in made.slowest],
+        actions=[
+            CampaignActionResponse(Ms(row.time), row.action.removeprefix("campaign."), row.actor, row.reason)
+            for row in rows.items
+        ],
+        points=[CampaignPointResponse(Ms(at), *counts) for at, *counts in made.points],
+    )  # fmt: skip
 
 
 @call(

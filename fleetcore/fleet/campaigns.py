@@ -22,6 +22,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.firmware import (
+    EXECUTION_FAILURES,
     PROGRESS_ORDER,
     SHOWN_TARGETS,
     Campaign,
@@ -48,6 +49,7 @@ from fleetcore.rollout.campaigns import (
     first_state,
     has_places,
 )
+from fleetcore.rollout.report import Report, Reporter
 from fleetcore.rollout.turns import turn_digits
 from fleetcore.rollout.waves import wave_sizes
 from fleetcore.wire.manifest import peek_manifest
@@ -456,6 +458,18 @@ class Campaigns:
     async def counts(self, campaign: str) -> Counts:
         """The devices of a campaign in each state and wave, without those that were erased since."""
         return await self._updates.counts(campaign)
+
+    async def report(self, campaign: Campaign) -> Report:
+        """What became of a campaign's devices, by one pass over its executions."""
+        reporter = Reporter()
+        async for page in self._updates.pages(campaign):
+            failed = [each.device for each in page if each.state in EXECUTION_FAILURES]
+            records = await self._storage.get_many("device", failed) if failed else {}
+            for each in page:
+                record = records.get(each.device)
+                model = None if record is None else record.body.get("model")
+                reporter.add(each, model if isinstance(model, str) else "")
+        return reporter.report(self._clock.now_ms())
 
     async def devices(self, campaign: Campaign) -> AsyncIterator[str]:
         """The devices of a campaign; of a very large one, without those that were erased since."""

@@ -153,3 +153,63 @@ class CampaignPlanResponse(Response, frozen=True):
     held: dict[str, int]
     held_devices: dict[str, str]
     points: list[PlanPointResponse]
+
+
+class CampaignPointResponse(Response, frozen=True):
+    """How many devices had succeeded, failed, and ended otherwise, by a time."""
+
+    time: Ms
+    succeeded: int
+    failed: int
+    others: int
+
+
+class CampaignFailuresResponse(Response, frozen=True):
+    """The number of devices of a model that failed alike."""
+
+    state: str
+    code: str
+    model: str
+    devices: int
+
+
+class SlowDeviceResponse(Response, frozen=True):
+    """A device that took long from its first offer to its success."""
+
+    device: str
+    took_s: float
+    attempts: int
+
+
+class CampaignWaveResponse(Response, frozen=True):
+    """A wave, 0 for the devices without a place; ``eta`` is when its devices have ended at the present rate."""
+
+    wave: int
+    devices: int
+    succeeded: int
+    failed: int
+    left: int
+    begun: Ms | None
+    eta: Ms | None
+
+
+class CampaignActionResponse(Response, frozen=True):
+    """What an operator did with a campaign, or what it did by itself."""
+
+    time: Ms
+    action: str
+    by: str
+    reason: str
+
+
+class CampaignReportResponse(Response, frozen=True):
+    """What became of a campaign's devices, and who did what; ``per_minute`` is the rate of the last 10 minutes."""
+
+    campaign: CampaignResponse
+    per_minute: float
+    median_s: float | None
+    waves: list[CampaignWaveResponse]
+    failures: list[CampaignFailuresResponse]
+    slowest: list[SlowDeviceResponse]
+    actions: list[CampaignActionResponse]
+    points: list[CampaignPointResponse]

@@ -11,6 +11,7 @@ from fleetcore.calls.responses.anomalies import AnomalyResponse
 from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
 from fleetcore.calls.responses.campaigns import (
     CampaignPlanResponse,
+    CampaignReportResponse,
     CampaignResponse,
     ExecutionResponse,
     FreezeResponse,
@@ -1661,6 +1662,16 @@ class AsyncCalls(ABC):
             {"campaign": campaign, "fetch_s": fetch_s, "install_s": install_s, "fails": fails},
             CampaignPlanResponse,
         )
+
+    async def report_campaign(self, campaign: CampaignId) -> CampaignReportResponse:
+        """Shows what became of a campaign: its waves, failures by cause, slowest devices, and who did what.
+
+        All its executions are read: a campaign with a million devices takes some minutes.
+
+        Raises:
+            NotFound: there is no such campaign.
+        """
+        return await self._value("report_campaign", {"campaign": campaign}, CampaignReportResponse)
 
     async def why_execution(self, campaign: CampaignId, device_id: DeviceId) -> WhyExecutionResponse:
         """Shows a device's part of a campaign: what it waits for now, and what was decided about it, the oldest first.

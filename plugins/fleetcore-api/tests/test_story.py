@@ -545,6 +545,8 @@ STORY = [
     ("clone_campaign", {"campaign": "nothing", "id": WRONG_NAME}),
     ("abort_campaign", {"campaign": "spring-2"}),
     ("abort_campaign", {"campaign": "later"}),
+    ("report_campaign", {"campaign": "spring"}),
+    ("report_campaign", {"campaign": "nothing"}),
     ("add_freeze", {"id": "sale", "where": "type = 'pump'", "reason": "summer sale"}),
     ("add_freeze", {"id": "sale"}),
     ("add_freeze", {"id": "past", "begin": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}),
