@@ -44,8 +44,8 @@ class Record:
     the end of an update change together or not at all.
 
     ``active`` is the slot to start, ``trying`` the one on trial with ``boots_left``. ``slots`` has what is in them,
-    complete and verified. Nothing below ``highest_seq`` is installed, nothing below ``floor`` is started. ``job`` is the
-    update under way, ``ended`` are the last ones.
+    complete and verified. Nothing below ``highest_seq`` is installed, nothing below ``floor`` is started. ``job`` is
+    the update under way, ``ended`` are the last ones.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -3,33 +3,28 @@
 It adds to ``stdlib_http.py`` what an update needs beyond an offer and a digest. It is what the slots of
 ``boot_loader.py`` hold, so it replaces itself. An image is a Python program in one file:
 
-    mkdir app && cp boot_loader.py stdlib_http.py updating_device.py app
+    mkdir app && cp boot_loader.py image_sources.py stdlib_http.py updating_device.py app
     python -m zipapp app -m updating_device:main -p python3 -o slot-a.img
 
 An update goes on after a loss of power at any moment, or goes back; the server counts it once. ``--from-file FILE``
 installs what ``fleetcore firmware bundle`` wrote, without a network. ``docs/how-to/write-a-device.md`` has the steps.
 """
 
-import bz2
 import contextlib
 import hashlib
 import http.client
 import json
 import os
-import ssl
-import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from boot_loader import BOOTS, Record, reset, sha256_of, step
+from image_sources import PIECE, elsewhere, over_coap, over_http, patched
 from stdlib_http import Device, Json, Reboot, Refusal, say
 
-PIECE = 65_536
-BLOCK = 1024  # bytes of a CoAP block
 ENDED = 16  # remembered updates, to answer a repeated offer as before
 SLOT_BYTES = 64 << 20
 WRONG = (KeyError, TypeError, ValueError)  # how a signed document fails that is none
@@ -106,7 +101,7 @@ class UpdatingDevice(Device):
 
     def end_of(self, job: Json) -> Json:
         """The members of the report of an end."""
-        more = {name: job[name] for name in ("code", "reason") if name in job}
+        more: Json = {name: job[name] for name in ("code", "reason") if name in job}
         return {"state": job["state"], "version": self.state["firmware"]["version"], **more}
 
     def forget(self, job: Json) -> None:
@@ -121,7 +116,7 @@ class UpdatingDevice(Device):
             self.call("POST", "/firmware/status", {**ids, "state": state, **more})
         step(f"{state} reported")
 
-    # --- offers --------------------------------------------------------------------------------------------------------
+    # --- offers ------------------------------------------------------------------------------------------------------
 
     def offered(self, body: Json) -> None:
         """Handles an offer to its end; one that comes again goes on where the last one stopped, or is answered anew."""
@@ -203,10 +198,10 @@ class UpdatingDevice(Device):
         self.record.save("refused", job=ended)
         self.tell_end()
 
-    # --- the image -----------------------------------------------------------------------------------------------------
+    # --- the image ---------------------------------------------------------------------------------------------------
 
     def load(self, job: Json, manifest: Json, offer: Json) -> None:
-        """Fills the spare slot and verifies it. Where it breaks off, the next source goes on, or the next connection."""
+        """Fills the spare slot and verifies it. Where a source breaks off, the next one goes on."""
         slot, size = self.record.slot(self.record.spare()), int(manifest["size"])
         there = slot.stat().st_size if slot.exists() else 0
         self.status(job, "downloading", bytes=there)
@@ -286,26 +281,14 @@ class UpdatingDevice(Device):
         if "path" in offer:
             yield "https", lambda at: over_http(self.server, offer["path"], at, size)
         if "path" in offer and "coap" in self.factory:
-            yield "coap", lambda at: self.over_coap(offer["path"], at)
+            yield "coap", lambda at: over_coap(self.tls("device.pem"), self.factory["coap"], offer["path"], at)
         if offer.get("url"):
             yield "url", lambda at: elsewhere(offer["url"], at, size)  # without the device's certificate
 
-    def over_coap(self, path: str, at: int) -> Iterator[bytes]:
-        """From a block on, by libcoap's program."""
-        url = self.factory["coap"] + path
-        who = ("-R", self.folder / "ca.pem", "-c", self.folder / "device.pem", "-j", self.folder / "device.pem")
-        words = ("coap-client-openssl", "-m", "get", "-b", f"{at // BLOCK},{BLOCK}", *who, url)
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:  # noqa: S603
-            assert program.stdout is not None
-            program.stdout.read(at % BLOCK)
-            while piece := program.stdout.read(PIECE):
-                yield piece
-            program.kill()
-
-    # --- deltas --------------------------------------------------------------------------------------------------------
+    # --- deltas ------------------------------------------------------------------------------------------------------
 
     def load_by_delta(self, slot: Path, manifest: Json, offer: Json) -> bool:
-        """Makes the image from the running one, where a delta fits that; where anything is wrong the whole is loaded."""
+        """Makes the image from the running one, if a delta fits that; with any fault the whole image is loaded."""
         running = self.record.slot(self.running)
         base = sha256_of(running)  # read back: a delta on another base would be lost work
         for delta in offer.get("deltas", ()):
@@ -318,7 +301,7 @@ class UpdatingDevice(Device):
                 self.append(slot, patched(running.read_bytes(), patch, manifest["size"]), manifest["size"])
                 if sha256_of(slot) != manifest["sha256"]:
                     raise ValueError("it makes another image")
-            except (OSError, http.client.HTTPException, EOFError, Refusal, *WRONG) as error:
+            except (OSError, http.client.HTTPException, Refusal, *WRONG) as error:
                 say("no delta", error)
                 slot.unlink(missing_ok=True)
                 return False
@@ -327,7 +310,7 @@ class UpdatingDevice(Device):
             return True
         return False
 
-    # --- files ---------------------------------------------------------------------------------------------------------
+    # --- files -------------------------------------------------------------------------------------------------------
 
     def install_file(self, file: Path) -> None:
         """Installs a bundle after the checks of an offer; the person at the device stands for the assignment."""
@@ -355,7 +338,7 @@ class UpdatingDevice(Device):
 
     def opened_bundle(self, bundle: tarfile.TarFile) -> tuple[Json, Any]:
         """The manifest of a bundle, verified, and its image, from the first byte."""
-        envelopes = []
+        envelopes: list[Json] = []
         for member in bundle:  # in their order: the manifest, the trust roots, the image
             content = bundle.extractfile(member)
             if content is None:
@@ -370,82 +353,6 @@ class UpdatingDevice(Device):
                 raise Refusal("schema_invalid", f"{member.name} is too long")
             envelopes.append(json.load(content))
         raise Refusal("schema_invalid", "it has no image")
-
-
-def over_http(server: http.client.HTTPConnection, path: str, at: int, size: int) -> Iterator[bytes]:
-    """What is missing of an image: the rest of it, or the whole from a server that does not know ranges."""
-    server.request("GET", path, headers={"Range": f"bytes={at}-"})
-    answer = server.getresponse()
-    if answer.status not in (200, 206):
-        answer.read()
-        raise ConnectionError(f"status {answer.status}")
-    total = answer.headers.get("Content-Length") if answer.status == 200 else answer.headers["Content-Range"]
-    if total is not None and int(total.rpartition("/")[2]) != size:
-        answer.close()
-        server.close()
-        raise Refusal("size_mismatch", f"the image has {total} bytes; the manifest says {size}")
-    if answer.status == 200:
-        answer.read(at)
-    while piece := answer.read(PIECE):
-        yield piece
-    answer.close()
-
-
-def elsewhere(url: str, at: int, size: int) -> Iterator[bytes]:
-    """The same from any server: it gets no credentials, and is not trusted."""
-    to = urlsplit(url)
-    if to.scheme == "https":
-        server: http.client.HTTPConnection = http.client.HTTPSConnection(
-            to.netloc, timeout=70, context=ssl.create_default_context()
-        )
-    else:
-        server = http.client.HTTPConnection(to.netloc, timeout=70)
-    with contextlib.closing(server):
-        yield from over_http(server, f"{to.path}?{to.query}" if to.query else to.path, at, size)
-
-
-def patched(old: bytes, patch: bytes, size: int) -> Iterator[bytes]:
-    """What a delta (BSDIFF40) makes of an image; raises ValueError. No more than ``size`` bytes come, whatever it says."""
-    numbers = [number(patch[at : at + 8]) for at in (8, 16, 24)]
-    if not patch.startswith(b"BSDIFF40") or numbers[2] != size or min(numbers) < 0:
-        raise ValueError("it is for another image")
-    first, second = 32 + numbers[0], 32 + numbers[0] + numbers[1]
-    control, added, extra = (Block(part) for part in (patch[32:first], patch[first:second], patch[second:]))
-    at = made = 0
-    while made < size:
-        add, copy, move = (number(control.take(8)) for _ in range(3))
-        if add < 0 or copy < 0 or not 0 < add + copy <= size - made or not 0 <= at <= at + add <= len(old):
-            raise ValueError("it says more than there is")
-        for begin in range(at, at + add, PIECE):
-            base = old[begin : min(begin + PIECE, at + add)]
-            yield bytes((one + two) & 255 for one, two in zip(base, added.take(len(base)), strict=True))
-        for begin in range(0, copy, PIECE):
-            yield extra.take(min(PIECE, copy - begin))
-        made, at = made + add + copy, at + add + move
-
-
-def number(content: bytes) -> int:
-    """A number of a delta: little-endian, with a sign bit."""
-    value = int.from_bytes(content, "little")
-    return -(value & ~(1 << 63)) if value >> 63 else value
-
-
-class Block:
-    """A compressed part of a delta, unpacked as it is needed."""
-
-    def __init__(self, packed: bytes) -> None:
-        self.packed, self.unpack, self.ready = packed, bz2.BZ2Decompressor(), b""
-
-    def take(self, count: int) -> bytes:
-        """The next bytes; raises EOFError, ValueError or OSError where it does not have them."""
-        while len(self.ready) < count:
-            more = self.unpack.decompress(self.packed, count - len(self.ready))
-            self.packed = b""
-            if not more and self.unpack.needs_input:
-                raise ValueError("it ends early")
-            self.ready += more
-        taken, self.ready = self.ready[:count], self.ready[count:]
-        return taken
 
 
 def main() -> None:
