@@ -224,7 +224,7 @@ class UpdatingDevice(Device):
         """
         size, failures = int(manifest["size"]), list[Exception]()
         for name, source in self.sources(offer, size):
-            at = slot.stat().st_size if slot.exists() else 0
+            at = self.verified_length(slot, manifest)
             say("loading", name, "from byte", at)
             try:
                 with contextlib.closing(self.checked(source(at) if at < size else iter(()), at, manifest)) as pieces:
@@ -237,6 +237,14 @@ class UpdatingDevice(Device):
             if not isinstance(failure, Refusal):
                 raise ConnectionError(f"the image did not come: {failure}") from failure
         raise failures[-1] if failures else Refusal("download_failed", "the offer does not say where the image is")
+
+    def verified_length(self, slot: Path, manifest: Json) -> int:
+        """From where a download goes on: of a piece that has a digest, none or all is kept."""
+        at, chunks = slot.stat().st_size if slot.exists() else 0, manifest.get("chunks")
+        if chunks and at < manifest["size"] and at % chunks["size"]:
+            at -= at % chunks["size"]
+            os.truncate(slot, at)
+        return at
 
     def append(self, slot: Path, pieces: Iterator[bytes], size: int) -> None:
         """Writes what comes behind what is there."""
@@ -256,25 +264,21 @@ class UpdatingDevice(Device):
     def checked(self, pieces: Iterator[bytes], at: int, manifest: Json) -> Generator[bytes, None, None]:
         """The rest of an image, never longer than its manifest says; piece by piece verified where that has digests."""
         size, chunks = int(manifest["size"]), manifest.get("chunks")
-        length = chunks["size"] if chunks else PIECE
+        length = chunks["size"] if chunks else 1
         waiting = bytearray()
         for piece in pieces:
             waiting += piece
             if at + len(waiting) > size:
                 raise Refusal("size_mismatch", f"there is more than the {size} bytes of the manifest")
-            # From the border of a piece on: what lies before it was not verified alone.
-            while len(waiting) >= (take := length - at % length) or (waiting and at + len(waiting) == size):
-                part, whole = bytes(waiting[:take]), at % length == 0
-                if chunks and whole and hashlib.sha256(part).hexdigest() != chunks["sha256"][at // length]:
+            while waiting and (len(waiting) >= length or at + len(waiting) == size):
+                part = bytes(waiting[:length] if chunks else waiting)
+                if chunks and hashlib.sha256(part).hexdigest() != chunks["sha256"][at // length]:
                     raise Refusal("hash_mismatch", f"the piece at byte {at} does not match the manifest")
-                del waiting[:take]
+                del waiting[: len(part)]
                 at += len(part)
                 yield part
-        if waiting:
-            yield bytes(waiting)
-            at += len(waiting)
         if at != size:
-            raise ConnectionError(f"it breaks off after {at} of {size} bytes")
+            raise ConnectionError(f"it breaks off after {at + len(waiting)} of {size} bytes")
 
     def sources(self, offer: Json, size: int) -> Iterator[tuple[str, Source]]:
         """Where the image is: at the server over HTTPS and CoAP, and where the offer says. The digest decides."""

@@ -205,13 +205,50 @@ def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
 
 
 @pytest.mark.peer("gcc", "pkg-config", "openssl", "coap-client-openssl")
+def test_a_device_in_c_with_libcoap_installs_firmware_and_goes_on_where_it_was_killed(tmp_path):
+    if subprocess.run(["pkg-config", "--exists", "libcoap-3-openssl", "libcjson"], check=False).returncode:
+        missing = pytest.fail if os.environ.get("FLEETCORE_REQUIRE") == "all" else pytest.skip
+        missing("libcoap3-dev or libcjson-dev is not installed")
+    page = "write-a-device-in-c.md"
+    make, serve, enroll, *_, build, offer, first, second = blocks(page, "sh")
+    shown = blocks(page, "text")
+    coap = str(free_datagram_port())
+    typed(make, tmp_path)
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    text = toml.read_text().replace("0.0.0.0", "127.0.0.1").replace(":5684", f":{coap}")
+    toml.write_text(text.replace(":8443", f":{free_port()}").replace(":8883", f":{free_port()}"))
+    (tmp_path / "update.c").write_text(blocks(page, "c")[1])
+    flags = "-Wextra -Werror -g -fsanitize=address,undefined -fno-sanitize-recover"
+    slot = tmp_path / "flash" / "slot-b"
+
+    def half_loaded(process):
+        while not slot.exists() or slot.stat().st_size < 50_000:
+            assert process.poll() is None, process.stdout.read()
+
+    with running(serve, tmp_path, ready):
+        typed(enroll.replace("5684", coap), tmp_path)
+        typed(build.replace("-Wextra", flags), tmp_path)
+        typed(offer, tmp_path)
+        with running(f"../update localhost {coap} meter-1 M-1", tmp_path / "flash", half_loaded) as device:
+            device.kill()
+        said = [typed(text.replace("5684", coap), tmp_path) for text in (first, second)]
+        campaign = json.loads(typed("fleetcore campaign show spring -o json", tmp_path))
+
+    begun = int(re.search(r"loaded from byte (\d+) on", said[0])[1])
+    assert (begun >= 49_000, begun % 1024) == (True, 0), "it goes on from the block that is missing"
+    assert [said[0].replace(f"byte {begun}", "byte 0"), said[1]] == shown
+    assert campaign["counts"] == {"succeeded": 1}
+    assert slot.read_bytes() == (tmp_path / "app.bin").read_bytes()
+
+
+@pytest.mark.peer("gcc", "pkg-config", "openssl", "coap-client-openssl")
 def test_a_device_in_c_with_libcoap_sends_a_reading_and_answers_a_command(tmp_path):
     if subprocess.run(["pkg-config", "--exists", "libcoap-3-openssl"], check=False).returncode:
         missing = pytest.fail if os.environ.get("FLEETCORE_REQUIRE") == "all" else pytest.skip
         missing("libcoap3-dev is not installed")
     page = "write-a-device-in-c.md"
-    make, serve, enroll, build, run, command = blocks(page, "sh")
-    (program,) = blocks(page, "c")
+    make, serve, enroll, build, run, command, *_ = blocks(page, "sh")
+    program, _ = blocks(page, "c")
     http, mqtt, coap = str(free_port()), str(free_port()), str(free_datagram_port())
     typed(make, tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"
