@@ -307,6 +307,37 @@ def test_firmware_is_signed_released_and_offered(tmp_path):
     assert not any(b"PRIVATE KEY" in one.read_bytes() for one in (tmp_path / "fleet-data").glob("fleet.db*"))
 
 
+@pytest.mark.peer("openssl")
+def test_a_device_without_a_network_is_updated_from_a_file(tmp_path):
+    page = "update-an-offline-device.md"
+    make, bundle, factory, install = blocks(page, "sh")
+    sheet, shown = blocks(page, "text")
+    for module in ("boot_loader.py", "image_sources.py", "stdlib_http.py", "updating_device.py"):
+        shutil.copy(ROOT / "examples" / "devices" / module, tmp_path)
+
+    def confirmed(process):
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("confirmed"):
+                return
+        raise AssertionError("it ended")
+
+    said = []
+    typed(make, tmp_path)
+    written = typed(bundle, tmp_path)
+    typed(factory, tmp_path)
+    with running(install, tmp_path, confirmed):
+        pass
+    again = []
+    with running(install, tmp_path, lambda process: again.extend(next(process.stdout) for _ in range(2))):
+        pass
+
+    as_shown = lambda text: re.escape(text).replace("…", "(?s:.*?)")  # noqa: E731
+    assert re.fullmatch(as_shown(sheet), written), written
+    assert re.fullmatch(as_shown(shown), "".join(said)), said
+    assert again == ["boot b 2.0.0\n", "runs already 2.0.0\n"]
+
+
 def test_devices_are_updated_in_waves_and_brought_back(tmp_path):
     start, serve, simulate, update, night, why, report, back = blocks("update-in-waves.md", "sh")
     # A window that opens in half a day, whenever the test runs.
