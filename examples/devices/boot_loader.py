@@ -5,7 +5,7 @@ programs, of which one is started in place of this one, as ``slot-a.img FOLDER a
 what the device remembers of its updates. The factory writes ``factory.json`` and ``slot-a.img``. A reset is an end of
 the process: what supplies the power starts it again (``Restart=always`` of systemd).
 
-``updating_device.py`` is what the slots hold. ``docs/how-to/write-a-device.md`` explains both.
+``updating_device.py`` is what the slots hold. ``docs/how-to/update-with-two-slots.md`` explains both.
 """
 
 import hashlib

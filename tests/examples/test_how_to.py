@@ -217,7 +217,7 @@ def test_a_device_in_c_with_libcoap_installs_firmware_and_goes_on_where_it_was_k
     toml = tmp_path / "fleet-data" / "fleet.toml"
     text = toml.read_text().replace("0.0.0.0", "127.0.0.1").replace(":5684", f":{coap}")
     toml.write_text(text.replace(":8443", f":{free_port()}").replace(":8883", f":{free_port()}"))
-    (tmp_path / "update.c").write_text(blocks(page, "c")[1])
+    shutil.copy(ROOT / "examples" / "devices" / "coap_update.c", tmp_path)
     flags = "-Wextra -Werror -g -fsanitize=address,undefined -fno-sanitize-recover"
     slot = tmp_path / "flash" / "slot-b"
 
@@ -229,7 +229,7 @@ def test_a_device_in_c_with_libcoap_installs_firmware_and_goes_on_where_it_was_k
         typed(enroll.replace("5684", coap), tmp_path)
         typed(build.replace("-Wextra", flags), tmp_path)
         typed(offer, tmp_path)
-        with running(f"../update localhost {coap} meter-1 M-1", tmp_path / "flash", half_loaded) as device:
+        with running(f"../coap_update localhost {coap} meter-1 M-1", tmp_path / "flash", half_loaded) as device:
             device.kill()
         said = [typed(text.replace("5684", coap), tmp_path) for text in (first, second)]
         campaign = json.loads(typed("fleetcore campaign show spring -o json", tmp_path))
@@ -248,7 +248,7 @@ def test_a_device_in_c_with_libcoap_sends_a_reading_and_answers_a_command(tmp_pa
         missing("libcoap3-dev is not installed")
     page = "write-a-device-in-c.md"
     make, serve, enroll, build, run, command, *_ = blocks(page, "sh")
-    program, _ = blocks(page, "c")
+    (program,) = blocks(page, "c")
     http, mqtt, coap = str(free_port()), str(free_port()), str(free_datagram_port())
     typed(make, tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"

@@ -318,7 +318,7 @@ def test_a_torn_copy_of_the_record_is_not_believed(bench, device):
 def test_the_page_shows_what_an_update_says(bench, device):
     version, release = bench.release()
     bench.ended(bench.campaign(version, [device.name], from_release=release), device)
-    page = (ROOT / "docs" / "how-to" / "write-a-device.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "update-with-two-slots.md").read_text(encoding="utf-8")
     (shown,) = (text for text in re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "boot a" in text)
 
     said = [line for line in device.said().splitlines() if not re.match("enrolled|reading", line)]
