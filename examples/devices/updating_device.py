@@ -7,7 +7,7 @@ It adds to ``stdlib_http.py`` what an update needs beyond an offer and a digest.
     python -m zipapp app -m updating_device:main -p python3 -o slot-a.img
 
 An update goes on after a loss of power at any moment, or goes back; the server counts it once. ``--from-file FILE``
-installs what ``fleetcore firmware bundle`` wrote, without a network. ``docs/how-to/update-with-two-slots.md`` explains it.
+installs what ``fleetcore firmware bundle`` wrote, without a network. ``docs/how-to/update-with-two-slots.md`` has more.
 """
 
 import contextlib
