@@ -153,7 +153,7 @@ static double number(const cJSON *object, const char *name) {
 }
 
 // Why the image is not installed: a code, or NULL. Times of the wire compare as text, so this board needs no clock: it
-// takes the latest time that the server has signed.
+// takes the time that the server has signed. A product remembers the latest one, and compares with that too.
 static const char *refusal(const cJSON *offer, const cJSON *manifest, const char *digest, const cJSON *assignment,
                            const char *device, const char *model) {
   const cJSON *each;
