@@ -99,6 +99,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "illegal_transition": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "That state change is not possible"),
         "artifact_unknown": _code(404, 404, _IMPLEMENTATION_SPECIFIC, "The artifact does not exist"),
         "artifact_unpinned": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The artifact has no digest"),
+        "second_person_required": _code(403, 403, _NOT_AUTHORISED, "Another person has to approve it"),
         "version_rebuilt": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "Another image has that version"),
         "delta_unsuitable": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "A delta between these images is of no use"),
         "manifest_required": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "Firmware needs a signed manifest here"),

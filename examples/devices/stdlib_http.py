@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def trust_of(envelope: Json, before: Json | None = None) -> Json:
 MANIFEST = {"format", "name", "version", "seq", "min_seq", "models", "size", "sha256", "created", "expires"}
 
 
-def check_manifest(manifest: Json, model: str, running: Json) -> None:
+def check_manifest(manifest: Json, model: str, running: Json, now: int) -> None:
     """Whether this device may install the image now."""
     required = manifest.get("requires", {"seq": 0})["seq"]
     for code, refused in {
@@ -158,7 +158,7 @@ def check_manifest(manifest: Json, model: str, running: Json) -> None:
         "schema_invalid": not manifest.keys() <= MANIFEST | {"requires", "chunks"}
         or manifest["format"] != "fleetcore.firmware/1",
         "model_mismatch": model not in manifest["models"],
-        "manifest_expired": ms(manifest["expires"]) <= now_ms(),
+        "manifest_expired": ms(manifest["expires"]) <= now,
         "rollback_refused": manifest["seq"] < running["highest_seq"]
         or (manifest["seq"] == running["seq"] and manifest["sha256"] != running["sha256"]),
         "requires_unmet": required > running["seq"],
@@ -181,6 +181,7 @@ class Device:
         self.state: Json = {
             "boots": 0, "queue": [], "desired": {}, "desired_version": 0, "results": {}, "sequences": {},
             "firmware": self.factory["firmware"], "renew_after": None, "renewing": None, "renewed": None,
+            "signed_ms": 0,
         }  # fmt: skip
         self.state |= json.loads(saved.read_bytes()) if saved.exists() else {}
         self.queue: deque[Json] = deque(self.state["queue"], QUEUE)
@@ -488,7 +489,7 @@ class Device:
             say("firmware", state, more)
 
         try:
-            manifest = self.admitted(offer)
+            manifest, _ = self.admitted(offer)
             if manifest["sha256"] == self.state["firmware"]["sha256"]:
                 status("succeeded", version=manifest["version"])
                 return
@@ -509,28 +510,44 @@ class Device:
         status("rebooting")
         raise Reboot
 
-    def admitted(self, offer: Json) -> Json:
-        """The manifest of an offer: the maker signed that it is genuine, the fleet that it is for this device now."""
+    def now_ms(self) -> int:
+        """By what expiry is judged: the later of its own clock and the latest time that the server signed."""
+        return max(now_ms(), int(self.state["signed_ms"]))
+
+    def genuine(self, envelope: Any, chain: Iterable[Json], now: int) -> tuple[Json, bytes]:
+        """A manifest that the maker signed for this device, and its bytes; ``chain`` are the next trust roots."""
         trust = self.trust()
-        for envelope in offer.get("trust", ()):
-            before, trust = trust, trust_of(envelope, trust)
+        for each in chain:
+            before, trust = trust, trust_of(each, trust)
             if trust is not before:
-                self.write("trust.json", json.dumps(envelope).encode())
-        if ms(trust["expires"]) <= now_ms():
+                self.write("trust.json", json.dumps(each).encode())
+        if ms(trust["expires"]) <= now:
             raise Refusal("trust_expired", f"the trust root expired at {trust['expires']}")
         role = trust.get("models", {}).get(self.model) or trust["firmware"]
-        manifest, payload = opened(offer.get("manifest"), "firmware", *keys_of(trust, role))
-        check_manifest(manifest, self.model, self.state["firmware"])
+        manifest, payload = opened(envelope, "firmware", *keys_of(trust, role))
+        check_manifest(manifest, self.model, self.state["firmware"], now)
+        return manifest, payload
+
+    def admitted(self, offer: Json, *, under_way: bool = False) -> tuple[Json, Json]:
+        """Manifest and assignment of an offer: the maker signed the one, the fleet the other for this device now.
+
+        An update that is ``under_way`` may be finished after the end of its assignment.
+        """
         assignment, _ = opened(offer.get("assignment"), "assignment", self.command_keys)
+        signed_ms = ms(assignment["issued"]) if "issued" in assignment else 0
+        now = max(self.now_ms(), signed_ms)
+        manifest, payload = self.genuine(offer.get("manifest"), offer.get("trust", ()), now)
         expected = {
             "device": self.name, "execution": offer["execution"], "campaign": offer["campaign"],
             "manifest_sha256": hashlib.sha256(payload).hexdigest(), "seq": manifest["seq"],
         }  # fmt: skip
         if expected.items() - assignment.items():
             raise Refusal("signature_invalid", "the assignment is for another update")
-        if ms(assignment["not_after"]) <= now_ms():
+        if ms(assignment["not_after"]) <= now and not under_way:
             raise Refusal("too_late", f"it had to start before {assignment['not_after']}")
-        return manifest
+        # Only with a manifest that is valid then: a server with a wrong clock does not end all updates for good.
+        self.save(signed_ms=max(signed_ms, self.state["signed_ms"]))
+        return manifest, assignment
 
     def download(self, path: str, size: int, sha256: str) -> None:
         """Loads what is missing of the image into ``image.part``, and verifies the whole."""

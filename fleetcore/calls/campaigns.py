@@ -11,16 +11,22 @@ from fleetcore.calls.caller import Caller, answered, missing
 from fleetcore.calls.cursors import decode, encode
 from fleetcore.calls.evidence import evidence_response
 from fleetcore.calls.responses.campaigns import (
+    CampaignActionResponse,
     CampaignEvidenceResponse,
+    CampaignFailuresResponse,
     CampaignPlanResponse,
+    CampaignPointResponse,
+    CampaignReportResponse,
     CampaignResponse,
+    CampaignWaveResponse,
     DecisionResponse,
     ExecutionResponse,
     PlanPointResponse,
     RolloutResponse,
+    SlowDeviceResponse,
     WhyExecutionResponse,
 )
-from fleetcore.calls.table import BY_CALL, call
+from fleetcore.calls.table import BY_CALL, call, on
 from fleetcore.calls.types import (
     Cursor,
     DeviceId,
@@ -37,6 +43,7 @@ from fleetcore.calls.types import (
     to_response,
 )
 from fleetcore.errors import Refused
+from fleetcore.model.eligibility import Eligibility
 from fleetcore.model.firmware import Campaign, FirmwareImage
 from fleetcore.model.operator import Permission
 from fleetcore.model.rollout import FailureLimit, HealthGate, OnFailure, Rate, Retries, Rollout, TimeLimits
@@ -48,7 +55,11 @@ CampaignId = Annotated[
 ]
 FirmwareVersion = Annotated[Version, Meta(description="The version that the devices get.")]
 CampaignDevices = Annotated[
-    Sequence[DeviceId], Meta(min_length=1, max_length=10_000, description="The devices, by id."), Word("device")
+    Sequence[DeviceId], Meta(max_length=10_000, description="The devices, by id."), Word("device")
+]
+CampaignWhere = Annotated[str, Meta(max_length=4096, description="A query for the devices, instead of their ids.")]
+Continuous = Annotated[
+    bool, Meta(description="Devices that the query selects later join; those that wait and leave it are cancelled.")
 ]
 ImageUrl = Annotated[
     str, Meta(max_length=2048, description="Where devices download the image; may be empty if the fleet stores it.")
@@ -107,6 +118,10 @@ RollbackTo = Annotated[
 ]
 RollbackVersion = Annotated[Version, Meta(description="Without signatures: the version that a rollback installs.")]
 RollbackDigest = Annotated[ImageDigest, Meta(description="The SHA-256 of its stored image, in hex.")]
+StartsAt = Annotated[Ms, Meta(description="When it begins; by default at once.")]
+NeedsApproval = Annotated[bool, Meta(description="Another person has to approve it before it begins.")]
+OnlyFailed = Annotated[bool, Meta(description="Only the devices that were not updated.")]
+NewCampaign = Annotated[Label, Meta(description="The new campaign's name.")]
 Hold = Annotated[bool, Meta(description="Make it paused: plan it first, and resume it to begin.")]
 FetchSeconds = Annotated[
     Seconds, Meta(description="Assume: seconds from a device's turn to its request for the offer, in the mean.")
@@ -115,6 +130,35 @@ InstallSeconds = Annotated[
     Seconds, Meta(description="Assume: seconds for download, installation and restart, in the mean.")
 ]
 FailingShare = Annotated[float, Meta(ge=0, le=1, description="Assume: the share of attempts that fail.")]
+Windows = Annotated[
+    Sequence[Annotated[str, Meta(min_length=1, max_length=128)]],
+    Meta(max_length=20, description="A time in which devices may install: cron fields and a duration, `0 2 * * * 4h`."),
+    Word("window"),
+]
+TimeZone = Annotated[
+    str, Meta(max_length=64, description="The time zone of the windows, Europe/Berlin; by default each device's own.")
+]
+StartSpread = Annotated[
+    Seconds, Meta(description="The most seconds that a device begins later, so that they do not begin together.")
+]
+Requirement = Annotated[
+    str, Meta(max_length=4096, description="A query that has to select a device when it gets the offer and installs.")
+]
+MinBattery = Annotated[
+    float,
+    Meta(ge=0, le=100, description="Percent of charge that a device with a battery needs, unless it charges."),
+]
+SiteLimit = Annotated[
+    int, Meta(ge=0, le=1000, description="How many devices of a site (its attribute `site`) are updated at once.")
+]
+NeedsConsent = Annotated[bool, Meta(description="Devices install once their user has agreed: `campaign consent`.")]
+DownloadEarly = Annotated[bool, Meta(description="Devices download at once, and install when they may.")]
+MaxDeferral = Annotated[
+    Seconds, Meta(description="Seconds after its first offer up to which a device's user may put the update off.")
+]
+Emergency = Annotated[
+    str, Meta(max_length=1024, description="Why windows, freezes, spread and consent do not count this time.")
+]
 Force = Annotated[bool, Meta(description="Cancel the updates under way too.")]
 
 
@@ -181,8 +225,7 @@ def _ms(seconds: float) -> int:
 
 
 def _rollout(rollout: Rollout) -> RolloutResponse:
-    limit = next(iter(rollout.failures), None)
-    gate = rollout.gate
+    limit, gate, wanted = next(iter(rollout.failures), None), rollout.gate, rollout.eligibility
     return RolloutResponse(
         waves=list(rollout.waves), min_succeeded=rollout.min_succeeded, wave_soak_s=rollout.wave_soak_ms / 1000,
         max_failed=None if limit is None else limit.share, min_executed=1 if limit is None else limit.min_executed,
@@ -193,7 +236,12 @@ def _rollout(rollout: Rollout) -> RolloutResponse:
         rate_per_minute=None if rollout.rate is None else rollout.rate.per_minute,
         rate_factor=1.0 if rollout.rate is None else rollout.rate.factor,
         retries=rollout.retries.times, retry_after_s=rollout.retries.wait_ms / 1000, soak_s=rollout.soak_ms / 1000,
-        step_timeout_s=rollout.limits.step_ms / 1000, priority=rollout.priority,
+        step_timeout_s=rollout.limits.step_ms / 1000, priority=rollout.priority, windows=list(wanted.windows),
+        time_zone=wanted.zone, start_spread_s=wanted.spread_ms / 1000, requirement=wanted.requirement,
+        min_battery=wanted.min_battery, site_limit=wanted.site_limit, consent=wanted.consent,
+        download_early=wanted.download_early,
+        max_deferral_s=None if wanted.max_deferral_ms is None else wanted.max_deferral_ms / 1000,
+        emergency=wanted.emergency,
     )  # fmt: skip
 
 
@@ -217,9 +265,11 @@ async def create_campaign(
     caller: Caller,
     id: CampaignName,
     release: FirmwareVersion,
-    devices: CampaignDevices,
+    devices: CampaignDevices = (),
     url: ImageUrl = "",
     *,
+    where: CampaignWhere = "",
+    continuous: Continuous = False,
     sha256: ImageDigest | None = None,
     size: ImageSize | None = None,
     manifest: Manifest | None = None,
@@ -245,7 +295,19 @@ async def create_campaign(
     rollback_to: RollbackTo | None = None,
     rollback_version: RollbackVersion | None = None,
     rollback_sha256: RollbackDigest | None = None,
+    windows: Windows = (),
+    time_zone: TimeZone = "",
+    start_spread_s: StartSpread = 0.0,
+    requirement: Requirement = "",
+    min_battery: MinBattery = 0.0,
+    site_limit: SiteLimit = 0,
+    consent: NeedsConsent = False,
+    download_early: DownloadEarly = False,
+    max_deferral_s: MaxDeferral | None = None,
+    emergency: Emergency = "",
     hold: Hold = False,
+    starts_at: StartsAt | None = None,
+    approval: NeedsApproval = False,
     reason: Reason = "",
 ) -> CampaignResponse:
     """Starts a campaign: one firmware version for some devices, which get their offers in the background.
@@ -257,6 +319,12 @@ async def create_campaign(
     over the same time. It stops the campaign where updated ones are bad more often: they raise alerts, fall silent, or
     a metric moves. `campaign evidence` shows what it saw.
 
+    Named devices are checked first. A query needs the permission for the whole fleet; its devices are checked at the
+    offer, and `plan_campaign` shows those that would be refused.
+
+    A device that may not install yet, by window, freeze, requirement, battery, site or consent, waits and does not
+    fail; ``campaign why`` shows the reason.
+
     A manifest, or that of a release, names digest and size, and is checked for every device first. Without a digest the
     server fetches the URL once and pins the digest; until then the campaign stays a draft. Once there is a firmware
     root, a manifest is required.
@@ -264,10 +332,13 @@ async def create_campaign(
     Raises:
         Conflict: a campaign of that name exists, a device is retired, or the manifest does not fit some device.
         NotFound: there is no such device, or no such release.
-        Refused: the image is missing: neither a URL, nor a digest, nor a manifest.
+        Refused: neither or both of devices and a query; the image is missing: neither a URL, nor a digest, nor a
+            manifest; or a window, the time zone or the requirement cannot be read.
     """
     for device in devices:
         await caller.device(device)
+    if where and not caller.has_everywhere():
+        raise caller.denied(id, Permission.CAMPAIGNS_WRITE, everywhere=True)
     if from_release is not None:
         if manifest is not None:
             raise Refused("Give a manifest or a release, not both", pointer="/from_release")
@@ -282,10 +353,16 @@ async def create_campaign(
         retries=Retries(times=retries, wait_ms=_ms(retry_after_s)),
         limits=evolve(TimeLimits(), step_ms=_ms(step_timeout_s)),
         priority=priority,
+        eligibility=Eligibility(
+            windows=tuple(windows), zone=time_zone, spread_ms=_ms(start_spread_s), requirement=requirement,
+            min_battery=min_battery, site_limit=site_limit, consent=consent, download_early=download_early,
+            max_deferral_ms=None if max_deferral_s is None else _ms(max_deferral_s), emergency=emergency,
+        ),
     )  # fmt: skip
     made = await caller.fleet.campaigns.create(
-        id, release, devices, url, sha256=sha256, size=size, manifest=manifest,
-        allow_downgrade=allow_downgrade, rollout=rollout, hold=hold, actor=caller.actor, reason=reason,
+        id, release, devices, url, where=where, continuous=continuous, sha256=sha256, size=size, manifest=manifest,
+        allow_downgrade=allow_downgrade, rollout=rollout, hold=hold, approval=approval,
+        starts_at=None if starts_at is None else int(starts_at), actor=caller.actor, reason=reason,
         rollback=await _rollback(caller, rollback_to, rollback_version, rollback_sha256),
     )  # fmt: skip
     return await _campaign(caller, made)
@@ -367,6 +444,8 @@ async def plan_campaign(
         refused=dict(plan.refused),
         refused_devices=dict(plan.named),
         not_rolled_back=dict(plan.stuck),
+        held=dict(plan.held),
+        held_devices=dict(plan.held_devices),
         points=[PlanPointResponse(_seconds(at), done, other) for at, done, other in middle.points],
     )
 
@@ -379,6 +458,39 @@ async def get_campaign_evidence(caller: Caller, campaign: CampaignId) -> Campaig
         NotFound: there is no such campaign, or it has no gate.
     """
     return await evidence_response(caller.fleet, await _found(caller, campaign, Permission.CAMPAIGNS_READ))
+
+
+@call("GET /campaigns/{campaign}/report", Permission.CAMPAIGNS_READ, scope=BY_CALL, cli="campaign report CAMPAIGN")
+async def report_campaign(caller: Caller, campaign: CampaignId) -> CampaignReportResponse:
+    """Shows what became of a campaign: its waves, failures by cause, slowest devices, and who did what.
+
+    All its executions are read: a campaign with a million devices takes some minutes.
+
+    Raises:
+        NotFound: there is no such campaign.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_READ)
+    made = await caller.fleet.campaigns.report(found)
+    rows = await caller.fleet.audit.page(object=found.id, action="campaign.", limit=_DECISIONS)
+    return CampaignReportResponse(
+        campaign=await _campaign(caller, found),
+        per_minute=round(made.per_minute, 3),
+        median_s=None if made.median_ms is None else _seconds(made.median_ms),
+        waves=[
+            CampaignWaveResponse(
+                each.number, each.devices, each.succeeded, each.failed, each.left,
+                None if each.begun is None else Ms(each.begun), None if each.eta is None else Ms(each.eta),
+            )
+            for each in made.waves
+        ],
+        failures=[CampaignFailuresResponse(*cause, devices) for cause, devices in made.failures],
+        slowest=[SlowDeviceResponse(each.device, _seconds(each.took_ms), each.attempts) for each in made.slowest],
+        actions=[
+            CampaignActionResponse(Ms(row.time), row.action.removeprefix("campaign."), row.actor, row.reason)
+            for row in rows.items
+        ],
+        points=[CampaignPointResponse(Ms(at), *counts) for at, *counts in made.points],
+    )  # fmt: skip
 
 
 @call(
@@ -402,6 +514,69 @@ async def why_execution(caller: Caller, campaign: CampaignId, device_id: DeviceI
     ]
     waits_for = await caller.fleet.updates.waits_for(found, execution)
     return to_response(WhyExecutionResponse, execution, waits_for=waits_for, decisions=decisions)
+
+
+@call("POST /campaigns/{campaign}/approve", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign approve CAMPAIGN")
+async def approve_campaign(caller: Caller, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+    """Approves a campaign that another person made: it begins, at its time.
+
+    Raises:
+        NotFound: there is no such campaign.
+        Conflict: it waits for no approval.
+        NotAuthorised: the same person made it.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
+    return await _campaign(caller, await caller.fleet.campaigns.approve(found.id, actor=caller.actor, reason=reason))
+
+
+@call(
+    "POST /campaigns/{campaign}/clone", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign clone CAMPAIGN ID",
+    status=201, location="/campaigns/{id}",
+)  # fmt: skip
+async def clone_campaign(
+    caller: Caller,
+    campaign: CampaignId,
+    id: NewCampaign,
+    *,
+    failed: OnlyFailed = False,
+    hold: Hold = False,
+    reason: Reason = "",
+) -> CampaignResponse:
+    """Starts a campaign with the image, the devices and the rollout of another one, for all of its devices or the rest.
+
+    A campaign by query asks its query again, unless it is for the devices that were not updated. It begins at once;
+    approval is needed as for the first one.
+
+    Raises:
+        NotFound: there is no such campaign.
+        Conflict: a campaign of the new name exists, the other one is a draft, or a device is retired.
+        Refused: no device is left.
+    """
+    found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
+    made = await caller.fleet.campaigns.clone(found, id, failed=failed, hold=hold, actor=caller.actor, reason=reason)
+    return await _campaign(caller, made)
+
+
+@call(
+    "POST /campaigns/{campaign}/executions/{device_id}/consent", Permission.CAMPAIGNS_WRITE, scope=on("device_id"),
+    cli="campaign consent CAMPAIGN DEVICE_ID",
+)  # fmt: skip
+async def consent_to_update(
+    caller: Caller, campaign: CampaignId, device_id: DeviceId, *, reason: Reason = ""
+) -> ExecutionResponse:
+    """Says that a device's user agrees to the update; again, nothing changes.
+
+    Raises:
+        NotFound: there is no such campaign, or the device is not in it.
+        Conflict: the device's update has ended.
+    """
+    updates = caller.fleet.updates
+    execution = await caller.fleet.campaigns.execution(campaign, device_id)
+    if execution is None:
+        raise missing("execution", f"{campaign}:{device_id}", "execution_unknown")
+    found = await updates.campaigns.need(campaign)
+    agreed = await updates.consent(found, execution, actor=caller.actor, reason=reason)
+    return to_response(ExecutionResponse, agreed)
 
 
 @call(

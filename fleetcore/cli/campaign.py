@@ -28,6 +28,11 @@ def campaign() -> None:
     """Send firmware to devices, and follow them."""
 
 
+@campaign.group()
+def freeze() -> None:
+    """Times in which no device begins to install."""
+
+
 _MANIFEST = click.Option(
     ["--manifest"],
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -88,6 +93,34 @@ def _evidence(at: Target, given: Mapping[str, Any], output: str) -> Any:
 campaign.add_command(
     command(core()["get_campaign_evidence"], core()["get_campaign_evidence"].command, {}, ask=_evidence)
 )
+
+_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
+
+
+@campaign.command()
+@click.argument("campaign", help="The campaign's name.")
+@click.option("--html", type=_FILE, help="Write a page with a picture into this file.")
+@click.option("--csv", "devices", type=_FILE, help="Write a row for each device into this file.")
+@fleet_option
+@output_option
+def report(campaign: str, html: Path | None, devices: Path | None, at: Target, output: str) -> None:
+    """Show what became of CAMPAIGN: waves, failures by cause, slowest devices, and who did what."""
+    from fleetcore.cli import campaign_report
+
+    found = value(at, core()["report_campaign"], {"campaign": campaign})
+    if html is not None:
+        campaign_report.write_page(html, found)
+    if devices is not None:
+        campaign_report.write_devices(devices, items(at, core()["list_executions"], {"campaign": campaign}))
+    if output != "table":
+        show(found, output, members=core()["report_campaign"].members)
+        return
+    head = found["campaign"]
+    click.echo(printable(f"{head['id']}: {_line(head)}; {found['per_minute']:g} a minute"))
+    for name in ("waves", "failures", "slowest", "actions"):
+        if found[name]:
+            click.echo(f"\n{name}")
+            show(found[name], output)
 
 
 @campaign.command()

@@ -221,6 +221,38 @@ def upload(file: Path, sha256: str | None, size: int | None, at: Target, output:
     show(asyncio.run(run()), output)
 
 
+@firmware.command()
+@click.argument("release", help="The release, NAME:SEQ.")
+@click.argument("image", type=_THERE, help="Its image, as it was uploaded.")
+@click.option("--out", type=_FILE, help="The file to write.  [default: IMAGE.update]")
+@fleet_option
+@output_option
+def bundle(release: str, image: Path, out: Path | None, at: Target, output: str) -> None:
+    """Write one file that updates devices without a network: the manifest, the trust roots, and IMAGE.
+
+    The file is a tar archive. It has no secrets; a device checks all of it.
+    """
+    from fleetcore.cli.bundling import write_bundle
+    from fleetcore.cli.progress import bytes_progress
+
+    async def run() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        async with connect(at) as caller:
+            roots, cursor = [], None
+            while True:
+                page = await caller.run("list_firmware_roots", {} if cursor is None else {"cursor": cursor})
+                roots += page["items"]
+                if (cursor := page["next"]) is None:
+                    roots.sort(key=lambda root: root["number"])
+                    return await caller.run("get_release", {"release": release}), roots
+
+    found, roots = asyncio.run(run())
+    target = out or image.with_name(image.name + ".update")
+    with bytes_progress("hashing", image.stat().st_size) as step:
+        sha256, size, _ = _digest(image, step=step)
+    write_bundle(target, found["manifest"], [root["envelope"] for root in roots], image, sha256, size)
+    show({"bundle": str(target), **_manifest_sheet(found["manifest"]), "trust_roots": len(roots)}, output)
+
+
 @firmware.group()
 def delta() -> None:
     """Make deltas between stored images, and list them."""

@@ -10,16 +10,20 @@ from typing import Any
 from attrs import asdict, evolve
 from msgspec.structs import replace
 
-from fleetcore.errors import Conflict, FleetError, Refused
+from fleetcore.errors import Conflict, FleetError, NotAuthorised, Refused
 from fleetcore.fleet.builds import Builds, model_names
+from fleetcore.fleet.eligibility import check_eligibility
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
 from fleetcore.fleet.health_gates import HealthGates
+from fleetcore.fleet.search import Search
+from fleetcore.fleet.targets import Selected, Targets
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun, may_be_offered
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import end_tasks
 from fleetcore.model.firmware import (
+    EXECUTION_FAILURES,
     PROGRESS_ORDER,
     SHOWN_TARGETS,
     Campaign,
@@ -31,6 +35,7 @@ from fleetcore.model.firmware import (
 from fleetcore.model.names import check_device_id, check_label, check_version
 from fleetcore.model.rollout import AT_ONCE, OnFailure, Rollout
 from fleetcore.model.store import ArtifactInfo, Commit, Event
+from fleetcore.query.fitting import parse_new
 from fleetcore.rollout.campaigns import (
     EXECUTED,
     Begin,
@@ -42,9 +47,13 @@ from fleetcore.rollout.campaigns import (
     Reason,
     Stop,
     decide,
+    finished_as,
+    first_state,
     has_places,
 )
 from fleetcore.rollout.gate import begun_anew
+from fleetcore.rollout.report import Report, Reporter
+from fleetcore.rollout.turns import turn_digits
 from fleetcore.rollout.waves import wave_sizes
 from fleetcore.wire.manifest import peek_manifest
 
@@ -66,6 +75,9 @@ _MAY_RUN_IT = frozenset(
         ExecutionState.TIMED_OUT,
     }
 )
+#: States of campaigns that have not begun, and of all that have not ended.
+NOT_BEGUN = (CampaignState.DRAFT, CampaignState.AWAITING_APPROVAL, CampaignState.SCHEDULED)
+UNFINISHED = (*NOT_BEGUN, CampaignState.RUNNING, CampaignState.PAUSED)
 #: A campaign gives so many places before it looks at its devices again.
 _PLACES = 10_000
 
@@ -78,12 +90,14 @@ class Campaigns:
     """
 
     def __init__(
-        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, updates: Updates, gates: HealthGates, *,
-        may_fetch: bool,
+        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, updates: Updates, gates: HealthGates,
+        search: Search, *, may_fetch: bool, approve_above: int | None = None,
     ) -> None:  # fmt: skip
+        self._approve_above = approve_above
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
         self._update_policy, self._updates, self._gates = update_policy, updates, gates
         self._builds = Builds(storage, clock)
+        self._targets = Targets(search, updates, clock)
         self.records, self.executions = updates.campaigns, updates.records
         self._tasks: set[asyncio.Task[None]] = set()
         #: Campaigns that are driven now → whether something has changed since.
@@ -103,9 +117,11 @@ class Campaigns:
         self,
         campaign: str,
         release: str,
-        devices: Sequence[str],
-        url: str,
+        devices: Sequence[str] = (),
+        url: str = "",
         *,
+        where: str = "",
+        continuous: bool = False,
         sha256: str | None = None,
         size: int | None = None,
         manifest: Mapping[str, object] | None = None,
@@ -113,12 +129,19 @@ class Campaigns:
         rollout: Rollout = AT_ONCE,
         rollback: FirmwareImage | None = None,
         hold: bool = False,
+        starts_at: int | None = None,
+        approval: bool = False,
         actor: str = "system",
         reason: str = "",
     ) -> Campaign:
         """Makes a campaign. With a digest it runs at once; without, the URL is first fetched once, hashed and pinned.
 
-        With ``hold`` it is paused, with code ``held``, until it is resumed. Until it is pinned it stays in ``draft``,
+        Its devices are named, or selected by a query. Those of a query are not checked here but at the offer; with
+        ``continuous`` later ones join as long as the campaign runs, and those that wait leave with the query.
+
+        It begins at ``starts_at`` (ms since the epoch); with ``approval``, or for more devices than the configuration
+        says, once another person approves it. With ``hold`` it is then paused, with code ``held``, until it is resumed.
+        Until it is pinned it stays in ``draft``,
         with code ``artifact_unpinned`` and without an error. A manifest names digest and size, and is checked for every
         device before anything is sent.
 
@@ -133,17 +156,10 @@ class Campaigns:
         check_version(release)
         if url:
             check_url(url)
-        targets = tuple(dict.fromkeys(check_device_id(device) for device in devices))
-        if not targets:
-            raise Refused("A campaign needs at least one device", remedy="Name the devices to update")
+        selected = await self._selected(devices, where, continuous=continuous)
+        targets = tuple(selected.devices)
         departures = self._updates.departures
-        known = [
-            target
-            for at in range(0, len(targets), TOGETHER)
-            for target in await asyncio.gather(
-                *(self._updates.target(device) for device in targets[at : at + TOGETHER])
-            )
-        ]
+        known = () if where else await self._known(targets)
         image = await self._image(
             FirmwareImage(release=release, url=url, sha256=sha256, size=size, manifest=manifest),
             known, allow_downgrade=allow_downgrade,
@@ -155,23 +171,29 @@ class Campaigns:
                 "A campaign that is to roll back by itself needs a version to roll back to",
                 remedy="Give the release that its devices are to get back",
             )
-        pinned = image.sha256 is not None and image.size is not None
-        wave_sizes(rollout.waves, len(targets))
+        wave_sizes(rollout.waves, max(1, len(targets)))
+        check_eligibility(rollout.eligibility)
         now = self._clock.now_ms()
-        state, code = _begins(hold=hold) if pinned else (CampaignState.DRAFT, "artifact_unpinned")
         record = Campaign(
             id=campaign,
             targets=targets[:SHOWN_TARGETS],
             total=len(targets),
-            state=state,
+            where=where,
+            continuous=continuous,
+            adding=bool(where),
+            turn_digits=turn_digits(len(targets)),
             held=hold,
+            starts_at=starts_at,
+            approval=approval or (self._approve_above is not None and len(targets) > self._approve_above),
+            by=actor,
             allow_downgrade=allow_downgrade,
-            code=code,
             rollout=rollout,
             rollback=rollback,
             created=now,
             **_members(image),
         )
+        state, code = first_state(record, now)
+        record = replace(record, state=state, code=code)
         event = Event(
             type=f"campaign.{record.state}",
             subject=campaign,
@@ -186,10 +208,10 @@ class Campaigns:
                 "allow_downgrade": allow_downgrade,
             },
         )
-        made = self._updates.making(campaign, targets, now, total=len(targets))
+        made = Commit() if where else self._updates.making(record, targets, now)
         for used in (image, rollback):
             if used is not None and used.sha256 is not None:
-                models = model_names(target.model for target in known)
+                models = model_names(selected.models if where else (target.model for target in known))
                 names = models if used.manifest is None else {peek_manifest(used.manifest).name}
                 made += await self._builds.making(names, used.release, used.sha256, made)
         try:
@@ -198,16 +220,74 @@ class Campaigns:
             raise Conflict(
                 f"Campaign {campaign!r} exists already", remedy="Choose another name", campaign=campaign
             ) from error
+        stored = await self._targets.complete(stored, targets)
         await self._end_departed(targets, departures)
-        if pinned:
-            self._updates.begin(campaign)
-            if not hold:
-                self._tell_all(rollout, targets)
-                await self.drive(campaign)
-            return await self.get(campaign)
-        if self._may_fetch:
+        if stored.state is CampaignState.DRAFT and self._may_fetch:
             self._spawn(self._pin(stored), f"pin {campaign}")
-        return stored
+        return await self._begun(stored)
+
+    async def _begun(self, campaign: Campaign) -> Campaign:
+        """A campaign that made no offers yet may have begun: its devices get their offers or places."""
+        self._updates.begin(campaign.id)
+        if campaign.state is not CampaignState.RUNNING:
+            return campaign
+        if not has_places(campaign.rollout):
+            async for page in self._updates.pages(campaign):
+                self._updates.tell(each.device for each in page)
+        await self.drive(campaign.id)
+        return await self.get(campaign.id)
+
+    async def clone(
+        self, campaign: Campaign, id: str, *, failed: bool = False, hold: bool = False, actor: str = "system",
+        reason: str = "",
+    ) -> Campaign:  # fmt: skip
+        """Makes a campaign as another one, for its devices or, with ``failed``, those that it has not updated.
+
+        Raises:
+            Conflict: ``artifact_unpinned``, it is a draft; and as :meth:`create`.
+            Refused: no device is left; and as :meth:`create`.
+        """
+        if campaign.sha256 is None:
+            raise Conflict(
+                f"The image of {campaign.id!r} is not pinned yet", code="artifact_unpinned", campaign=campaign.id
+            )
+        devices = [] if campaign.where and not failed else [
+            each.device
+            async for each in self.executions.iterate(ref=("campaign", campaign.id))
+            if not (failed and each.state in (ExecutionState.SUCCEEDED, ExecutionState.SKIPPED))
+            and await self._updates.takes_part(each.device)
+        ]  # fmt: skip
+        by_query = bool(campaign.where) and not failed
+        return await self.create(
+            id, campaign.release, devices, campaign.url, where=campaign.where if by_query else "",
+            continuous=campaign.continuous and by_query, sha256=campaign.sha256, size=campaign.size,
+            manifest=campaign.manifest, allow_downgrade=campaign.allow_downgrade, rollout=campaign.rollout,
+            rollback=campaign.rollback, hold=hold, approval=campaign.approval, actor=actor, reason=reason,
+        )  # fmt: skip
+
+    async def _selected(self, devices: Sequence[str], where: str, *, continuous: bool) -> Selected:
+        """The devices of a new campaign."""
+        if bool(devices) is bool(where):
+            raise Refused("A campaign needs devices or a query", remedy="Name the devices to update, or give a query")
+        if continuous and not where:
+            raise Refused("A continuous campaign needs a query", pointer="/continuous")
+        if not where:
+            return Selected(tuple(dict.fromkeys(check_device_id(device) for device in devices)))
+        parse_new(where)
+        selected = await self._targets.select(where)
+        if not selected.devices and not continuous:
+            raise Refused(f"{where!r} selects no device", remedy="Try the query: fleetcore device list --where")
+        return selected
+
+    async def _known(self, devices: Sequence[str]) -> Sequence[Target]:
+        """Named devices, with model and firmware."""
+        return [
+            target
+            for at in range(0, len(devices), TOGETHER)
+            for target in await asyncio.gather(
+                *(self._updates.target(device) for device in devices[at : at + TOGETHER])
+            )
+        ]
 
     async def _image(self, image: FirmwareImage, targets: Sequence[Target], *, allow_downgrade: bool) -> FirmwareImage:
         """An image with the digest and size of its manifest, or of the stored artifact.
@@ -319,21 +399,60 @@ class Campaigns:
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state is not CampaignState.DRAFT:
                 return None
-            state, code = _begins(hold=old.held)
-            new = replace(old, state=state, sha256=sha256, size=size, code=code, reason=None)
-            return new, [Event(type=f"campaign.{state}", subject=campaign, time=now, actor=actor, reason=reason)]
+            new = replace(old, sha256=sha256, size=size, reason=None)
+            state, code = first_state(new, now)
+            event = Event(type=f"campaign.{state}", subject=campaign, time=now, actor=actor, reason=reason)
+            return replace(new, state=state, code=code), [event]
 
         started = await self.records.compare_and_set(
-            load, step, lambda _old, _new: built + self._updates.making(campaign, waiting, now, total=len(waiting))
+            load, step, lambda _old, new: built + self._updates.making(new, waiting, now)
         )
-        if started.state is not CampaignState.RUNNING:
-            return started
-        self._updates.begin(campaign)
         await self._end_departed(waiting, departures)
-        async for execution in self.executions.iterate(ref=("campaign", campaign)):
-            self._tell_all(started.rollout, [execution.device])
-        await self.drive(campaign)
-        return await self.get(campaign)
+        return await self._begun(started)
+
+    async def approve(self, campaign: str, *, actor: str = "system", reason: str = "") -> Campaign:
+        """Approves a campaign that waits for it: it begins, or is scheduled. Again, nothing changes.
+
+        Raises:
+            Conflict: ``illegal_transition``, it does not wait for approval.
+            NotAuthorised: ``second_person_required``, the same person made it.
+        """
+        now = self._clock.now_ms()
+
+        def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
+            if old.approved_by is not None:
+                return None
+            if old.state is not CampaignState.AWAITING_APPROVAL:
+                raise Conflict(
+                    f"The campaign {campaign!r} is {old.state} and waits for no approval", code="illegal_transition",
+                    campaign=campaign,
+                )  # fmt: skip
+            if _person(actor) == _person(old.by):
+                raise NotAuthorised(
+                    f"{_person(actor)} made the campaign {campaign!r}", code="second_person_required",
+                    remedy="Another person has to approve it", campaign=campaign,
+                )  # fmt: skip
+            return self._next(replace(old, approved_by=actor), now, actor, reason)
+
+        return await self._begun(await self.records.change(campaign, step))
+
+    async def _start_scheduled(self, campaign: Campaign) -> None:
+        now = self._clock.now_ms()
+
+        def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
+            if old.state is not CampaignState.SCHEDULED or first_state(old, now)[0] is CampaignState.SCHEDULED:
+                return None
+            return self._next(old, now, "system", "its time has come")
+
+        started = await self.records.change(campaign.id, step)
+        if started.state is not CampaignState.SCHEDULED:
+            await self._begun(started)
+
+    def _next(self, campaign: Campaign, now: int, actor: str, reason: str) -> tuple[Campaign, list[Event]]:
+        """The campaign in the state that follows, and the event of it."""
+        state, code = first_state(campaign, now)
+        event = Event(type=f"campaign.{state}", subject=campaign.id, time=now, actor=actor, reason=reason)
+        return replace(campaign, state=state, code=code), [event]
 
     async def get(self, campaign: str) -> Campaign:
         """The campaign; raises NotFound."""
@@ -342,6 +461,18 @@ class Campaigns:
     async def counts(self, campaign: str) -> Counts:
         """The devices of a campaign in each state and wave, without those that were erased since."""
         return await self._updates.counts(campaign)
+
+    async def report(self, campaign: Campaign) -> Report:
+        """What became of a campaign's devices, by one pass over its executions."""
+        reporter = Reporter()
+        async for page in self._updates.pages(campaign):
+            failed = [each.device for each in page if each.state in EXECUTION_FAILURES]
+            records = await self._storage.get_many("device", failed) if failed else {}
+            for each in page:
+                record = records.get(each.device)
+                model = None if record is None else record.body.get("model")
+                reporter.add(each, model if isinstance(model, str) else "")
+        return reporter.report(self._clock.now_ms())
 
     async def devices(self, campaign: Campaign) -> AsyncIterator[str]:
         """The devices of a campaign; of a very large one, without those that were erased since."""
@@ -412,7 +543,7 @@ class Campaigns:
         event = Event(type="campaign.aborted", subject=campaign, time=now, actor=actor, reason=reason)
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
-            if old.state in (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED):
+            if old.state in UNFINISHED:
                 aborted = replace(old, state=CampaignState.ABORTED, finished_at=now, aborting=True, forced=force)
                 return aborted, [event]
             if old.state is CampaignState.ABORTED and force and not old.forced:
@@ -435,7 +566,7 @@ class Campaigns:
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state is CampaignState.ROLLED_BACK:
                 return None
-            if old.rollback is None or old.state is CampaignState.DRAFT:
+            if old.rollback is None or old.state in NOT_BEGUN:
                 raise Conflict(
                     f"The campaign {campaign!r} has no version to roll back to", code="illegal_transition",
                     remedy="Start a campaign that installs the version before", campaign=campaign,
@@ -459,7 +590,7 @@ class Campaigns:
         name, now = f"{campaign.id}-rollback", self._clock.now_ms()
         record = Campaign(
             id=name, targets=tuple(devices[:SHOWN_TARGETS]), total=len(devices), state=CampaignState.RUNNING,
-            allow_downgrade=True, rolls_back=campaign.id, created=now,
+            allow_downgrade=True, rolls_back=campaign.id, created=now, turn_digits=turn_digits(len(devices)),
             rollout=Rollout(priority=campaign.rollout.priority + 1, retries=campaign.rollout.retries),
             **_members(campaign.rollback),
         )  # fmt: skip
@@ -468,7 +599,7 @@ class Campaigns:
         event = Event(type="campaign.running", subject=name, time=now, reason=reason, data=data)
         departures = self._updates.departures
         try:
-            await self.records.create(record, [event], self._updates.making(name, devices, now, total=len(devices)))
+            await self.records.create(record, [event], self._updates.making(record, devices, now))
         except Conflict:
             return
         await self._end_departed(devices, departures)
@@ -487,7 +618,8 @@ class Campaigns:
 
     async def load(self) -> None:
         """Completes what a crash interrupted between an execution's end and the campaign's."""
-        async for campaign in self.records.iterate(ref=UNSETTLED):
+        async for unsettled in self.records.iterate(ref=UNSETTLED):
+            campaign = await self._targets.complete(unsettled)
             await self._cancel_rest(campaign)
             await self.drive(campaign.id)
 
@@ -495,7 +627,10 @@ class Campaigns:
         """Does what is due, and drives the running campaigns."""
         await self._updates.tick()
         await self._gates.tick()
+        async for campaign in self.records.iterate(ref=("state", CampaignState.SCHEDULED)):
+            await self._start_scheduled(campaign)
         async for campaign in self.records.iterate(ref=("state", CampaignState.RUNNING)):
+            await self._targets.follow(campaign)
             await self.drive(campaign.id)
             await self._updates.remind(campaign)
 
@@ -524,13 +659,14 @@ class Campaigns:
         # In this order: a device that has just succeeded is observed already.
         counts, now = await self.counts(campaign), self._clock.now_ms()
         counts = evolve(counts, observing=await self._gates.observing(found))
-        driven, effects = decide(found, counts, now)
+        places = self._updates.places_left(found, counts)
+        driven, effects = decide(found, counts, now, places)
         if driven is found and not effects:
             return False
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             nonlocal effects
-            new, effects = decide(old, counts, now)
+            new, effects = decide(old, counts, now, places)
             new, events = _stopped(new, effects, counts, now)
             return None if new is old else (new, events)
 
@@ -566,9 +702,9 @@ class Campaigns:
         await end_tasks(*self._tasks)
 
 
-def _begins(*, hold: bool) -> tuple[CampaignState, str | None]:
-    """The first state of a campaign whose image is pinned, and its code."""
-    return (CampaignState.PAUSED, "held") if hold else (CampaignState.RUNNING, None)
+def _person(actor: str) -> str:
+    """The name of an actor, without its front end: ``ana`` of ``library:ana``."""
+    return actor.rpartition(":")[2]
 
 
 def _members(image: FirmwareImage) -> dict[str, Any]:
@@ -597,8 +733,7 @@ def _stopped(
                     campaign = replace(campaign, finished_at=now, aborting=True)
                 events.append(_event(campaign, f"campaign.{campaign.state}", now, reason, {"code": code.value}))
             case Finish(reason):
-                updated = counts.states.get(ExecutionState.SUCCEEDED, 0)
-                state = CampaignState.SUCCEEDED if updated else CampaignState.FAILED
+                state = finished_as(counts)
                 campaign = replace(campaign, state=state, reason=reason, finished_at=now)
                 events.append(_event(campaign, f"campaign.{state}", now, reason, {}))
             case Begin(wave, devices):

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import msgspec
 
 from fleetcore.model.firmware import Campaign, Execution
+from fleetcore.rollout.eligibility import Facts
 from fleetcore.rollout.simulation import Behaviour, Course, simulate
 
 #: The length of a part, before it.
@@ -24,6 +25,13 @@ class Task(msgspec.Struct, frozen=True):
     behaviour: Behaviour
     now: int
     seeds: tuple[int, ...]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Some executions, and what is known of their devices where it matters, by execution."""
+
+    executions: list[Execution]
+    facts: dict[str, Facts]
 
 
 def packed(part: object) -> bytes:
@@ -46,15 +54,19 @@ def main() -> None:
     """Reads the task and the executions, and writes the courses."""
     stream = sys.stdin.buffer
     task = msgspec.msgpack.decode(_read(stream), type=Task)
-    decoder = msgspec.msgpack.Decoder(list[Execution])
+    decoder = msgspec.msgpack.Decoder(Part)
     executions: list[Execution] = []
-    while part := decoder.decode(_read(stream)):
-        executions += part
+    facts: dict[str, Facts] = {}
+    # Most devices have the same facts: they are stored once.
+    known: dict[Facts, Facts] = {}
+    while (part := decoder.decode(_read(stream))).executions:
+        executions += part.executions
+        facts.update((name, known.setdefault(each, each)) for name, each in part.facts.items())
     *before, last = task.seeds
-    found = [simulate(task.campaign, executions, task.now, task.behaviour, seed) for seed in before]
+    found = [simulate(task.campaign, executions, task.now, task.behaviour, seed, facts=facts) for seed in before]
     # The last course needs no copy of what it changes.
     taken = (executions.pop() for _ in range(len(executions)))
-    found.append(simulate(task.campaign, taken, task.now, task.behaviour, last))
+    found.append(simulate(task.campaign, taken, task.now, task.behaviour, last, facts=facts))
     sys.stdout.buffer.write(msgspec.json.encode(found))
 
 

@@ -4,18 +4,21 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from attrs import frozen
 from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, NotFound, Refused, Unavailable
-from fleetcore.fleet.campaigns import Campaigns
-from fleetcore.fleet.plan_worker import Task, courses, packed
+from fleetcore.fleet.campaigns import UNFINISHED, Campaigns
+from fleetcore.fleet.eligibility import EligibilityJudge
+from fleetcore.fleet.plan_worker import Part, Task, courses, packed
 from fleetcore.fleet.update_policy import UpdatePolicy
 from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.waits import end_process
 from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.rollout.eligibility import Facts
 from fleetcore.rollout.simulation import Behaviour, Course
 
 #: Executions that are simulated in all: a larger campaign has fewer courses.
@@ -36,6 +39,7 @@ class Plan:
         refused: how many devices would be refused the offer, by code; ``named`` are the first of them.
         stuck: how many devices could not be brought back by a rollback, by code; all have ``no_rollback`` where the
             campaign names no version for it.
+        held: how many devices may not install now, by code; ``held_devices`` are the first of them.
         size: of the image in bytes.
     """
 
@@ -43,6 +47,8 @@ class Plan:
     refused: Mapping[str, int]
     named: Mapping[str, str]
     stuck: Mapping[str, int]
+    held: Mapping[str, int]
+    held_devices: Mapping[str, str]
     size: int
 
     def duration_ms(self, share: float) -> int:
@@ -53,8 +59,16 @@ class Plan:
 class Plans:
     """Simulates campaigns in a process of its own, so that the server goes on meanwhile; one at a time."""
 
-    def __init__(self, campaigns: Campaigns, updates: Updates, update_policy: UpdatePolicy, clock: Clock) -> None:
+    def __init__(
+        self,
+        campaigns: Campaigns,
+        updates: Updates,
+        update_policy: UpdatePolicy,
+        eligibility: EligibilityJudge,
+        clock: Clock,
+    ) -> None:
         self._campaigns, self._updates, self._update_policy, self._clock = campaigns, updates, update_policy, clock
+        self._eligibility = eligibility
         self._turn = asyncio.Lock()
 
     async def plan(self, campaign: str, behaviour: Behaviour) -> Plan:
@@ -66,7 +80,7 @@ class Plans:
             Unavailable: the simulation took too long.
         """
         found = await self._campaigns.get(campaign)
-        if found.state not in (CampaignState.RUNNING, CampaignState.PAUSED):
+        if found.state not in UNFINISHED or found.state is CampaignState.DRAFT:
             raise Conflict(
                 f"The campaign {campaign!r} is {found.state}: nothing is left to plan", code="illegal_transition",
                 campaign=campaign,
@@ -75,17 +89,16 @@ class Plans:
             process = await self._started()
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
-                    (refused, stuck), said = await asyncio.gather(
-                        self._send(process, found, behaviour), _answered(process)
-                    )
+                    sent, said = await asyncio.gather(self._send(process, found, behaviour), _answered(process))
             except TimeoutError:
                 raise Unavailable("The plan took too long", remedy="Plan fewer devices", retry_after_s=60.0) from None
             finally:
                 await end_process(process)
+        refused, held, stuck = sent
         made = sorted(courses(said), key=lambda course: course.duration_ms)
-        named = dict(list(refused.items())[:_NAMED])
         return Plan(
-            courses=made, refused=Counter(refused.values()), named=named, stuck=stuck, size=found.size or 0
+            courses=made, refused=Counter(refused.values()), named=_first(refused), held=Counter(held.values()),
+            held_devices=_first(held), stuck=stuck, size=found.size or 0,
         )  # fmt: skip
 
     async def _started(self) -> asyncio.subprocess.Process:
@@ -96,10 +109,10 @@ class Plans:
 
     async def _send(
         self, process: asyncio.subprocess.Process, campaign: Campaign, behaviour: Behaviour
-    ) -> tuple[dict[str, str], Counter[str]]:
-        """Sends the task and the executions; returns the devices that would be refused, with the code.
+    ) -> tuple[dict[str, str], dict[str, str], Counter[str]]:
+        """Sends the task and the executions; returns the devices that would be refused and those held, with codes.
 
-        Also returns how many of the others could not be brought back, by code.
+        Also returns how many could not be brought back, by code.
         """
         assert process.stdin is not None
         count = max(1, (await self._campaigns.counts(campaign.id)).total)
@@ -108,19 +121,29 @@ class Plans:
         process.stdin.write(packed(task))
         refused: dict[str, str] = {}
         stuck: Counter[str] = Counter()
+        held: dict[str, str] = {}
+        matters = await self._eligibility.matters(campaign)
         async for page in self._updates.pages(campaign):
             codes = await asyncio.gather(*(self._refusal(campaign, each) for each in page))
             refused |= {each.device: code for each, code in zip(page, codes, strict=True) if code}
             kept = [each for each in page if each.device not in refused]
             back = await asyncio.gather(*(self._no_way_back(campaign, each) for each in kept))
             stuck.update(code for code in back if code)
+            facts: dict[str, Facts] = {}
+            if matters:
+                waiting = [each for each in kept if each.state is ExecutionState.WAITING]
+                judged = await asyncio.gather(*(self._eligibility.judge(campaign, each) for each in waiting))
+                for each, judgement in zip(waiting, judged, strict=True):
+                    facts[each.id] = judgement.expected
+                    if judgement.held is not None:
+                        held[each.device] = judgement.held.code
             if kept:
-                process.stdin.write(packed(kept))
+                process.stdin.write(packed(Part(kept, facts)))
                 await process.stdin.drain()
-        process.stdin.write(packed([]))
+        process.stdin.write(packed(Part([], {})))
         await process.stdin.drain()
         process.stdin.close()
-        return refused, stuck
+        return refused, held, stuck
 
     async def _no_way_back(self, campaign: Campaign, execution: Execution) -> str | None:
         """Why a rollback would not reach a device; None where it would."""
@@ -151,3 +174,7 @@ async def _answered(process: asyncio.subprocess.Process) -> bytes:
     if await process.wait():
         raise Unavailable("The plan failed. See the server's log", retry_after_s=60.0)
     return said
+
+
+def _first(codes: Mapping[str, str]) -> Mapping[str, str]:
+    return dict(islice(codes.items(), _NAMED))

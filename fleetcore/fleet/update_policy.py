@@ -199,21 +199,24 @@ class UpdatePolicy:
     def offer_members(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
         """The trust data of an offer: manifest, assignment, and the versions of the trust root to follow.
 
-        The same execution gives the same bytes: nonce and expiry are stored with it, and Ed25519 signatures are
-        deterministic.
+        The same execution gives the same bytes: nonce and expiry are stored with it, the time of issue follows from
+        the expiry, and Ed25519 signatures are deterministic.
         """
         if campaign.manifest is None:
             return {}
         offer: dict[str, object] = {"manifest": dict(campaign.manifest)}
         if self.sign is not None and campaign.manifest_sha256 is not None and execution.nonce is not None:
+            not_after = execution.not_after or 0
             assignment = Assignment(
                 device=execution.device,
                 campaign=campaign.id,
                 execution=execution.id,
                 manifest_sha256=campaign.manifest_sha256,
                 seq=campaign.seq or 0,
-                not_after=execution.not_after or 0,
+                not_after=not_after,
                 nonce=execution.nonce,
+                # Never ahead, also where it was made with other hours: devices do not unlearn a time.
+                issued=min(self._clock.now_ms(), not_after - self._hold_ms),
             )
             offer["assignment"] = self.sign(write_assignment(assignment), ASSIGNMENT_TYPE)
         if chain := self._root.after(max(1, target.trust)):

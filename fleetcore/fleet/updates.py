@@ -8,6 +8,7 @@ number of its devices.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import cast
 
 from attrs import evolve
@@ -15,19 +16,31 @@ from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
 from fleetcore.fleet.deltas import offered_deltas
+from fleetcore.fleet.eligibility import EligibilityJudge
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Lifecycle
-from fleetcore.model.firmware import EXECUTION_ENDS, PROGRESS_ORDER, Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.model.firmware import (
+    EXECUTION_ENDS,
+    PROGRESS_ORDER,
+    SHOWN_TARGETS,
+    Campaign,
+    CampaignState,
+    Execution,
+    ExecutionState,
+)
 from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
 from fleetcore.model.parts import parts
 from fleetcore.model.rollout import Retries
 from fleetcore.model.store import Commit, Event
 from fleetcore.rollout.campaigns import Counts, counter_name, has_places
+from fleetcore.rollout.eligibility import Judgement
 from fleetcore.rollout.executions import (
+    UNDER_WAY,
+    Consented,
     Due,
     Effect,
     Ended,
@@ -41,7 +54,7 @@ from fleetcore.rollout.executions import (
 )
 from fleetcore.rollout.gate import begins
 from fleetcore.rollout.pacing import WINDOW_S, Pace
-from fleetcore.rollout.turns import all_turns, digest_of, turn, turn_digits
+from fleetcore.rollout.turns import all_turns, digest_of, digits_of, turn
 from fleetcore.wire import messages
 from fleetcore.wire.bodies import check_ahead
 from fleetcore.wire.replies import rejection
@@ -49,10 +62,16 @@ from fleetcore.wire.times import format_time
 
 #: The reason with which executions, commands and sessions of a retired device end.
 DEVICE_RETIRED = "device_retired"
+#: The code of executions of devices that ran the version already.
+SAME_VERSION = "same_version"
+#: Devices without a site are at this one.
+NO_SITE = "-"
 #: How long a withdrawal is repeated to a device that does not react to it: a week.
 WITHDRAWN_MS = 7 * DAY_MS
 #: How many executions are changed, or devices examined, concurrently.
 TOGETHER = 200
+#: So many executions that are due are changed before the other work of a tick.
+_DUE = 2000
 #: Places are given in commits of so many.
 _PLACED_TOGETHER = 500
 
@@ -63,7 +82,7 @@ def counters_of(campaign: str) -> str:
 
 
 def _campaign_refs(campaign: Campaign) -> Pairs:
-    unsettled = campaign.state is CampaignState.RUNNING or campaign.aborting
+    unsettled = campaign.state is CampaignState.RUNNING or campaign.aborting or campaign.adding
     return [("state", campaign.state), *([UNSETTLED] if unsettled else [])]
 
 
@@ -82,7 +101,14 @@ def _execution_refs(execution: Execution) -> Pairs:
         refs.append(("turn", f"{execution.campaign}/{turn(execution)}"))
     if execution.state is ExecutionState.WAITING and execution.wave:
         refs.append(("placed", execution.campaign))
+    if execution.site and execution.state in UNDER_WAY:
+        refs.append(_at_site(execution.campaign, execution.site))
     return [*refs, ("open", execution.device)]
+
+
+def _at_site(campaign: str, site: str) -> tuple[str, str]:
+    """The index entry of a campaign's devices at a site that are updated now."""
+    return "at_site", f"{campaign}/{site}"
 
 
 class Updates:
@@ -92,8 +118,11 @@ class Updates:
         campaigns, records: the stored campaigns, and their executions.
     """
 
-    def __init__(self, storage: Storage, clock: Clock, update_policy: UpdatePolicy) -> None:
+    def __init__(
+        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, eligibility: EligibilityJudge
+    ) -> None:
         self._storage, self._clock, self._update_policy = storage, clock, update_policy
+        self._eligibility = eligibility
         self.campaigns = Repository(storage, "campaign", Campaign, refs=_campaign_refs)
         self.records = Repository(
             storage,
@@ -114,6 +143,12 @@ class Updates:
         self._turns: dict[str, int] = {}
         #: Campaign → where :meth:`remind` goes on.
         self._reminded: dict[str, str | None] = {}
+        #: Campaign → the devices that asked in vain since they were told, in that order.
+        self._kept_back: dict[str, dict[str, None]] = {}
+        #: Offers of campaigns that limit the devices of a site are made one after the other.
+        self._at_sites = asyncio.Lock()
+        #: Campaign → the places of the last minute.
+        self._places: dict[str, Pace] = {}
         self._opened_s = clock.monotonic_s()
 
     @property
@@ -158,13 +193,35 @@ class Updates:
         ):
             yield page.items
 
-    def making(self, campaign: str, devices: Iterable[str], now: int, *, total: int) -> Commit:
-        """The part of a commit that adds devices to a campaign of ``total`` devices."""
-        digits = turn_digits(total)
+    def making(self, campaign: Campaign, devices: Iterable[str], now: int) -> Commit:
+        """The part of a commit that adds devices to a campaign."""
+        digits = digits_of(campaign)
         return self.records.making(
-            Execution(id=f"{campaign}:{device}", campaign=campaign, device=device, changed=now, turn_digits=digits)
+            Execution(
+                id=f"{campaign.id}:{device}", campaign=campaign.id, device=device, changed=now, turn_digits=digits
+            )
             for device in devices
         )
+
+    async def add(self, campaign: Campaign, devices: Sequence[str], now: int) -> None:
+        """Adds devices that a new campaign counts already."""
+        await self._storage.commit(self.making(campaign, devices, now))
+
+    async def join(self, campaign: Campaign, devices: Sequence[str], now: int) -> None:
+        """Adds devices to a campaign, which counts them from the same commit on."""
+
+        def counted(old: Campaign) -> tuple[Campaign, list[Event]]:
+            shown = (*old.targets, *devices)[:SHOWN_TARGETS]
+            return replace(old, total=old.total + len(devices), targets=shown), []
+
+        await self.campaigns.compare_and_set(
+            lambda: self.campaigns.need(campaign.id), counted,
+            lambda _old, _new: self.making(campaign, devices, now), key=campaign.id,
+        )  # fmt: skip
+
+    def forget_turns(self, campaign: str) -> None:
+        """Devices without a place may have come before the present turn."""
+        self._turns.pop(campaign, None)
 
     async def target(self, device: str) -> Target:
         """A device, with its model and firmware where known; raises NotFound, or Conflict for a retired one."""
@@ -193,7 +250,7 @@ class Updates:
     async def place(self, campaign: Campaign, count: int) -> int:
         """Gives devices a place in the campaign's wave, in the order of their turns; returns how many got one."""
         given = 0
-        turns = all_turns(turn_digits(campaign.total))
+        turns = all_turns(digits_of(campaign))
         at = self._turns.get(campaign.id, 0)
         while given < count and at < len(turns):
             found = await self.records.find(ref=("turn", f"{campaign.id}/{turns[at]}"))
@@ -214,10 +271,26 @@ class Updates:
                 at = self._turns.get(campaign.id, 0)  # another writer came between: these are read again
                 continue
             given += len(wanted)
+            if campaign.rollout.rate is not None:
+                self._places_of(campaign).add(len(wanted), self._clock.monotonic_s())
             self.tell(old.device for old in wanted)
         # Devices before this one all have a place. One that loses its place goes to the last turn.
         self._turns[campaign.id] = min(at, len(turns) - 1)
         return given
+
+    def places_left(self, campaign: Campaign, counts: Counts) -> int | None:
+        """How many devices may get a place now: no more in a minute than may have an offer. None for any number.
+
+        Devices that do not fetch their offers, since they are off or may not install, delay no others.
+        """
+        rate = campaign.rollout.rate
+        if rate is None:
+            return None
+        succeeded = counts.states.get(ExecutionState.SUCCEEDED, 0)
+        return self._places_of(campaign).left(rate, succeeded, self._clock.monotonic_s())
+
+    def _places_of(self, campaign: Campaign) -> Pace:
+        return self._places.setdefault(campaign.id, Pace(self._opened_s))
 
     def tell(self, devices: Iterable[str]) -> None:
         """Devices may have something to fetch."""
@@ -235,7 +308,13 @@ class Updates:
         return made
 
     async def move(
-        self, campaign: Campaign, execution: Execution, event: ExecutionEvent, *, actor: str = "system"
+        self,
+        campaign: Campaign,
+        execution: Execution,
+        event: ExecutionEvent,
+        *,
+        actor: str = "system",
+        reason: str = "",
     ) -> Step:
         """Stores what an event makes of an execution, and does its effects; raises NotFound for one that was erased."""
         now = self._clock.now_ms()
@@ -247,7 +326,7 @@ class Updates:
             before, made = old.state, self._stepped(campaign, old, event, now)
             if made.execution is old:
                 return None
-            return made.execution, _events(old, made.execution, actor)
+            return made.execution, _events(old, made.execution, actor, now, reason)
 
         def observing(old: Execution, new: Execution) -> Commit:
             return Commit() if new.observed == old.observed else self._observing(campaign, new)
@@ -295,11 +374,12 @@ class Updates:
                 await self.end(campaign, execution, ExecutionState.CANCELLED, code, actor=actor)
 
     async def tick(self) -> None:
-        """Does what is due: time-outs, the next attempts, and the end of soaking."""
+        """Does what is due: time-outs, the next attempts, the ends of soaking and of holds; the next ones next time."""
         now, done = self._clock.now_ms(), set[str]()
-        while found := [each for each in await self.records.due(now) if each.id not in done]:
-            done.update(each.id for each in found[:TOGETHER])
-            await asyncio.gather(*(self._overdue(execution) for execution in found[:TOGETHER]))
+        while len(done) < _DUE and (found := [each for each in await self.records.due(now) if each.id not in done]):
+            done.update(each.id for each in found)
+            for at in range(0, len(found), TOGETHER):
+                await asyncio.gather(*(self._overdue(execution) for execution in found[at : at + TOGETHER]))
 
     async def _overdue(self, execution: Execution) -> None:
         campaign = await self.campaigns.get(execution.campaign)
@@ -353,12 +433,16 @@ class Updates:
             return ""
         if execution.state is not ExecutionState.WAITING:
             until = "" if execution.due is None else f", until {format_time(execution.due)}"
+            if execution.held:
+                return f"{execution.code}: {execution.reason}{until}"
             return f"the device, which is {execution.state}{until}"
         if campaign.state is not CampaignState.RUNNING:
             why = f": {campaign.reason or campaign.code}" if campaign.reason or campaign.code else ""
             return f"the campaign, which is {campaign.state}{why}"
         if not may_be_offered(campaign, execution):
             return f"a place: wave {campaign.wave} is under way"
+        if execution.held and execution.until is not None:
+            return f"{execution.code}: {execution.reason}; judged again at {format_time(execution.until)}"
         if execution.until is not None and execution.until > self._clock.now_ms():
             return f"its next attempt at {format_time(execution.until)}"
         current = await self.current(execution.device)
@@ -405,34 +489,71 @@ class Updates:
             except (NotFound, Conflict):
                 return None  # the device has left: its retirement ends its open executions
             if is_begun(execution):
-                break
+                return await self._offer_of(campaign, execution, target)
             code = self._update_policy.refusal(campaign, target)
             if code == "trust_expired":
                 return None
             if code is not None:
                 await self.end(campaign, execution, ExecutionState.REJECTED, code)
                 continue
-            if execution.state is ExecutionState.WAITING and not await self._takes_turn(campaign):
-                return None
-            offered = await self._offered(campaign, execution, target)
+            if execution.state is not ExecutionState.WAITING:
+                offered = await self._offered(campaign, execution, target)
+            elif await self._runs_already(campaign, execution, target):
+                await self.end(campaign, execution, ExecutionState.SKIPPED, SAME_VERSION)
+                continue
+            else:
+                judged = await self._eligibility.judge(campaign, execution)
+                if judged.held is not None and not campaign.rollout.eligibility.download_early:
+                    if not (await self.move(campaign, execution, judged.held)).execution.held:
+                        return None
+                    continue
+                offered = await self._first_offer(campaign, execution, target, judged.site)
             if offered is None:
                 return None
             if offered.state not in EXECUTION_ENDS:
-                execution = offered
-                break
-        return await self._offer_of(campaign, execution, target)
+                return await self._offer_of(campaign, offered, target)
 
-    async def _offered(self, campaign: Campaign, execution: Execution, target: Target) -> Execution | None:
+    async def _runs_already(self, campaign: Campaign, execution: Execution, target: Target) -> bool:
+        """Whether a device is known to run the campaign's version; its report may be older than its last update."""
+        if target.version != campaign.release or target.sha256 not in (None, campaign.sha256):
+            return False
+        past = [each for each in await self.of_device(execution.device) if each.id != execution.id]
+        if any(each.state in (ExecutionState.TIMED_OUT, ExecutionState.REVERTED) for each in past):
+            return False
+        done = (each for each in past if each.state is ExecutionState.SUCCEEDED)
+        last = max(done, key=lambda each: (each.changed, each.id), default=None)
+        return last is None or last.reported_version in (None, campaign.release)
+
+    async def _first_offer(
+        self, campaign: Campaign, execution: Execution, target: Target, site: str
+    ) -> Execution | None:
+        """The offer to a device that waits for it; None where its site or the campaign's rate allows none now."""
+        async with self._at_sites:
+            if await self._has_room(campaign, site) and await self._takes_turn(campaign):
+                return await self._offered(campaign, execution, target, site)
+        self._kept_back.setdefault(campaign.id, {})[execution.device] = None
+        return None
+
+    async def _has_room(self, campaign: Campaign, site: str) -> bool:
+        """Whether one more device of a site may be updated now; devices without a site are at one."""
+        limit = campaign.rollout.eligibility.site_limit
+        return not limit or len(await self.records.find(ref=_at_site(campaign.id, site or NO_SITE))) < limit
+
+    async def _offered(
+        self, campaign: Campaign, execution: Execution, target: Target, site: str = ""
+    ) -> Execution | None:
         """The execution once its offer is made, with an assignment that is valid for some time; None if it is gone."""
         if execution.state is not ExecutionState.WAITING and self._update_policy.is_valid(campaign, execution):
             return execution
         now = self._clock.now_ms()
+        if campaign.rollout.eligibility.site_limit and execution.state is ExecutionState.WAITING:
+            site = site or NO_SITE
 
         def once(old: Execution) -> tuple[Execution, list[Event]] | None:
-            new = self._stepped(campaign, old, Offered(target.version), now).execution
+            new = self._stepped(campaign, old, Offered(target.version, site), now).execution
             if not self._update_policy.is_valid(campaign, new):
                 new = self._update_policy.renewed(new)
-            return None if new is old or old.state in EXECUTION_ENDS else (new, _events(old, new, "system"))
+            return None if new is old or old.state in EXECUTION_ENDS else (new, _events(old, new, "system", now))
 
         try:
             return await self.records.change(execution.id, once)
@@ -448,13 +569,22 @@ class Updates:
         return self._pace(campaign).take(rate, succeeded, self._clock.monotonic_s())
 
     async def remind(self, campaign: Campaign) -> None:
-        """Tells devices with a place that the rate allows offers again, as many as it allows."""
+        """Tells devices that asked in vain that offers are made again, as many as the rate allows.
+
+        After them, in turn, devices that have a place: they may have asked before a restart.
+        """
         rate = campaign.rollout.rate
-        if rate is None:
-            return
-        succeeded = (await self.counts(campaign.id)).states.get(ExecutionState.SUCCEEDED, 0)
-        left = self._pace(campaign).left(rate, succeeded, self._clock.monotonic_s())
-        if left:
+        left = TOGETHER
+        if rate is not None:
+            succeeded = (await self.counts(campaign.id)).states.get(ExecutionState.SUCCEEDED, 0)
+            left = self._pace(campaign).left(rate, succeeded, self._clock.monotonic_s())
+        kept_back = self._kept_back.get(campaign.id, {})
+        asked = list(islice(kept_back, left))
+        for device in asked:
+            del kept_back[device]
+        self.tell(asked)
+        left -= len(asked)
+        if rate is not None and left:
             after = self._reminded.get(campaign.id)
             page = await self.records.page(ref=("placed", campaign.id), after=after, limit=left)
             self._reminded[campaign.id] = page.after
@@ -471,7 +601,32 @@ class Updates:
         """A campaign begins that has made no offers yet."""
         self._paces[campaign] = Pace(self._clock.monotonic_s())
 
+    async def _may_install(self, campaign: Campaign, execution: Execution) -> Judgement:
+        """Whether a device may install, judged again; one that has the image is held where it may not."""
+        if PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.INSTALLING]:
+            return Judgement()
+        judged = await self._eligibility.judge(campaign, execution)
+        if judged.held is not None and execution.state is ExecutionState.DOWNLOADED:
+            await self.move(campaign, execution, judged.held)
+        return judged
+
+    async def consent(
+        self, campaign: Campaign, execution: Execution, *, actor: str = "system", reason: str = ""
+    ) -> Execution:
+        """The device's user agrees to the update; again, nothing changes.
+
+        Raises:
+            Conflict: ``illegal_transition``, it has ended.
+        """
+        if execution.state in EXECUTION_ENDS:
+            raise Conflict(
+                f"The update of {execution.device!r} is {execution.state} already", code="illegal_transition",
+                device=execution.device,
+            )  # fmt: skip
+        return (await self.move(campaign, execution, Consented(), actor=actor, reason=reason)).execution
+
     async def _offer_of(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
+        judged = await self._may_install(campaign, execution)
         known = await self._storage.artifact(cast("str", campaign.sha256)) is not None
         offer: dict[str, object] = {
             "execution": execution.id,
@@ -481,8 +636,15 @@ class Updates:
             "component": campaign.component,
             "size": campaign.size,
             "sha256": campaign.sha256,
-            "install": "now",
+            "install": "now" if judged.held is None else "wait",
         }
+        for name, moment in (
+            ("not_before", None if judged.held is None else judged.held.until),
+            ("deadline", judged.until),
+            ("defer_until", _latest_deferral(campaign, execution)),
+        ):
+            if moment is not None:
+                offer[name] = format_time(moment)
         if campaign.url:
             offer["url"] = campaign.url
         if known:
@@ -507,6 +669,9 @@ class Updates:
         if execution is None or execution.device != device:
             return Rejected(code="execution_unknown", reason="This device has no such execution")
         campaign = await self.campaigns.need(execution.campaign)
+        latest = _latest_deferral(campaign, execution)
+        if until is not None and latest is not None and until > latest:
+            return Rejected(code="too_late", reason=f"It may be deferred until {format_time(latest)}", pointer="/until")
         if state is ExecutionState.SUCCEEDED and body.version != campaign.release:
             return Rejected(code="version_mismatch", reason=f"The offer is {campaign.release}", pointer="/version")
         report = Reported(
@@ -516,7 +681,17 @@ class Updates:
         moved = await self.move(campaign, execution, report, actor=device)
         if moved.refused:
             return Rejected(code="illegal_transition", reason=moved.refused)
+        if state is ExecutionState.DOWNLOADED and await self._eligibility.matters(campaign):
+            judged = await self._may_install(campaign, moved.execution)
+            if judged.held is None:
+                self.tell([device])  # it may have been told to wait
         return Accepted()
+
+
+def _latest_deferral(campaign: Campaign, execution: Execution) -> int | None:
+    """Until when a device's user may put the update off; None where nothing limits it."""
+    longest = campaign.rollout.eligibility.max_deferral_ms
+    return None if longest is None else (execution.first_offered or execution.changed) + longest
 
 
 async def _nothing(_campaign: str) -> None:
@@ -546,14 +721,18 @@ def _may_go_on(campaign: Campaign, execution: Execution, now: int) -> bool:
     return may_be_offered(campaign, execution)
 
 
-def _events(old: Execution, new: Execution, actor: str) -> list[Event]:
-    """The event of a changed state; changes within a state have none."""
-    if new.state is old.state and new.state is not ExecutionState.DOWNLOADING:
-        return []
+def _events(old: Execution, new: Execution, actor: str, at: int, why: str = "") -> list[Event]:
+    """The event of a changed state, of a hold for another reason and of consent; other changes have none."""
     data: dict[str, object] = {"campaign": new.campaign, "device": new.device}
     if new.code is not None:
         data["code"] = new.code
-    reason = f"{new.code or ''}: {new.reason or ''}".strip(": ")
-    return [
-        Event(type=f"execution.{new.state}", subject=new.id, time=new.changed, actor=actor, reason=reason, data=data)
-    ]
+    reason = why or f"{new.code or ''}: {new.reason or ''}".strip(": ")
+    if new.state is not old.state or new.state is ExecutionState.DOWNLOADING:
+        event = Event(type=f"execution.{new.state}", subject=new.id, time=at, actor=actor, reason=reason, data=data)
+    elif new.held and new.code != old.code:
+        event = Event(type="execution.held", subject=new.id, time=at, actor=actor, reason=reason, data=data)
+    elif new.consented is not None and old.consented is None:
+        event = Event(type="execution.consented", subject=new.id, time=at, actor=actor, reason=reason, data=data)
+    else:
+        return []
+    return [event]

@@ -31,6 +31,7 @@ class Subject(StrEnum):
     COMMAND = "command"
     CAMPAIGN = "campaign"
     EXECUTION = "execution"
+    FREEZE = "freeze"
     ANOMALY = "anomaly"
     GROUP = "group"
     LAYER = "layer"
@@ -243,6 +244,23 @@ def _of_campaigns() -> Iterator[EventType]:
         meaning="A device got a place in a wave of a campaign.",
         data={"campaign": _TEXT, "device": _TEXT, "wave": _INTEGER}, facet="job",
     )  # fmt: skip
+    for name, meaning in (
+        ("held", "A device may not begin or install yet; `code` says why."),
+        ("consented", "A device's user agreed to an update."),
+    ):
+        yield EventType(
+            name=f"execution.{name}", subject=Subject.EXECUTION, device="device", permission=Permission.CAMPAIGNS_READ,
+            meaning=meaning, data={"campaign": _TEXT, "device": _TEXT, "code": Member(kind=str, optional=True)},
+        )  # fmt: skip
+    ends = {"begin": _INTEGER, "end": Member(kind=int | None), "where": _TEXT}
+    for name, meaning, data in (
+        ("added", "Devices are kept from installing for some time.", ends),
+        ("removed", "Devices may install again.", {}),
+    ):
+        yield EventType(
+            name=f"freeze.{name}", subject=Subject.FREEZE, permission=Permission.CAMPAIGNS_READ, meaning=meaning,
+            data=data,
+        )  # fmt: skip
     for state in ExecutionState:
         yield EventType(
             name=f"execution.{state}", subject=Subject.EXECUTION, device="device", permission=Permission.CAMPAIGNS_READ,

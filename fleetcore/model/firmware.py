@@ -15,6 +15,8 @@ class CampaignState(StrEnum):
     """Where a campaign stands."""
 
     DRAFT = "draft"
+    AWAITING_APPROVAL = "awaiting_approval"
+    SCHEDULED = "scheduled"
     RUNNING = "running"
     PAUSED = "paused"
     SUCCEEDED = "succeeded"
@@ -113,6 +115,12 @@ class Campaign(Struct, frozen=True, kw_only=True):
         accepted_wave: the wave that an operator lets go on although too few of its devices succeeded.
         accepted: how many devices were in each state at the last resume; limits on failures count the later ones.
         gate_score: the state of its health gate; None until a device is judged.
+        where: the query that selects its devices; empty where they were named. ``continuous``: also later ones.
+        adding: whether devices of the query may be missing yet.
+        turn_digits: see :mod:`fleetcore.rollout.turns`; None for campaigns of earlier releases.
+        starts_at: it begins then, ms since the epoch; None for at once.
+        by: the operator who made it.
+        approval: whether another person has to approve it; ``approved_by`` is who did.
     """
 
     id: str
@@ -145,7 +153,20 @@ class Campaign(Struct, frozen=True, kw_only=True):
     accepted_wave: int = 0
     accepted: Mapping[str, int] = field(default_factory=dict)
     gate_score: GateScore | None = None
+    where: str = ""
+    continuous: bool = False
+    adding: bool = False
+    turn_digits: int | None = None
+    starts_at: int | None = None
+    by: str = ""
+    approval: bool = False
+    approved_by: str | None = None
     version: int = 0
+
+    @property
+    def begins(self) -> int:
+        """When its time begins, ms since the epoch."""
+        return max(self.created, self.starts_at or 0)
 
 
 class Execution(Struct, frozen=True, kw_only=True):
@@ -165,6 +186,9 @@ class Execution(Struct, frozen=True, kw_only=True):
         failed_as: how the last attempt ended.
         soaking: the new version runs, and has to run for some time more.
         observed: since when the campaign's health gate observes it.
+        held: it may not begin, or not install, until ``until``; ``code`` says why.
+        consented: when its user agreed.
+        site: where it is, once it got an offer of a campaign that limits the devices of a site.
         due: when something happens to it by itself; ms since the epoch, as all times.
     """
 
@@ -192,6 +216,9 @@ class Execution(Struct, frozen=True, kw_only=True):
     failed_as: ExecutionState | None = None
     soaking: bool = False
     observed: int | None = None
+    held: bool = False
+    consented: int | None = None
+    site: str = ""
     due: int | None = None
     changed: int = 0
     version: int = 0

@@ -6,6 +6,7 @@ from enum import StrEnum
 from attrs import field, frozen
 
 from fleetcore.model.days import DAY_MS, HOUR_MS
+from fleetcore.model.eligibility import ANY_TIME, Eligibility
 
 
 class OnFailure(StrEnum):
@@ -121,6 +122,7 @@ class Rollout:
         wave_soak_ms: between that moment and the next wave.
         soak_ms: how long a device has to run the new version before it counts as succeeded.
         priority: of two campaigns on one device the higher one comes first; then the older one.
+        eligibility: when a device may install.
     """
 
     waves: tuple[str, ...] = ()
@@ -133,6 +135,7 @@ class Rollout:
     retries: Retries = Retries()
     limits: TimeLimits = TimeLimits()
     priority: int = 0
+    eligibility: Eligibility = ANY_TIME
 
     @property
     def actions(self) -> Collection[OnFailure]:

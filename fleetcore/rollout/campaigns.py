@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from fleetcore.model.firmware import EXECUTION_ENDS, Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.model.rollout import FailureLimit, OnFailure, Rollout
 from fleetcore.rollout.gate import in_words, reached
-from fleetcore.rollout.pacing import rate_now
 from fleetcore.rollout.waves import wave_sizes
 
 _S = ExecutionState
@@ -97,11 +96,6 @@ class Counts:
         """Devices that have or had a place. Executions of earlier releases have none until they end or begin."""
         return self.total - self.unplaced_waiting
 
-    @property
-    def fetching(self) -> int:
-        """Devices with a place that have not fetched their offer."""
-        return sum(wave.get(_S.WAITING, 0) for wave in self.waves.values())
-
 
 @frozen
 class Place:
@@ -158,13 +152,27 @@ def exceeded(limit: FailureLimit, campaign: Campaign, counts: Counts) -> bool:
     return executed >= limit.min_executed and failed > Fraction(str(limit.share)) * executed
 
 
-def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tuple[CampaignEffect, ...]]:
+def first_state(campaign: Campaign, now: int) -> tuple[CampaignState, str | None]:
+    """The state of a campaign that has not begun yet at a time in ms, and its code."""
+    if campaign.sha256 is None or campaign.size is None:
+        return CampaignState.DRAFT, "artifact_unpinned"
+    if campaign.approval and campaign.approved_by is None:
+        return CampaignState.AWAITING_APPROVAL, None
+    if campaign.starts_at is not None and campaign.starts_at > now:
+        return CampaignState.SCHEDULED, None
+    return (CampaignState.PAUSED, "held") if campaign.held else (CampaignState.RUNNING, None)
+
+
+def decide(
+    campaign: Campaign, counts: Counts, now: int, places: int | None = None
+) -> tuple[Campaign, tuple[CampaignEffect, ...]]:
     """What a running campaign does next; the same object and nothing where it waits.
 
     Args:
         now: ms since the epoch.
+        places: the most devices that may get a place now; None for any number.
     """
-    if campaign.state is not CampaignState.RUNNING:
+    if campaign.state is not CampaignState.RUNNING or campaign.adding:
         return campaign, ()
     for limit in campaign.rollout.failures:
         if exceeded(limit, campaign, counts):
@@ -174,9 +182,11 @@ def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tupl
     gate, score = campaign.rollout.gate, campaign.gate_score
     if gate is not None and score is not None and reached(score, gate):
         return campaign, (Stop(gate.action, Reason.HEALTH_GATE, in_words(score, gate)),)
+    over = now >= campaign.begins + campaign.rollout.limits.campaign_ms
     if not any(state not in EXECUTION_ENDS for state in counts.states) and not any(counts.observing.values()):
-        return campaign, (Finish(summary(campaign, counts)),)
-    if now >= campaign.created + campaign.rollout.limits.campaign_ms and counts.among((_S.WAITING,)):
+        # More devices may come to a continuous campaign.
+        return campaign, () if campaign.continuous and not over else (Finish(summary(campaign, counts)),)
+    if over and counts.among((_S.WAITING,)):
         return campaign, (Expire(),)
     if not has_places(campaign.rollout):
         return campaign, ()
@@ -193,7 +203,7 @@ def decide(campaign: Campaign, counts: Counts, now: int) -> tuple[Campaign, tupl
         if done is not None and now >= done + campaign.rollout.wave_soak_ms:
             campaign = replace(campaign, wave=campaign.wave + 1, wave_begun=now, wave_done=None)
             effects.append(_begin(campaign.wave, bounds))
-    room = _room(campaign, counts, bounds)
+    room = _room(campaign, counts, bounds, places)
     return campaign, (*effects, Place(room)) if room else tuple(effects)
 
 
@@ -218,15 +228,18 @@ def _judged(campaign: Campaign, counts: Counts, bounds: tuple[int, ...], now: in
     return (campaign if campaign.wave_done is None else replace(campaign, wave_done=None)), None
 
 
-def _room(campaign: Campaign, counts: Counts, bounds: tuple[int, ...]) -> int:
-    """How many more devices may have a place now. No more than the rate lets fetch in a minute wait with one."""
+def _room(campaign: Campaign, counts: Counts, bounds: tuple[int, ...], places: int | None) -> int:
+    """How many more devices may have a place now."""
     room = counts.unplaced_waiting
     if campaign.wave < len(bounds):
         room = min(room, bounds[campaign.wave - 1] - counts.placed)
-    rate = campaign.rollout.rate
-    if rate is not None:
-        room = min(room, rate_now(rate, counts.states.get(_S.SUCCEEDED, 0)) - counts.fetching)
-    return max(0, room)
+    return max(0, room if places is None else min(room, places))
+
+
+def finished_as(counts: Counts) -> CampaignState:
+    """How a campaign without open executions ended: it succeeded where any device runs the version by it, or before."""
+    good = counts.among((_S.SUCCEEDED, _S.SKIPPED))
+    return CampaignState.SUCCEEDED if good else CampaignState.FAILED
 
 
 def summary(campaign: Campaign, counts: Counts) -> str:

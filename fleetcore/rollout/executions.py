@@ -8,12 +8,16 @@ from typing import TypeAlias, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fleetcore.model.eligibility import Hold
 from fleetcore.model.firmware import EXECUTION_ENDS, PROGRESS_ORDER, Execution, ExecutionState
 from fleetcore.model.rollout import Rollout
 
 _S = ExecutionState
 #: States in which a device works on the update.
 UNDER_WAY = (_S.OFFERED, _S.DEFERRED, _S.ACCEPTED, _S.DOWNLOADING, _S.DOWNLOADED, _S.INSTALLING, _S.REBOOTING)
+#: States in which it may be held: before the offer, and with the image before the installation.
+HELD = (_S.WAITING, _S.DOWNLOADED)
+_HOLDS = frozenset(Hold)
 #: Ends that a retry follows by default; the others only where their code has retries of its own.
 _RETRIED = frozenset({_S.FAILED, _S.TIMED_OUT})
 
@@ -64,6 +68,8 @@ class Offered(Struct, frozen=True):
     """The device gets the offer; ``running`` is the version that it has."""
 
     running: str | None = None
+    #: The device's site, where the campaign limits those.
+    site: str = ""
 
 
 class Reported(Struct, frozen=True, kw_only=True):
@@ -84,6 +90,24 @@ class Observed(Struct, frozen=True):
     version: str
 
 
+class Held(Struct, frozen=True, kw_only=True):
+    """The device may not begin yet, or not install.
+
+    Attributes:
+        until: when that is judged again; ms since the epoch.
+        counts: whether the wait counts toward the time in which a device has to fetch its offer.
+    """
+
+    code: str
+    reason: str
+    until: int
+    counts: bool
+
+
+class Consented(Struct, frozen=True):
+    """The device's user agrees to the update."""
+
+
 class Due(Struct, frozen=True):
     """The execution's time (``due``) has come."""
 
@@ -99,7 +123,7 @@ class Rejoined(Struct, frozen=True):
     """The device is among the targets again after it left."""
 
 
-ExecutionEvent: TypeAlias = Placed | Offered | Reported | Observed | Due | Ended | Rejoined
+ExecutionEvent: TypeAlias = Placed | Offered | Reported | Observed | Held | Consented | Due | Ended | Rejoined
 
 
 class Effect(Enum):
@@ -135,8 +159,12 @@ def step(execution: Execution, event: ExecutionEvent, now: int, *, release: str,
             return _reported(execution, event, now, rollout)
         case Due():
             return _due(execution, now, release, rollout)
-        case Offered(running):
-            return _offered(execution, running, now, rollout)
+        case Offered(running, site):
+            return _offered(execution, running, site, now, rollout)
+        case Held():
+            return _held(execution, event, now, rollout)
+        case Consented():
+            return _consented(execution, now, rollout)
         case Placed(wave):
             if execution.state is not _S.WAITING or execution.wave:
                 return Step(execution)
@@ -153,13 +181,48 @@ def step(execution: Execution, event: ExecutionEvent, now: int, *, release: str,
             assert_never(event)
 
 
-def _offered(execution: Execution, running: str | None, now: int, rollout: Rollout) -> Step:
+def _offered(execution: Execution, running: str | None, site: str, now: int, rollout: Rollout) -> Step:
     if execution.state is not _S.WAITING:
         return Step(execution)
     first = now if execution.first_offered is None else execution.first_offered
     previous = execution.previous_version or running
-    made = replace(execution, state=_S.OFFERED, changed=now, first_offered=first, previous_version=previous, until=None)
+    made = replace(
+        execution, state=_S.OFFERED, changed=now, first_offered=first, previous_version=previous, until=None,
+        site=site or execution.site,
+    )  # fmt: skip
+    return Step(_timed(_unheld(made), rollout))
+
+
+def _unheld(execution: Execution) -> Execution:
+    """The execution without its hold, and without the reason of its last one."""
+    if execution.code not in _HOLDS:
+        return execution
+    return replace(execution, code=None, reason=None, until=None if execution.held else execution.until, held=False)
+
+
+def _held(execution: Execution, event: Held, now: int, rollout: Rollout) -> Step:
+    if execution.state not in HELD or (_waits(execution, now) and (not execution.held or execution.code == event.code)):
+        return Step(execution)
+    placed = execution.placed
+    if not event.counts and placed is not None:
+        placed = max(placed, event.until)
+    made = replace(
+        execution, code=event.code, reason=event.reason, until=event.until, placed=placed, held=True
+    )  # fmt: skip
     return Step(_timed(made, rollout))
+
+
+def _released(execution: Execution, rollout: Rollout, **changes: int) -> Step:
+    """The hold is over: the device may ask again."""
+    freed = replace(execution, until=None, held=False, **changes)
+    return Step(_timed(freed, rollout), (Effect.TELL,))
+
+
+def _consented(execution: Execution, now: int, rollout: Rollout) -> Step:
+    if execution.state in EXECUTION_ENDS or execution.consented is not None:
+        return Step(execution)
+    agreed = replace(execution, consented=now)
+    return _released(agreed, rollout) if execution.held else Step(agreed, (Effect.TELL,))
 
 
 def _reported(execution: Execution, event: Reported, now: int, rollout: Rollout) -> Step:
@@ -182,6 +245,7 @@ def _reported(execution: Execution, event: Reported, now: int, rollout: Rollout)
         code=event.code,
         reason=event.reason,
         until=event.until,
+        held=False,
         reported_version=execution.reported_version if event.version is None else event.version,
     )
     if state is _S.SUCCEEDED:
@@ -242,6 +306,18 @@ def _observed(execution: Execution, version: str, now: int, release: str, rollou
             return Step(seen)
 
 
+def _waits(execution: Execution, now: int) -> bool:
+    """Whether a time is set before which nothing is offered."""
+    return execution.until is not None and execution.until > now
+
+
+def _is_lost(execution: Execution, now: int, rollout: Rollout) -> bool:
+    """Whether a device has not fetched its offer in time; a wait for the next attempt does not count."""
+    if not execution.wave or _waits(execution, now) or (execution.until is not None and not execution.held):
+        return False
+    return now >= (execution.placed or 0) + rollout.limits.place_ms
+
+
 def _due(execution: Execution, now: int, release: str, rollout: Rollout) -> Step:
     if execution.due is None or execution.due > now or execution.state in EXECUTION_ENDS:
         return Step(execution)
@@ -250,11 +326,16 @@ def _due(execution: Execution, now: int, release: str, rollout: Rollout) -> Step
         ended = replace(execution, code="too_late", reason="The time for the whole update is over")
         return _ended(ended, _S.TIMED_OUT, "too_late", now)
     match execution.state:
+        case _S.DOWNLOADED if execution.held and execution.until is not None and now >= execution.until:
+            return _released(execution, rollout, changed=now)
+        case _S.WAITING if _is_lost(execution, now, rollout):
+            # The place goes to another device; this one comes after those that have not had their turn.
+            lost = replace(_unheld(execution), wave=0, placed=None, missed=execution.missed + 1)
+            return Step(replace(lost, until=None, due=None))
+        case _S.WAITING if execution.held and not _waits(execution, now):
+            return _released(execution, rollout)
         case _S.WAITING if execution.until is not None and now >= execution.until:
             return Step(_timed(replace(execution, until=None, placed=now), rollout), (Effect.TELL,))
-        case _S.WAITING if execution.wave and now >= (execution.placed or 0) + limits.place_ms:
-            # The place goes to another device; this one comes after those that have not had their turn.
-            return Step(replace(execution, wave=0, placed=None, missed=execution.missed + 1, due=None))
         case _S.REBOOTING if execution.soaking:
             if execution.reported_version in (None, release):
                 return Step(replace(execution, state=_S.SUCCEEDED, soaking=False, changed=now, due=None))
@@ -277,7 +358,7 @@ def _ended(execution: Execution, state: ExecutionState, code: str, now: int) -> 
     if execution.state in EXECUTION_ENDS or state not in TRANSITIONS[execution.state]:
         return Step(execution)
     seen = execution.state is not _S.WAITING
-    ended = replace(execution, state=state, code=code, soaking=False, changed=now, withdrawn=seen, due=None)
+    ended = replace(_unheld(execution), state=state, code=code, soaking=False, changed=now, withdrawn=seen, due=None)
     return Step(ended, (Effect.WITHDRAW,) if seen else ())
 
 
@@ -290,6 +371,8 @@ def _timed(execution: Execution, rollout: Rollout) -> Execution:
             due = execution.until
         case _S.WAITING:
             due = execution.placed + limits.place_ms if execution.wave and execution.placed is not None else None
+        case _S.DOWNLOADED if execution.held and execution.until is not None:
+            due = execution.until
         case _S.REBOOTING:
             due = execution.changed + (rollout.soak_ms if execution.soaking else limits.return_ms)
         case _S.UNKNOWN:

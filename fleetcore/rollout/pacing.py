@@ -35,9 +35,13 @@ class Pace:
             self._offers.popleft()
         return max(0, rate_now(rate, succeeded) - len(self._offers))
 
+    def add(self, count: int, now: float) -> None:
+        """Counts offers that were made."""
+        self._offers.extend([now] * count)
+
     def take(self, rate: Rate, succeeded: int, now: float) -> bool:
         """Counts an offer, where another one may be made now."""
         if not self.left(rate, succeeded, now):
             return False
-        self._offers.append(now)
+        self.add(1, now)
         return True

@@ -9,18 +9,21 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 
 from attrs import evolve, field, frozen
 from msgspec.structs import replace
 
+from fleetcore.model.eligibility import Hold
 from fleetcore.model.firmware import EXECUTION_ENDS, Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.model.rollout import OnFailure, Rollout
-from fleetcore.rollout.campaigns import Begin, Counts, Expire, Finish, Place, Stop, decide, has_places
-from fleetcore.rollout.executions import Due, Effect, Ended, ExecutionEvent, Offered, Placed, Reported, step
+from fleetcore.rollout.campaigns import Begin, Counts, Expire, Finish, Place, Stop, decide, finished_as, has_places
+from fleetcore.rollout.eligibility import Facts, judge
+from fleetcore.rollout.executions import Due, Effect, Ended, ExecutionEvent, Held, Offered, Placed, Reported, step
 from fleetcore.rollout.pacing import Pace
 from fleetcore.rollout.turns import digest_of
+from fleetcore.rollout.windows import Windows
 
 _S = ExecutionState
 #: How often a whole campaign is looked at, in ms: the fleet looks after each end.
@@ -73,14 +76,26 @@ class _What(IntEnum):
     LOOK = 3
 
 
-def simulate(campaign: Campaign, executions: Iterable[Execution], now: int, behaviour: Behaviour, seed: int) -> Course:
+def simulate(
+    campaign: Campaign,
+    executions: Iterable[Execution],
+    now: int,
+    behaviour: Behaviour,
+    seed: int,
+    *,
+    facts: Mapping[str, Facts] | None = None,
+) -> Course:
     """The course of a campaign from its present state on, as if it ran; the same seed gives the same course.
+
+    A continuous campaign is simulated with the devices that it has. Windows and freezes hold devices as they do in the
+    campaign. What the future decides does not: batteries, requirements and consent are as they are now.
 
     Args:
         executions: all of the campaign.
         now: ms since the epoch.
+        facts: what is known of the devices, by execution; the default for others.
     """
-    return _Simulation(campaign, executions, now, behaviour, seed).run()
+    return _Simulation(campaign, executions, now, behaviour, seed, facts or {}).run()
 
 
 def _without_gate(rollout: Rollout) -> Rollout:
@@ -92,9 +107,11 @@ def _without_gate(rollout: Rollout) -> Rollout:
 
 class _Simulation:
     def __init__(
-        self, campaign: Campaign, executions: Iterable[Execution], now: int, behaviour: Behaviour, seed: int
-    ) -> None:
-        self._campaign = replace(campaign, state=CampaignState.RUNNING, rollout=_without_gate(campaign.rollout))
+        self, campaign: Campaign, executions: Iterable[Execution], now: int, behaviour: Behaviour, seed: int,
+        facts: Mapping[str, Facts],
+    ) -> None:  # fmt: skip
+        rollout = _without_gate(campaign.rollout)
+        self._campaign = replace(campaign, state=CampaignState.RUNNING, continuous=False, rollout=rollout)
         self._behaviour, self._start, self._now = behaviour, now, now
         self._chance = random.Random(seed)  # noqa: S311  # a simulation has no secrets
         self._all = sorted(executions, key=lambda each: (each.missed > 0, digest_of(each.id)))
@@ -104,8 +121,13 @@ class _Simulation:
         self._order = itertools.count()
         self._queue: Iterator[int] = iter(())
         self._missed: deque[int] = deque()
-        self._held: deque[int] = deque()
-        self._pace = Pace(0.0)
+        self._kept_back: deque[int] = deque()
+        self._pace, self._places = Pace(0.0), Pace(0.0)
+        self._facts, self._unknown = facts, Facts()
+        wanted = self._campaign.rollout.eligibility
+        self._windows = Windows(() if wanted.emergency else wanted.windows)
+        #: When devices that wait are given up.
+        self._ends = campaign.begins + campaign.rollout.limits.campaign_ms
         self._offers, self._begun = 0, list[int]()
         self._points: list[tuple[int, int, int]] = []
         #: When the campaign is looked at next.
@@ -122,6 +144,7 @@ class _Simulation:
                 self._plan(_What.FETCH, at, self._behaviour.fetch_s)
             elif execution.state not in EXECUTION_ENDS and execution.state is not _S.WAITING:
                 self._plan(_What.REPORT, at, self._behaviour.install_s)
+        heapq.heappush(self._events, (max(self._now, self._ends), next(self._order), _What.LOOK, 0))
         self._look_at(self._now)
         while self._events and self._stopped is None:
             self._now, _, what, at = heapq.heappop(self._events)
@@ -146,7 +169,7 @@ class _Simulation:
                     OnFailure.ROLL_BACK: CampaignState.ROLLED_BACK,
                 }[action]  # fmt: skip
             case Finish(reason):
-                state = CampaignState.SUCCEEDED if counts.get(_S.SUCCEEDED) else CampaignState.FAILED
+                state = finished_as(Counts(unplaced=self._unplaced, waves=self._waves))
             case _:
                 state, reason = CampaignState.RUNNING, "Nothing more happens by itself"
         every = max(1, len(self._points) // _POINTS)
@@ -197,14 +220,30 @@ class _Simulation:
         execution = self._all[at]
         if execution.state is not _S.WAITING or (execution.until is not None and execution.until > self._now):
             return
+        held = self._hold_of(execution)
+        if held is not None:
+            self._move(at, held)
+            return
         rate = self._campaign.rollout.rate
         if rate is not None and not self._pace.take(rate, self._succeeded, self._now / 1000):
-            self._held.append(at)
+            self._kept_back.append(at)
             self._look_at(self._now + _LOOK_MS)
             return
         self._offers += 1
         self._move(at, Offered())
         self._plan(_What.REPORT, at, self._behaviour.install_s)
+
+    def _hold_of(self, execution: Execution) -> Held | None:
+        wanted, facts = self._campaign.rollout.eligibility, self._facts.get(execution.id, self._unknown)
+        freeze = facts.freeze
+        if freeze is not None and not freeze.covers(self._now):
+            facts = evolve(facts, freeze=None)
+        if wanted.consent and execution.consented is None:
+            execution = replace(execution, consented=self._now)
+        held = judge(wanted, self._windows, facts, execution, self._campaign.begins, self._now).held
+        if held is None or facts.freeze is None or held.code != Hold.FROZEN:
+            return held
+        return replace(held, until=self._ends + _LOOK_MS if facts.freeze.end is None else facts.freeze.end)
 
     @property
     def _succeeded(self) -> int:
@@ -220,15 +259,16 @@ class _Simulation:
     def _look(self) -> None:
         self._looks = None
         rate = self._campaign.rollout.rate
-        if rate is not None and self._held:
-            for _ in range(min(len(self._held), self._pace.left(rate, self._succeeded, self._now / 1000))):
-                self._plan(_What.FETCH, self._held.popleft(), 0.0)
-            if self._held:
+        if rate is not None and self._kept_back:
+            for _ in range(min(len(self._kept_back), self._pace.left(rate, self._succeeded, self._now / 1000))):
+                self._plan(_What.FETCH, self._kept_back.popleft(), 0.0)
+            if self._kept_back:
                 self._look_at(self._now + _LOOK_MS)
         counts = Counts(unplaced=self._unplaced, waves=self._waves)
         ended = counts.among(EXECUTION_ENDS)
         self._points.append((self._now - self._start, self._succeeded, ended - self._succeeded))
-        self._campaign, effects = decide(self._campaign, counts, self._now)
+        places = None if rate is None else self._places.left(rate, self._succeeded, self._now / 1000)
+        self._campaign, effects = decide(self._campaign, counts, self._now, places)
         for effect in effects:
             match effect:
                 case Place(count):
@@ -242,11 +282,17 @@ class _Simulation:
                             self._move(at, Ended(_S.TIMED_OUT, "too_late"))
                 case Stop() | Finish():
                     self._stopped = effect
+        if self._stopped is None and places is not None and self._unplaced.get(_S.WAITING):
+            placed = sum(effect.count for effect in effects if isinstance(effect, Place))
+            if placed >= places:
+                self._look_at(self._now + _LOOK_MS)
         soaks = self._campaign.wave_done
         if self._stopped is None and soaks is not None:
             self._look_at(max(self._now + _LOOK_MS, soaks + self._campaign.rollout.wave_soak_ms))
 
     def _place(self, count: int) -> None:
+        if self._campaign.rollout.rate is not None:
+            self._places.add(count, self._now / 1000)
         for at in itertools.islice(itertools.chain(self._queue, self._again()), count):
             self._move(at, Placed(self._campaign.wave))
 

@@ -8,7 +8,7 @@ some hundred of them, however large the campaign.
 import hashlib
 from collections.abc import Sequence
 
-from fleetcore.model.firmware import Execution
+from fleetcore.model.firmware import Campaign, Execution
 
 #: After all others: devices that had a place and did not fetch their offer in time.
 MISSED = "missed"
@@ -27,6 +27,11 @@ def turn_digits(total: int) -> int:
     while total > _PER_TURN * 16**digits:
         digits += 1
     return digits
+
+
+def digits_of(campaign: Campaign) -> int:
+    """The digits of the turns of a campaign's devices, also of those that come later."""
+    return turn_digits(campaign.total) if campaign.turn_digits is None else campaign.turn_digits
 
 
 def turn(execution: Execution) -> str:

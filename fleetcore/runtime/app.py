@@ -26,8 +26,10 @@ from fleetcore.fleet.deltas import Deltas
 from fleetcore.fleet.diagnosis import Diagnosis
 from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
+from fleetcore.fleet.eligibility import EligibilityJudge
 from fleetcore.fleet.erasing import Erasing
 from fleetcore.fleet.expiry_forecast import ExpiryForecast
+from fleetcore.fleet.freezes import Freezes
 from fleetcore.fleet.gate_facts import FactsReader
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health import FleetHealth
@@ -225,30 +227,33 @@ class Fleet:
         self.presence = PresenceBoard(storage, clock)
         self.twins = Twins(storage, clock, self.limits)
         self.devices.on_removal(self.twins.forget)
+        columns = RegistryColumns(storage)
+        self.devices.on_change(columns.changed)
+        self.devices.on_removal(columns.removed)
+        self.search = Search(Documents(storage, self.presence), clock, columns)
         self.trust_root = TrustRoot(storage, clock)
         self.releases = Releases(storage, clock, self.trust_root)
         firmware = config.firmware
         self.update_policy = UpdatePolicy(
             clock, self.trust_root, allow_unsigned=firmware.allow_unsigned, hours=firmware.assignment_hours
         )
-        self.updates = Updates(storage, clock, self.update_policy)
+        self.freezes = Freezes(storage, clock)
+        self.eligibility = EligibilityJudge(self.search, self.freezes, clock)
+        self.updates = Updates(storage, clock, self.update_policy, self.eligibility)
         self.twins.on_reported(self.updates.reported)
         self.anomalies = AnomalyDetector(storage, clock)
         facts = FactsReader(storage, self.presence, self.anomalies)
         self.health_gates = HealthGates(storage, clock, self.updates, self.devices, facts)
         self.campaigns = Campaigns(
-            storage, clock, self.update_policy, self.updates, self.health_gates, may_fetch=config.data is not None
-        )
+            storage, clock, self.update_policy, self.updates, self.health_gates, self.search,
+            may_fetch=config.data is not None, approve_above=firmware.approve_above,
+        )  # fmt: skip
         self.uploads = Uploads(storage, clock, firmware.upload_quota_bytes)
         self.deltas = Deltas(storage, clock)
-        self.plans = Plans(self.campaigns, self.updates, self.update_policy, clock)
+        self.plans = Plans(self.campaigns, self.updates, self.update_policy, self.eligibility, clock)
         self.location = self.devices.locations
         self.edge = EdgeComputing(self.devices)
         self.dead_letters = DeadLetters(storage, clock)
-        columns = RegistryColumns(storage)
-        self.devices.on_change(columns.changed)
-        self.devices.on_removal(columns.removed)
-        self.search = Search(Documents(storage, self.presence), clock, columns)
         self.groups = Groups(storage, self.search, clock)
         self.twins.layers.groups_of = self.groups.outermost_first
         self.groups.uses.append(self.twins.layers.laid_on)

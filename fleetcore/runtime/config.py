@@ -89,11 +89,13 @@ class FirmwareSection:
     Attributes:
         allow_unsigned: whether campaigns may have no signed manifest once a trust root is set.
         assignment_hours: how long a device may take to start an offered update, 1 hour to a year.
+        approve_above: campaigns for more devices need the approval of a second person; without it none do.
         upload_quota_bytes: how many bytes all unfinished uploads may announce together.
     """
 
     allow_unsigned: bool = False
     assignment_hours: int = field(default=72, validator=(validators.ge(1), validators.le(8760)))
+    approve_above: int | None = field(default=None, validator=validators.optional(validators.ge(0)))
     upload_quota_bytes: int = field(default=4 << 30, validator=validators.ge(1 << 20))
 
 

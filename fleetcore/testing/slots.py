@@ -55,6 +55,7 @@ class Memory:
     Attributes:
         trying: the slot on trial, with ``boots_left`` more starts.
         ended: finished updates, the newest last, so that a repeated offer gets the same answer.
+        signed_ms: the latest time that the server signed, ms since the epoch.
     """
 
     highest_seq: int = 0
@@ -65,6 +66,7 @@ class Memory:
     slots: Mapping[str, Image | None] = field(factory=dict)
     job: Job | None = None
     ended: tuple[Job, ...] = ()
+    signed_ms: int = 0
 
 
 class Bricked(Exception):

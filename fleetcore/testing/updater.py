@@ -140,6 +140,8 @@ class Updater:
                 self.slots.remember(job=None)
             await say(execution, campaign, "rejected", code=error.code, reason=error.message)
             return
+        if wanted.signed_ms > self.memory.signed_ms:
+            self.slots.remember(signed_ms=wanted.signed_ms)
         for ended in self.memory.ended:
             if (ended.execution, ended.nonce) == (execution, wanted.nonce):
                 await self._say_end(ended, say)

@@ -1,6 +1,7 @@
 """A device's verification of an offer: the trust root's successors, the manifest, the server's assignment.
 
-It does not touch the image, which is verified during the download.
+It does not touch the image, which is verified during the download. What expires is judged by the later of the device's
+own clock and the latest time that the server signed, so that a device without a clock refuses what has expired too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from fleetcore.errors import Refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.testing.flash import Flash
 from fleetcore.testing.slots import Image, Memory
-from fleetcore.wire.assignment import open_assignment
+from fleetcore.wire.assignment import Assignment, open_assignment
 from fleetcore.wire.manifest import (
     Chunks,
     Manifest,
@@ -30,10 +31,11 @@ _TRUST = "trust.json"
 
 @frozen(kw_only=True)
 class Admitted:
-    """The result of an offer; the ``nonce`` differs for each attempt."""
+    """The result of an offer; the ``nonce`` differs for each attempt, ``signed_ms`` is the server's signed time."""
 
     image: Image
     nonce: str
+    signed_ms: int = 0
     chunks: Chunks | None = None
 
 
@@ -86,22 +88,14 @@ class Verifier:
         """
         if self.trust is None:
             return self._unsigned(offer, running)
-        now = self._clock.now_ms()
         if not isinstance(offer.get("manifest"), Mapping):
             raise Refused("The offer has no manifest", code="signature_invalid")
-        manifest = self._genuine(offer["manifest"], self.trust, now)
-        nonce = str(offer.get("attempt", 1))
-        if self._server_key is not None:
-            if not isinstance(offer.get("assignment"), Mapping):
-                raise Refused("The offer has no assignment", code="signature_invalid")
-            assignment = open_assignment(
-                offer["assignment"], self._server_key, device=self._device, now=0 if under_way else now
-            )
-            if (assignment.execution, assignment.campaign) != (offer["execution"], offer["campaign"]):
-                raise Refused("The assignment is for another update", code="signature_invalid")
-            if (assignment.manifest_sha256, assignment.seq) != (manifest.digest, manifest.seq):
-                raise Refused("The assignment is for another manifest", code="signature_invalid")
-            nonce = assignment.nonce
+        now = max(self._clock.now_ms(), memory.signed_ms)
+        assignment = None if self._server_key is None else self._assigned(offer, self._server_key, now, under_way)
+        signed_ms = 0 if assignment is None else assignment.issued or 0
+        manifest = self._genuine(offer["manifest"], self.trust, max(now, signed_ms))
+        if assignment and (assignment.manifest_sha256, assignment.seq) != (manifest.digest, manifest.seq):
+            raise Refused("The assignment is for another manifest", code="signature_invalid")
         check_order(manifest, max(memory.highest_seq, memory.floor))
         if manifest.seq == running.seq and manifest.sha256 != running.sha256:
             raise Refused(f"Another image with seq {manifest.seq} runs", code="rollback_refused")
@@ -117,7 +111,16 @@ class Verifier:
             seq=manifest.seq,
             min_seq=manifest.min_seq,
         )
-        return Admitted(image=image, nonce=nonce, chunks=manifest.chunks)
+        nonce = str(offer.get("attempt", 1)) if assignment is None else assignment.nonce
+        return Admitted(image=image, nonce=nonce, signed_ms=signed_ms, chunks=manifest.chunks)
+
+    def _assigned(self, offer: Mapping[str, object], key: bytes, now: int, under_way: bool) -> Assignment:
+        if not isinstance(offer.get("assignment"), Mapping):
+            raise Refused("The offer has no assignment", code="signature_invalid")
+        assignment = open_assignment(offer["assignment"], key, device=self._device, now=0 if under_way else now)
+        if (assignment.execution, assignment.campaign) != (offer["execution"], offer["campaign"]):
+            raise Refused("The assignment is for another update", code="signature_invalid")
+        return assignment
 
     def _genuine(self, envelope: object, trust: FirmwareRoot, now: int) -> Manifest:
         trust.check_time(now)

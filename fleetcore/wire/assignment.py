@@ -28,6 +28,8 @@ class Assignment:
 
     Attributes:
         manifest_sha256: of the signed manifest, without its envelope.
+        issued: the server's time when it made the assignment, ms since the epoch: a device without a clock judges
+            expiry by the latest one that it has seen. None from a server that does not say it.
         not_after: ms since the epoch; after it the device does not start.
         nonce: different for each attempt, 32 hex digits.
     """
@@ -39,22 +41,24 @@ class Assignment:
     seq: int
     not_after: int
     nonce: str
+    issued: int | None = None
 
 
 def write_assignment(assignment: Assignment) -> bytes:
     """The document that the server signs."""
-    return dumps(
-        {
-            "format": FORMAT,
-            "device": assignment.device,
-            "campaign": assignment.campaign,
-            "execution": assignment.execution,
-            "manifest_sha256": assignment.manifest_sha256,
-            "seq": assignment.seq,
-            "not_after": format_time(assignment.not_after),
-            "nonce": assignment.nonce,
-        }
-    )
+    document: dict[str, object] = {
+        "format": FORMAT,
+        "device": assignment.device,
+        "campaign": assignment.campaign,
+        "execution": assignment.execution,
+        "manifest_sha256": assignment.manifest_sha256,
+        "seq": assignment.seq,
+        "not_after": format_time(assignment.not_after),
+        "nonce": assignment.nonce,
+    }
+    if assignment.issued is not None:
+        document["issued"] = format_time(assignment.issued)
+    return dumps(document)
 
 
 def read_assignment(payload: bytes) -> Assignment:
@@ -68,6 +72,7 @@ def read_assignment(payload: bytes) -> Assignment:
         seq=members.integer("seq", 1),
         not_after=members.time("not_after"),
         nonce=members.text("nonce", _NONCE, "32 hex digits"),
+        issued=members.time("issued") if members.has("issued") else None,
     )
     members.end()
     return found

@@ -240,6 +240,9 @@ class FirmwareOffer(Body, frozen=True, kw_only=True):
     size: int
     sha256: str
     install: Literal["now", "wait"]
+    not_before: Annotated[str, Meta(description="With `wait`: when it is judged again.")] | None = None
+    deadline: Annotated[str, Meta(description="After it do not begin to install.")] | None = None
+    defer_until: Annotated[str, Meta(description="The latest `until` with which it may be deferred.")] | None = None
     url: Annotated[str, Meta(description="May be another server's: send no credentials to it.")] | None = None
     path: Annotated[str, Meta(description="The path on the server that the device talks to.")] | None = None
     deltas: Annotated[

@@ -57,9 +57,12 @@ def until(condition, told):
 
 
 class Site:
-    """The server, whose name is localhost, and calls of its operator: ``site("get_device", device_id=…)``."""
+    """The server, whose name is localhost, and calls of its operator: ``site("get_device", device_id=…)``.
 
-    def __init__(self, folder):
+    ``settings`` is more of its fleet.toml.
+    """
+
+    def __init__(self, folder, settings=""):
         self.folder, self.data = folder, folder / "fleet-data"
         self.http, self.mqtt = free_port(), free_port()
         self._names = iter(range(1, 1000))
@@ -69,7 +72,7 @@ class Site:
                 assert not words or run(words.split()) == 0, words
         toml = self.data / "fleet.toml"
         text = toml.read_text().replace("0.0.0.0", "127.0.0.1")
-        toml.write_text(text.replace(":8443", f":{self.http}").replace(":8883", f":{self.mqtt}"))
+        toml.write_text(text.replace(":8443", f":{self.http}").replace(":8883", f":{self.mqtt}") + settings)
         self.start()
         self._claim = self("create_claim", batch="spring", quota=100, models=[MODEL])
 

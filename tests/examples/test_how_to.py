@@ -14,7 +14,9 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -203,12 +205,49 @@ def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
 
 
 @pytest.mark.peer("gcc", "pkg-config", "openssl", "coap-client-openssl")
+def test_a_device_in_c_with_libcoap_installs_firmware_and_goes_on_where_it_was_killed(tmp_path):
+    if subprocess.run(["pkg-config", "--exists", "libcoap-3-openssl", "libcjson"], check=False).returncode:
+        missing = pytest.fail if os.environ.get("FLEETCORE_REQUIRE") == "all" else pytest.skip
+        missing("libcoap3-dev or libcjson-dev is not installed")
+    page = "write-a-device-in-c.md"
+    make, serve, enroll, *_, build, offer, first, second = blocks(page, "sh")
+    shown = blocks(page, "text")
+    coap = str(free_datagram_port())
+    typed(make, tmp_path)
+    toml = tmp_path / "fleet-data" / "fleet.toml"
+    text = toml.read_text().replace("0.0.0.0", "127.0.0.1").replace(":5684", f":{coap}")
+    toml.write_text(text.replace(":8443", f":{free_port()}").replace(":8883", f":{free_port()}"))
+    shutil.copy(ROOT / "examples" / "devices" / "coap_update.c", tmp_path)
+    flags = "-Wextra -Werror -g -fsanitize=address,undefined -fno-sanitize-recover"
+    slot = tmp_path / "flash" / "slot-b"
+
+    def half_loaded(process):
+        while not slot.exists() or slot.stat().st_size < 50_000:
+            assert process.poll() is None, process.stdout.read()
+
+    with running(serve, tmp_path, ready):
+        typed(enroll.replace("5684", coap), tmp_path)
+        typed(build.replace("-Wextra", flags), tmp_path)
+        typed(offer, tmp_path)
+        with running(f"../coap_update localhost {coap} meter-1 M-1", tmp_path / "flash", half_loaded) as device:
+            device.kill()
+        said = [typed(text.replace("5684", coap), tmp_path) for text in (first, second)]
+        campaign = json.loads(typed("fleetcore campaign show spring -o json", tmp_path))
+
+    begun = int(re.search(r"loaded from byte (\d+) on", said[0])[1])
+    assert (begun >= 49_000, begun % 1024) == (True, 0), "it goes on from the block that is missing"
+    assert [said[0].replace(f"byte {begun}", "byte 0"), said[1]] == shown
+    assert campaign["counts"] == {"succeeded": 1}
+    assert slot.read_bytes() == (tmp_path / "app.bin").read_bytes()
+
+
+@pytest.mark.peer("gcc", "pkg-config", "openssl", "coap-client-openssl")
 def test_a_device_in_c_with_libcoap_sends_a_reading_and_answers_a_command(tmp_path):
     if subprocess.run(["pkg-config", "--exists", "libcoap-3-openssl"], check=False).returncode:
         missing = pytest.fail if os.environ.get("FLEETCORE_REQUIRE") == "all" else pytest.skip
         missing("libcoap3-dev is not installed")
     page = "write-a-device-in-c.md"
-    make, serve, enroll, build, run, command = blocks(page, "sh")
+    make, serve, enroll, build, run, command, *_ = blocks(page, "sh")
     (program,) = blocks(page, "c")
     http, mqtt, coap = str(free_port()), str(free_port()), str(free_datagram_port())
     typed(make, tmp_path)
@@ -268,8 +307,42 @@ def test_firmware_is_signed_released_and_offered(tmp_path):
     assert not any(b"PRIVATE KEY" in one.read_bytes() for one in (tmp_path / "fleet-data").glob("fleet.db*"))
 
 
+@pytest.mark.peer("openssl")
+def test_a_device_without_a_network_is_updated_from_a_file(tmp_path):
+    page = "update-an-offline-device.md"
+    make, bundle, factory, install = blocks(page, "sh")
+    sheet, shown = blocks(page, "text")
+    for module in ("boot_loader.py", "image_sources.py", "stdlib_http.py", "updating_device.py"):
+        shutil.copy(ROOT / "examples" / "devices" / module, tmp_path)
+
+    def confirmed(process):
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("confirmed"):
+                return
+        raise AssertionError("it ended")
+
+    said = []
+    typed(make, tmp_path)
+    written = typed(bundle, tmp_path)
+    typed(factory, tmp_path)
+    with running(install, tmp_path, confirmed):
+        pass
+    again = []
+    with running(install, tmp_path, lambda process: again.extend(next(process.stdout) for _ in range(2))):
+        pass
+
+    as_shown = lambda text: re.escape(text).replace("…", "(?s:.*?)")  # noqa: E731
+    assert re.fullmatch(as_shown(sheet), written), written
+    assert re.fullmatch(as_shown(shown), "".join(said)), said
+    assert again == ["boot b 2.0.0\n", "runs already 2.0.0\n"]
+
+
 def test_devices_are_updated_in_waves_and_brought_back(tmp_path):
-    start, serve, simulate, update, why, back = blocks("update-in-waves.md", "sh")
+    start, serve, simulate, update, night, why, report, back = blocks("update-in-waves.md", "sh")
+    # A window that opens in half a day, whenever the test runs.
+    hour = (datetime.now(ZoneInfo("Pacific/Auckland")).hour + 12) % 24
+    night = night.replace("0 2 * * *", f"0 {hour} * * *")
     typed(start, tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"
     ports = {":8443": f":{free_port()}", ":8883": f":{free_port()}"}
@@ -284,11 +357,18 @@ def test_devices_are_updated_in_waves_and_brought_back(tmp_path):
     with running(serve, tmp_path, ready), running(simulate, tmp_path, enrolled):
         watched = typed(update, tmp_path)
         told = typed(why, tmp_path)
+        held = typed(night, tmp_path)
+        reported = typed(report, tmp_path)
+        typed("fleetcore campaign abort night --yes", tmp_path)
         returned = typed(back, tmp_path)
         twins = [json.loads(typed(f"fleetcore twin show sim-{n:04d} -o json", tmp_path)) for n in (1, 12)]
 
     assert re.search(r"^reason +12 of 12 devices updated$", watched, re.MULTILINE), "the plan"
     assert "succeeded, wave 3: succeeded 12" in watched
+    assert "outside_window" in held, held
+    assert reported.startswith("spring: succeeded, wave 3: succeeded 12;"), reported
+    assert "<polyline" in (tmp_path / "spring.html").read_text(encoding="utf-8")
+    assert len((tmp_path / "spring.csv").read_text(encoding="utf-8").splitlines()) == 13
     assert re.search(r"^state +succeeded$", told, re.MULTILINE)
     assert re.search(
         r"^summary +\d+ of \d+ updated devices are bad, and \d+ of \d+ comparable ones", told, re.MULTILINE

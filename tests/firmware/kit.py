@@ -60,7 +60,9 @@ async def ended(fleet, campaign="c"):
             await fleet.storage.wait_feed(position, 1.0)
 
 
-def offer_of(signers, *, image=IMAGE, device="a", attempt=1, trust=(), **manifest):
+def offer_of(
+    signers, *, image=IMAGE, device="a", attempt=1, trust=(), issued=None, not_after=START_MS + DAY_MS, **manifest
+):
     """What a server would offer a device, made by hand; the server's key is ``signers``' key "server"."""
     envelope = signers.manifest(image, **manifest)
     payload = dsse.opened(envelope, MANIFEST_TYPE)
@@ -71,8 +73,9 @@ def offer_of(signers, *, image=IMAGE, device="a", attempt=1, trust=(), **manifes
         execution=f"c{seq}:{device}",
         manifest_sha256=digest(payload),
         seq=seq,
-        not_after=START_MS + DAY_MS,
+        not_after=not_after,
         nonce=digest(payload + bytes([attempt]))[:32],
+        issued=issued,
     )
     offer = {
         "execution": f"c{seq}:{device}",

@@ -277,6 +277,7 @@ async def test_an_offer_carries_manifest_and_the_servers_assignment(fleet, offer
     offer = await offered()
 
     found = open_assignment(offer["assignment"], raw_server_key(fleet), device="a", now=clock.now_ms())
+    assert found.issued == clock.now_ms()
     assert offer["manifest"] == signers.manifest()
     assert (found.execution, found.campaign, found.seq) == ("c:a", "c", 2)
     assert found.not_after == START_MS + 3 * DAY_MS

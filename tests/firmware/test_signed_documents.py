@@ -27,9 +27,10 @@ MANIFEST = dsse.opened(SIGNERS.manifest(chunk=4096, requires_seq=1), MANIFEST_TY
 TRUST = dsse.opened(SIGNERS.trust(models={"T-1000": ["a", "b"]}), TRUST_TYPE)
 ASSIGNMENT = write_assignment(
     Assignment(
-        device="a", campaign="c", execution="c:a", manifest_sha256="0" * 64, seq=2, not_after=START_MS, nonce="0" * 32
+        device="a", campaign="c", execution="c:a", manifest_sha256="0" * 64, seq=2, not_after=START_MS, nonce="0" * 32,
+        issued=START_MS - 1,
     )
-)
+)  # fmt: skip
 READERS = {
     "manifest": (read_manifest, MANIFEST),
     "trust": (read_trust, TRUST),
@@ -41,6 +42,8 @@ def test_what_is_written_is_read_again():
     assert write_manifest(read_manifest(MANIFEST)) == MANIFEST
     assert write_trust(read_trust(TRUST)) == TRUST
     assert write_assignment(read_assignment(ASSIGNMENT)) == ASSIGNMENT
+    without = evolve(read_assignment(ASSIGNMENT), issued=None)
+    assert read_assignment(write_assignment(without)) == without, "an older server does not say it"
 
 
 def test_a_digest_names_what_was_signed_and_not_its_envelope():

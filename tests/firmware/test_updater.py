@@ -2,6 +2,7 @@
 
 import pytest
 
+from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.flash import FileFlash, MemoryFlash
 from fleetcore.testing.signers import DAY_MS, IMAGE, START_MS
 from tests.firmware.kit import Bench, offer_of
@@ -40,6 +41,37 @@ async def test_what_a_manifest_says_is_refused_before_a_byte_is_loaded(bench, si
 
     assert bench.said == [("rejected", code)]
     assert (bench.loaded, bench.updater.running.version) == (0, "1.0.0")
+
+
+async def test_a_device_without_a_clock_judges_expiry_by_the_last_time_that_the_server_signed(signers):
+    flash, expired = MemoryFlash(), {"seq": 3, "created": START_MS, "expires": START_MS + DAY_MS}
+    bench = Bench(flash, signers, MovableClock(0))
+    await bench.start()
+
+    refused = await bench.take(offer_of(signers, issued=START_MS + DAY_MS, **expired))
+    believed = bench.updater.memory.signed_ms
+    await bench.take(offer_of(signers, issued=START_MS + 2 * DAY_MS))
+    again = Bench(flash, signers, MovableClock(0))
+    await again.start()
+    later = await again.take(offer_of(signers, not_after=START_MS + 3 * DAY_MS, **expired))
+
+    assert (refused, later) == ("rejected", "rejected")
+    assert bench.said[0] == again.said[-1] == ("rejected", "manifest_expired")
+    assert believed == 0, "a time at which no manifest is valid is not kept"
+    assert again.updater.memory.signed_ms == START_MS + 2 * DAY_MS
+    assert again.updater.running.version == "2.0.0"
+
+
+async def test_a_clock_that_is_ahead_of_the_server_counts(signers, clock):
+    bench = Bench(MemoryFlash(), signers, clock)
+    await bench.start()
+    clock.jump(DAY_MS)
+
+    await bench.take(
+        offer_of(signers, issued=START_MS, expires=START_MS + DAY_MS // 2, not_after=START_MS + 2 * DAY_MS)
+    )
+
+    assert bench.said == [("rejected", "manifest_expired")]
 
 
 async def test_below_the_threshold_nothing_is_believed(signers, clock):

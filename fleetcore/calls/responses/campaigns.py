@@ -25,6 +25,16 @@ class RolloutResponse(Response, frozen=True):
     soak_s: float
     step_timeout_s: float
     priority: int
+    windows: list[str]
+    time_zone: str
+    start_spread_s: float
+    requirement: str
+    min_battery: float
+    site_limit: int
+    consent: bool
+    download_early: bool
+    max_deferral_s: float | None
+    emergency: str
 
 
 class CampaignResponse(Response, frozen=True):
@@ -40,6 +50,8 @@ class CampaignResponse(Response, frozen=True):
     url: str
     targets: list[str]
     total: int
+    where: str
+    continuous: bool
     counts: dict[str, int]
     state: CampaignState
     sha256: str | None
@@ -58,6 +70,10 @@ class CampaignResponse(Response, frozen=True):
     code: str | None
     reason: str | None
     created: Ms | None
+    starts_at: Ms | None
+    by: str
+    approval: bool
+    approved_by: str | None
     finished_at: Ms | None
     version: int
 
@@ -77,6 +93,17 @@ class ExecutionResponse(Response, frozen=True):
     until: Ms | None
     reported_version: str | None
     changed: Ms | None
+
+
+class FreezeResponse(Response, frozen=True):
+    """A time in which no device that ``where`` selects begins to install; without an end, until it is removed."""
+
+    id: str
+    begin: Ms
+    end: Ms | None
+    where: str
+    reason: str
+    by: str
 
 
 class DecisionResponse(Response, frozen=True):
@@ -110,7 +137,9 @@ class CampaignPlanResponse(Response, frozen=True):
     ``duration_p10_s``, and a tenth longer than ``duration_p90_s``. ``states`` says how many courses ended in each.
     ``waves`` are seconds from now at which a wave begins. ``refused`` counts the devices that never get an offer, by
     code, and ``refused_devices`` names the first of them. ``not_rolled_back`` counts the others that a rollback would
-    not bring back, by code: ``no_rollback`` where the campaign names no version for it.
+    not bring back, by code: ``no_rollback`` where the campaign names no version for it. ``held`` counts the devices
+    that may not install now, by code, and ``held_devices`` names the first of them: windows and freezes end in the
+    simulation as they will, and the others are taken to be able to install in time.
     """
 
     courses: int
@@ -127,6 +156,8 @@ class CampaignPlanResponse(Response, frozen=True):
     refused: dict[str, int]
     refused_devices: dict[str, str]
     not_rolled_back: dict[str, int]
+    held: dict[str, int]
+    held_devices: dict[str, str]
     points: list[PlanPointResponse]
 
 
@@ -194,3 +225,63 @@ class CampaignEvidenceResponse(Response, frozen=True):
     rules: list[RuleEvidenceResponse]
     worst: list[BadDeviceResponse]
     points: list[EvidencePointResponse]
+
+
+class CampaignPointResponse(Response, frozen=True):
+    """How many devices had succeeded, failed, and ended otherwise, by a time."""
+
+    time: Ms
+    succeeded: int
+    failed: int
+    others: int
+
+
+class CampaignFailuresResponse(Response, frozen=True):
+    """The number of devices of a model that failed alike."""
+
+    state: str
+    code: str
+    model: str
+    devices: int
+
+
+class SlowDeviceResponse(Response, frozen=True):
+    """A device that took long from its first offer to its success."""
+
+    device: str
+    took_s: float
+    attempts: int
+
+
+class CampaignWaveResponse(Response, frozen=True):
+    """A wave, 0 for the devices without a place; ``eta`` is when its devices have ended at the present rate."""
+
+    wave: int
+    devices: int
+    succeeded: int
+    failed: int
+    left: int
+    begun: Ms | None
+    eta: Ms | None
+
+
+class CampaignActionResponse(Response, frozen=True):
+    """What an operator did with a campaign, or what it did by itself."""
+
+    time: Ms
+    action: str
+    by: str
+    reason: str
+
+
+class CampaignReportResponse(Response, frozen=True):
+    """What became of a campaign's devices, and who did what; ``per_minute`` is the rate of the last 10 minutes."""
+
+    campaign: CampaignResponse
+    per_minute: float
+    median_s: float | None
+    waves: list[CampaignWaveResponse]
+    failures: list[CampaignFailuresResponse]
+    slowest: list[SlowDeviceResponse]
+    actions: list[CampaignActionResponse]
+    points: list[CampaignPointResponse]

@@ -11,8 +11,10 @@ from fleetcore.calls.responses.audit import AuditRowResponse, VerdictResponse
 from fleetcore.calls.responses.campaigns import (
     CampaignEvidenceResponse,
     CampaignPlanResponse,
+    CampaignReportResponse,
     CampaignResponse,
     ExecutionResponse,
+    FreezeResponse,
     WhyExecutionResponse,
 )
 from fleetcore.calls.responses.cas import (
@@ -107,7 +109,11 @@ if TYPE_CHECKING:
         CampaignId,
         CampaignName,
         CampaignPriority,
+        CampaignWhere,
+        Continuous,
         DeviceSoak,
+        DownloadEarly,
+        Emergency,
         FailingShare,
         FetchSeconds,
         FirmwareVersion,
@@ -122,20 +128,31 @@ if TYPE_CHECKING:
         ImageUrl,
         InstallSeconds,
         Manifest,
+        MaxDeferral,
         MaxFailedOf,
+        MinBattery,
         MinExecuted,
         MinSucceeded,
+        NeedsApproval,
+        NeedsConsent,
+        NewCampaign,
+        OnlyFailed,
         PerMinute,
         RateFactor,
         ReleaseId,
+        Requirement,
         RetryAfter,
         RetryTimes,
         RollbackDigest,
         RollbackTo,
         RollbackVersion,
+        SiteLimit,
+        StartSpread,
         StepTimeout,
+        TimeZone,
         WaveSoak,
         WhatOnFailure,
+        Windows,
     )
     from fleetcore.calls.cas import (
         CaId,
@@ -231,6 +248,7 @@ if TYPE_CHECKING:
         UploadOffset,
         UploadSize,
     )
+    from fleetcore.calls.freezes import FreezeName, FrozenDevices, NewFreeze
     from fleetcore.calls.groups import Description, DeviceIds, GroupName, NewGroupName, Query, Within
     from fleetcore.calls.imports import More, Rows, Started
     from fleetcore.calls.layers import Kind, LayerGroup, LayerName, LayerPatch, Priority
@@ -1453,9 +1471,11 @@ class BlockingCalls(ABC):
         self,
         id: CampaignName,
         release: FirmwareVersion,
-        devices: CampaignDevices,
+        devices: CampaignDevices = (),
         url: ImageUrl = "",
         *,
+        where: CampaignWhere = "",
+        continuous: Continuous = False,
         sha256: ImageDigest | None = None,
         size: ImageSize | None = None,
         manifest: Manifest | None = None,
@@ -1481,7 +1501,19 @@ class BlockingCalls(ABC):
         rollback_to: RollbackTo | None = None,
         rollback_version: RollbackVersion | None = None,
         rollback_sha256: RollbackDigest | None = None,
+        windows: Windows = (),
+        time_zone: TimeZone = "",
+        start_spread_s: StartSpread = 0.0,
+        requirement: Requirement = "",
+        min_battery: MinBattery = 0.0,
+        site_limit: SiteLimit = 0,
+        consent: NeedsConsent = False,
+        download_early: DownloadEarly = False,
+        max_deferral_s: MaxDeferral | None = None,
+        emergency: Emergency = "",
         hold: Hold = False,
+        starts_at: Time | None = None,
+        approval: NeedsApproval = False,
         reason: Reason = "",
     ) -> CampaignResponse:
         """Starts a campaign: one firmware version for some devices, which get their offers in the background.
@@ -1493,6 +1525,12 @@ class BlockingCalls(ABC):
         over the same time. It stops the campaign where updated ones are bad more often: they raise alerts, fall silent, or
         a metric moves. `campaign evidence` shows what it saw.
 
+        Named devices are checked first. A query needs the permission for the whole fleet; its devices are checked at the
+        offer, and `plan_campaign` shows those that would be refused.
+
+        A device that may not install yet, by window, freeze, requirement, battery, site or consent, waits and does not
+        fail; ``campaign why`` shows the reason.
+
         A manifest, or that of a release, names digest and size, and is checked for every device first. Without a digest the
         server fetches the URL once and pins the digest; until then the campaign stays a draft. Once there is a firmware
         root, a manifest is required.
@@ -1500,7 +1538,8 @@ class BlockingCalls(ABC):
         Raises:
             Conflict: a campaign of that name exists, a device is retired, or the manifest does not fit some device.
             NotFound: there is no such device, or no such release.
-            Refused: the image is missing: neither a URL, nor a digest, nor a manifest.
+            Refused: neither or both of devices and a query; the image is missing: neither a URL, nor a digest, nor a
+                manifest; or a window, the time zone or the requirement cannot be read.
         """
         return self._value(
             "create_campaign",
@@ -1509,6 +1548,8 @@ class BlockingCalls(ABC):
                 "release": release,
                 "devices": devices,
                 "url": url,
+                "where": where,
+                "continuous": continuous,
                 "sha256": sha256,
                 "size": size,
                 "manifest": manifest,
@@ -1534,7 +1575,19 @@ class BlockingCalls(ABC):
                 "rollback_to": rollback_to,
                 "rollback_version": rollback_version,
                 "rollback_sha256": rollback_sha256,
+                "windows": windows,
+                "time_zone": time_zone,
+                "start_spread_s": start_spread_s,
+                "requirement": requirement,
+                "min_battery": min_battery,
+                "site_limit": site_limit,
+                "consent": consent,
+                "download_early": download_early,
+                "max_deferral_s": max_deferral_s,
+                "emergency": emergency,
                 "hold": hold,
+                "starts_at": starts_at,
+                "approval": approval,
                 "reason": reason,
             },
             CampaignResponse,
@@ -1607,6 +1660,16 @@ class BlockingCalls(ABC):
         """
         return self._value("get_campaign_evidence", {"campaign": campaign}, CampaignEvidenceResponse)
 
+    def report_campaign(self, campaign: CampaignId) -> CampaignReportResponse:
+        """Shows what became of a campaign: its waves, failures by cause, slowest devices, and who did what.
+
+        All its executions are read: a campaign with a million devices takes some minutes.
+
+        Raises:
+            NotFound: there is no such campaign.
+        """
+        return self._value("report_campaign", {"campaign": campaign}, CampaignReportResponse)
+
     def why_execution(self, campaign: CampaignId, device_id: DeviceId) -> WhyExecutionResponse:
         """Shows a device's part of a campaign: what it waits for now, and what was decided about it, the oldest first.
 
@@ -1614,6 +1677,52 @@ class BlockingCalls(ABC):
             NotFound: there is no such campaign, or the device is not in it.
         """
         return self._value("why_execution", {"campaign": campaign, "device_id": device_id}, WhyExecutionResponse)
+
+    def approve_campaign(self, campaign: CampaignId, *, reason: Reason = "") -> CampaignResponse:
+        """Approves a campaign that another person made: it begins, at its time.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: it waits for no approval.
+            NotAuthorised: the same person made it.
+        """
+        return self._value("approve_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
+
+    def clone_campaign(
+        self,
+        campaign: CampaignId,
+        id: NewCampaign,
+        *,
+        failed: OnlyFailed = False,
+        hold: Hold = False,
+        reason: Reason = "",
+    ) -> CampaignResponse:
+        """Starts a campaign with the image, the devices and the rollout of another one, for all of its devices or the rest.
+
+        A campaign by query asks its query again, unless it is for the devices that were not updated. It begins at once;
+        approval is needed as for the first one.
+
+        Raises:
+            NotFound: there is no such campaign.
+            Conflict: a campaign of the new name exists, the other one is a draft, or a device is retired.
+            Refused: no device is left.
+        """
+        return self._value(
+            "clone_campaign",
+            {"campaign": campaign, "id": id, "failed": failed, "hold": hold, "reason": reason},
+            CampaignResponse,
+        )
+
+    def consent_to_update(self, campaign: CampaignId, device_id: DeviceId, *, reason: Reason = "") -> ExecutionResponse:
+        """Says that a device's user agrees to the update; again, nothing changes.
+
+        Raises:
+            NotFound: there is no such campaign, or the device is not in it.
+            Conflict: the device's update has ended.
+        """
+        return self._value(
+            "consent_to_update", {"campaign": campaign, "device_id": device_id, "reason": reason}, ExecutionResponse
+        )
 
     def abort_campaign(self, campaign: CampaignId, *, force: Force = False, reason: Reason = "") -> CampaignResponse:
         """Cancels the updates that have not started; devices that have started continue and are still tracked.
@@ -1653,6 +1762,45 @@ class BlockingCalls(ABC):
             Conflict: it names no version to roll back to.
         """
         return self._value("roll_back_campaign", {"campaign": campaign, "reason": reason}, CampaignResponse)
+
+    def add_freeze(
+        self,
+        id: NewFreeze,
+        *,
+        begin: Time | None = None,
+        end: Time | None = None,
+        where: FrozenDevices = "",
+        reason: Reason = "",
+    ) -> FreezeResponse:
+        """Keeps devices from installing for some time: over the holidays, or, without an end, until further notice.
+
+        Campaigns go on with the other devices. Updates that are being installed are not stopped, and a campaign with an
+        emergency does not heed freezes.
+
+        Raises:
+            QuerySyntaxError: the query cannot be read.
+            Refused: the end is not after the beginning, or there are too many freezes.
+            Conflict: a freeze of that name exists.
+        """
+        return self._value(
+            "add_freeze", {"id": id, "begin": begin, "end": end, "where": where, "reason": reason}, FreezeResponse
+        )
+
+    def list_freezes(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[FreezeResponse]:
+        """Lists the freezes by name."""
+        return self._value("list_freezes", {"limit": limit, "cursor": cursor}, Page[FreezeResponse])
+
+    def iter_freezes(self) -> Iterator[FreezeResponse]:
+        """Goes through all that ``list_freezes`` lists, page by page."""
+        return self._pages("list_freezes", {}, FreezeResponse)
+
+    def remove_freeze(self, freeze: FreezeName, *, reason: Reason = "") -> None:
+        """Removes a freeze; the devices that it held may install within the hour.
+
+        Raises:
+            NotFound: there is no such freeze.
+        """
+        self._value("remove_freeze", {"freeze": freeze, "reason": reason}, type(None))
 
     def upload_artifact(
         self, content: Source, *, sha256: ImageDigest | None = None, size: AnnouncedSize | None = None
