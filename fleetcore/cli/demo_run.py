@@ -260,6 +260,10 @@ async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
         first["state"] == "paused" and first["code"] == "too_many_failures",
         f"firmware {bad} on {len(names)} devices stopped by itself in wave {first['wave']}: {first['reason']}",
     )
+    report = await caller.run("report_campaign", {"campaign": "demo-spring"})
+    for cause in report["failures"]:
+        of_model = f" on model {cause['model']}" if cause["model"] else ""
+        click.echo(f"    {cause['devices']} {cause['state']} [{cause['code']}]{of_model}")
     await caller.run("roll_back_campaign", {"campaign": "demo-spring", "reason": "some devices do not come up"})
     back: Mapping[str, int] = {}
     with contextlib.suppress(NotFound):  # no device had begun to install it
