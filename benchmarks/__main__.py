@@ -36,6 +36,7 @@ NAMES = (
     "campaign",
     "rollout",
     "gate",
+    "plan",
     "api",
     "mirror",
     "top",
