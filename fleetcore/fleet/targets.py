@@ -66,7 +66,7 @@ class Targets:
                 await self._updates.add(campaign, missing, now)
         counted = (await self._updates.counts(campaign.id)).total
         return await self._updates.campaigns.change(
-            campaign.id, lambda old: (replace(old, adding=False, total=counted), []) if old.adding else None
+            campaign.id, lambda old: (_completed(old, counted), []) if old.adding else None
         )
 
     async def follow(self, campaign: Campaign) -> bool:
@@ -120,6 +120,12 @@ class Targets:
     async def _missing(self, campaign: Campaign, devices: Sequence[str]) -> Sequence[str]:
         known = await self._updates.records.get_many([f"{campaign.id}:{device}" for device in devices])
         return [device for device in devices if f"{campaign.id}:{device}" not in known]
+
+
+def _completed(campaign: Campaign, total: int) -> Campaign:
+    """The campaign with all its devices; one that was stopped meanwhile has to cancel those that came later."""
+    stopped = campaign.aborting or campaign.finished_at is not None
+    return replace(campaign, adding=False, total=total, aborting=stopped)
 
 
 def _living(where: str) -> Clause:
