@@ -319,10 +319,10 @@ def _is_lost(execution: Execution, now: int, rollout: Rollout) -> bool:
     """Whether a device has not fetched its offer in time; a wait for the next attempt does not count."""
     if not execution.wave or _waits(execution, now) or (execution.until is not None and not execution.held):
         return False
-    return now >= _place_ends(execution.placed or 0, rollout)
+    return now >= place_ends(execution.placed or 0, rollout)
 
 
-def _place_ends(placed: int, rollout: Rollout) -> int:
+def place_ends(placed: int, rollout: Rollout) -> int:
     """When a device that has not fetched its offer loses its place; its share of the spread does not count."""
     return placed + rollout.limits.place_ms + rollout.eligibility.spread_ms
 
@@ -379,7 +379,7 @@ def _timed(execution: Execution, rollout: Rollout) -> Execution:
         case _S.WAITING if execution.until is not None:
             due = execution.until
         case _S.WAITING:
-            due = _place_ends(execution.placed, rollout) if execution.wave and execution.placed is not None else None
+            due = place_ends(execution.placed, rollout) if execution.wave and execution.placed is not None else None
         case _S.DOWNLOADED if execution.held and execution.until is not None:
             due = execution.until
         case _S.REBOOTING:

@@ -13,6 +13,7 @@ from fleetcore.model.eligibility import Eligibility
 from fleetcore.model.firmware import CampaignState, ExecutionState, FirmwareImage
 from fleetcore.model.operator import Permission
 from fleetcore.model.rollout import Rate, Retries, Rollout
+from fleetcore.rollout.simulation import Behaviour
 from fleetcore.wire import messages
 
 IMAGE = {"url": "https://example.com/fw", "sha256": "ab" * 32, "size": 10}
@@ -269,3 +270,27 @@ async def test_a_copy_asks_its_query_only_for_callers_with_the_whole_fleet(fleet
 
     copy = await clone_campaign(caller, "c", "mine", failed=True)
     assert (copy.total, copy.where) == (1, "")
+
+
+@pytest.mark.parametrize("waves", [(), ("50%",)])
+async def test_a_plan_has_the_devices_that_are_held_already(fleet, clock, waves):
+    await registered(fleet, "a", "b")
+    await begun(fleet, "a", "b", eligibility=Eligibility(windows=("0 2 * * * 4h",)), rollout={"waves": waves})
+    for name in ("a", "b"):
+        assert await fleet.updates.offer(name) is None
+
+    (course, *_) = (await fleet.plans.plan("c", Behaviour())).courses
+
+    assert (course.state, course.counts) == (CampaignState.SUCCEEDED, {ExecutionState.SUCCEEDED: 2})
+    assert course.duration_ms < 2 * DAY_MS
+
+
+async def test_a_plan_gives_the_place_of_an_excluded_device_to_another(fleet, clock):
+    await registered(fleet, "a", "b")
+    await begun(fleet, "a", "b", rollout={"waves": ("1",)})
+    (first,) = [name for name in "ab" if (await execution(fleet, name)).wave]
+    await fleet.freezes.add("broken", where=f"id = '{first}'")
+
+    (course, *_) = (await fleet.plans.plan("c", Behaviour())).courses
+
+    assert course.counts[ExecutionState.SUCCEEDED] == 1
