@@ -294,3 +294,23 @@ async def test_a_plan_gives_the_place_of_an_excluded_device_to_another(fleet, cl
     (course, *_) = (await fleet.plans.plan("c", Behaviour())).courses
 
     assert course.counts[ExecutionState.SUCCEEDED] == 1
+
+
+async def test_a_campaign_that_was_interrupted_names_the_devices_that_it_has(fleet, monkeypatch):
+    """Rights on a campaign are judged by the devices that it names."""
+    await registered(fleet, "a", "b", tags={"field"})
+    add = fleet.updates.add
+
+    async def crash(*_values):
+        raise ConnectionError
+
+    monkeypatch.setattr(fleet.updates, "add", crash)
+    with pytest.raises(ConnectionError):
+        await begun(fleet, where="tags has 'field'")
+    monkeypatch.setattr(fleet.updates, "add", add)
+    await fleet.devices.change("a", tags=set())
+    await registered(fleet, "z", tags={"field"})
+
+    await fleet.campaigns.load()
+
+    assert (await fleet.campaigns.get("c")).targets == ("b", "z")
