@@ -174,6 +174,8 @@ async def _covers(
         return True
     if not caller.rights.holds(permission):
         return False
+    if campaign.continuous and permission is not Permission.CAMPAIGNS_READ:
+        return False  # any device may join it
     known = {} if known is None else known
     seen = 0
     async for device in caller.fleet.campaigns.devices(campaign):
@@ -182,7 +184,8 @@ async def _covers(
         if not known[device]:
             return False
         seen += 1
-    return seen == campaign.total  # a device that was erased since is outside every scope
+    # A device that was erased since is outside every scope, and so is a campaign without devices.
+    return 0 < seen == campaign.total
 
 
 async def _found(caller: Caller, name: str, permission: Permission) -> Campaign:
@@ -544,8 +547,8 @@ async def clone_campaign(
 ) -> CampaignResponse:
     """Starts a campaign with the image, the devices and the rollout of another one, for all of its devices or the rest.
 
-    A campaign by query asks its query again, unless it is for the devices that were not updated. It begins at once;
-    approval is needed as for the first one.
+    A campaign by query asks its query again, unless it is for the devices that were not updated; that needs the
+    permission for the whole fleet. It begins at once; approval is needed as for the first one.
 
     Raises:
         NotFound: there is no such campaign.
@@ -553,6 +556,8 @@ async def clone_campaign(
         Refused: no device is left.
     """
     found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
+    if found.where and not failed and not caller.has_everywhere():
+        raise caller.denied(id, Permission.CAMPAIGNS_WRITE, everywhere=True)
     made = await caller.fleet.campaigns.clone(found, id, failed=failed, hold=hold, actor=caller.actor, reason=reason)
     return await _campaign(caller, made)
 

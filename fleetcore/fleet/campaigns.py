@@ -184,7 +184,7 @@ class Campaigns:
             turn_digits=turn_digits(len(targets)),
             held=hold,
             starts_at=starts_at,
-            approval=approval or (self._approve_above is not None and len(targets) > self._approve_above),
+            approval=approval or self._is_large(len(targets), continuous=continuous),
             by=actor,
             allow_downgrade=allow_downgrade,
             rollout=rollout,
@@ -220,11 +220,15 @@ class Campaigns:
             raise Conflict(
                 f"Campaign {campaign!r} exists already", remedy="Choose another name", campaign=campaign
             ) from error
-        stored = await self._targets.complete(stored, targets)
+        stored = await self._cancel_rest(await self._targets.complete(stored, targets))
         await self._end_departed(targets, departures)
         if stored.state is CampaignState.DRAFT and self._may_fetch:
             self._spawn(self._pin(stored), f"pin {campaign}")
         return await self._begun(stored)
+
+    def _is_large(self, count: int, *, continuous: bool) -> bool:
+        """Whether the configuration asks for an approval; any number of devices may join a continuous campaign."""
+        return self._approve_above is not None and (continuous or count > self._approve_above)
 
     async def _begun(self, campaign: Campaign) -> Campaign:
         """A campaign that made no offers yet may have begun: its devices get their offers or places."""
@@ -383,6 +387,7 @@ class Campaigns:
         departures = self._updates.departures
         waiting: Sequence[str] = ()
         built = Commit()
+        begins = False
 
         async def load() -> Campaign:
             nonlocal waiting, built
@@ -399,6 +404,8 @@ class Campaigns:
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state is not CampaignState.DRAFT:
                 return None
+            nonlocal begins
+            begins = True
             new = replace(old, sha256=sha256, size=size, reason=None)
             state, code = first_state(new, now)
             event = Event(type=f"campaign.{state}", subject=campaign, time=now, actor=actor, reason=reason)
@@ -408,7 +415,7 @@ class Campaigns:
             load, step, lambda _old, new: built + self._updates.making(new, waiting, now)
         )
         await self._end_departed(waiting, departures)
-        return await self._begun(started)
+        return await self._begun(started) if begins else started
 
     async def approve(self, campaign: str, *, actor: str = "system", reason: str = "") -> Campaign:
         """Approves a campaign that waits for it: it begins, or is scheduled. Again, nothing changes.
@@ -418,8 +425,11 @@ class Campaigns:
             NotAuthorised: ``second_person_required``, the same person made it.
         """
         now = self._clock.now_ms()
+        begins = False
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
+            nonlocal begins
+            begins = False
             if old.approved_by is not None:
                 return None
             if old.state is not CampaignState.AWAITING_APPROVAL:
@@ -432,20 +442,28 @@ class Campaigns:
                     f"{_person(actor)} made the campaign {campaign!r}", code="second_person_required",
                     remedy="Another person has to approve it", campaign=campaign,
                 )  # fmt: skip
-            return self._next(replace(old, approved_by=actor), now, actor, reason)
+            begins = True
+            # Its time does not pass while it waits for the approval.
+            approved = replace(old, approved_by=actor, starts_at=max(old.starts_at or 0, now))
+            return self._next(approved, now, actor, reason)
 
-        return await self._begun(await self.records.change(campaign, step))
+        approved = await self.records.change(campaign, step)
+        return await self._begun(approved) if begins else approved
 
     async def _start_scheduled(self, campaign: Campaign) -> None:
         now = self._clock.now_ms()
+        begins = False
 
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
+            nonlocal begins
+            begins = False
             if old.state is not CampaignState.SCHEDULED or first_state(old, now)[0] is CampaignState.SCHEDULED:
                 return None
+            begins = True
             return self._next(old, now, "system", "its time has come")
 
         started = await self.records.change(campaign.id, step)
-        if started.state is not CampaignState.SCHEDULED:
+        if begins:
             await self._begun(started)
 
     def _next(self, campaign: Campaign, now: int, actor: str, reason: str) -> tuple[Campaign, list[Event]]:
@@ -583,7 +601,7 @@ class Campaigns:
         devices = [
             execution.device
             async for execution in self.executions.iterate(ref=("campaign", campaign.id))
-            if execution.state in _MAY_RUN_IT and await self._updates.takes_part(execution.device)
+            if _may_run_it(execution) and await self._updates.takes_part(execution.device)
         ]
         if not devices:
             return
@@ -711,13 +729,22 @@ def _members(image: FirmwareImage) -> dict[str, Any]:
     return asdict(image, recurse=False)
 
 
+def _may_run_it(execution: Execution) -> bool:
+    """Whether a device has the new version, or may have it: also from an attempt that another one was to follow."""
+    cancelled = execution.state is ExecutionState.CANCELLED
+    return execution.state in _MAY_RUN_IT or (cancelled and execution.failed_as is ExecutionState.TIMED_OUT)
+
+
 def _is_cancelled(campaign: Campaign, execution: Execution) -> bool:
-    """Whether a stopped campaign cancels an execution: a rollback waits for devices that install."""
+    """Whether a stopped campaign cancels an execution: not what is under way, unless it only holds the image.
+
+    A rollback waits for devices that install.
+    """
     if campaign.forced:
         return True
     if campaign.state is CampaignState.ROLLED_BACK:
         return PROGRESS_ORDER[execution.state] < PROGRESS_ORDER[ExecutionState.INSTALLING]
-    return not is_begun(execution)
+    return not is_begun(execution) or execution.held
 
 
 def _stopped(

@@ -22,12 +22,21 @@ class Freezes:
         self._storage, self._clock = storage, clock
         self.records = Repository(storage, "freeze", Freeze)
         self._known: dict[str, Freeze] | None = None
+        self._changes = 0
 
     async def all(self) -> Sequence[Freeze]:
         """All freezes, by id."""
-        if self._known is None:
-            self._known = {freeze.id: freeze async for freeze in self.records.iterate()}
-        return sorted(self._known.values(), key=lambda freeze: freeze.id)
+        known = self._known
+        while known is None:
+            changes = self._changes
+            read = {freeze.id: freeze async for freeze in self.records.iterate()}
+            if changes == self._changes:  # otherwise one may be missing
+                known = self._known = read
+        return sorted(known.values(), key=lambda freeze: freeze.id)
+
+    def _changed(self) -> None:
+        self._known = None
+        self._changes += 1
 
     async def in_force(self, now: int) -> Sequence[Freeze]:
         """The freezes of a time in ms."""
@@ -63,7 +72,7 @@ class Freezes:
             made = await self.records.create(freeze, [event])
         except Conflict as error:
             raise Conflict(f"The freeze {id!r} exists already", remedy="Remove it first") from error
-        self._known = None
+        self._changed()
         return made
 
     async def remove(self, id: str, *, reason: str = "", actor: str = "system") -> None:
@@ -71,4 +80,4 @@ class Freezes:
         freeze = await self.records.need(id)
         event = Event(type="freeze.removed", subject=id, time=self._clock.now_ms(), actor=actor, reason=reason)
         await self._storage.commit(self.records.removing(freeze) + Commit(events=(event,)))
-        self._known = None
+        self._changed()

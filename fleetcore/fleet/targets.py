@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from attrs import field, frozen
 from msgspec.structs import replace
 
+from fleetcore.errors import NotFound
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.device import Lifecycle
-from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.model.firmware import SHOWN_TARGETS, Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.query.ast import And, Clause, Compare
 from fleetcore.query.parse import parse
 from fleetcore.rollout.campaigns import has_places
@@ -65,8 +66,14 @@ class Targets:
             if missing:
                 await self._updates.add(campaign, missing, now)
         counted = (await self._updates.counts(campaign.id)).total
+        if devices is None:
+            # The query may have selected others before the interruption.
+            page = await self._updates.records.page(ref=("campaign", campaign.id), limit=SHOWN_TARGETS)
+            shown = tuple(each.device for each in page.items)
+        else:
+            shown = campaign.targets
         return await self._updates.campaigns.change(
-            campaign.id, lambda old: (replace(old, adding=False, total=counted), []) if old.adding else None
+            campaign.id, lambda old: (_completed(old, shown, counted), []) if old.adding else None
         )
 
     async def follow(self, campaign: Campaign) -> bool:
@@ -100,7 +107,10 @@ class Targets:
             return True
         if execution.state is not ExecutionState.CANCELLED or execution.code != LEFT_TARGETS:
             return False
-        await self._updates.move(campaign, execution, Rejoined())
+        try:
+            await self._updates.move(campaign, execution, Rejoined())
+        except NotFound:
+            return False  # erased meanwhile
         self._came(campaign, [execution.device])
         return True
 
@@ -120,6 +130,12 @@ class Targets:
     async def _missing(self, campaign: Campaign, devices: Sequence[str]) -> Sequence[str]:
         known = await self._updates.records.get_many([f"{campaign.id}:{device}" for device in devices])
         return [device for device in devices if f"{campaign.id}:{device}" not in known]
+
+
+def _completed(campaign: Campaign, shown: tuple[str, ...], total: int) -> Campaign:
+    """The campaign with all its devices; one that was stopped meanwhile has to cancel those that came later."""
+    stopped = campaign.aborting or campaign.finished_at is not None
+    return replace(campaign, adding=False, targets=shown, total=total, aborting=stopped)
 
 
 def _living(where: str) -> Clause:

@@ -208,9 +208,11 @@ class Updates:
         await self._storage.commit(self.making(campaign, devices, now))
 
     async def join(self, campaign: Campaign, devices: Sequence[str], now: int) -> None:
-        """Adds devices to a campaign, which counts them from the same commit on."""
+        """Adds devices to a running campaign, which counts them from the same commit on; to any other none."""
 
-        def counted(old: Campaign) -> tuple[Campaign, list[Event]]:
+        def counted(old: Campaign) -> tuple[Campaign, list[Event]] | None:
+            if old.state is not CampaignState.RUNNING:
+                return None
             shown = (*old.targets, *devices)[:SHOWN_TARGETS]
             return replace(old, total=old.total + len(devices), targets=shown), []
 
@@ -517,6 +519,8 @@ class Updates:
         """Whether a device is known to run the campaign's version; its report may be older than its last update."""
         if target.version != campaign.release or target.sha256 not in (None, campaign.sha256):
             return False
+        if execution.first_offered is not None:
+            return False  # an earlier attempt may have installed it, or gone back since
         past = [each for each in await self.of_device(execution.device) if each.id != execution.id]
         if any(each.state in (ExecutionState.TIMED_OUT, ExecutionState.REVERTED) for each in past):
             return False
@@ -528,7 +532,8 @@ class Updates:
         self, campaign: Campaign, execution: Execution, target: Target, site: str
     ) -> Execution | None:
         """The offer to a device that waits for it; None where its site or the campaign's rate allows none now."""
-        async with self._at_sites:
+        limited = campaign.rollout.eligibility.site_limit
+        async with self._at_sites if limited else contextlib.nullcontext():
             if await self._has_room(campaign, site) and await self._takes_turn(campaign):
                 return await self._offered(campaign, execution, target, site)
         self._kept_back.setdefault(campaign.id, {})[execution.device] = None

@@ -115,7 +115,7 @@ def _frozen(freeze: Freeze | None, now: int) -> Held | None:
     # One that is removed early frees its devices within the hour.
     until = now + HOUR_MS if freeze.end is None else min(freeze.end, now + HOUR_MS)
     reason = f"The freeze {freeze.id!r} covers it" + (f": {freeze.reason}" if freeze.reason else "")
-    return _held(Hold.FROZEN, reason, until, counts=False)
+    return _held(Hold.FROZEN, reason, until, counts=freeze.end is None)
 
 
 def _outside(opening: Opening, zone: str, spread: int, now: int) -> Held | None:
@@ -128,4 +128,4 @@ def _outside(opening: Opening, zone: str, spread: int, now: int) -> Held | None:
 def _spread(begins: int, now: int) -> Held | None:
     if begins <= now:
         return None
-    return _held(Hold.START_SPREAD, "Devices begin at different times", begins, counts=False)
+    return _held(Hold.START_SPREAD, "Devices begin at different times", begins)

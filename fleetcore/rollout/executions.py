@@ -222,7 +222,11 @@ def _consented(execution: Execution, now: int, rollout: Rollout) -> Step:
     if execution.state in EXECUTION_ENDS or execution.consented is not None:
         return Step(execution)
     agreed = replace(execution, consented=now)
-    return _released(agreed, rollout) if execution.held else Step(agreed, (Effect.TELL,))
+    if not execution.held:
+        return Step(agreed, (Effect.TELL,))
+    # One that has the image gets its whole time to install it.
+    changed = now if execution.state is _S.DOWNLOADED else execution.changed
+    return _released(agreed, rollout, changed=changed)
 
 
 def _reported(execution: Execution, event: Reported, now: int, rollout: Rollout) -> Step:
@@ -315,7 +319,12 @@ def _is_lost(execution: Execution, now: int, rollout: Rollout) -> bool:
     """Whether a device has not fetched its offer in time; a wait for the next attempt does not count."""
     if not execution.wave or _waits(execution, now) or (execution.until is not None and not execution.held):
         return False
-    return now >= (execution.placed or 0) + rollout.limits.place_ms
+    return now >= place_ends(execution.placed or 0, rollout)
+
+
+def place_ends(placed: int, rollout: Rollout) -> int:
+    """When a device that has not fetched its offer loses its place; its share of the spread does not count."""
+    return placed + rollout.limits.place_ms + rollout.eligibility.spread_ms
 
 
 def _due(execution: Execution, now: int, release: str, rollout: Rollout) -> Step:
@@ -370,7 +379,7 @@ def _timed(execution: Execution, rollout: Rollout) -> Execution:
         case _S.WAITING if execution.until is not None:
             due = execution.until
         case _S.WAITING:
-            due = execution.placed + limits.place_ms if execution.wave and execution.placed is not None else None
+            due = place_ends(execution.placed, rollout) if execution.wave and execution.placed is not None else None
         case _S.DOWNLOADED if execution.held and execution.until is not None:
             due = execution.until
         case _S.REBOOTING:

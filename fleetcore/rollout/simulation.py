@@ -20,7 +20,18 @@ from fleetcore.model.firmware import EXECUTION_ENDS, Campaign, CampaignState, Ex
 from fleetcore.model.rollout import OnFailure, Rollout
 from fleetcore.rollout.campaigns import Begin, Counts, Expire, Finish, Place, Stop, decide, finished_as, has_places
 from fleetcore.rollout.eligibility import Facts, judge
-from fleetcore.rollout.executions import Due, Effect, Ended, ExecutionEvent, Held, Offered, Placed, Reported, step
+from fleetcore.rollout.executions import (
+    Due,
+    Effect,
+    Ended,
+    ExecutionEvent,
+    Held,
+    Offered,
+    Placed,
+    Reported,
+    place_ends,
+    step,
+)
 from fleetcore.rollout.pacing import Pace
 from fleetcore.rollout.turns import digest_of
 from fleetcore.rollout.windows import Windows
@@ -140,6 +151,8 @@ class _Simulation:
         self._queue = iter([at for at, each in enumerate(self._all) if each.state is _S.WAITING and not each.wave])
         places = has_places(self._campaign.rollout)
         for at, execution in enumerate(self._all):
+            if execution.due is not None and execution.state not in EXECUTION_ENDS:
+                heapq.heappush(self._events, (max(execution.due, self._now), next(self._order), _What.DUE, at))
             if execution.state is _S.WAITING and (execution.wave or not places):
                 self._plan(_What.FETCH, at, self._behaviour.fetch_s)
             elif execution.state not in EXECUTION_ENDS and execution.state is not _S.WAITING:
@@ -243,7 +256,12 @@ class _Simulation:
         held = judge(wanted, self._windows, facts, execution, self._campaign.begins, self._now).held
         if held is None or facts.freeze is None or held.code != Hold.FROZEN:
             return held
-        return replace(held, until=self._ends + _LOOK_MS if facts.freeze.end is None else facts.freeze.end)
+        if facts.freeze.end is not None:
+            return replace(held, until=facts.freeze.end)
+        until = self._ends + _LOOK_MS
+        if execution.wave and execution.placed is not None:
+            until = min(until, place_ends(execution.placed, self._campaign.rollout))
+        return replace(held, until=max(until, held.until))
 
     @property
     def _succeeded(self) -> int:

@@ -89,7 +89,8 @@ class FirmwareSection:
     Attributes:
         allow_unsigned: whether campaigns may have no signed manifest once a trust root is set.
         assignment_hours: how long a device may take to start an offered update, 1 hour to a year.
-        approve_above: campaigns for more devices need the approval of a second person; without it none do.
+        approve_above: campaigns for more devices, and continuous ones, need the approval of a second person; without
+            it none do.
         upload_quota_bytes: how many bytes all unfinished uploads may announce together.
     """
 

@@ -1699,8 +1699,8 @@ class BlockingCalls(ABC):
     ) -> CampaignResponse:
         """Starts a campaign with the image, the devices and the rollout of another one, for all of its devices or the rest.
 
-        A campaign by query asks its query again, unless it is for the devices that were not updated. It begins at once;
-        approval is needed as for the first one.
+        A campaign by query asks its query again, unless it is for the devices that were not updated; that needs the
+        permission for the whole fleet. It begins at once; approval is needed as for the first one.
 
         Raises:
             NotFound: there is no such campaign.
