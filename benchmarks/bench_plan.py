@@ -1,7 +1,6 @@
 """A plan against the campaign that follows it: whether the real finish lies within the plan's p10 and p90.
 
-The campaign is the fleet's own, with its store and its processes' code, under a clock that jumps from event to event. Its
-devices fetch, install and fail at times drawn by chance with the means that the plan assumes.
+The campaign is the fleet's own, with its store, under a clock that jumps from event to event. Its devices fetch, install and fail at times drawn by chance with the means that the plan assumes.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ _ROLLOUT = Rollout(
     waves=("1%", "10%"), wave_soak_ms=600_000, rate=Rate(per_minute=120), retries=Retries(times=2), min_succeeded=0.9
 )
 _BEHAVIOUR = Behaviour(fetch_s=60.0, install_s=300.0, fails=0.02)
-_RELEASE, _IMAGE = "2.0.0", {"sha256": "ab" * 32, "size": 1_000_000}
+_RELEASE = "2.0.0"
 _TICK_MS = 1000
 #: The share of real finishes that the plan has to hold, and its width as a share of the duration.
 _HELD, _WIDTH = 0.8, 0.25
@@ -78,14 +77,21 @@ async def _compared(devices: int, seeds: int) -> tuple[list[bool], list[float]]:
 
 async def _once(folder: Path, devices: int, seed: int) -> tuple[int, int, int]:
     """The plan's p10 and p90, and the real duration, in ms."""
-    clock, chance = _Jumping(), random.Random(seed)  # noqa: S311  # a simulation has no secrets
+    clock, chance = _Jumping(), random.Random(seed)  # a simulation has no secrets
     async with IoTFleetManager(folder, clock=clock) as manager:
         fleet = await manager.open()
         names = [f"d-{seed}-{number}" for number in range(devices)]
         for at in range(0, devices, 200):
             await asyncio.gather(*(fleet.devices.register(name, "sensor") for name in names[at : at + 200]))
         await fleet.campaigns.create(
-            "c", _RELEASE, names, "https://example.com/fw", **_IMAGE, rollout=_ROLLOUT, hold=True
+            "c",
+            _RELEASE,
+            names,
+            "https://example.com/fw",
+            sha256="ab" * 32,
+            size=1000,
+            rollout=_ROLLOUT,
+            hold=True,
         )
         plan = await fleet.plans.plan("c", _BEHAVIOUR)
         events: list[tuple[int, int, str, str]] = []

@@ -46,6 +46,7 @@ _HOLD = {
     Hold.REQUIREMENT_UNMET: "until the requirement selects it; judged every 15 minutes",
     Hold.BATTERY_LOW: "until its battery is charged enough, or charges; judged every 15 minutes",
     Hold.CONSENT_MISSING: "until its user agrees",
+    Hold.CAMPAIGN_PAUSED: "with its image until the campaign is resumed; judged every 15 minutes",
 }
 _FORM = {Cause.DEVICE: "**{}**", Cause.TIME: "*{}*", Cause.SERVER: "{}"}
 _TAIL = """

@@ -149,7 +149,7 @@ MinBattery = Annotated[
     Meta(ge=0, le=100, description="Percent of charge that a device with a battery needs, unless it charges."),
 ]
 SiteLimit = Annotated[
-    int, Meta(ge=0, le=1000, description="How many devices of a site (its attribute `site`) are updated at once.")
+    int, Meta(ge=0, le=1000, description="How many devices of a site (attribute `site`) this campaign updates at once.")
 ]
 NeedsConsent = Annotated[bool, Meta(description="Devices install once their user has agreed: `campaign consent`.")]
 DownloadEarly = Annotated[bool, Meta(description="Devices download at once, and install when they may.")]
@@ -359,7 +359,7 @@ async def create_campaign(
         eligibility=Eligibility(
             windows=tuple(windows), zone=time_zone, spread_ms=_ms(start_spread_s), requirement=requirement,
             min_battery=min_battery, site_limit=site_limit, consent=consent, download_early=download_early,
-            max_deferral_ms=None if max_deferral_s is None else _ms(max_deferral_s), emergency=emergency,
+            max_deferral_ms=None if max_deferral_s is None else _ms(max_deferral_s), emergency=emergency.strip(),
         ),
     )  # fmt: skip
     made = await caller.fleet.campaigns.create(

@@ -1,5 +1,6 @@
 """The devices of a campaign by a query: those that it selects when the campaign is made, or all the time."""
 
+import math
 from collections.abc import Sequence
 
 from attrs import field, frozen
@@ -87,6 +88,14 @@ class Targets:
             return False
         if begun < self._next.get(campaign.id, begun):
             return False
+        self._next[campaign.id] = math.inf  # until this is done
+        try:
+            return await self._follow(campaign)
+        finally:
+            took = self._clock.monotonic_s() - begun
+            self._next[campaign.id] = begun + max(_FOLLOW_S, took / _SHARE)
+
+    async def _follow(self, campaign: Campaign) -> bool:
         selected = set((await self.select(campaign.where)).devices)
         known: set[str] = set()
         changed = False
@@ -94,10 +103,7 @@ class Targets:
             known.update(each.device for each in page)
             for each in page:
                 changed = await self._moved(campaign, each, selected) or changed
-        changed = await self._join(campaign, sorted(selected - known)) or changed
-        took = self._clock.monotonic_s() - begun
-        self._next[campaign.id] = begun + max(_FOLLOW_S, took / _SHARE)
-        return changed
+        return await self._join(campaign, sorted(selected - known)) or changed
 
     async def _moved(self, campaign: Campaign, execution: Execution, selected: set[str]) -> bool:
         if execution.device not in selected:

@@ -37,8 +37,9 @@ from fleetcore.model.parts import parts
 from fleetcore.model.rollout import Retries
 from fleetcore.model.store import Commit, Event
 from fleetcore.rollout.campaigns import Counts, counter_name, has_places
-from fleetcore.rollout.eligibility import Judgement
+from fleetcore.rollout.eligibility import Judgement, paused
 from fleetcore.rollout.executions import (
+    HOLDS,
     UNDER_WAY,
     Consented,
     Due,
@@ -610,7 +611,11 @@ class Updates:
         """Whether a device may install, judged again; one that has the image is held where it may not."""
         if PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.INSTALLING]:
             return Judgement()
-        judged = await self._eligibility.judge(campaign, execution)
+        waits = execution.state is ExecutionState.DOWNLOADED and execution.code in HOLDS
+        if waits and campaign.state is CampaignState.PAUSED:
+            judged = paused(self._clock.now_ms())
+        else:
+            judged = await self._eligibility.judge(campaign, execution)
         if judged.held is not None and execution.state is ExecutionState.DOWNLOADED:
             await self.move(campaign, execution, judged.held)
         return judged

@@ -15,6 +15,7 @@ class Hold(StrEnum):
     REQUIREMENT_UNMET = "requirement_unmet"
     BATTERY_LOW = "battery_low"
     CONSENT_MISSING = "consent_missing"
+    CAMPAIGN_PAUSED = "campaign_paused"
 
 
 @frozen(kw_only=True)

@@ -93,8 +93,11 @@ class Counts:
 
     @property
     def placed(self) -> int:
-        """Devices that have or had a place. Executions of earlier releases have none until they end or begin."""
-        return self.total - self.unplaced_waiting
+        """Devices that have or had a place, without those that say nothing about the firmware: others replace them.
+
+        Executions of earlier releases have no place until they end or begin.
+        """
+        return self.total - self.unplaced_waiting - self.among(_NEUTRAL)
 
 
 @frozen

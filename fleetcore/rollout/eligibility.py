@@ -69,6 +69,12 @@ def judge(wanted: Eligibility, windows: Windows, facts: Facts, execution: Execut
     )  # fmt: skip
 
 
+def paused(now: int) -> Judgement:
+    """For a device that has the image and waits to install it, while its campaign is paused."""
+    reason = "The campaign is paused"
+    return Judgement(held=_held(Hold.CAMPAIGN_PAUSED, reason, now + AGAIN_MS, counts=False))
+
+
 def spread_of(wanted: Eligibility, execution: str) -> int:
     """How many ms later than it could a device begins."""
     return wanted.spread_ms * int(digest_of(execution)[:8], 16) >> 32

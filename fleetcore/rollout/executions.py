@@ -17,7 +17,8 @@ _S = ExecutionState
 UNDER_WAY = (_S.OFFERED, _S.DEFERRED, _S.ACCEPTED, _S.DOWNLOADING, _S.DOWNLOADED, _S.INSTALLING, _S.REBOOTING)
 #: States in which it may be held: before the offer, and with the image before the installation.
 HELD = (_S.WAITING, _S.DOWNLOADED)
-_HOLDS = frozenset(Hold)
+#: The codes of holds.
+HOLDS = frozenset(Hold)
 #: Ends that a retry follows by default; the others only where their code has retries of its own.
 _RETRIED = frozenset({_S.FAILED, _S.TIMED_OUT})
 
@@ -195,7 +196,7 @@ def _offered(execution: Execution, running: str | None, site: str, now: int, rol
 
 def _unheld(execution: Execution) -> Execution:
     """The execution without its hold, and without the reason of its last one."""
-    if execution.code not in _HOLDS:
+    if execution.code not in HOLDS:
         return execution
     return replace(execution, code=None, reason=None, until=None if execution.held else execution.until, held=False)
 

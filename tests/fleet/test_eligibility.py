@@ -289,6 +289,36 @@ async def test_a_device_downloads_early_and_installs_in_its_window(fleet, clock,
     assert (await fleet.campaigns.get("c")).state is CampaignState.SUCCEEDED
 
 
+async def test_a_paused_campaign_lets_nothing_install_that_was_downloaded_early(fleet, clock, noon):
+    await registered(fleet, "a")
+    await begun(fleet, "a", windows=NIGHT, download_early=True)
+    await offer(fleet, "a")
+    await say(fleet, "a", "downloaded")
+    await fleet.campaigns.pause("c")
+
+    await at(fleet, clock, "05-05T02:01")
+
+    assert (await offer(fleet, "a"))["install"] == "wait"
+    assert (await execution(fleet, "a")).code == "campaign_paused"
+    await fleet.campaigns.resume("c")
+    await at(fleet, clock, "05-05T02:17")
+    assert (await offer(fleet, "a"))["install"] == "now"
+
+
+async def test_devices_that_run_the_version_already_are_no_canaries(fleet, noon):
+    names = [f"d-{number}" for number in range(10)]
+    await registered(fleet, *names)
+    await begun(fleet, *names, waves=("2",))
+    for name in names:
+        if (await execution(fleet, name)).wave:
+            await fleet.twins.report(name, {"firmware": {"version": RELEASE}})
+            assert await offer(fleet, name) is None
+    await fleet.campaigns.tick()
+
+    canaries = [name for name in names if (found := await execution(fleet, name)).wave == 1 and found.code is None]
+    assert (len(canaries), (await fleet.campaigns.get("c")).wave) == (2, 1)
+
+
 async def test_a_wait_of_weeks_for_the_window_times_nothing_out(fleet, clock, noon):
     await registered(fleet, "a")
     await begun(fleet, "a", windows=("0 2 1 * * 4h",), download_early=True)
