@@ -1,6 +1,7 @@
 """A plan against the campaign that follows it: whether the real finish lies within the plan's p10 and p90.
 
-The campaign is the fleet's own, with its store, under a clock that jumps from event to event. Its devices fetch, install and fail at times drawn by chance with the means that the plan assumes.
+The campaign is the fleet's own, with its store, under a clock that jumps from event to event. Its devices
+fetch, install and fail at times drawn by chance with the means that the plan assumes.
 """
 
 import asyncio
