@@ -105,6 +105,7 @@ from fleetcore.runtime.mirroring import mirror_of, split
 from fleetcore.runtime.opening import HEED_S, Offered, Opening, open_in_time
 from fleetcore.runtime.plane.claims import ClaimSessions
 from fleetcore.runtime.plane.downlinks import Downlinks
+from fleetcore.runtime.plane.downloads import Downloads
 from fleetcore.runtime.plane.local_sessions import LocalSessions
 from fleetcore.runtime.plane.plane import Plane
 from fleetcore.runtime.plane.sessions import Sessions
@@ -496,7 +497,11 @@ class Fleet:
             security=self.security,
             updates=self.updates,
             rate=RateLimit(self.clock, self.limits),
-        )
+            downloads=Downloads(
+                self.clock, at_once=self.config.firmware.downloads_at_once,
+                bytes_per_s=self.config.firmware.download_bytes_per_s,
+            ),
+        )  # fmt: skip
         self.bulk = Bulk(self.storage, self.clock, self.limits)
         self.telemetry = Telemetry(self.storage, self.clock, self.ingest)
         self.sessions = LocalSessions(self.plane)

@@ -91,12 +91,16 @@ class FirmwareSection:
         assignment_hours: how long a device may take to start an offered update, 1 hour to a year.
         approve_above: campaigns for more devices, and continuous ones, need the approval of a second person; without
             it none do.
+        downloads_at_once: how many devices download images at once; the others are told when to ask again.
+        download_bytes_per_s: how many bytes of images a second all devices get together.
         upload_quota_bytes: how many bytes all unfinished uploads may announce together.
     """
 
     allow_unsigned: bool = False
     assignment_hours: int = field(default=72, validator=(validators.ge(1), validators.le(8760)))
     approve_above: int | None = field(default=None, validator=validators.optional(validators.ge(0)))
+    downloads_at_once: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
+    download_bytes_per_s: int | None = field(default=None, validator=validators.optional(validators.ge(1024)))
     upload_quota_bytes: int = field(default=4 << 30, validator=validators.ge(1 << 20))
 
 

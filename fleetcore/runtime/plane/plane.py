@@ -19,6 +19,7 @@ from fleetcore.pipeline.refusals import Refusals
 from fleetcore.pipeline.session import DeviceSession
 from fleetcore.runtime.plane.claims import ClaimSessions
 from fleetcore.runtime.plane.downlinks import Downlinks
+from fleetcore.runtime.plane.downloads import Downloads
 from fleetcore.runtime.plane.enrolling import enroll
 from fleetcore.runtime.plane.sessions import Sessions
 from fleetcore.runtime.plane.waiting import Waiting
@@ -42,8 +43,9 @@ class Plane(DevicePlane):
         security: SecurityManager,
         updates: Updates,
         rate: RateLimit,
+        downloads: Downloads,
     ) -> None:
-        self._rate = rate
+        self._rate, self._downloads = rate, downloads
         self._storage, self._ingest, self._security, self._updates = storage, ingest, security, updates
         self._sessions, self._handlers, self._refusals = sessions, handlers, refusals
         self._downlinks, self._waiting, self._claims = downlinks, waiting, claims
@@ -128,7 +130,8 @@ class Plane(DevicePlane):
         info = await self._storage.artifact(sha256) if allowed else None
         if info is None:
             raise NotFound("No open offer of this device has that artifact", code="artifact_unknown")
-        return _Artifact(self._storage, info)
+        self._downloads.take(subject)
+        return _Artifact(self._storage, info, self._downloads, subject)
 
     def _take_token(self, session: Session) -> None:
         assert isinstance(session, DeviceSession)
@@ -155,8 +158,9 @@ class Plane(DevicePlane):
 
 
 class _Artifact(ArtifactReader):
-    def __init__(self, storage: Storage, info: ArtifactInfo) -> None:
+    def __init__(self, storage: Storage, info: ArtifactInfo, downloads: Downloads, device: str) -> None:
         self._storage, self._info = storage, info
+        self._downloads, self._device = downloads, device
 
     @property
     def sha256(self) -> str:
@@ -167,4 +171,8 @@ class _Artifact(ArtifactReader):
         return self._info.size_bytes
 
     def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        return self._storage.read_artifact(self._info.sha256, start, end)
+        pieces = self._storage.read_artifact(self._info.sha256, start, end)
+        if not self._downloads.is_limited:
+            return pieces
+        last = end is None or end >= self._info.size_bytes
+        return self._downloads.paced(self._device, pieces, last=last)

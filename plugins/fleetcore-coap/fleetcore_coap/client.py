@@ -16,6 +16,7 @@ from fleetcore.errors import Refused, Unavailable
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.wire import messages
+from fleetcore.wire.asking_again import AskAgain
 from fleetcore.wire.csr import as_pem
 from fleetcore.wire.inbox import Inbox
 from fleetcore.wire.replies import error_of
@@ -203,16 +204,21 @@ class CoapDeviceClient(DeviceClient):
         Raises:
             NotFound: ``artifact_unknown``, no open offer names it.
             Refused: the artifact was replaced meanwhile.
+            Unavailable: the server had no slot for the download for an hour.
         """
         ask = _Ask(method=Method.GET, path=self._path(messages.ARTIFACT, None, sha256))
         number, skip = divmod(start, BLOCK_BYTES)
+        again = AskAgain()
         while True:
             packet = await self._ask(ask.packet(b"", (Option.BLOCK2, Block(number, False, EXPONENT).encode())))
             if packet.code >= 128:
                 reply = _reply(packet, packet.payload, messages.ARTIFACT)
                 if number and reply.error is not None and reply.error.get("code") == "range_invalid":
                     return  # the whole artifact was there already
-                raise error_of(reply)
+                error = error_of(reply)
+                if await again.wait(error):
+                    continue
+                raise error
             if packet.get(Option.ETAG) != bytes.fromhex(sha256)[:8]:
                 raise Refused("The artifact has changed", code="hash_mismatch")
             if packet.payload[skip:]:

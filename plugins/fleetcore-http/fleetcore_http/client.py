@@ -16,6 +16,7 @@ from fleetcore.errors import Refused, Unavailable
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.wire import messages
+from fleetcore.wire.asking_again import AskAgain
 from fleetcore.wire.csr import as_pem
 from fleetcore.wire.inbox import Inbox
 from fleetcore.wire.replies import error_of
@@ -159,16 +160,19 @@ class HttpDeviceClient(DeviceClient):
 
         Raises:
             NotFound: ``artifact_unknown``, no open offer names it.
-            Unavailable: the connection broke three times without a byte in between.
+            Unavailable: the connection broke three times without a byte in between, or the server had no slot for the
+                download for an hour.
         """
-        at, tries = start, 0
+        at, tries, again = start, 0, AskAgain()
         while True:
             begun = at
             try:
                 async for piece in self._download(sha256, at):
                     at += len(piece)
                     yield piece
-            except Unavailable:
+            except Unavailable as error:
+                if not self._closing.is_set() and await again.wait(error):
+                    continue
                 tries = 1 if at > begun else tries + 1
                 if tries >= _DOWNLOAD_TRIES or self._closing.is_set():
                     raise

@@ -260,6 +260,27 @@ async def test_a_download_that_never_brings_a_byte_is_given_up(device, plane):
         _ = [piece async for piece in device.artifact(sha)]
 
 
+async def test_a_download_waits_until_the_server_has_a_slot(device, plane, monkeypatch):
+    content = b"x" * 5000
+    sha = plane.put_artifact(content)
+    slept, refused, opened = [], [5.2, 7.0], plane.open_artifact
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    async def full(*arguments):
+        if refused:
+            raise Unavailable("1 devices download already", retry_after_s=refused.pop(0))
+        return await opened(*arguments)
+
+    monkeypatch.setattr(plane, "open_artifact", full)
+    monkeypatch.setattr("fleetcore.wire.asking_again.asyncio.sleep", sleep)
+    whole = b"".join([piece async for piece in device.artifact(sha)])
+
+    assert whole == content
+    assert [seconds for seconds in slept if seconds > 1] == [5.2, 7.0]
+
+
 async def test_an_artifact_that_is_not_offered_is_not_found(device):
     with pytest.raises(NotFound):
         _ = [piece async for piece in device.artifact("0" * 64)]
