@@ -627,6 +627,8 @@ class Campaigns:
         """Ends the executions of a stopped campaign; repeats nothing where they have ended."""
         if not campaign.aborting:
             return campaign
+        self._updates.forget(campaign.id)
+        self._targets.forget(campaign.id)
         await self._end_each(campaign, lambda each: _is_cancelled(campaign, each), ExecutionState.CANCELLED, "aborted")
         if campaign.state is CampaignState.ROLLED_BACK:
             await self._bring_back(campaign)
@@ -705,6 +707,9 @@ class Campaigns:
                     await self._cancel_rest(driven)
                 case _:
                     pass
+        if driven.finished_at is not None:
+            self._updates.forget(campaign)
+            self._targets.forget(campaign)
         return again
 
     async def _end_each(

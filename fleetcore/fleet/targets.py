@@ -95,6 +95,10 @@ class Targets:
             took = self._clock.monotonic_s() - begun
             self._next[campaign.id] = begun + max(_FOLLOW_S, took / _SHARE)
 
+    def forget(self, campaign: str) -> None:
+        """A campaign has ended."""
+        self._next.pop(campaign, None)
+
     async def _follow(self, campaign: Campaign) -> bool:
         selected = set((await self.select(campaign.where)).devices)
         known: set[str] = set()

@@ -109,7 +109,7 @@ def _execution_refs(execution: Execution) -> Pairs:
 
 def _at_site(campaign: str, site: str) -> tuple[str, str]:
     """The index entry of a campaign's devices at a site that are updated now."""
-    return "at_site", f"{campaign}/{site}"
+    return "at_site", f"{len(campaign)}/{campaign}/{site}"  # both may have a slash
 
 
 class Updates:
@@ -221,6 +221,11 @@ class Updates:
             lambda: self.campaigns.need(campaign.id), counted,
             lambda _old, _new: self.making(campaign, devices, now), key=campaign.id,
         )  # fmt: skip
+
+    def forget(self, campaign: str) -> None:
+        """A campaign has ended: what is in memory of it goes."""
+        for known in (self._paces, self._places, self._turns, self._reminded, self._kept_back):
+            known.pop(campaign, None)
 
     def forget_turns(self, campaign: str) -> None:
         """Devices without a place may have come before the present turn."""

@@ -7,7 +7,7 @@ import pytest
 from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, NotAuthorised, Refused
 from fleetcore.model.firmware import CampaignState, ExecutionState, FirmwareImage
-from fleetcore.model.rollout import FailureLimit, OnFailure, Rollout
+from fleetcore.model.rollout import FailureLimit, OnFailure, Rate, Rollout
 from fleetcore.testing.clock import MovableClock
 from fleetcore.wire import messages
 
@@ -195,3 +195,21 @@ async def test_operators_who_act_at_once_leave_one_state(fleet):
     assert (ended.state, (await fleet.campaigns.counts("c")).states) == (
         CampaignState.ABORTED, {ExecutionState.CANCELLED: 3},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("ends", ["succeeded", "aborted"])
+async def test_an_ended_campaign_leaves_nothing_in_memory(fleet, ends):
+    await begun(fleet, 2, rollout=Rollout(waves=("1",), rate=Rate(per_minute=100)))
+    for _ in range(2):
+        for device in ("d-0", "d-1"):
+            await fleet.updates.offer(device)
+            if ends == "succeeded":
+                body = messages.FirmwareStatus(execution=f"c:{device}", state="succeeded", version=RELEASE)
+                await fleet.updates.status(device, body)
+            await fleet.campaigns.tick()
+    if ends == "aborted":
+        await fleet.campaigns.abort("c", force=True)
+
+    assert (await fleet.campaigns.get("c")).state == ends
+    updates = fleet.updates
+    assert not any((updates._paces, updates._places, updates._turns, updates._reminded, updates._kept_back))
