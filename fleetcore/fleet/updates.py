@@ -65,6 +65,8 @@ from fleetcore.wire.times import format_time
 DEVICE_RETIRED = "device_retired"
 #: The code of executions of devices that ran the version already.
 SAME_VERSION = "same_version"
+#: The code of executions whose image was downloaded, and another campaign came first.
+SUPERSEDED = "superseded"
 #: Devices without a site are at this one.
 NO_SITE = "-"
 #: How long a withdrawal is repeated to a device that does not react to it: a week.
@@ -422,7 +424,10 @@ class Updates:
         return pair is not None and is_begun(pair[1]) and pair[0].release == version
 
     async def current(self, device: str) -> tuple[Campaign, Execution] | None:
-        """The device's current execution: what it has begun; else by priority, age and name of the campaigns."""
+        """The device's current execution: what it has begun; else by priority, age and name of the campaigns.
+
+        An update that is downloaded and may not be installed yet has not begun in this sense.
+        """
         found: list[tuple[Campaign, Execution]] = []
         now = self._clock.now_ms()
         for execution in await self.records.find(ref=("open", device)):
@@ -431,7 +436,12 @@ class Updates:
                 found.append((campaign, execution))
         return min(
             found,
-            key=lambda pair: (not is_begun(pair[1]), -pair[0].rollout.priority, pair[0].created, pair[0].id),
+            key=lambda pair: (
+                not is_begun(pair[1]) or _waits_with_image(pair[1]),
+                -pair[0].rollout.priority,
+                pair[0].created,
+                pair[0].id,
+            ),
             default=None,
         )
 
@@ -541,9 +551,17 @@ class Updates:
         limited = campaign.rollout.eligibility.site_limit
         async with self._at_sites if limited else contextlib.nullcontext():
             if await self._has_room(campaign, site) and await self._takes_turn(campaign):
+                await self._supersede(execution)
                 return await self._offered(campaign, execution, target, site)
         self._kept_back.setdefault(campaign.id, {})[execution.device] = None
         return None
+
+    async def _supersede(self, execution: Execution) -> None:
+        """Ends updates of other campaigns that the device has downloaded and not installed: this one comes first."""
+        for other in await self.records.find(ref=("open", execution.device)):
+            campaign = await self.campaigns.get(other.campaign) if _waits_with_image(other) else None
+            if campaign is not None:
+                await self.end(campaign, other, ExecutionState.CANCELLED, SUPERSEDED)
 
     async def _has_room(self, campaign: Campaign, site: str) -> bool:
         """Whether one more device of a site may be updated now; devices without a site are at one."""
@@ -716,6 +734,11 @@ async def _nothing(_campaign: str) -> None:
 def is_begun(execution: Execution) -> bool:
     """Whether a device works on an update: it accepted it at least."""
     return PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]
+
+
+def _waits_with_image(execution: Execution) -> bool:
+    """Whether a device has the image and may not install it yet."""
+    return execution.held and execution.state is ExecutionState.DOWNLOADED
 
 
 def may_be_offered(campaign: Campaign, execution: Execution) -> bool:

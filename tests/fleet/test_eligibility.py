@@ -402,6 +402,36 @@ async def test_another_campaign_goes_first_while_a_device_is_held(fleet, clock, 
     assert (await execution(fleet, "a", "first")).code == "outside_window"
 
 
+async def test_an_emergency_comes_before_an_update_that_waits_with_its_image(fleet, clock, noon):
+    await registered(fleet, "a")
+    await begun(fleet, "a", windows=NIGHT, download_early=True)
+    await offer(fleet, "a")
+    await say(fleet, "a", "downloaded")
+    await fleet.campaigns.create(
+        "urgent", "3.0.0", ["a"], "https://example.com/fw", sha256="cd" * 32, size=10,
+        rollout=Rollout(priority=1, eligibility=Eligibility(windows=NIGHT, emergency="CVE-2026-1234")),
+    )  # fmt: skip
+
+    made = await offer(fleet, "a")
+
+    assert (made["version"], made["install"]) == ("3.0.0", "now")
+    ended = await execution(fleet, "a")
+    assert (ended.state, ended.code) == (ExecutionState.CANCELLED, "superseded")
+    assert (await say(fleet, "a", "installing")).code == "illegal_transition"
+
+
+async def test_an_update_that_waits_with_its_image_goes_on_while_a_later_campaign_has_no_priority(fleet, clock, noon):
+    await registered(fleet, "a")
+    await begun(fleet, "a", windows=NIGHT, download_early=True)
+    await offer(fleet, "a")
+    await say(fleet, "a", "downloaded")
+    await fleet.campaigns.create("later", "3.0.0", ["a"], "https://example.com/fw", sha256="cd" * 32, size=10)
+
+    assert (await offer(fleet, "a"))["campaign"] == "c"
+    await at(fleet, clock, "05-05T02:01")
+    assert (await offer(fleet, "a"))["install"] == "now"
+
+
 async def test_devices_that_are_off_do_not_slow_a_rate_down(fleet, clock):
     names = [f"d-{number:03d}" for number in range(60)]
     await registered(fleet, *names)
