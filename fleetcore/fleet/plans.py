@@ -1,6 +1,7 @@
 """Plans of campaigns: how long one takes, and which devices it will never reach, before it goes on."""
 
 import asyncio
+import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -52,8 +53,14 @@ class Plan:
     size: int
 
     def duration_ms(self, share: float) -> int:
-        """The duration that a share (0 to 1) of the courses does not exceed."""
-        return self.courses[min(len(self.courses) - 1, int(share * len(self.courses)))].duration_ms
+        """The duration that another course does not exceed with a probability of ``share`` (0 to 1).
+
+        The rank is that of ``share * (n + 1)``, rounded away from the middle: between 0.1 and 0.9 lie at least 8 of 10
+        further courses in the mean, with 20 courses or more.
+        """
+        rank = share * (len(self.courses) + 1)
+        at = (math.floor(rank) if share < 0.5 else math.ceil(rank)) - 1
+        return self.courses[max(0, min(len(self.courses) - 1, at))].duration_ms
 
 
 class Plans:

@@ -162,8 +162,10 @@ class _Simulation:
         while self._events and self._stopped is None:
             self._now, _, what, at = heapq.heappop(self._events)
             match what:
-                case _What.LOOK:
+                case _What.LOOK if self._now == self._looks or self._now >= self._ends:
                     self._look()
+                case _What.LOOK:
+                    pass  # an earlier look came before this one
                 case _What.FETCH:
                     self._fetch(at)
                 case _What.REPORT:

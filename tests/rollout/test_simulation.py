@@ -52,6 +52,24 @@ def test_too_many_failures_stop_it():
     assert found.offers <= 50
 
 
+def test_a_campaign_with_a_rate_is_looked_at_once_a_second(monkeypatch):
+    looks, decide = [], simulation.decide
+
+    def counted(campaign, counts, now, places):
+        looks.append(now)
+        return decide(campaign, counts, now, places)
+
+    monkeypatch.setattr(simulation, "decide", counted)
+    found = course(
+        400, Behaviour(fails=0.1), rate=Rate(per_minute=30), retries=Retries(times=2), waves=("10%",), min_succeeded=0.5,
+        wave_soak_ms=60_000,
+    )  # fmt: skip
+
+    assert found.state is CampaignState.SUCCEEDED
+    # One more for each wave, and where it ends.
+    assert len(looks) <= found.duration_ms / 1000 + 10
+
+
 def test_a_rate_alone_sets_the_duration():
     found = course(600, Behaviour(fetch_s=1, install_s=1), rate=Rate(per_minute=60))
 
