@@ -15,7 +15,7 @@ from msgspec import json as msgspec_json
 from msgspec.structs import replace
 
 from benchmarks.measure import Row, in_turn
-from fleetcore.fleet.plan_worker import Task, courses, packed
+from fleetcore.fleet.plan_worker import Part, Task, courses, packed
 from fleetcore.model.firmware import Campaign, Execution, ExecutionState
 from fleetcore.model.rollout import FailureLimit, Rate, Retries, Rollout
 from fleetcore.rollout.executions import Due, ExecutionEvent, Offered, Placed, Reported, step
@@ -104,8 +104,9 @@ def _plan(count: int) -> Sequence[Row]:
         process.stdin.write(packed(task))
         for at in range(0, count, _PART):
             names = (f"d-{number:07d}" for number in range(at, at + _PART))
-            process.stdin.write(packed([Execution(id=f"c:{name}", campaign="c", device=name) for name in names]))
-        process.stdin.write(packed([]))
+            executions = [Execution(id=f"c:{name}", campaign="c", device=name) for name in names]
+            process.stdin.write(packed(Part(executions, {})))
+        process.stdin.write(packed(Part([], {})))
         process.stdin.close()
         said, _, peak = process.stdout.read().rpartition(b"\n")
     seconds = time.perf_counter() - begun
