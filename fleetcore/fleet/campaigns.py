@@ -141,9 +141,8 @@ class Campaigns:
 
         It begins at ``starts_at`` (ms since the epoch); with ``approval``, or for more devices than the configuration
         says, once another person approves it. With ``hold`` it is then paused, with code ``held``, until it is resumed.
-        Until it is pinned it stays in ``draft``,
-        with code ``artifact_unpinned`` and without an error. A manifest names digest and size, and is checked for every
-        device before anything is sent.
+        Until it is pinned it stays in ``draft``, with code ``artifact_unpinned`` and without an error. A manifest names
+        digest and size, and is checked for every device before anything is sent.
 
         Raises:
             Conflict: ``already_exists``; ``version_rebuilt``, another image has that version.
@@ -255,13 +254,13 @@ class Campaigns:
             raise Conflict(
                 f"The image of {campaign.id!r} is not pinned yet", code="artifact_unpinned", campaign=campaign.id
             )
-        devices = [] if campaign.where and not failed else [
+        by_query = bool(campaign.where) and not failed
+        devices = [] if by_query else [
             each.device
             async for each in self.executions.iterate(ref=("campaign", campaign.id))
             if not (failed and each.state in (ExecutionState.SUCCEEDED, ExecutionState.SKIPPED))
             and await self._updates.takes_part(each.device)
         ]  # fmt: skip
-        by_query = bool(campaign.where) and not failed
         return await self.create(
             id, campaign.release, devices, campaign.url, where=campaign.where if by_query else "",
             continuous=campaign.continuous and by_query, sha256=campaign.sha256, size=campaign.size,
@@ -406,10 +405,7 @@ class Campaigns:
                 return None
             nonlocal begins
             begins = True
-            new = replace(old, sha256=sha256, size=size, reason=None)
-            state, code = first_state(new, now)
-            event = Event(type=f"campaign.{state}", subject=campaign, time=now, actor=actor, reason=reason)
-            return replace(new, state=state, code=code), [event]
+            return self._next(replace(old, sha256=sha256, size=size, reason=None), now, actor, reason)
 
         started = await self.records.compare_and_set(
             load, step, lambda _old, new: built + self._updates.making(new, waiting, now)
@@ -627,8 +623,7 @@ class Campaigns:
         """Ends the executions of a stopped campaign; repeats nothing where they have ended."""
         if not campaign.aborting:
             return campaign
-        self._updates.forget(campaign.id)
-        self._targets.forget(campaign.id)
+        self._forget(campaign.id)
         await self._end_each(campaign, lambda each: _is_cancelled(campaign, each), ExecutionState.CANCELLED, "aborted")
         if campaign.state is CampaignState.ROLLED_BACK:
             await self._bring_back(campaign)
@@ -708,9 +703,13 @@ class Campaigns:
                 case _:
                     pass
         if driven.finished_at is not None:
-            self._updates.forget(campaign)
-            self._targets.forget(campaign)
+            self._forget(campaign)
         return again
+
+    def _forget(self, campaign: str) -> None:
+        """A campaign has ended: what is in memory of it goes."""
+        self._updates.forget(campaign)
+        self._targets.forget(campaign)
 
     async def _end_each(
         self, campaign: Campaign, wanted: Callable[[Execution], bool], state: ExecutionState, code: str

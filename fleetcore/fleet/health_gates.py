@@ -15,6 +15,7 @@ from attrs import evolve, field, frozen, mutable
 from msgspec.structs import replace
 
 from fleetcore.errors import VersionConflict
+from fleetcore.fleet.eligibility import SITE_ATTRIBUTE
 from fleetcore.fleet.gate_facts import Facts, FactsReader, Window, judged
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.repository import Pairs, Repository
@@ -39,8 +40,6 @@ _ENOUGH = 4
 _SPARE = 4
 #: Earlier days with which a device is compared where there are no others.
 _DAYS = 7
-#: The attribute of a device that says where it is.
-_SITE = "site"
 _ENDED = "the campaign had ended"
 _LEFT = "it left the campaign"
 _TROUBLED = "it had an alert before its update"
@@ -59,7 +58,7 @@ def _space(campaign: str) -> str:
 
 
 def _site(device: Device | None) -> str | None:
-    site = None if device is None else device.attributes.get(_SITE)
+    site = None if device is None else device.attributes.get(SITE_ATTRIBUTE)
     return site if isinstance(site, str) and site else None
 
 

@@ -14,7 +14,7 @@ from fleetcore.model.days import DAY_MS, HOUR_MS
 
 _DURATION = re.compile(r"([1-9][0-9]{0,4})(min|h|d)")
 _MS = {"min": 60_000, "h": HOUR_MS, "d": DAY_MS}
-#: A window does not last longer: the search for its start goes back as far.
+#: A window does not last longer.
 _LONGEST_MS = 7 * DAY_MS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
