@@ -163,14 +163,17 @@ static const char *refusal(const cJSON *offer, const cJSON *manifest, const char
       strcmp(text(assignment, "execution"), text(offer, "execution")) != 0)
     return "signature_invalid";
   cJSON_ArrayForEach(each, cJSON_GetObjectItem(manifest, "models")) fits |= strcmp(each->valuestring, model) == 0;
-  if (!fits)
+  if (!fits || cJSON_GetObjectItem(manifest, "component") != NULL) // this board has one component
     return "model_mismatch";
   if (strcmp(text(assignment, "issued"), text(manifest, "expires")) >= 0)
     return "manifest_expired";
   if (number(manifest, "seq") < boot.highest)
     return "rollback_refused";
-  return number(cJSON_GetObjectItem(manifest, "requires"), "seq") > boot.seq[boot.active - 'a']
-             ? "requires_unmet" : NULL;
+  const cJSON *required = cJSON_GetObjectItem(manifest, "requires");
+  if (cJSON_GetObjectItem(required, "components") != NULL ||
+      number(required, "seq") > boot.seq[boot.active - 'a'])
+    return "requires_unmet";
+  return NULL;
 }
 
 // --- the wire ------------------------------------------------------------------------------------------------------

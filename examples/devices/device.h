@@ -615,7 +615,7 @@ static bool status(const cJSON *offer, const char *said, const char *member, con
 /* Whether this device may install the image now: a code, or NULL. Unknown members may forbid what it is about to do. */
 static const char *manifest_refused(const cJSON *manifest) {
   static const char *const MEMBERS[] = {"format", "name", "version", "seq", "min_seq", "models", "size", "sha256",
-                                        "created", "expires", "requires", "chunks"};
+                                        "created", "expires", "requires", "chunks", "component", "sbom"};
   const cJSON *running = get(state, "firmware"), *each;
   cJSON_ArrayForEach(each, manifest) {
     bool known = false;
@@ -626,7 +626,8 @@ static const char *manifest_refused(const cJSON *manifest) {
   }
   if (strcmp(text(manifest, "format"), "fleetcore.firmware/1") != 0)
     return "schema_invalid";
-  if (!has(get(manifest, "models"), text(factory, "model")))
+  if (!has(get(manifest, "models"), text(factory, "model")) ||
+      (get(manifest, "component") != NULL && strcmp(text(manifest, "component"), "main") != 0))
     return "model_mismatch";
   if (ms(text(manifest, "expires")) <= now_ms())
     return "manifest_expired";
@@ -634,6 +635,8 @@ static const char *manifest_refused(const cJSON *manifest) {
       (number(manifest, "seq") == number(running, "seq") &&
        strcmp(text(manifest, "sha256"), text(running, "sha256")) != 0))
     return "rollback_refused";
+  if (get(get(manifest, "requires"), "components") != NULL)
+    return "requires_unmet"; /* this device has one component */
   return number(get(manifest, "requires"), "seq") > number(running, "seq") ? "requires_unmet" : NULL;
 }
 

@@ -757,17 +757,20 @@ class Device:
         manifest, payload = opened(offer.get("manifest"), "firmware", *keys_of(trust, role))
         given, _ = opened(offer.get("assignment"), "assignment", self.command_keys)
         known = ("format", "name", "version", "seq", "min_seq", "models", "size", "sha256", "created", "expires")
+        known += ("component", "requires", "chunks", "sbom")
+        required = manifest.get("requires", {})
         same = manifest["seq"] == running["seq"] and manifest["sha256"] != running["sha256"]
         ids = [given[name] for name in ("device", "execution", "campaign", "manifest_sha256", "seq")]
         for code, refused in (
             ("trust_expired", ms(trust["expires"]) <= self.now_ms()),
             # Not known members: they may forbid what the device is about to do.
-            ("schema_invalid", [name for name in manifest if name not in known + ("requires", "chunks")]),
+            ("schema_invalid", [name for name in manifest if name not in known]),
             ("schema_invalid", manifest["format"] != "fleetcore.firmware/1"),
             ("model_mismatch", self.factory["model"] not in manifest["models"]),
+            ("model_mismatch", manifest.get("component", "main") != "main"),
             ("manifest_expired", ms(manifest["expires"]) <= self.now_ms()),
             ("rollback_refused", manifest["seq"] < running["highest_seq"] or same),
-            ("requires_unmet", manifest.get("requires", {"seq": 0})["seq"] > running["seq"]),
+            ("requires_unmet", required.get("seq", 0) > running["seq"] or "components" in required),
             (
                 "signature_invalid",
                 ids != [self.name, offer["execution"], offer["campaign"], sha256(payload), manifest["seq"]],

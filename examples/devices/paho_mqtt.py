@@ -136,16 +136,16 @@ MANIFEST = {"format", "name", "version", "seq", "min_seq", "models", "size", "sh
 
 def check_manifest(manifest: Json, model: str, running: Json) -> None:
     """Whether this device may install the image now."""
-    required = manifest.get("requires", {"seq": 0})["seq"]
+    required = manifest.get("requires", {})
     for code, refused in {
         # Not known members: they may forbid what the device is about to do.
-        "schema_invalid": not manifest.keys() <= MANIFEST | {"requires", "chunks"}
+        "schema_invalid": not manifest.keys() <= MANIFEST | {"component", "requires", "chunks", "sbom"}
         or manifest["format"] != "fleetcore.firmware/1",
-        "model_mismatch": model not in manifest["models"],
+        "model_mismatch": model not in manifest["models"] or manifest.get("component", "main") != "main",
         "manifest_expired": ms(manifest["expires"]) <= now_ms(),
         "rollback_refused": manifest["seq"] < running["highest_seq"]
         or (manifest["seq"] == running["seq"] and manifest["sha256"] != running["sha256"]),
-        "requires_unmet": required > running["seq"],
+        "requires_unmet": required.get("seq", 0) > running["seq"] or "components" in required,
     }.items():
         if refused:
             raise Refusal(code, f"seq {manifest['seq']} for {manifest['models']}; seq {running['seq']} runs")

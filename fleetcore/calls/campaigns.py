@@ -443,7 +443,7 @@ async def plan_campaign(
         counts={state.value: count for state, count in middle.counts.items()},
         waves=[_seconds(begun) for begun in middle.waves],
         offers=middle.offers,
-        bytes=middle.offers * plan.size,
+        bytes=middle.bytes,
         refused=dict(plan.refused),
         refused_devices=dict(plan.named),
         not_rolled_back=dict(plan.stuck),

@@ -19,11 +19,15 @@ from fleetcore.cli.derived import command
 from fleetcore.cli.numbers import Number
 from fleetcore.cli.output import output_option, show
 from fleetcore.cli.trust import now_ms, passphrase_of, passphrase_option, trust
+from fleetcore.errors import FleetError
 from fleetcore.frontends.catalogue import core
 from fleetcore.model.days import DAY_MS
+from fleetcore.model.firmware import MAIN
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
+#: Components nest in a bill of materials.
+_SBOM_DEPTH = 100
 
 
 @click.group()
@@ -63,7 +67,16 @@ def keygen(name: Path, passphrase: str | None, output: str) -> None:
     "--min-seq", type=click.IntRange(0), default=0, help="Once it is healthy, nothing below this seq is started again."
 )
 @click.option("--model", "models", multiple=True, help="A hardware model that it supports; repeatable.")
+@click.option("--component", default=MAIN, help="The part of the device that it is for, such as modem.")
 @click.option("--requires", type=click.IntRange(1), help="The seq that must already be running.")
+@click.option(
+    "--requires-component",
+    "components",
+    multiple=True,
+    metavar="COMPONENT=NAME:SEQ",
+    help="What another component must have, modem=acme-modem:12; repeatable.",
+)
+@click.option("--sbom", type=_THERE, help="Its software bill of materials, CycloneDX or SPDX as JSON.")
 @click.option(
     "--days", type=Number(0, min_open=True), default=90, show_default=True, help="How long it may be started."
 )
@@ -121,10 +134,43 @@ def _manifest_of(image: Path, given: Mapping[str, Any]) -> Any:
         sha256=sha256,
         created=now,
         expires=now + round(given["days"] * DAY_MS),
+        component=given["component"],
         requires_seq=given["requires"] or 0,
+        requires=tuple(_required(text) for text in given["components"]),
+        sbom=None if given["sbom"] is None else _sbom(given["sbom"]),
         chunks=None if given["chunk"] is None else Chunks(size=given["chunk"], sha256=tuple(pieces)),
         delta_from=None if base is None else _digest(base)[0],
     )
+
+
+def _required(text: str) -> Any:
+    """What ``COMPONENT=NAME:SEQ`` means."""
+    from fleetcore.wire.manifest import Required
+
+    component, equals, release = text.partition("=")
+    name, colon, seq = release.rpartition(":")
+    if not equals or not colon or not seq.isdecimal():
+        raise click.BadParameter(
+            f"{text!r} is not COMPONENT=NAME:SEQ, such as modem=acme-modem:12", param_hint="--requires-component"
+        )
+    return Required(component=component, name=name, seq=int(seq))
+
+
+def _sbom(file: Path) -> Any:
+    """The reference to a software bill of materials: its format, by what is in it, and its digest."""
+    from fleetcore.wire.manifest import Sbom
+    from fleetcore.wire.strict_json import loads
+
+    content = file.read_bytes()
+    try:
+        members = loads(content, depth=_SBOM_DEPTH)
+    except FleetError:
+        members = None
+    if isinstance(members, Mapping):
+        for member, form in (("bomFormat", "cyclonedx-json"), ("spdxVersion", "spdx-json")):
+            if member in members:
+                return Sbom(format=form, sha256=hashlib.sha256(content).hexdigest())
+    raise click.BadParameter(f"{file} is neither CycloneDX nor SPDX, as JSON", param_hint="--sbom")
 
 
 def _digest(
@@ -158,7 +204,10 @@ def _manifest_sheet(envelope: object) -> dict[str, Any]:
         "size": found.size,
         "sha256": found.sha256,
         "expires": format_time(found.expires),
+        "component": found.component,
         "requires": found.requires_seq or None,
+        "requires_components": {each.component: f"{each.name}:{each.seq}" for each in found.requires} or None,
+        "sbom": None if found.sbom is None else {"format": found.sbom.format, "sha256": found.sbom.sha256},
         "chunks": None if found.chunks is None else len(found.chunks.sha256),
         "signatures": len(signatures),
     }

@@ -5,9 +5,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
 
-from attrs import asdict, evolve
+from attrs import evolve
 from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, FleetError, NotAuthorised, Refused
@@ -15,6 +14,7 @@ from fleetcore.fleet.builds import Builds, model_names
 from fleetcore.fleet.eligibility import check_eligibility
 from fleetcore.fleet.fetch import check_url, fetch_in_thread
 from fleetcore.fleet.health_gates import HealthGates
+from fleetcore.fleet.releases import Releases
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.targets import Selected, Targets
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
@@ -53,6 +53,7 @@ from fleetcore.rollout.campaigns import (
 )
 from fleetcore.rollout.gate import begun_anew
 from fleetcore.rollout.report import Report, Reporter
+from fleetcore.rollout.steps import members_of
 from fleetcore.rollout.turns import turn_digits
 from fleetcore.rollout.waves import wave_sizes
 from fleetcore.wire.manifest import peek_manifest
@@ -91,12 +92,12 @@ class Campaigns:
 
     def __init__(
         self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, updates: Updates, gates: HealthGates,
-        search: Search, *, may_fetch: bool, approve_above: int | None = None,
+        search: Search, releases: Releases, *, may_fetch: bool, approve_above: int | None = None,
     ) -> None:  # fmt: skip
         self._approve_above = approve_above
         self._storage, self._clock, self._may_fetch = storage, clock, may_fetch
         self._update_policy, self._updates, self._gates = update_policy, updates, gates
-        self._builds = Builds(storage, clock)
+        self._releases, self._builds = releases, Builds(storage, clock)
         self._targets = Targets(search, updates, clock)
         self.records, self.executions = updates.campaigns, updates.records
         self._tasks: set[asyncio.Task[None]] = set()
@@ -159,9 +160,10 @@ class Campaigns:
         targets = tuple(selected.devices)
         departures = self._updates.departures
         known = () if where else await self._known(targets)
+        before, reached = await self._before(manifest, known, allow_downgrade=allow_downgrade)
         image = await self._image(
             FirmwareImage(release=release, url=url, sha256=sha256, size=size, manifest=manifest),
-            known, allow_downgrade=allow_downgrade,
+            reached, allow_downgrade=allow_downgrade,
         )  # fmt: skip
         if rollback is not None:
             rollback = await self._way_back(rollback, image)
@@ -188,8 +190,9 @@ class Campaigns:
             allow_downgrade=allow_downgrade,
             rollout=rollout,
             rollback=rollback,
+            before=before,
             created=now,
-            **_members(image),
+            **members_of(image),
         )
         state, code = first_state(record, now)
         record = replace(record, state=state, code=code)
@@ -292,6 +295,25 @@ class Campaigns:
             )
         ]
 
+    async def _before(
+        self, manifest: object, devices: Sequence[Target], *, allow_downgrade: bool
+    ) -> tuple[tuple[FirmwareImage, ...], Sequence[Target]]:
+        """What devices need before a manifest's image; and named devices as they are once they have it.
+
+        Raises:
+            Refused: ``requires_unmet``; ``manifest_expired`` of one of them; and as :meth:`_image`.
+        """
+        if manifest is None:
+            return (), devices
+        images = []
+        for release in await self._releases.before(peek_manifest(manifest)):
+            wanted = FirmwareImage(release=release.release, manifest=dict(release.manifest))
+            image = evolve(wanted, component=release.component, sha256=release.sha256, seq=release.seq)
+            lacking = [each for each in devices if each.needs(image)]
+            images.append(await self._image(wanted, lacking, allow_downgrade=allow_downgrade))
+            devices = [each.having(image) for each in devices]
+        return tuple(images), devices
+
     async def _image(self, image: FirmwareImage, targets: Sequence[Target], *, allow_downgrade: bool) -> FirmwareImage:
         """An image with the digest and size of its manifest, or of the stored artifact.
 
@@ -318,6 +340,7 @@ class Campaigns:
             raise Refused("A campaign needs a URL, a digest or a manifest")
         return evolve(
             image, sha256=sha256, size=size,
+            component=image.component if judged is None else judged[0].component,
             manifest_sha256=None if judged is None else judged[0].digest,
             seq=None if judged is None else judged[0].seq,
             trust=None if judged is None else judged[1],
@@ -597,7 +620,7 @@ class Campaigns:
         devices = [
             execution.device
             async for execution in self.executions.iterate(ref=("campaign", campaign.id))
-            if _may_run_it(execution) and await self._updates.takes_part(execution.device)
+            if _may_run_it(campaign, execution) and await self._updates.takes_part(execution.device)
         ]
         if not devices:
             return
@@ -606,7 +629,7 @@ class Campaigns:
             id=name, targets=tuple(devices[:SHOWN_TARGETS]), total=len(devices), state=CampaignState.RUNNING,
             allow_downgrade=True, rolls_back=campaign.id, created=now, turn_digits=turn_digits(len(devices)),
             rollout=Rollout(priority=campaign.rollout.priority + 1, retries=campaign.rollout.retries),
-            **_members(campaign.rollback),
+            **members_of(campaign.rollback),
         )  # fmt: skip
         data = {"release": record.release, "targets": len(devices)}
         reason = f"{campaign.id} is rolled back"
@@ -729,14 +752,18 @@ def _person(actor: str) -> str:
     return actor.rpartition(":")[2]
 
 
-def _members(image: FirmwareImage) -> dict[str, Any]:
-    return asdict(image, recurse=False)
+def _may_run_it(campaign: Campaign, execution: Execution) -> bool:
+    """Whether a device has the new version, or may have it: also from an attempt that another one was to follow.
 
-
-def _may_run_it(execution: Execution) -> bool:
-    """Whether a device has the new version, or may have it: also from an attempt that another one was to follow."""
+    So does a device that has one of the versions on the way.
+    """
     cancelled = execution.state is ExecutionState.CANCELLED
-    return execution.state in _MAY_RUN_IT or (cancelled and execution.failed_as is ExecutionState.TIMED_OUT)
+    passed = campaign.before[: execution.step]
+    return (
+        execution.state in _MAY_RUN_IT
+        or (cancelled and execution.failed_as is ExecutionState.TIMED_OUT)
+        or any(image.component == campaign.component for image in passed)
+    )
 
 
 def _is_cancelled(campaign: Campaign, execution: Execution) -> bool:

@@ -21,6 +21,7 @@ from fleetcore.interfaces.waits import end_process
 from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState
 from fleetcore.rollout.eligibility import Facts
 from fleetcore.rollout.simulation import Behaviour, Course
+from fleetcore.rollout.steps import first_needed, image_at, members_of
 
 #: Executions that are simulated in all: a larger campaign has fewer courses.
 _SIMULATED = 400_000
@@ -41,7 +42,6 @@ class Plan:
         stuck: how many devices could not be brought back by a rollback, by code; all have ``no_rollback`` where the
             campaign names no version for it.
         held: how many devices may not install now, by code; ``held_devices`` are the first of them.
-        size: of the image in bytes.
     """
 
     courses: Sequence[Course]
@@ -50,7 +50,6 @@ class Plan:
     stuck: Mapping[str, int]
     held: Mapping[str, int]
     held_devices: Mapping[str, str]
-    size: int
 
     def duration_ms(self, share: float) -> int:
         """The duration that another course does not exceed with a probability of ``share`` (0 to 1).
@@ -105,7 +104,7 @@ class Plans:
         made = sorted(courses(said), key=lambda course: course.duration_ms)
         return Plan(
             courses=made, refused=Counter(refused.values()), named=_first(refused), held=Counter(held.values()),
-            held_devices=_first(held), stuck=stuck, size=found.size or 0,
+            held_devices=_first(held), stuck=stuck,
         )  # fmt: skip
 
     async def _started(self) -> asyncio.subprocess.Process:
@@ -131,9 +130,12 @@ class Plans:
         held: dict[str, str] = {}
         matters = await self._eligibility.matters(campaign)
         async for page in self._updates.pages(campaign):
-            codes = await asyncio.gather(*(self._refusal(campaign, each) for each in page))
-            refused |= {each.device: code for each, code in zip(page, codes, strict=True) if code}
-            kept = [each for each in page if each.device not in refused]
+            kept = []
+            for each, code in await asyncio.gather(*(self._foreseen(campaign, each) for each in page)):
+                if code is None:
+                    kept.append(each)
+                else:
+                    refused[each.device] = code
             back = await asyncio.gather(*(self._no_way_back(campaign, each) for each in kept))
             stuck.update(code for code in back if code)
             facts: dict[str, Facts] = {}
@@ -157,22 +159,28 @@ class Plans:
         image = campaign.rollback
         if image is None:
             return "no_rollback"
-        back = replace(
-            campaign, id=f"{campaign.id}-rollback", release=image.release, manifest=image.manifest, seq=image.seq,
-            allow_downgrade=True,
-        )  # fmt: skip
+        back = replace(campaign, id=f"{campaign.id}-rollback", allow_downgrade=True, **members_of(image))
         try:
             return self._update_policy.refusal(back, await self._updates.target(execution.device))
         except (NotFound, Conflict, Refused) as error:
             return error.code
 
-    async def _refusal(self, campaign: Campaign, execution: Execution) -> str | None:
+    async def _foreseen(self, campaign: Campaign, execution: Execution) -> tuple[Execution, str | None]:
+        """An execution at the step that its device is offered next, and why one of the images would be refused."""
         if execution.state is not ExecutionState.WAITING:
-            return None
+            return execution, None
         try:
-            return self._update_policy.refusal(campaign, await self._updates.target(execution.device))
-        except (NotFound, Conflict, Refused) as error:
-            return error.code
+            target = await self._updates.target(execution.device)
+        except (NotFound, Conflict) as error:
+            return execution, error.code
+        first = step = first_needed(campaign, execution.step, target.needs)
+        while step <= len(campaign.before):
+            code = self._update_policy.refusal(image_at(campaign, step), target)
+            if code is not None:
+                return execution, code
+            target = target.having(*campaign.before[step : step + 1])
+            step = first_needed(campaign, step + 1, target.needs)
+        return replace(execution, step=first), None
 
 
 async def _answered(process: asyncio.subprocess.Process) -> bytes:

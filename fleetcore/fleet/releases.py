@@ -11,7 +11,14 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.firmware import Release
 from fleetcore.model.store import Event
-from fleetcore.wire.manifest import check_image, check_time, open_manifest
+from fleetcore.wire.manifest import Manifest, check_image, check_time, open_manifest, peek_manifest
+
+#: A device installs at most so many releases before a campaign's own.
+MAX_STEPS = 16
+
+
+def _release_id(name: str, seq: int) -> str:
+    return f"{name}:{seq}"
 
 
 def _refs(release: Release) -> Pairs:
@@ -51,7 +58,7 @@ class Releases:
                 remedy="Upload it first: fleetcore firmware upload",
             )
         check_image(manifest, image.sha256, image.size_bytes)
-        key = f"{manifest.name}:{manifest.seq}"
+        key = _release_id(manifest.name, manifest.seq)
         newest = (await self.records.page(ref=("name", manifest.name), limit=1, newest=True)).items
         highest = newest[0].seq if newest else 0
         if await self.records.get(key) is None and manifest.seq < highest and not allow_downgrade:
@@ -67,7 +74,11 @@ class Releases:
             release=manifest.version,
             seq=manifest.seq,
             min_seq=manifest.min_seq,
+            component=manifest.component,
             requires_seq=manifest.requires_seq,
+            requires={each.component: _release_id(each.name, each.seq) for each in manifest.requires},
+            sbom_format="" if manifest.sbom is None else manifest.sbom.format,
+            sbom_sha256="" if manifest.sbom is None else manifest.sbom.sha256,
             models=manifest.models,
             size=manifest.size,
             sha256=manifest.sha256,
@@ -102,6 +113,39 @@ class Releases:
     async def get(self, release: str) -> Release:
         """One release by its id; raises NotFound."""
         return await self.records.need(release)
+
+    async def before(self, manifest: Manifest) -> tuple[Release, ...]:
+        """The releases that devices need before a manifest's image, in the order in which they install them.
+
+        Before each release come the earlier ones of its name, then those of other components, as its manifest lists
+        them. A release that is not stored is left out: devices that lack it are refused.
+
+        Raises:
+            Refused: ``requires_unmet``, releases require each other, or there are more than 16 steps.
+        """
+        found: dict[str, Release] = {}
+        await self._before(manifest, found, (_release_id(manifest.name, manifest.seq),))
+        return tuple(found.values())
+
+    async def _before(self, manifest: Manifest, found: dict[str, Release], over: tuple[str, ...]) -> None:
+        earlier = [] if not manifest.requires_seq else [await self._least(manifest.name, manifest.requires_seq)]
+        if earlier and earlier[0] is not None and earlier[0].seq >= manifest.seq:
+            earlier = []
+        others = [await self._least(each.name, each.seq) for each in manifest.requires]
+        for release in (*earlier, *others):
+            if release is None or release.id in found:
+                continue
+            if release.id in over:
+                raise Refused(f"{release.id} requires itself, by way of {over[-1]}", code="requires_unmet")
+            await self._before(peek_manifest(release.manifest), found, (*over, release.id))
+            found[release.id] = release
+            if len(found) > MAX_STEPS:
+                raise Refused(f"{over[0]} needs more than {MAX_STEPS} releases before it", code="requires_unmet")
+
+    async def _least(self, name: str, seq: int) -> Release | None:
+        """The stored release with the least seq that is enough."""
+        stored = await self.records.find(ref=("name", name))
+        return min((each for each in stored if each.seq >= seq), key=lambda each: each.seq, default=None)
 
     async def list(self, name: str | None = None) -> list[Release]:
         """All, or those of one name, by name and seq."""

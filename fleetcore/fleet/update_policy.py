@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 from msgspec.structs import replace
 
 from fleetcore.errors import Refused
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.days import HOUR_MS
-from fleetcore.model.firmware import Campaign, Execution
+from fleetcore.model.firmware import MAIN, Campaign, Execution, FirmwareImage
 from fleetcore.query.versions import version_key
+from fleetcore.rollout.steps import offer_name
 from fleetcore.wire.assignment import ASSIGNMENT_TYPE, Assignment, write_assignment
 from fleetcore.wire.manifest import (
     Manifest,
@@ -36,43 +37,103 @@ _NAMED, _LISTED = 5, 100
 
 
 @frozen(kw_only=True)
-class Target:
-    """A device of a campaign, with its model and firmware.
+class Running:
+    """What a component of a device runs, as the device reports it.
 
     Attributes:
-        version: the version that it reports to run.
-        sha256: the digest of the running image, as the device reports it.
+        sha256: the digest of the running image.
         seq, highest_seq: the seq of the running firmware, and the highest one so far.
     """
 
-    device: str
-    model: str | None = None
     version: str | None = None
     sha256: str | None = None
     seq: int | None = None
     highest_seq: int | None = None
+
+    @classmethod
+    def of(cls, reported: Mapping[str, object]) -> "Running":
+        """From the members of a report; values of another type count as not reported."""
+        seq = _whole(reported, "seq")
+        return cls(
+            version=version if isinstance(version := reported.get("version"), str) else None,
+            sha256=sha256 if isinstance(sha256 := reported.get("sha256"), str) else None,
+            seq=seq,
+            highest_seq=max(
+                (each for each in (seq, _whole(reported, "highest_seq")) if each is not None), default=None
+            ),
+        )
+
+
+_NOT_KNOWN = Running()
+
+
+@frozen(kw_only=True)
+class Target:
+    """A device of a campaign, with its model and what its components run.
+
+    Attributes:
+        trust: the version of the trust root that it has.
+    """
+
+    device: str
+    model: str | None = None
+    running: Mapping[str, Running] = field(factory=dict)
     trust: int = 0
 
     @classmethod
     def of(cls, device: str, model: object, firmware: object) -> "Target":
         """From the device's report of its firmware (``reported.firmware``)."""
         reported = firmware if isinstance(firmware, Mapping) else {}
-
-        def number(name: str) -> int | None:
-            value = reported.get(name)
-            return value if type(value) is int else None
-
+        others = reported.get("components")
+        running = {MAIN: Running.of(reported)}
+        if isinstance(others, Mapping):
+            running |= {
+                name: Running.of(each) for name, each in others.items() if name != MAIN and isinstance(each, Mapping)
+            }
         return cls(
             device=device,
             model=model if isinstance(model, str) else None,
-            version=version if isinstance(version := reported.get("version"), str) else None,
-            sha256=sha256 if isinstance(sha256 := reported.get("sha256"), str) else None,
-            seq=number("seq"),
-            highest_seq=max(
-                (item for item in (number("seq"), number("highest_seq")) if item is not None), default=None
-            ),
-            trust=number("trust") or 0,
+            running=running,
+            trust=_whole(reported, "trust") or 0,
         )
+
+    def runs(self, component: str) -> Running:
+        """What a component runs, as far as it is known."""
+        return self.running.get(component, _NOT_KNOWN)
+
+    @property
+    def seqs(self) -> Mapping[str, int]:
+        """The seq that each component runs, where it is known."""
+        return {name: each.seq for name, each in self.running.items() if each.seq is not None}
+
+    def needs(self, image: FirmwareImage) -> bool:
+        """Whether an image that has to be installed before another one is missing; a later one is as good."""
+        running = self.runs(image.component)
+        if running.seq is not None and image.seq is not None:
+            return running.seq < image.seq
+        wanted, runs = version_key(image.release), version_key(running.version or "")
+        return wanted is None or runs is None or runs < wanted
+
+    def had(self, component: str, seq: int) -> "Target":
+        """The device, where it does not report its highest seq, with one that it has installed."""
+        running = self.runs(component)
+        if running.seq is not None or seq <= (running.highest_seq or 0):
+            return self
+        return evolve(self, running={**self.running, component: evolve(running, highest_seq=seq)})
+
+    def having(self, *images: FirmwareImage) -> "Target":
+        """The device once it has installed those of the images that it needs."""
+        running = dict(self.running)
+        for image in filter(self.needs, images):
+            running[image.component] = Running(
+                version=image.release, sha256=image.sha256, seq=image.seq, highest_seq=image.seq
+            )
+        return evolve(self, running=running)
+
+
+def _whole(reported: Mapping[str, object], name: str) -> int | None:
+    value = reported.get(name)
+    return value if type(value) is int else None
 
 
 class UpdatePolicy:
@@ -90,7 +151,7 @@ class UpdatePolicy:
         self._clock, self._root = clock, root
         self._allow_unsigned, self._hold_ms = allow_unsigned, round(hours * HOUR_MS)
         self.sign: Signer | None = None
-        #: Campaign and model → the version of the trust root that checked its signatures, and the result.
+        #: Manifest and model → the version of the trust root that checked its signatures, and the result.
         self._judged: dict[tuple[str, str], tuple[int, str | None]] = {}
 
     def authorize(
@@ -143,10 +204,7 @@ class UpdatePolicy:
                     signed[model] = _refusal(partial(open_manifest, envelope, trust, (model,)))
                 if (refusal := signed.get(model)) is not None:
                     raise refusal
-                if target.highest_seq is not None and not allow_downgrade:
-                    check_order(manifest, target.highest_seq)
-                if target.seq is not None:
-                    check_requires(manifest, target.seq)
+                self._fits(manifest, target, allow_downgrade=allow_downgrade)
             except Refused as error:
                 failures.append({"device": target.device, "code": error.code, "reason": error.message})
         _refuse_all(failures, len(targets))
@@ -165,20 +223,26 @@ class UpdatePolicy:
             manifest = peek_manifest(campaign.manifest)
             check_time(manifest, now)
             check_model(manifest, target.model)
-            if target.highest_seq is not None and not campaign.allow_downgrade:
-                check_order(manifest, target.highest_seq)
+            self._fits(manifest, target, allow_downgrade=campaign.allow_downgrade)
             if trust is not None:
                 trust.check_time(now)
         except Refused as error:
             return error.code
         if trust is None:
             return None
-        key = (campaign.id, cast("str", target.model))
+        key = (campaign.manifest_sha256 or "", cast("str", target.model))
         known = self._judged.get(key)
         if known is None or known[0] != trust.version:
             found = _refusal(partial(open_manifest, campaign.manifest, trust, (key[1],)))
             known = self._judged[key] = (trust.version, None if found is None else found.code)
         return known[1]
+
+    @staticmethod
+    def _fits(manifest: Manifest, target: Target, *, allow_downgrade: bool) -> None:
+        highest = target.runs(manifest.component).highest_seq
+        if highest is not None and not allow_downgrade:
+            check_order(manifest, highest)
+        check_requires(manifest, target.seqs)
 
     def is_valid(self, campaign: Campaign, execution: Execution) -> bool:
         """Whether the device's assignment is valid for some time yet."""
@@ -210,7 +274,7 @@ class UpdatePolicy:
             assignment = Assignment(
                 device=execution.device,
                 campaign=campaign.id,
-                execution=execution.id,
+                execution=offer_name(execution),
                 manifest_sha256=campaign.manifest_sha256,
                 seq=campaign.seq or 0,
                 not_after=not_after,
@@ -229,9 +293,10 @@ def _older(release: str, targets: Iterable[Target]) -> list[dict[str, str]]:
     wanted = version_key(release)
     failures = []
     for target in targets:
-        runs = None if target.version is None else version_key(target.version)
+        version = target.runs(MAIN).version or ""
+        runs = version_key(version)
         if wanted is not None and runs is not None and wanted < runs:
-            reason = f"it runs {target.version}, which is newer than {release}"
+            reason = f"it runs {version}, which is newer than {release}"
             failures.append({"device": target.device, "code": "rollback_refused", "reason": reason})
     return failures
 

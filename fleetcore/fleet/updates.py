@@ -25,6 +25,7 @@ from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import (
     EXECUTION_ENDS,
+    MAIN,
     PROGRESS_ORDER,
     SHOWN_TARGETS,
     Campaign,
@@ -55,6 +56,7 @@ from fleetcore.rollout.executions import (
 )
 from fleetcore.rollout.gate import begins
 from fleetcore.rollout.pacing import WINDOW_S, Pace
+from fleetcore.rollout.steps import at_step, first_needed, is_last, of_offer, offer_name
 from fleetcore.rollout.turns import all_turns, digest_of, digits_of, turn
 from fleetcore.wire import messages
 from fleetcore.wire.bodies import check_ahead
@@ -245,11 +247,12 @@ class Updates:
         document = reported.get("document") if isinstance(reported, Mapping) else None
         firmware = document.get("firmware") if isinstance(document, Mapping) else None
         target = Target.of(device, record.body.get("model"), firmware)
-        if target.highest_seq is None:
-            # It does not report it; the last version that it reported as installed counts.
+        if target.runs(MAIN).highest_seq is None:
+            # It does not report them; the versions that it reported as installed count.
             done = [past.campaign for past in await self.of_device(device) if past.state is ExecutionState.SUCCEEDED]
-            known = [past.seq for past in [await self.campaigns.get(name) for name in done] if past is not None]
-            target = evolve(target, highest_seq=max((seq for seq in known if seq is not None), default=None))
+            for past in [await self.campaigns.get(name) for name in done]:
+                if past is not None and past.seq is not None:
+                    target = target.had(past.component, past.seq)
         return target
 
     async def takes_part(self, device: str) -> bool:
@@ -312,7 +315,8 @@ class Updates:
         rollout = campaign.rollout
         if campaign.finished_at is not None:
             rollout = evolve(rollout, retries=Retries())  # nothing is offered any more
-        made = step(execution, event, now, release=campaign.release, rollout=rollout)
+        release, last = at_step(campaign, execution).release, is_last(campaign, execution)
+        made = step(execution, event, now, release=release, rollout=rollout, last=last)
         if begins(campaign, execution, made.execution):
             return replace(made, execution=replace(made.execution, observed=now))
         return made
@@ -345,7 +349,7 @@ class Updates:
         for effect in made.effects:
             if effect is Effect.WITHDRAW:
                 for callback in self._withdrawal_listeners:
-                    callback(changed.device, changed.id)
+                    callback(changed.device, offer_name(changed))
             else:
                 self.tell([changed.device])
         if changed.state is not before and (changed.state in EXECUTION_ENDS or changed.state is ExecutionState.UNKNOWN):
@@ -399,29 +403,37 @@ class Updates:
 
     async def reported(self, device: str, patch: Mapping[str, object]) -> None:
         """A device reports state: where that has its version, updates of it may be concerned."""
-        firmware = patch.get("firmware")
-        version = firmware.get("version") if isinstance(firmware, Mapping) else None
-        if isinstance(version, str):
-            await self._observe(device, version)
+        for component, running in Target.of(device, None, patch.get("firmware")).running.items():
+            if running.version is not None:
+                await self._observe(device, component, running.version)
 
-    async def _observe(self, device: str, version: str) -> None:
+    async def _observe(self, device: str, component: str, version: str) -> None:
         """A device says which version runs: it may have come back, or have gone back to the version before."""
         for execution in await self.records.find(ref=("open", device)):
             campaign = await self.campaigns.get(execution.campaign)
-            if campaign is not None and is_begun(execution):
+            if campaign is not None and is_begun(execution) and at_step(campaign, execution).component == component:
                 await self.move(campaign, execution, Observed(version), actor=device)
         done = await self.records.find(ref=("succeeded", device))
-        last = max(done, key=lambda past: (past.changed, past.id), default=None)
-        if last is None or version != last.previous_version or await self._installs(device, version):
+        for past in sorted(done, key=lambda past: (past.changed, past.id), reverse=True):
+            campaign = await self.campaigns.get(past.campaign)
+            if campaign is None or campaign.component != component:
+                continue
+            if version == past.previous_version and not await self._installs(device, component, version):
+                await self.move(campaign, past, Observed(version), actor=device)
             return
-        campaign = await self.campaigns.get(last.campaign)
-        if campaign is not None:
-            await self.move(campaign, last, Observed(version), actor=device)
 
-    async def _installs(self, device: str, version: str) -> bool:
+    async def _installs(self, device: str, component: str, version: str) -> bool:
         """Whether an open campaign installs that version on a device."""
         pair = await self.current(device)
-        return pair is not None and is_begun(pair[1]) and pair[0].release == version
+        if pair is None or not is_begun(pair[1]):
+            return False
+        image = at_step(*pair)
+        return (image.component, image.release) == (component, version)
+
+    async def image_of(self, device: str) -> str | None:
+        """The digest of the image that a device may download now; None if it has no offer."""
+        pair = await self.current(device)
+        return None if pair is None else at_step(*pair).sha256
 
     async def current(self, device: str) -> tuple[Campaign, Execution] | None:
         """The device's current execution: what it has begun; else by priority, age and name of the campaigns.
@@ -467,7 +479,7 @@ class Updates:
         if current is not None and current[1].id != execution.id:
             return f"the campaign {current[0].id!r}, which comes first"
         try:
-            code = self._update_policy.refusal(campaign, await self.target(execution.device))
+            code = self._update_policy.refusal(at_step(campaign, execution), await self.target(execution.device))
         except (NotFound, Conflict):
             return "the device, which has left"
         return f"the device, which is to be refused: {code}" if code else "the device, which has not fetched its offer"
@@ -482,7 +494,7 @@ class Updates:
         found = [past for past in await self.records.find(ref=("withdrawn", device)) if past.changed >= since]
         if not found:
             return None
-        return {"offer": None, "cancel": max(found, key=lambda past: (past.changed, past.id)).id}
+        return {"offer": None, "cancel": offer_name(max(found, key=lambda past: (past.changed, past.id)))}
 
     async def _count(self, device: str) -> int:
         open_or_not = await self.current(device) or await self._withdrawal(device)
@@ -508,7 +520,12 @@ class Updates:
                 return None  # the device has left: its retirement ends its open executions
             if is_begun(execution):
                 return await self._offer_of(campaign, execution, target)
-            code = self._update_policy.refusal(campaign, target)
+            # Its own report may be older than what it has installed in this campaign.
+            target = target.having(*campaign.before[: execution.step])
+            if execution.state is ExecutionState.WAITING:
+                needed = first_needed(campaign, execution.step, target.needs)
+                execution = execution if needed == execution.step else replace(execution, step=needed)
+            code = self._update_policy.refusal(at_step(campaign, execution), target)
             if code == "trust_expired":
                 return None
             if code is not None:
@@ -533,7 +550,12 @@ class Updates:
 
     async def _runs_already(self, campaign: Campaign, execution: Execution, target: Target) -> bool:
         """Whether a device is known to run the campaign's version; its report may be older than its last update."""
-        if target.version != campaign.release or target.sha256 not in (None, campaign.sha256):
+        running = target.runs(campaign.component)
+        if (
+            not is_last(campaign, execution)
+            or running.version != campaign.release
+            or running.sha256 not in (None, campaign.sha256)
+        ):
             return False
         if execution.first_offered is not None:
             return False  # an earlier attempt may have installed it, or gone back since
@@ -578,8 +600,11 @@ class Updates:
         if campaign.rollout.eligibility.site_limit and execution.state is ExecutionState.WAITING:
             site = site or NO_SITE
 
+        running = target.runs(at_step(campaign, execution).component)
+        offered = Offered(running.version, site, execution.step)
+
         def once(old: Execution) -> tuple[Execution, list[Event]] | None:
-            new = self._stepped(campaign, old, Offered(target.version, site), now).execution
+            new = self._stepped(campaign, old, offered, now).execution
             if not self._update_policy.is_valid(campaign, new):
                 new = self._update_policy.renewed(new)
             return None if new is old or old.state in EXECUTION_ENDS else (new, _events(old, new, "system", now))
@@ -660,15 +685,17 @@ class Updates:
 
     async def _offer_of(self, campaign: Campaign, execution: Execution, target: Target) -> dict[str, object]:
         judged = await self._may_install(campaign, execution)
-        known = await self._storage.artifact(cast("str", campaign.sha256)) is not None
+        image = at_step(campaign, execution)
+        known = await self._storage.artifact(cast("str", image.sha256)) is not None
+        running = target.runs(image.component)
         offer: dict[str, object] = {
-            "execution": execution.id,
+            "execution": offer_name(execution),
             "campaign": campaign.id,
             "attempt": execution.attempt,
-            "version": campaign.release,
-            "component": campaign.component,
-            "size": campaign.size,
-            "sha256": campaign.sha256,
+            "version": image.release,
+            "component": image.component,
+            "size": image.size,
+            "sha256": image.sha256,
             "install": "now" if judged.held is None else "wait",
         }
         for name, moment in (
@@ -678,14 +705,14 @@ class Updates:
         ):
             if moment is not None:
                 offer[name] = format_time(moment)
-        if campaign.url:
-            offer["url"] = campaign.url
+        if image.url:
+            offer["url"] = image.url
         if known:
-            offer["path"] = f"/device/v1/artifacts/{campaign.sha256}"
-            if deltas := await offered_deltas(self._storage, target.sha256, cast("str", campaign.sha256)):
+            offer["path"] = f"/device/v1/artifacts/{image.sha256}"
+            if deltas := await offered_deltas(self._storage, running.sha256, cast("str", image.sha256)):
                 offer["deltas"] = deltas
-        if campaign.manifest is not None:
-            offer |= self._update_policy.offer_members(campaign, execution, target)
+        if image.manifest is not None:
+            offer |= self._update_policy.offer_members(image, execution, target)
         return {"offer": offer}
 
     async def status(self, device: str, body: messages.FirmwareStatus) -> Outcome:
@@ -698,15 +725,19 @@ class Updates:
             return rejection(error)
         if state is ExecutionState.DEFERRED and until is None:
             return Rejected(code="schema_invalid", reason="deferred requires until, a time", pointer="/until")
-        execution = await self.records.get(body.execution)
-        if execution is None or execution.device != device:
+        name, at = of_offer(body.execution)
+        execution = await self.records.get(name)
+        if execution is None or execution.device != device or at > execution.step:
             return Rejected(code="execution_unknown", reason="This device has no such execution")
+        if at < execution.step:
+            return _repeated(execution, at, state)
         campaign = await self.campaigns.need(execution.campaign)
+        release = at_step(campaign, execution).release
         latest = _latest_deferral(campaign, execution)
         if until is not None and latest is not None and until > latest:
             return Rejected(code="too_late", reason=f"It may be deferred until {format_time(latest)}", pointer="/until")
-        if state is ExecutionState.SUCCEEDED and body.version != campaign.release:
-            return Rejected(code="version_mismatch", reason=f"The offer is {campaign.release}", pointer="/version")
+        if state is ExecutionState.SUCCEEDED and body.version != release:
+            return Rejected(code="version_mismatch", reason=f"The offer is {release}", pointer="/version")
         report = Reported(
             state=state, progress=body.progress, bytes=body.bytes, code=body.code, reason=body.reason, until=until,
             version=body.version,
@@ -719,6 +750,13 @@ class Updates:
             if judged.held is None:
                 self.tell([device])  # it may have been told to wait
         return Accepted()
+
+
+def _repeated(execution: Execution, at: int, state: ExecutionState) -> Outcome:
+    """The answer to a late report about an earlier step: its success is known."""
+    if state is ExecutionState.SUCCEEDED:
+        return Accepted()
+    return Rejected(code="illegal_transition", reason=f"The execution is at step {execution.step + 1}, not {at + 1}")
 
 
 def _latest_deferral(campaign: Campaign, execution: Execution) -> int | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
+from attrs import field as attribute
 from attrs import frozen
 from msgspec import Struct, field
 
@@ -76,11 +77,16 @@ PROGRESS_ORDER: Mapping[ExecutionState, int] = MappingProxyType(
 )
 
 
+#: The component that a device's own firmware is.
+MAIN = "main"
+
+
 @frozen(kw_only=True)
 class FirmwareImage:
     """What devices install: a version, and where its image is. Without a digest it is not pinned yet."""
 
     release: str
+    component: str = MAIN
     url: str = ""
     sha256: str | None = None
     size: int | None = None
@@ -105,6 +111,8 @@ class Campaign(Struct, frozen=True, kw_only=True):
         seq: the manifest's; None without one.
         trust: the version of the trust root that verified it; None where there was none.
         allow_downgrade: whether devices that had a higher seq may get it.
+        component: the part of the device that it is for.
+        before: what its devices install first, in this order, unless they have it.
         held: it is made paused, so that it can be planned before it begins.
         code: why it waits in ``draft``, or why it paused by itself.
         rollout: how it is rolled out.
@@ -136,7 +144,8 @@ class Campaign(Struct, frozen=True, kw_only=True):
     seq: int | None = None
     trust: int | None = None
     allow_downgrade: bool = False
-    component: str = "main"
+    component: str = MAIN
+    before: tuple[FirmwareImage, ...] = ()
     aborting: bool = False
     forced: bool = False
     held: bool = False
@@ -174,6 +183,7 @@ class Execution(Struct, frozen=True, kw_only=True):
 
     Attributes:
         reported_version: the running version that the device reported at the end.
+        step: which of the campaign's images it installs: an index into ``before``; its length is the campaign's own.
         nonce, not_after: of the last assignment sent to the device, ms since the epoch.
         assigned: the attempt that it belongs to.
         withdrawn: an offer was sent to the device and withdrawn, and the device has not reported since.
@@ -197,6 +207,7 @@ class Execution(Struct, frozen=True, kw_only=True):
     device: str
     state: ExecutionState = ExecutionState.WAITING
     attempt: int = 1
+    step: int = 0
     progress: float | None = None
     bytes: int | None = None
     code: str | None = None
@@ -232,6 +243,8 @@ class Release:
         id: ``NAME:SEQ``.
         release: the version for people.
         manifest: the envelope, as devices get it; ``manifest_sha256`` is the digest of the signed content.
+        requires: the releases of other components that have to be installed before, ``NAME:SEQ``, by component.
+        sbom_sha256: of its software bill of materials, a document in ``sbom_format``; empty without one.
         trust: the version of the trust root that verified it.
         created, expires: of the manifest; ``added`` is when it came here, by whom. ms since the epoch.
     """
@@ -241,8 +254,12 @@ class Release:
     release: str
     seq: int
     min_seq: int = 0
+    component: str = MAIN
     requires_seq: int = 0
+    requires: Mapping[str, str] = attribute(factory=dict)
     models: tuple[str, ...]
+    sbom_format: str = ""
+    sbom_sha256: str = ""
     size: int
     sha256: str
     manifest: Mapping[str, object]

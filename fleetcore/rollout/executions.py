@@ -71,6 +71,8 @@ class Offered(Struct, frozen=True):
     running: str | None = None
     #: The device's site, where the campaign limits those.
     site: str = ""
+    #: The step that is offered; None for the present one.
+    step: int | None = None
 
 
 class Reported(Struct, frozen=True, kw_only=True):
@@ -148,20 +150,23 @@ class Step(Struct, frozen=True):
     refused: str = ""
 
 
-def step(execution: Execution, event: ExecutionEvent, now: int, *, release: str, rollout: Rollout) -> Step:
+def step(
+    execution: Execution, event: ExecutionEvent, now: int, *, release: str, rollout: Rollout, last: bool = True
+) -> Step:
     """The execution after an event.
 
     Args:
         now: ms since the epoch.
-        release: the version that the campaign installs.
+        release: the version that the device installs now.
+        last: whether that is the campaign's own; after any other the device waits for the next one.
     """
     match event:
         case Reported():
-            return _reported(execution, event, now, rollout)
+            return _reported(execution, event, now, rollout, last=last)
         case Due():
             return _due(execution, now, release, rollout)
-        case Offered(running, site):
-            return _offered(execution, running, site, now, rollout)
+        case Offered():
+            return _offered(execution, event, now, rollout)
         case Held():
             return _held(execution, event, now, rollout)
         case Consented():
@@ -182,14 +187,14 @@ def step(execution: Execution, event: ExecutionEvent, now: int, *, release: str,
             assert_never(event)
 
 
-def _offered(execution: Execution, running: str | None, site: str, now: int, rollout: Rollout) -> Step:
+def _offered(execution: Execution, event: Offered, now: int, rollout: Rollout) -> Step:
     if execution.state is not _S.WAITING:
         return Step(execution)
     first = now if execution.first_offered is None else execution.first_offered
-    previous = execution.previous_version or running
     made = replace(
-        execution, state=_S.OFFERED, changed=now, first_offered=first, previous_version=previous, until=None,
-        site=site or execution.site,
+        execution, state=_S.OFFERED, changed=now, first_offered=first, until=None,
+        previous_version=execution.previous_version or event.running, site=event.site or execution.site,
+        step=execution.step if event.step is None else event.step,
     )  # fmt: skip
     return Step(_timed(_unheld(made), rollout))
 
@@ -230,7 +235,7 @@ def _consented(execution: Execution, now: int, rollout: Rollout) -> Step:
     return _released(agreed, rollout, changed=changed)
 
 
-def _reported(execution: Execution, event: Reported, now: int, rollout: Rollout) -> Step:
+def _reported(execution: Execution, event: Reported, now: int, rollout: Rollout, *, last: bool) -> Step:
     old, state = execution.state, event.state
     if execution.withdrawn:
         # The device knows: the withdrawal is not sent again.
@@ -254,7 +259,7 @@ def _reported(execution: Execution, event: Reported, now: int, rollout: Rollout)
         reported_version=execution.reported_version if event.version is None else event.version,
     )
     if state is _S.SUCCEEDED:
-        return _runs(new, now, rollout)
+        return _runs(new, now, rollout) if last else _goes_on(new, now, rollout)
     if state in EXECUTION_ENDS:
         return _failed(new, state, now, rollout)
     return Step(_timed(replace(new, state=state, soaking=False, changed=now), rollout))
@@ -269,6 +274,16 @@ def _runs(execution: Execution, now: int, rollout: Rollout) -> Step:
     if not rollout.soak_ms:
         return Step(replace(execution, state=_S.SUCCEEDED, changed=now, due=None))
     return Step(_timed(replace(execution, state=_S.REBOOTING, soaking=True, changed=now), rollout))
+
+
+def _goes_on(execution: Execution, now: int, rollout: Rollout) -> Step:
+    """An image that had to be installed first runs: the device keeps its place, and gets the offer of the next one."""
+    reason = f"{execution.reported_version} is installed; the next image follows"
+    made = replace(
+        execution, state=_S.WAITING, step=execution.step + 1, progress=None, bytes=None, code=None, reason=reason,
+        until=None, previous_version=None, failed_as=None, assigned=0, changed=now, placed=now,
+    )  # fmt: skip
+    return Step(_timed(made, rollout), (Effect.TELL,))
 
 
 def _failed(execution: Execution, state: ExecutionState, now: int, rollout: Rollout) -> Step:

@@ -33,6 +33,7 @@ from fleetcore.rollout.executions import (
     step,
 )
 from fleetcore.rollout.pacing import Pace
+from fleetcore.rollout.steps import at_step, is_last
 from fleetcore.rollout.turns import digest_of
 from fleetcore.rollout.windows import Windows
 
@@ -66,7 +67,7 @@ class Course:
         state: how it ended, or ``paused``, with ``reason``.
         duration_ms: until then.
         waves: when each wave began, ms after the start.
-        offers: all of them, retries included.
+        offers: all of them, retries included; ``bytes`` of their images.
         counts: the devices by state at the end.
         points: ms after the start, and how many had succeeded, and had ended otherwise, by then.
     """
@@ -76,6 +77,7 @@ class Course:
     duration_ms: int
     waves: Sequence[int]
     offers: int
+    bytes: int
     counts: dict[ExecutionState, int]
     points: Sequence[tuple[int, int, int]] = field(repr=False)
 
@@ -139,7 +141,7 @@ class _Simulation:
         self._windows = Windows(() if wanted.emergency else wanted.windows)
         #: When devices that wait are given up.
         self._ends = campaign.begins + campaign.rollout.limits.campaign_ms
-        self._offers, self._begun = 0, list[int]()
+        self._offers, self._bytes, self._begun = 0, 0, list[int]()
         self._points: list[tuple[int, int, int]] = []
         #: When the campaign is looked at next.
         self._looks: int | None = None
@@ -190,7 +192,7 @@ class _Simulation:
         every = max(1, len(self._points) // _POINTS)
         return Course(
             state=state, reason=reason, duration_ms=self._now - self._start, waves=tuple(self._begun),
-            offers=self._offers, counts={name: count for name, count in counts.items() if count},
+            offers=self._offers, bytes=self._bytes, counts={name: count for name, count in counts.items() if count},
             points=tuple(self._points[::every]),
         )  # fmt: skip
 
@@ -214,7 +216,8 @@ class _Simulation:
 
     def _move(self, at: int, event: ExecutionEvent) -> None:
         old = self._all[at]
-        made = step(old, event, self._now, release=self._campaign.release, rollout=self._campaign.rollout)
+        release, last = at_step(self._campaign, old).release, is_last(self._campaign, old)
+        made = step(old, event, self._now, release=release, rollout=self._campaign.rollout, last=last)
         new = made.execution
         if new is old:
             return
@@ -245,6 +248,7 @@ class _Simulation:
             self._look_at(self._now + _LOOK_MS)
             return
         self._offers += 1
+        self._bytes += at_step(self._campaign, execution).size or 0
         self._move(at, Offered())
         self._plan(_What.REPORT, at, self._behaviour.install_s)
 
@@ -274,7 +278,7 @@ class _Simulation:
         if self._chance.random() < self._behaviour.fails:
             self._move(at, Reported(state=_S.FAILED, code="internal"))
         else:
-            self._move(at, Reported(state=_S.SUCCEEDED, version=self._campaign.release))
+            self._move(at, Reported(state=_S.SUCCEEDED, version=at_step(self._campaign, self._all[at]).release))
 
     def _look(self) -> None:
         self._looks = None

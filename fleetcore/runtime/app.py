@@ -247,7 +247,7 @@ class Fleet:
         self.health_gates = HealthGates(storage, clock, self.updates, self.devices, facts)
         self.campaigns = Campaigns(
             storage, clock, self.update_policy, self.updates, self.health_gates, self.search,
-            may_fetch=config.data is not None, approve_above=firmware.approve_above,
+            self.releases, may_fetch=config.data is not None, approve_above=firmware.approve_above,
         )  # fmt: skip
         self.uploads = Uploads(storage, clock, firmware.upload_quota_bytes)
         self.deltas = Deltas(storage, clock)

@@ -28,6 +28,7 @@ from fleetcore.model.twin import merge_patch
 from fleetcore.testing.credentials import CredentialCare, Traffic, make_csr, make_key
 from fleetcore.testing.cutover_device import FLEET, LOOK_S, FleetSide, Mover, Side
 from fleetcore.testing.flash import Flash, MemoryFlash
+from fleetcore.testing.slots import Image
 from fleetcore.testing.updater import Updater
 from fleetcore.wire import dsse, messages
 from fleetcore.wire.strict_json import loads
@@ -69,6 +70,7 @@ class Behaviour:
         model: its hardware model.
         firmware, seq: the factory version.
         trust: the factory's ``trust.json`` (an envelope); with it, only signed firmware is accepted.
+        components: other components than the device's own firmware, such as a modem, with their factory images.
         firmware_fails: the code with which an update fails, or None.
         bad_firmware: the version that does not prove healthy with ``firmware_fails`` "health_failed"; None for each.
         command_key: the fleet's public key (raw Ed25519); with it, only signed commands are run, and firmware needs the
@@ -79,6 +81,7 @@ class Behaviour:
     firmware: str = "1.0.0"
     seq: int = 0
     trust: Mapping[str, object] | None = None
+    components: Mapping[str, Image] = field(factory=dict)
     firmware_fails: str | None = None
     bad_firmware: str | None = None
     command_key: bytes | None = None
@@ -151,6 +154,7 @@ class SimulatedDevice:
             seq=self.behaviour.seq,
             trust=self.behaviour.trust,
             server_key=self.behaviour.command_key,
+            components=self.behaviour.components,
         )
         fails = self.behaviour.firmware_fails
         factory = self.updater.boot().version
@@ -224,6 +228,11 @@ class SimulatedDevice:
                 "seq": self.updater.running.seq,
                 "highest_seq": memory.highest_seq,
                 "trust": self.updater.trust.version,
+            }
+        if self.updater.memory.components:
+            said["components"] = {
+                name: {"version": image.version, "seq": image.seq, "sha256": image.sha256}
+                for name, image in self.updater.memory.components.items()
             }
         await self.report({"firmware": said})
 

@@ -54,6 +54,7 @@ class Memory:
 
     Attributes:
         trying: the slot on trial, with ``boots_left`` more starts.
+        components: the images of the other components, by name; each is replaced as a whole.
         ended: finished updates, the newest last, so that a repeated offer gets the same answer.
         signed_ms: the latest time that the server signed, ms since the epoch.
     """
@@ -64,6 +65,7 @@ class Memory:
     trying: str | None = None
     boots_left: int = 0
     slots: Mapping[str, Image | None] = field(factory=dict)
+    components: Mapping[str, Image] = field(factory=dict)
     job: Job | None = None
     ended: tuple[Job, ...] = ()
     signed_ms: int = 0

@@ -8,20 +8,23 @@ import contextlib
 import hashlib
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol, cast
 
 from attrs import evolve, frozen
 
 from fleetcore.errors import NotFound, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
+from fleetcore.model.firmware import MAIN
 from fleetcore.testing import bsdiff
 from fleetcore.testing.flash import Flash
 from fleetcore.testing.slots import BOOTS, Image, Job, Memory, Slots
-from fleetcore.testing.verifier import Verifier, text_of
+from fleetcore.testing.verifier import Admitted, Verifier, text_of
 from fleetcore.wire.manifest import Chunks
 from fleetcore.wire.trust import FirmwareRoot
 
 _REMEMBERED = 16
+_NO_IMAGES: Mapping[str, Image] = MappingProxyType({})
 
 Fetch = Callable[[int], AsyncIterator[bytes]]
 FetchDelta = Callable[[str], AsyncIterator[bytes]]
@@ -44,6 +47,7 @@ class Updater:
         trust: the factory's ``trust.json``, an envelope; None accepts offers by digest and size alone.
         server_key: the fleet's public key (raw Ed25519), which verifies assignments; None requires none.
         capacity: bytes of a slot.
+        components: the factory images of other components, such as a modem.
 
     Attributes:
         spoilt: a code with which installing fails, for tests.
@@ -63,8 +67,9 @@ class Updater:
         trust: Mapping[str, object] | None = None,
         server_key: bytes | None = None,
         capacity: int = 1 << 30,
+        components: Mapping[str, Image] = _NO_IMAGES,
     ) -> None:
-        self._flash = flash
+        self._flash, self._components = flash, components
         self.slots = Slots(flash, clock, device, firmware, seq, image)
         self._verifier = Verifier(
             flash, clock, device=device, model=model, trust=trust, server_key=server_key, capacity=capacity
@@ -90,7 +95,10 @@ class Updater:
     def boot(self) -> Image:
         """Starts the device, and returns the running image."""
         self._verifier.load()
-        return self.slots.boot()
+        image = self.slots.boot()
+        if self._components.keys() - self.memory.components.keys():
+            self.slots.remember(components={**self._components, **self.memory.components})
+        return image
 
     async def reconcile(self, say: Say, health: Health) -> None:
         """After a start, once the server is reached: decides about an image on trial, and reports an update's end."""
@@ -147,6 +155,9 @@ class Updater:
                 await self._say_end(ended, say)
                 return
         image = wanted.image
+        if wanted.component != MAIN:
+            await self._replace(offer, wanted, fetch, say)
+            return
         if (self.running.seq, self.running.sha256, self.running.version) == (image.seq, image.sha256, image.version):
             if self.memory.trying is None:
                 await say(execution, campaign, "succeeded", version=image.version)
@@ -175,6 +186,33 @@ class Updater:
         await say(execution, campaign, "rebooting")
         self.boot()
         await self.reconcile(say, health)
+
+    async def _replace(self, offer: Mapping[str, object], wanted: Admitted, fetch: Fetch, say: Say) -> None:
+        """Installs the image of a component without slots: one write replaces it, once it is verified.
+
+        A loss of power before that leaves the old image, and the repeated offer begins anew.
+        """
+        execution, campaign = text_of(offer, "execution"), text_of(offer, "campaign")
+        image = wanted.image
+        if self.memory.components[wanted.component] != image:
+            await say(execution, campaign, "accepted")
+            await say(execution, campaign, "downloading")
+            try:
+                content = await _whole(fetch(0), image.sha256, image.size)
+            except (Refused, NotFound, Unavailable) as error:
+                state, code = ("rejected", error.code) if isinstance(error, Refused) else ("failed", "download_failed")
+                await say(execution, campaign, state, code=code, reason=error.message)
+                return
+            await say(execution, campaign, "downloaded")
+            if offer.get("install") == "wait":
+                return
+            await say(execution, campaign, "installing")
+            if self.spoilt is not None:
+                await say(execution, campaign, "failed", code=self.spoilt, reason="It cannot be installed")
+                return
+            self._flash.save(f"component-{wanted.component}", content)
+            self.slots.remember(components={**self.memory.components, wanted.component: image})
+        await say(execution, campaign, "succeeded", version=image.version)
 
     async def withdraw(self, execution: str, say: Say) -> None:
         """An offer is withdrawn: an update that has not been started is dropped."""
@@ -207,7 +245,7 @@ class Updater:
             return False
         await say(job.execution, job.campaign, "downloading", progress=0, bytes=0)
         try:
-            patch = await _whole(fetch_delta(delta.sha256), delta)
+            patch = await _whole(fetch_delta(delta.sha256), delta.sha256, delta.size)
             for piece in bsdiff.apply(old, patch, image.size):
                 self._flash.append(spare, piece)
             self._flash.sync(spare)
@@ -307,17 +345,17 @@ def _deltas(offered: object) -> list[_OfferedDelta]:
     ]
 
 
-async def _whole(pieces: AsyncIterator[bytes], delta: _OfferedDelta) -> bytes:
-    """A delta, verified. Raises Refused."""
+async def _whole(pieces: AsyncIterator[bytes], sha256: str, size: int) -> bytes:
+    """A small download, verified. Raises Refused."""
     got = io.BytesIO()
     async with contextlib.aclosing(_closable(pieces)) as closable:
         async for piece in closable:
-            if got.tell() + len(piece) > delta.size:
-                raise Refused(f"There is more than the {delta.size} bytes of the offer", code="size_mismatch")
+            if got.tell() + len(piece) > size:
+                raise Refused(f"There is more than the {size} bytes of the offer", code="size_mismatch")
             got.write(piece)
     content = got.getvalue()
-    if hashlib.sha256(content).hexdigest() != delta.sha256:
-        raise Refused("The delta is not the offered one", code="hash_mismatch")
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Refused("The bytes are not those that were offered", code="hash_mismatch")
     return content
 
 

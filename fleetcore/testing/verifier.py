@@ -11,6 +11,7 @@ from attrs import frozen
 
 from fleetcore.errors import Refused
 from fleetcore.interfaces.clock import Clock
+from fleetcore.model.firmware import MAIN
 from fleetcore.testing.flash import Flash
 from fleetcore.testing.slots import Image, Memory
 from fleetcore.wire.assignment import Assignment, open_assignment
@@ -34,6 +35,7 @@ class Admitted:
     """The result of an offer; the ``nonce`` differs for each attempt, ``signed_ms`` is the server's signed time."""
 
     image: Image
+    component: str
     nonce: str
     signed_ms: int = 0
     chunks: Chunks | None = None
@@ -82,12 +84,12 @@ class Verifier:
                 self.trust = new
 
     def admit(self, offer: Mapping[str, object], running: Image, memory: Memory, *, under_way: bool) -> Admitted:
-        """What to install, given the running image and the saved state. Raises Refused with the code to report.
+        """What to install, given what runs in the slots and the saved state. Raises Refused with the code to report.
 
         ``under_way`` is an update that was begun already: it may be finished after the offer's end.
         """
         if self.trust is None:
-            return self._unsigned(offer, running)
+            return self._unsigned(offer, {**memory.components, MAIN: running})
         if not isinstance(offer.get("manifest"), Mapping):
             raise Refused("The offer has no manifest", code="signature_invalid")
         now = max(self._clock.now_ms(), memory.signed_ms)
@@ -96,10 +98,13 @@ class Verifier:
         manifest = self._genuine(offer["manifest"], self.trust, max(now, signed_ms))
         if assignment and (assignment.manifest_sha256, assignment.seq) != (manifest.digest, manifest.seq):
             raise Refused("The assignment is for another manifest", code="signature_invalid")
-        check_order(manifest, max(memory.highest_seq, memory.floor))
-        if manifest.seq == running.seq and manifest.sha256 != running.sha256:
+        images = {**memory.components, MAIN: running}
+        there = _image_of(manifest.component, images)
+        check_order(manifest, max(memory.highest_seq, memory.floor) if there is running else there.seq)
+        if manifest.seq == there.seq and manifest.sha256 != there.sha256:
             raise Refused(f"Another image with seq {manifest.seq} runs", code="rollback_refused")
-        check_requires(manifest, running.seq)
+        lacking = {each.component: 0 for each in manifest.requires}
+        check_requires(manifest, lacking | {name: image.seq for name, image in images.items()})
         if manifest.delta_from is not None:
             raise Refused("This device only accepts whole images", code="requires_unmet")
         if manifest.size > self._capacity:
@@ -112,7 +117,9 @@ class Verifier:
             min_seq=manifest.min_seq,
         )
         nonce = str(offer.get("attempt", 1)) if assignment is None else assignment.nonce
-        return Admitted(image=image, nonce=nonce, signed_ms=signed_ms, chunks=manifest.chunks)
+        return Admitted(
+            image=image, component=manifest.component, nonce=nonce, signed_ms=signed_ms, chunks=manifest.chunks
+        )
 
     def _assigned(self, offer: Mapping[str, object], key: bytes, now: int, under_way: bool) -> Assignment:
         if not isinstance(offer.get("assignment"), Mapping):
@@ -131,12 +138,14 @@ class Verifier:
         check_time(manifest, now)
         return manifest
 
-    def _unsigned(self, offer: Mapping[str, object], running: Image) -> Admitted:
+    def _unsigned(self, offer: Mapping[str, object], images: Mapping[str, Image]) -> Admitted:
+        component = str(offer.get("component", MAIN))
+        running = _image_of(component, images)
         size = offer.get("size")
         if type(size) is not int or size > self._capacity:
             raise Refused(f"A slot has {self._capacity} bytes", code="no_space")
         image = Image(version=text_of(offer, "version"), sha256=text_of(offer, "sha256"), size=size, seq=running.seq)
-        return Admitted(image=image, nonce=str(offer.get("attempt", 1)))
+        return Admitted(image=image, component=component, nonce=str(offer.get("attempt", 1)))
 
 
 def text_of(offer: Mapping[str, object], name: str) -> str:
@@ -145,3 +154,9 @@ def text_of(offer: Mapping[str, object], name: str) -> str:
     if not isinstance(value, str):
         raise Refused(f"The offer has no {name}")
     return value
+
+
+def _image_of(component: str, images: Mapping[str, Image]) -> Image:
+    if component not in images:
+        raise Refused(f"This device has no component {component!r}", code="model_mismatch")
+    return images[component]

@@ -7,11 +7,12 @@ RFC 9124: ``seq`` is its monotonic sequence number, ``models`` its class identif
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
 from fleetcore.errors import NotAuthenticated, Refused
+from fleetcore.model.firmware import MAIN
 from fleetcore.model.names import check_label
 from fleetcore.wire import dsse
 from fleetcore.wire.members import Members
@@ -26,7 +27,9 @@ MANIFEST_BYTES = 128 * 1024
 MAX_CHUNKS = 1500
 MIN_CHUNK = 1024
 _MAX_MODELS = 200
+_MAX_COMPONENTS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_A_NAME = "1-64 characters of A-Z a-z 0-9 . _ -"
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -36,6 +39,23 @@ class Chunks:
 
     size: int
     sha256: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class Required:
+    """Firmware of another component, which must be installed before: at least ``seq`` of ``name``."""
+
+    component: str
+    name: str
+    seq: int
+
+
+@frozen(kw_only=True)
+class Sbom:
+    """The software bill of materials of an image: the format and SHA-256 of a document."""
+
+    format: str
+    sha256: str
 
 
 @frozen(kw_only=True)
@@ -49,7 +69,9 @@ class Manifest:
         models: the hardware models that it is for.
         size: of the image in bytes; ``sha256`` is its digest.
         created, expires: ms since the epoch. After ``expires`` no device starts to install it.
+        component: the part of the device that it is for, such as a modem; a device has one image of each.
         requires_seq: the least seq that must be running, for images that need an earlier step; 0 for any.
+        requires: what other components must have.
         delta_from: SHA-256 of the image that this one is a patch for; None for a whole image.
         digest: SHA-256 of the signed manifest, which an assignment refers to.
     """
@@ -63,16 +85,19 @@ class Manifest:
     sha256: str
     created: int
     expires: int
+    component: str = MAIN
     requires_seq: int = 0
+    requires: tuple[Required, ...] = ()
     chunks: Chunks | None = None
     delta_from: str | None = None
+    sbom: Sbom | None = None
     digest: str = ""
 
 
 def read_manifest(payload: bytes) -> Manifest:
     """Decodes only the document, without its signatures. Raises Refused for any invalid bytes."""
     members = Members.of(payload, "The manifest", limit_bytes=MANIFEST_BYTES, form=FORMAT)
-    name = members.text("name", _NAME, "1-64 characters of A-Z a-z 0-9 . _ -")
+    name = members.text("name", _NAME, _A_NAME)
     version, seq = members.version("version"), members.integer("seq", 1)
     min_seq = members.integer("min_seq", 0) if members.has("min_seq") else 0
     if min_seq > seq:
@@ -86,18 +111,18 @@ def read_manifest(payload: bytes) -> Manifest:
     created, expires = members.time("created"), members.time("expires")
     if expires <= created:
         raise members.wrong("expires", "later than created")
-    requires_seq = 0
-    if members.has("requires"):
-        required = members.inner("requires")
-        requires_seq = required.integer("seq", 1, seq - 1)
-        required.end()
+    component = members.text("component", _NAME, _A_NAME) if members.has("component") else MAIN
+    requires_seq, requires = (
+        _requires(members.inner("requires"), seq, component) if members.has("requires") else (0, ())
+    )
     delta_from = members.sha256("delta_from") if members.has("delta_from") else None
     chunks = _chunks(members.inner("chunks"), size) if members.has("chunks") else None
+    sbom = _sbom(members.inner("sbom")) if members.has("sbom") else None
     members.end()
     return Manifest(
         name=name, version=version, seq=seq, min_seq=min_seq, models=models, size=size, sha256=sha256, created=created,
-        expires=expires, requires_seq=requires_seq, chunks=chunks, delta_from=delta_from,
-        digest=hashlib.sha256(payload).hexdigest(),
+        expires=expires, component=component, requires_seq=requires_seq, requires=requires, chunks=chunks,
+        delta_from=delta_from, sbom=sbom, digest=hashlib.sha256(payload).hexdigest(),
     )  # fmt: skip
 
 
@@ -108,6 +133,32 @@ def _chunks(members: Members, size: int) -> Chunks:
     if len(digests) != -(-size // step) or not all(_DIGEST.fullmatch(digest) for digest in digests):
         raise members.wrong("sha256", "one SHA-256 for each piece of the image")
     return Chunks(size=step, sha256=digests)
+
+
+def _requires(members: Members, seq: int, component: str) -> tuple[int, tuple[Required, ...]]:
+    earlier = members.integer("seq", 1, seq - 1) if members.has("seq") else 0
+    others = []
+    if members.has("components"):
+        inner = members.inner("components")
+        if component in inner.names() or not 1 <= len(inner.names()) <= _MAX_COMPONENTS:
+            raise members.wrong("components", f"1 to {_MAX_COMPONENTS} others than {component!r}")
+        for name, wanted in inner.items():
+            if not _NAME.fullmatch(name):
+                raise members.wrong("components", f"by name, {_A_NAME}")
+            others.append(
+                Required(component=name, name=wanted.text("name", _NAME, _A_NAME), seq=wanted.integer("seq", 1))
+            )
+            wanted.end()
+    members.end()
+    if not earlier and not others:
+        raise members.wrong("seq", "there, or components")
+    return earlier, tuple(others)
+
+
+def _sbom(members: Members) -> Sbom:
+    found = Sbom(format=members.label("format"), sha256=members.sha256("sha256"))
+    members.end()
+    return found
 
 
 def write_manifest(manifest: Manifest) -> bytes:
@@ -124,12 +175,19 @@ def write_manifest(manifest: Manifest) -> bytes:
         "created": format_time(manifest.created),
         "expires": format_time(manifest.expires),
     }
-    if manifest.requires_seq:
-        document["requires"] = {"seq": manifest.requires_seq}
+    if manifest.component != MAIN:
+        document["component"] = manifest.component
+    requires: dict[str, object] = {"seq": manifest.requires_seq} if manifest.requires_seq else {}
+    if manifest.requires:
+        requires["components"] = {each.component: {"name": each.name, "seq": each.seq} for each in manifest.requires}
+    if requires:
+        document["requires"] = requires
     if manifest.delta_from is not None:
         document["delta_from"] = manifest.delta_from
     if manifest.chunks is not None:
         document["chunks"] = {"size": manifest.chunks.size, "sha256": list(manifest.chunks.sha256)}
+    if manifest.sbom is not None:
+        document["sbom"] = {"format": manifest.sbom.format, "sha256": manifest.sbom.sha256}
     return dumps(document)
 
 
@@ -188,14 +246,23 @@ def check_time(manifest: Manifest, now: int) -> None:
         )
 
 
-def check_requires(manifest: Manifest, running_seq: int) -> None:
-    """Raises Refused with ``requires_unmet`` where an earlier step is missing."""
-    if running_seq < manifest.requires_seq:
-        raise Refused(
-            f"{manifest.name} {manifest.version} requires seq {manifest.requires_seq} first; seq {running_seq} is "
-            "running",
-            code="requires_unmet",
-        )
+def check_requires(manifest: Manifest, running: Mapping[str, int]) -> None:
+    """Raises Refused with ``requires_unmet`` where an earlier step is missing.
+
+    Args:
+        running: the seq that each component runs; one that is not known is not judged.
+    """
+    for component, name, seq in (
+        (manifest.component, manifest.name, manifest.requires_seq),
+        *((each.component, each.name, each.seq) for each in manifest.requires),
+    ):
+        if component in running and running[component] < seq:
+            raise Refused(
+                f"{manifest.name} {manifest.version} requires seq {seq} of {name} first; the component {component!r} "
+                f"has seq {running[component]}",
+                code="requires_unmet",
+                remedy=f"Add {name}:{seq} to the releases: campaigns then install it first",
+            )
 
 
 def check_order(manifest: Manifest, highest_seq: int) -> None:

@@ -127,7 +127,7 @@ class FirmwareStatus(_ForPeople, frozen=True, kw_only=True):
         "accepted", "deferred", "downloading", "downloaded", "installing", "rebooting",
         "succeeded", "failed", "rejected", "cancelled", "reverted",
     ]  # fmt: skip
-    execution: Annotated[str, Meta(max_length=128, description="Of the offer.")] = ""
+    execution: Annotated[str, Meta(max_length=256, description="Of the offer.")] = ""
     campaign: Annotated[str, Meta(max_length=128)] | None = None
     progress: Percent | None = None
     bytes: Annotated[int, Meta(ge=0, le=EXACT_INTEGER, extra=_BYTES)] | None = None

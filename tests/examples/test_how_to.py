@@ -4,6 +4,7 @@ Only ports differ from what a reader types, since other tests run beside these, 
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -305,6 +306,21 @@ def test_firmware_is_signed_released_and_offered(tmp_path):
     }
     # What the server holds of all this is public.
     assert not any(b"PRIVATE KEY" in one.read_bytes() for one in (tmp_path / "fleet-data").glob("fleet.db*"))
+
+
+def test_devices_get_what_they_need_before_an_image(tmp_path):
+    keys, roots, fleet, *_ = blocks("sign-firmware.md", "sh")
+    said = [typed(text, tmp_path) for text in (keys, roots, fleet, *blocks("update-in-steps.md", "sh"))]
+    campaign = json.loads(typed("fleetcore campaign show spring -o json", tmp_path))
+    released = json.loads(typed("fleetcore firmware release show thermo:30 -o json", tmp_path))
+
+    assert re.search(r"^main 2\.0\.0\nmodem 1\.4\.0$", said[-1], re.MULTILINE), said[-1]
+    assert re.search(r"^offers +3$", said[-1], re.MULTILINE)
+    assert re.search(r"^bytes +90000$", said[-1], re.MULTILINE)
+    assert campaign["state"] == "running"
+    assert (released["requires_seq"], released["requires"]) == (20, {"modem": "acme-modem:14"})
+    assert released["sbom_format"] == "cyclonedx-json"
+    assert released["sbom_sha256"] == hashlib.sha256((tmp_path / "thermo-3.0.0.cdx.json").read_bytes()).hexdigest()
 
 
 @pytest.mark.peer("openssl")

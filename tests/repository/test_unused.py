@@ -27,6 +27,7 @@ KEPT = {
     "*config.py:*": "keys of fleet.toml, read by their names",
     "*:created_by": "stored, and answered by name",
     "fleetcore/model/firmware.py:compressed_size": "stored, and answered by name",
+    "fleetcore/model/firmware.py:sbom_*": "stored, and answered by name",
     "*:decided_by": "stored, and answered by name",
     "*:rolls_back": "stored, and answered by name",
     "*:wave_begun": "stored, and answered by name",

@@ -27,14 +27,16 @@ RELEASE = "2.0.0"
 class Device:
     """One execution that is moved by events; ``now`` is moved by hand."""
 
-    def __init__(self, **rollout):
+    def __init__(self, steps=1, **rollout):
+        self.steps = steps
         self.rollout, self.now = Rollout(**rollout), 1_000_000
         self.execution = Execution(id="c:d", campaign="c", device="d")
         self.effects, self.refused = (), ""
 
     def does(self, *events):
         for event in events:
-            made = step(self.execution, event, self.now, release=RELEASE, rollout=self.rollout)
+            last = self.execution.step + 1 >= self.steps
+            made = step(self.execution, event, self.now, release=RELEASE, rollout=self.rollout, last=last)
             self.execution, self.effects, self.refused = made.execution, made.effects, made.refused
         return self
 
@@ -108,6 +110,28 @@ def test_the_counter_of_retries_survives_leaving_and_rejoining():
     device.does(Placed(1), Offered("1.0.0")).says(S.FAILED, code="x")
 
     assert (device.state, device.execution.attempt) == (S.FAILED, 2)
+
+
+def test_after_each_image_but_the_last_a_device_keeps_its_place_and_is_told_of_the_next():
+    device = offered(steps=2, soak_ms=MIN).says(S.INSTALLING)
+    device.says(S.SUCCEEDED, version=RELEASE)
+
+    assert (device.state, device.execution.step, device.execution.wave) == (S.WAITING, 1, 1)
+    assert device.effects == (Effect.TELL,)
+    assert device.execution.reason == "2.0.0 is installed; the next image follows"
+
+    device.does(Offered("1.9.0")).says(S.SUCCEEDED, version=RELEASE)
+    assert (device.state, device.execution.soaking) == (S.REBOOTING, True), "only the campaign's own image soaks"
+    assert device.execution.previous_version == "1.9.0"
+    assert device.after(MIN).state is S.SUCCEEDED
+
+
+def test_a_place_is_lost_between_two_images_too():
+    device = offered(steps=2).says(S.SUCCEEDED, version=RELEASE)
+
+    device.after(device.rollout.limits.place_ms)
+
+    assert (device.state, device.execution.step, device.execution.wave) == (S.WAITING, 1, 0)
 
 
 def test_a_device_that_vanishes_after_its_restart_is_unknown_and_may_come_back():
@@ -203,9 +227,12 @@ EVENTS = st.one_of(
 )  # fmt: skip
 
 
-@given(st.lists(st.tuples(EVENTS, st.integers(0, 10**8)), max_size=40), st.integers(0, 2), st.sampled_from([0, MIN]))
-def test_whatever_happens_the_table_is_kept(events, retries, soak_ms):
-    device = Device(retries=Retries(times=retries), soak_ms=soak_ms)
+@given(
+    st.lists(st.tuples(EVENTS, st.integers(0, 10**8)), max_size=40), st.integers(0, 2), st.sampled_from([0, MIN]),
+    st.integers(1, 3),
+)  # fmt: skip
+def test_whatever_happens_the_table_is_kept(events, retries, soak_ms, steps):
+    device = Device(steps, retries=Retries(times=retries), soak_ms=soak_ms)
     for event, wait in events:
         device.now += wait
         before = device.execution
@@ -216,6 +243,11 @@ def test_whatever_happens_the_table_is_kept(events, retries, soak_ms):
         if isinstance(event, Due) and after.due is not None:
             assert after.due > device.now, "what is due is done, so it is not due at once again"
         assert after.attempt >= before.attempt
+        assert before.step <= after.step <= before.step + 1
+        if after.step > before.step:
+            assert (before.state is not S.WAITING, after.state, after.wave) == (True, S.WAITING, before.wave)
+        if after.state is S.SUCCEEDED:
+            assert after.step == steps - 1
         assert after.missed >= before.missed
         if device.refused:
             assert after.state is before.state

@@ -9,10 +9,19 @@ from fleetcore.rollout.simulation import Course
 
 def plan(durations):
     courses = [
-        Course(state=CampaignState.SUCCEEDED, reason="", duration_ms=each, waves=(), offers=0, counts={}, points=())
+        Course(
+            state=CampaignState.SUCCEEDED,
+            reason="",
+            duration_ms=each,
+            waves=(),
+            offers=0,
+            bytes=0,
+            counts={},
+            points=(),
+        )
         for each in sorted(durations)
     ]
-    return Plan(courses=courses, refused={}, named={}, stuck={}, held={}, held_devices={}, size=0)
+    return Plan(courses=courses, refused={}, named={}, stuck={}, held={}, held_devices={})
 
 
 def test_four_of_five_further_courses_lie_between_p10_and_p90():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState, FirmwareImage
 from fleetcore.model.rollout import FailureLimit, OnFailure, Rate, Retries, Rollout
 from fleetcore.rollout import simulation
 from fleetcore.rollout.pacing import Pace
@@ -106,18 +106,22 @@ class Watched(Pace):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(1, 60), rollouts, st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(0, 5))
-def test_every_course_ends_with_every_device_counted_once_and_the_rate_kept(count, rollout, fails, seed):
+@given(st.integers(1, 60), rollouts, st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(0, 5), st.integers(0, 2))
+def test_every_course_ends_with_every_device_counted_once_and_the_rate_kept(count, rollout, fails, seed, steps):
     with pytest.MonkeyPatch.context() as patched:
         Watched.made = ()
         patched.setattr(simulation, "Pace", Watched)
-        made = Campaign(id="c", release="2", url="", targets=(), total=count, created=NOW, rollout=rollout)
+        before = tuple(FirmwareImage(release=f"1.{n}", size=10) for n in range(steps))
+        made = Campaign(
+            id="c", release="2", url="", targets=(), total=count, created=NOW, rollout=rollout, before=before, size=1,
+        )  # fmt: skip
         executions = [Execution(id=f"c:d-{n}", campaign="c", device=f"d-{n}") for n in range(count)]
         found = simulate(made, executions, NOW, Behaviour(fetch_s=30, install_s=60, fails=fails), seed)
 
     assert found.state is not CampaignState.RUNNING
     assert sum(found.counts.values()) == count
-    assert found.offers <= count * (rollout.retries.times + 1)
+    assert found.offers <= count * (rollout.retries.times + 1 + steps)
+    assert found.offers <= found.bytes <= 10 * found.offers
     if rollout.rate is not None:
         limit = rollout.rate.per_minute
         for at, succeeded in Watched.made:

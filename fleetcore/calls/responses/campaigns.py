@@ -37,6 +37,16 @@ class RolloutResponse(Response, frozen=True):
     emergency: str
 
 
+class CampaignStepResponse(Response, frozen=True):
+    """An image that devices of a campaign install before its own, unless they have it or a later one."""
+
+    release: str
+    component: str
+    seq: int | None
+    sha256: str | None
+    size: int | None
+
+
 class CampaignResponse(Response, frozen=True):
     """A campaign; ``code`` says why it waits in draft.
 
@@ -61,6 +71,7 @@ class CampaignResponse(Response, frozen=True):
     trust: int | None
     allow_downgrade: bool
     component: str
+    before: list[CampaignStepResponse]
     rollout: RolloutResponse
     wave: int
     wave_begun: Ms | None
@@ -79,13 +90,14 @@ class CampaignResponse(Response, frozen=True):
 
 
 class ExecutionResponse(Response, frozen=True):
-    """The state of one device in a campaign."""
+    """The state of one device in a campaign; ``step`` counts the images that it installed or had, from 0."""
 
     id: str
     campaign: str
     device: str
     state: ExecutionState
     attempt: int
+    step: int
     wave: int
     progress: float | None
     code: str | None

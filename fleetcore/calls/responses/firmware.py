@@ -45,15 +45,23 @@ class FirmwareRootResponse(Response, frozen=True):
 
 
 class ReleaseResponse(Response, frozen=True):
-    """Released firmware; ``trust`` is the version of the firmware root that verified it."""
+    """Released firmware; ``trust`` is the version of the firmware root that verified it.
+
+    ``requires`` names the releases of other components that have to be installed before, by component. ``sbom_sha256``
+    is the digest of its software bill of materials; empty without one.
+    """
 
     id: str
     name: str
     release: str
     seq: int
     min_seq: int
+    component: str
     requires_seq: int
+    requires: dict[str, str]
     models: list[str]
+    sbom_format: str
+    sbom_sha256: str
     size: int
     sha256: str
     manifest_sha256: str

@@ -124,8 +124,7 @@ class Plane(DevicePlane):
     async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:
         self._take_token(session)
         await self._sessions.check(session, subject)
-        pair = await self._updates.current(subject)
-        image = None if pair is None else pair[0].sha256
+        image = await self._updates.image_of(subject)
         allowed = image == sha256 or await is_delta_to(self._storage, image, sha256)
         info = await self._storage.artifact(sha256) if allowed else None
         if info is None:
