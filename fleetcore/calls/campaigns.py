@@ -47,6 +47,7 @@ from fleetcore.model.eligibility import Eligibility
 from fleetcore.model.firmware import Campaign, FirmwareImage
 from fleetcore.model.operator import Permission
 from fleetcore.model.rollout import FailureLimit, HealthGate, OnFailure, Rate, Retries, Rollout, TimeLimits
+from fleetcore.rollout.report import wave_left_ms
 from fleetcore.rollout.simulation import Behaviour
 
 CampaignName = Annotated[Label, Meta(description="The campaign's name.")]
@@ -250,9 +251,11 @@ def _rollout(rollout: Rollout) -> RolloutResponse:
 
 async def _campaign(caller: Caller, campaign: Campaign) -> CampaignResponse:
     counts = await caller.fleet.campaigns.counts(campaign.id)
+    left_ms = wave_left_ms(campaign, counts, caller.fleet.clock.now_ms())
     return to_response(
         CampaignResponse,
         campaign,
+        wave_left_s=None if left_ms is None else left_ms / 1000,
         counts=dict(counts.states),
         rollout=_rollout(campaign.rollout),
         rollback_version=None if campaign.rollback is None else campaign.rollback.release,

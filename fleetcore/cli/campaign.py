@@ -154,7 +154,18 @@ def _line(current: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{name} {number}" for name, number in sorted(current["counts"].items()) if number)
     wave = f", wave {current['wave']}" if current["wave"] else ""
     paused = f" ({current['reason']})" if current["state"] == CampaignState.PAUSED and current["reason"] else ""
-    return f"{current['state']}{wave}{paused}: {counts or 'no devices yet'}"
+    left = _left(current)
+    return f"{current['state']}{wave}{paused}: {counts or 'no devices yet'}" + (f"; {left}" if left else "")
+
+
+def _left(current: Mapping[str, Any]) -> str:
+    """When the wave ends, in the unit in which that is a small number: ``about 4 min left``; empty if unknown."""
+    seconds = current["wave_left_s"]
+    if not seconds:
+        return ""
+    units = (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+    unit, length = next(each for each in units if seconds >= 2 * each[1] or each[1] == 1)
+    return f"about {round(seconds / length)} {unit} left"
 
 
 _WATCHED = Watched(
@@ -163,6 +174,7 @@ _WATCHED = Watched(
     ended=_has_ended,
     bar=lambda current: (_count(current, EXECUTION_ENDS), current["total"], current["counts"]),
     line=_line,
+    remark=_left,
 )
 
 

@@ -26,8 +26,8 @@ def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def status_bar(what: str) -> Iterator[Callable[[int, int, Mapping[str, int]], None]]:
-    """Yields a function to call with how many of how many are done, and the number in each state."""
+def status_bar(what: str) -> Iterator[Callable[[int, int, Mapping[str, int], str], None]]:
+    """Yields a function to call with how many of how many are done, the number in each state, and a remark."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.text import Text
@@ -40,13 +40,14 @@ def status_bar(what: str) -> Iterator[Callable[[int, int, Mapping[str, int]], No
         BarColumn(20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[states]}"),
+        TextColumn("{task.fields[remark]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None, states="")
+        task = bar.add_task(what, total=None, states="", remark="")
 
-        def show(done: int, total: int, states: Mapping[str, int]) -> None:
+        def show(done: int, total: int, states: Mapping[str, int], remark: str) -> None:
             parts = [Text(f"{name} {number}", tables.style_of(name)) for name, number in states.items() if number]
-            bar.update(task, completed=done, total=total, states=Text("  ").join(parts).markup)
+            bar.update(task, completed=done, total=total, states=Text("  ").join(parts).markup, remark=remark)
 
         yield show
 

@@ -33,6 +33,7 @@ class Watched:
         ended: whether an answer is the last one.
         bar: for a terminal: how many of how many are done, and the number in each state.
         line: for people elsewhere.
+        remark: behind the bar.
     """
 
     call: str
@@ -40,6 +41,7 @@ class Watched:
     ended: Callable[[Mapping[str, Any]], bool]
     bar: Callable[[Mapping[str, Any]], tuple[int, int, Mapping[str, int]]]
     line: Callable[[Mapping[str, Any]], str]
+    remark: Callable[[Mapping[str, Any]], str] = lambda _current: ""
 
 
 async def watch(at: Target, what: Watched, given: Mapping[str, Any], output: str, title: str) -> dict[str, Any]:
@@ -53,7 +55,7 @@ async def watch(at: Target, what: Watched, given: Mapping[str, Any], output: str
                 if (seen := what.seen(current)) != told:
                     told = seen
                     if bar is not None:
-                        bar(*what.bar(current))
+                        bar(*what.bar(current), what.remark(current))
                     elif output == "jsonl":
                         click.echo(json.dumps(current, ensure_ascii=not takes_all()))
                     elif output == "table":

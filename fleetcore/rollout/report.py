@@ -6,7 +6,16 @@ from heapq import heappush, heapreplace
 
 from attrs import field, frozen
 
-from fleetcore.model.firmware import EXECUTION_ENDS, EXECUTION_FAILURES, Execution, ExecutionState
+from fleetcore.model.firmware import (
+    EXECUTION_ENDS,
+    EXECUTION_FAILURES,
+    Campaign,
+    CampaignState,
+    Execution,
+    ExecutionState,
+)
+from fleetcore.rollout.campaigns import Counts
+from fleetcore.rollout.waves import wave_sizes
 
 _S = ExecutionState
 #: Points of the course, and devices that are named.
@@ -117,6 +126,24 @@ class Reporter:
             waves=[_wave(number, wave, rate, now) for number, wave in sorted(self._waves.items())],
             per_minute=rate,
         )
+
+
+def wave_left_ms(campaign: Campaign, counts: Counts, now: int) -> int | None:
+    """How long the present wave takes until all its devices have ended, at its mean rate so far.
+
+    Without waves all devices are one. None where the campaign does not run, or nothing has ended yet.
+    """
+    states = counts.waves.get(campaign.wave, {}) if campaign.wave else counts.states
+    devices = sum(states.values())
+    if campaign.wave:
+        # With a rate, some have no place yet.
+        sizes = wave_sizes(campaign.rollout.waves, campaign.total)
+        devices = max(devices, sizes[campaign.wave - 1] if campaign.wave <= len(sizes) else counts.unplaced_waiting)
+    ended = sum(states.get(state, 0) for state in EXECUTION_ENDS)
+    passed = now - (campaign.wave_begun or campaign.begins)
+    if campaign.state is not CampaignState.RUNNING or not ended or passed <= 0:
+        return None
+    return round((devices - ended) * passed / ended)
 
 
 def _kind(state: ExecutionState) -> int:

@@ -1,7 +1,12 @@
 """What a report sums up, against counts by hand."""
 
-from fleetcore.model.firmware import Execution, ExecutionState
-from fleetcore.rollout.report import POINTS, SLOWEST, Reporter
+import pytest
+from msgspec.structs import replace
+
+from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.model.rollout import Rollout
+from fleetcore.rollout.campaigns import Counts
+from fleetcore.rollout.report import POINTS, SLOWEST, Reporter, wave_left_ms
 
 MIN = 60_000
 _S = ExecutionState
@@ -46,6 +51,28 @@ def test_a_large_campaign_has_few_points_and_names_the_slowest():
     assert len(made.points) <= POINTS + 1
     assert made.points[-1] == (4999, 5000, 0, 0)
     assert [each.device for each in made.slowest] == [f"d-{number}" for number in range(4999, 4999 - SLOWEST, -1)]
+
+
+@pytest.mark.parametrize(
+    ("ended", "more", "left"),
+    [
+        (2, {}, 6 * MIN),  # of 8 in the wave, in 2 minutes
+        (8, {}, 0),
+        (0, {}, None),
+        (2, {"state": CampaignState.PAUSED}, None),
+        (2, {"wave": 0, "wave_begun": None}, (18 * 2 * MIN) // 2),  # of all 20, since the campaign began
+    ],
+)
+def test_what_is_left_of_a_wave_goes_by_its_rate_so_far(ended, more, left):
+    campaign = Campaign(
+        id="c", release="2", url="", targets=(), total=20, state=CampaignState.RUNNING, wave=2, wave_begun=8 * MIN,
+        created=8 * MIN, rollout=Rollout(waves=("2", "8")),
+    )  # fmt: skip
+    # With a rate, a device of the wave has no place yet: it is still counted.
+    places = {_S.SUCCEEDED: ended, _S.OFFERED: max(0, 7 - ended)}
+    counts = Counts(unplaced={_S.WAITING: 20 - sum(places.values())}, waves={2: places})
+
+    assert wave_left_ms(replace(campaign, **more), counts, 10 * MIN) == left
 
 
 def test_nothing_has_ended_yet():

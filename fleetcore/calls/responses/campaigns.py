@@ -51,7 +51,8 @@ class CampaignResponse(Response, frozen=True):
     """A campaign; ``code`` says why it waits in draft.
 
     ``targets`` lists the first 1,000 of ``total`` devices; its executions list all, and ``counts`` is the number in
-    each state. ``wave`` is the current wave, 0 before the first one or without waves. ``rollback_version`` is what a
+    each state. ``wave`` is the current wave, 0 before the first one or without waves. ``wave_left_s`` says in how many
+    seconds all its devices have ended at the rate so far. ``rollback_version`` is what a
     rollback installs, and ``rolls_back`` the campaign whose devices this one brings back.
     """
 
@@ -75,6 +76,7 @@ class CampaignResponse(Response, frozen=True):
     rollout: RolloutResponse
     wave: int
     wave_begun: Ms | None
+    wave_left_s: float | None
     rollback_version: str | None
     rollback_sha256: str | None
     rolls_back: str | None
