@@ -23,13 +23,16 @@ from fleetcore.cli.serve import running
 from fleetcore.cli.simulated_fleet import PUSHES_TO_LEAVES, SimulatedFleet, Way, ways_in
 from fleetcore.cli.stored import stored_values
 from fleetcore.cli.telemetry import sparkline
-from fleetcore.errors import NotFound
+from fleetcore.errors import FleetError, NotFound
 from fleetcore.frontends.catalogue import PAGE, core
 from fleetcore.interfaces.provider import Provider
 from fleetcore.interfaces.trial import Trial
+from fleetcore.interfaces.waits import end_tasks
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.simulator import Behaviour, Signal
 
+_MISREADS = 8.0  # how much too warm the bad firmware reads
+_GATED = 12  # from so many devices on a health gate can tell a difference in half of them
 _STEP_S = 60  # simulated seconds between two readings of a device
 _FAULT = 25.0  # added to the value; the noise is 0.15
 #: The firmware that a rollback installs, one that some devices cannot run, and the mended one.
@@ -240,26 +243,53 @@ async def _ended(caller: Caller, name: str) -> dict[str, Any]:
     return campaign
 
 
+async def _beats(fleet: SimulatedFleet) -> None:
+    """Devices send their temperature; those with the bad firmware read too much."""
+    number = 0
+    while True:
+        for device in fleet.devices:
+            offset = _MISREADS if device.firmware == _VERSIONS[1] else 0.0
+            value = device.behaviour.signals[0].mean + offset + (number % 3) / 10
+            with contextlib.suppress(FleetError):  # it restarts
+                await device.send({"time": int(time.time() * 1000), "values": {"temperature": value}}, 1)
+        number += 1
+        await asyncio.sleep(_beat_s(fleet))
+
+
+def _beat_s(fleet: SimulatedFleet) -> float:
+    """The seconds between two readings of a device while firmware is updated."""
+    return max(0.25, len(fleet.devices) / 250)
+
+
 async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> None:
     """A release that some devices cannot run stops by itself and is rolled back; the mended one reaches all."""
+    beating = asyncio.create_task(_beats(fleet))
     images = {version: await caller.run("upload_artifact", {"content": _firmware_of(version)}) for version in _VERSIONS}
     names = [device.device for device in fleet.devices]
     before, bad, mended = _VERSIONS
 
-    async def start(campaign: str, version: str) -> dict[str, Any]:
+    async def start(campaign: str, version: str, **more: object) -> dict[str, Any]:
         given = {
             "id": campaign, "release": version, "devices": names, "sha256": images[version]["sha256"],
-            "waves": ["2", "50%"], "max_failed": 0.0, "rollback_version": before,
-            "rollback_sha256": images[before]["sha256"],
+            "waves": ["50%"], "rollback_version": before,
+            "rollback_sha256": images[before]["sha256"], **more,
         }  # fmt: skip
         await caller.run("create_campaign", given)
         return await _ended(caller, campaign)
 
-    first = await start("demo-spring", bad)
+    enough = len(names) >= _GATED
+    stops: dict[str, object] = {"max_failed": 0.0} if not enough else {
+        "gate_window_s": 12 * _beat_s(fleet), "gate_metrics": ["temperature"], "gate_alpha": 0.1, "min_succeeded": 0.5,
+    }  # fmt: skip
+    first = await start("demo-spring", bad, **stops)
     account.expect(
-        first["state"] == "paused" and first["code"] == "too_many_failures",
+        first["state"] == "paused" and first["code"] == ("health_gate" if enough else "too_many_failures"),
         f"firmware {bad} on {len(names)} devices stopped by itself in wave {first['wave']}: {first['reason']}",
     )
+    if enough:
+        evidence = await caller.run("get_campaign_evidence", {"campaign": "demo-spring"})
+        for item in evidence["worst"][:3]:
+            click.echo(f"    {item['device']}: {'; '.join(item['reasons'])}")
     report = await caller.run("report_campaign", {"campaign": "demo-spring"})
     for cause in report["failures"]:
         of_model = f" on model {cause['model']}" if cause["model"] else ""
@@ -274,8 +304,9 @@ async def _firmware(account: Account, caller: Caller, fleet: SimulatedFleet) -> 
     running = sum(device.firmware == mended for device in fleet.devices)
     account.expect(
         second["state"] == "succeeded" and running == len(names),
-        f"firmware {mended} in three waves: {second['reason']}",
+        f"firmware {mended} in two waves: {second['reason']}",
     )
+    await end_tasks(beating)
 
 
 def _firmware_of(version: str) -> bytes:

@@ -342,4 +342,4 @@ def _failure(execution: Execution) -> str:
     """How its update went wrong, in words; empty for one that succeeded."""
     if execution.state is ExecutionState.SUCCEEDED:
         return ""
-    return f"its update is {execution.state}" + (f": {execution.code}" if execution.code else "")
+    return f"update {execution.state}".replace("_", " ") + (f": {execution.code}" if execution.code else "")
