@@ -11,6 +11,7 @@ from typing import BinaryIO
 import msgspec
 
 from fleetcore.model.firmware import Campaign, Execution
+from fleetcore.rollout.crowd import Crowd
 from fleetcore.rollout.eligibility import Facts
 from fleetcore.rollout.simulation import Behaviour, Course, simulate
 
@@ -19,12 +20,13 @@ LENGTH = struct.Struct(">I")
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What to run: a course for each seed."""
+    """What to run: a course for each seed; ``crowd`` is whether on arrays."""
 
     campaign: Campaign
     behaviour: Behaviour
     now: int
     seeds: tuple[int, ...]
+    crowd: bool = False
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -55,6 +57,18 @@ def main() -> None:
     stream = sys.stdin.buffer
     task = msgspec.msgpack.decode(_read(stream), type=Task)
     decoder = msgspec.msgpack.Decoder(Part)
+    found = _by_crowd(task, stream, decoder) if task.crowd else _one_by_one(task, stream, decoder)
+    sys.stdout.buffer.write(msgspec.json.encode(found))
+
+
+def _by_crowd(task: Task, stream: BinaryIO, decoder: msgspec.msgpack.Decoder[Part]) -> list[Course]:
+    crowd = Crowd(task.campaign)
+    while (part := decoder.decode(_read(stream))).executions:
+        crowd.add(part.executions)
+    return [crowd.course(task.now, task.behaviour, seed) for seed in task.seeds]
+
+
+def _one_by_one(task: Task, stream: BinaryIO, decoder: msgspec.msgpack.Decoder[Part]) -> list[Course]:
     executions: list[Execution] = []
     facts: dict[str, Facts] = {}
     # Most devices have the same facts: they are stored once.
@@ -67,7 +81,7 @@ def main() -> None:
     # The last course needs no copy of what it changes.
     taken = (executions.pop() for _ in range(len(executions)))
     found.append(simulate(task.campaign, taken, task.now, task.behaviour, last, facts=facts))
-    sys.stdout.buffer.write(msgspec.json.encode(found))
+    return found
 
 
 if __name__ == "__main__":

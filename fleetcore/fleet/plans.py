@@ -10,21 +10,24 @@ from itertools import islice
 from attrs import frozen
 from msgspec.structs import replace
 
-from fleetcore.errors import Conflict, NotFound, Refused, Unavailable
+from fleetcore.errors import Conflict, Unavailable
 from fleetcore.fleet.campaigns import UNFINISHED, Campaigns
 from fleetcore.fleet.eligibility import EligibilityJudge
 from fleetcore.fleet.plan_worker import Part, Task, courses, packed
-from fleetcore.fleet.update_policy import UpdatePolicy
-from fleetcore.fleet.updates import Updates
+from fleetcore.fleet.update_policy import Target, UpdatePolicy
+from fleetcore.fleet.updates import DEVICE_RETIRED, Updates
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.waits import end_process
 from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState
+from fleetcore.rollout.crowd import fits
 from fleetcore.rollout.eligibility import Facts
 from fleetcore.rollout.simulation import Behaviour, Course
 from fleetcore.rollout.steps import first_needed, image_at, members_of
 
 #: Executions that are simulated in all: a larger campaign has fewer courses.
 _SIMULATED = 400_000
+#: From so many devices on they are simulated on arrays, where that is possible; and how many then, in all.
+_CROWD, _SIMULATED_CROWD = 20_000, 10_000_000
 _MAX_COURSES = 20
 #: Devices that are named with the reason why they never get an offer.
 _NAMED = 100
@@ -122,22 +125,26 @@ class Plans:
         """
         assert process.stdin is not None
         count = max(1, (await self._campaigns.counts(campaign.id)).total)
-        seeds = tuple(range(max(1, min(_MAX_COURSES, _SIMULATED // count))))
-        task = Task(campaign=campaign, behaviour=behaviour, now=self._clock.now_ms(), seeds=seeds)
+        matters = await self._eligibility.matters(campaign)
+        crowd = count >= _CROWD and not matters and fits(campaign)
+        seeds = tuple(range(max(1, min(_MAX_COURSES, (_SIMULATED_CROWD if crowd else _SIMULATED) // count))))
+        task = Task(campaign=campaign, behaviour=behaviour, now=self._clock.now_ms(), seeds=seeds, crowd=crowd)
         process.stdin.write(packed(task))
         refused: dict[str, str] = {}
         stuck: Counter[str] = Counter()
         held: dict[str, str] = {}
-        matters = await self._eligibility.matters(campaign)
         async for page in self._updates.pages(campaign):
+            targets = await self._updates.targets(each.device for each in page)
             kept = []
-            for each, code in await asyncio.gather(*(self._foreseen(campaign, each) for each in page)):
-                if code is None:
-                    kept.append(each)
-                else:
+            for each in page:
+                foreseen, code = self._foreseen(campaign, each, targets.get(each.device))
+                if code is not None:
                     refused[each.device] = code
-            back = await asyncio.gather(*(self._no_way_back(campaign, each) for each in kept))
-            stuck.update(code for code in back if code)
+                    continue
+                kept.append(foreseen)
+                no_way = self._no_way_back(campaign, targets.get(each.device))
+                if no_way is not None:
+                    stuck[no_way] += 1
             facts: dict[str, Facts] = {}
             if matters:
                 waiting = [each for each in kept if each.state is ExecutionState.WAITING]
@@ -154,25 +161,22 @@ class Plans:
         process.stdin.close()
         return refused, held, stuck
 
-    async def _no_way_back(self, campaign: Campaign, execution: Execution) -> str | None:
+    def _no_way_back(self, campaign: Campaign, target: Target | None) -> str | None:
         """Why a rollback would not reach a device; None where it would."""
         image = campaign.rollback
         if image is None:
             return "no_rollback"
         back = replace(campaign, id=f"{campaign.id}-rollback", allow_downgrade=True, **members_of(image))
-        try:
-            return self._update_policy.refusal(back, await self._updates.target(execution.device))
-        except (NotFound, Conflict, Refused) as error:
-            return error.code
+        return DEVICE_RETIRED if target is None else self._update_policy.refusal(back, target)
 
-    async def _foreseen(self, campaign: Campaign, execution: Execution) -> tuple[Execution, str | None]:
+    def _foreseen(
+        self, campaign: Campaign, execution: Execution, target: Target | None
+    ) -> tuple[Execution, str | None]:
         """An execution at the step that its device is offered next, and why one of the images would be refused."""
         if execution.state is not ExecutionState.WAITING:
             return execution, None
-        try:
-            target = await self._updates.target(execution.device)
-        except (NotFound, Conflict) as error:
-            return execution, error.code
+        if target is None:
+            return execution, DEVICE_RETIRED
         first = step = first_needed(campaign, execution.step, target.needs)
         while step <= len(campaign.before):
             code = self._update_policy.refusal(image_at(campaign, step), target)

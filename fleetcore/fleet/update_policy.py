@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 from msgspec.structs import replace
 
 from fleetcore.errors import Refused
+from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.days import HOUR_MS
@@ -34,6 +35,8 @@ from fleetcore.wire.manifest import (
 Signer = Callable[[bytes, str], dict[str, object]]
 #: How many devices a refusal names in its text; ``ids['failures']`` names more.
 _NAMED, _LISTED = 5, 100
+#: So many decoded manifests are kept.
+_MANIFESTS = 64
 
 
 @frozen(kw_only=True)
@@ -152,6 +155,7 @@ class UpdatePolicy:
         self._allow_unsigned, self._hold_ms = allow_unsigned, round(hours * HOUR_MS)
         self.sign: Signer | None = None
         #: Manifest and model → the version of the trust root that checked its signatures, and the result.
+        self._manifests = LruCache[Manifest](_MANIFESTS)
         self._judged: dict[tuple[str, str], tuple[int, str | None]] = {}
 
     def authorize(
@@ -220,7 +224,7 @@ class UpdatePolicy:
             return "rollback_refused" if older else None
         trust, now = self._root.current, self._clock.now_ms()
         try:
-            manifest = peek_manifest(campaign.manifest)
+            manifest = self._peeked(campaign)
             check_time(manifest, now)
             check_model(manifest, target.model)
             self._fits(manifest, target, allow_downgrade=campaign.allow_downgrade)
@@ -236,6 +240,15 @@ class UpdatePolicy:
             found = _refusal(partial(open_manifest, campaign.manifest, trust, (key[1],)))
             known = self._judged[key] = (trust.version, None if found is None else found.code)
         return known[1]
+
+    def _peeked(self, campaign: Campaign) -> Manifest:
+        """The manifest of a campaign, which is read for every offer and so decoded once."""
+        key = campaign.manifest_sha256 or campaign.id
+        known = self._manifests.get(key)
+        if known is None:
+            known = peek_manifest(campaign.manifest)
+            self._manifests.put(key, known)
+        return known
 
     @staticmethod
     def _fits(manifest: Manifest, target: Target, *, allow_downgrade: bool) -> None:

@@ -36,7 +36,7 @@ from fleetcore.model.firmware import (
 from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
 from fleetcore.model.parts import parts
 from fleetcore.model.rollout import Retries
-from fleetcore.model.store import Commit, Event
+from fleetcore.model.store import Commit, Event, Record
 from fleetcore.rollout.campaigns import Counts, counter_name, has_places
 from fleetcore.rollout.eligibility import Judgement, paused
 from fleetcore.rollout.executions import (
@@ -242,17 +242,30 @@ class Updates:
             raise NotFound(f"Device {device!r} does not exist", remedy="Register it first", device=device)
         if record.body["lifecycle"] == Lifecycle.RETIRED:
             raise Conflict(f"Device {device!r} is retired", code="illegal_transition", device=device)
-        twin = await self._storage.get("twin", device)
+        return await self._target(record, await self._storage.get("twin", device))
+
+    async def targets(self, devices: Iterable[str]) -> Mapping[str, Target]:
+        """As :meth:`target`, of many at once; without devices that do not exist or are retired."""
+        wanted = list(devices)
+        records, twins = await asyncio.gather(
+            self._storage.get_many("device", wanted), self._storage.get_many("twin", wanted)
+        )
+        there = [each for each in records.values() if each.body["lifecycle"] != Lifecycle.RETIRED]
+        found = await asyncio.gather(*(self._target(each, twins.get(each.key)) for each in there))
+        return {target.device: target for target in found}
+
+    async def _target(self, record: Record, twin: Record | None) -> Target:
         reported = twin.body.get("reported") if twin is not None else None
         document = reported.get("document") if isinstance(reported, Mapping) else None
         firmware = document.get("firmware") if isinstance(document, Mapping) else None
-        target = Target.of(device, record.body.get("model"), firmware)
+        target = Target.of(record.key, record.body.get("model"), firmware)
         if target.runs(MAIN).highest_seq is None:
             # It does not report them; the versions that it reported as installed count.
-            done = [past.campaign for past in await self.of_device(device) if past.state is ExecutionState.SUCCEEDED]
-            for past in [await self.campaigns.get(name) for name in done]:
-                if past is not None and past.seq is not None:
-                    target = target.had(past.component, past.seq)
+            past = await self.of_device(record.key)
+            done = [each.campaign for each in past if each.state is ExecutionState.SUCCEEDED]
+            for campaign in [await self.campaigns.get(name) for name in done]:
+                if campaign is not None and campaign.seq is not None:
+                    target = target.had(campaign.component, campaign.seq)
         return target
 
     async def takes_part(self, device: str) -> bool:

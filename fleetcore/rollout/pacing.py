@@ -25,19 +25,28 @@ class Pace:
 
     def __init__(self, since: float) -> None:
         self._since = since
-        self._offers: deque[float] = deque()
+        #: When how many were made.
+        self._offers: deque[tuple[float, int]] = deque()
+        self._count = 0
 
     def left(self, rate: Rate, succeeded: int, now: float) -> int:
         """How many offers may be made now."""
         if now < self._since:
             return 0
-        while self._offers and self._offers[0] <= now - WINDOW_S:
-            self._offers.popleft()
-        return max(0, rate_now(rate, succeeded) - len(self._offers))
+        while self._offers and self._offers[0][0] <= now - WINDOW_S:
+            self._count -= self._offers.popleft()[1]
+        return max(0, rate_now(rate, succeeded) - self._count)
+
+    @property
+    def frees_s(self) -> float | None:
+        """When the oldest offers of the last minute no longer count, monotonic; None without any."""
+        return self._offers[0][0] + WINDOW_S if self._offers else None
 
     def add(self, count: int, now: float) -> None:
         """Counts offers that were made."""
-        self._offers.extend([now] * count)
+        if count:
+            self._offers.append((now, count))
+            self._count += count
 
     def take(self, rate: Rate, succeeded: int, now: float) -> bool:
         """Counts an offer, where another one may be made now."""

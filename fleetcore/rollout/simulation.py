@@ -39,7 +39,7 @@ from fleetcore.rollout.windows import Windows
 
 _S = ExecutionState
 #: How often a whole campaign is looked at, in ms: the fleet looks after each end.
-_LOOK_MS = 1000
+LOOK_MS = 1000
 #: The most points of a course.
 _POINTS = 500
 
@@ -82,6 +82,28 @@ class Course:
     points: Sequence[tuple[int, int, int]] = field(repr=False)
 
 
+def course_of(
+    stopped: Stop | Finish | None, counts: Counts, *, duration_ms: int, waves: Sequence[int], offers: int, bytes: int,
+    points: Sequence[tuple[int, int, int]],
+) -> Course:  # fmt: skip
+    """A course that has ended, by what stopped it."""
+    match stopped:
+        case Stop(action, _, reason):
+            state = {
+                OnFailure.PAUSE: CampaignState.PAUSED, OnFailure.ABORT: CampaignState.ABORTED,
+                OnFailure.ROLL_BACK: CampaignState.ROLLED_BACK,
+            }[action]  # fmt: skip
+        case Finish(reason):
+            state = finished_as(counts)
+        case _:
+            state, reason = CampaignState.RUNNING, "Nothing more happens by itself"
+    return Course(
+        state=state, reason=reason, duration_ms=duration_ms, waves=tuple(waves), offers=offers, bytes=bytes,
+        counts={name: count for name, count in counts.states.items() if count},
+        points=tuple(points[:: max(1, len(points) // _POINTS)]),
+    )  # fmt: skip
+
+
 class _What(IntEnum):
     FETCH = 0
     REPORT = 1
@@ -111,7 +133,7 @@ def simulate(
     return _Simulation(campaign, executions, now, behaviour, seed, facts or {}).run()
 
 
-def _without_gate(rollout: Rollout) -> Rollout:
+def without_gate(rollout: Rollout) -> Rollout:
     """A rollout whose gate finds nothing, but takes its time after each wave."""
     if rollout.gate is None:
         return rollout
@@ -123,7 +145,7 @@ class _Simulation:
         self, campaign: Campaign, executions: Iterable[Execution], now: int, behaviour: Behaviour, seed: int,
         facts: Mapping[str, Facts],
     ) -> None:  # fmt: skip
-        rollout = _without_gate(campaign.rollout)
+        rollout = without_gate(campaign.rollout)
         self._campaign = replace(campaign, state=CampaignState.RUNNING, continuous=False, rollout=rollout)
         self._behaviour, self._start, self._now = behaviour, now, now
         self._chance = random.Random(seed)  # noqa: S311  # a simulation has no secrets
@@ -177,23 +199,9 @@ class _Simulation:
         return self._course()
 
     def _course(self) -> Course:
-        counts = dict(Counts(unplaced=self._unplaced, waves=self._waves).states)
-        stopped = self._stopped
-        match stopped:
-            case Stop(action, _, reason):
-                state = {
-                    OnFailure.PAUSE: CampaignState.PAUSED, OnFailure.ABORT: CampaignState.ABORTED,
-                    OnFailure.ROLL_BACK: CampaignState.ROLLED_BACK,
-                }[action]  # fmt: skip
-            case Finish(reason):
-                state = finished_as(Counts(unplaced=self._unplaced, waves=self._waves))
-            case _:
-                state, reason = CampaignState.RUNNING, "Nothing more happens by itself"
-        every = max(1, len(self._points) // _POINTS)
-        return Course(
-            state=state, reason=reason, duration_ms=self._now - self._start, waves=tuple(self._begun),
-            offers=self._offers, bytes=self._bytes, counts={name: count for name, count in counts.items() if count},
-            points=tuple(self._points[::every]),
+        return course_of(
+            self._stopped, Counts(unplaced=self._unplaced, waves=self._waves), duration_ms=self._now - self._start,
+            waves=self._begun, offers=self._offers, bytes=self._bytes, points=self._points,
         )  # fmt: skip
 
     def _count(self, execution: Execution, delta: int) -> None:
@@ -226,7 +234,7 @@ class _Simulation:
             self._count(old, -1)
             self._count(new, 1)
             if new.state in EXECUTION_ENDS or new.state is _S.UNKNOWN or new.wave < old.wave:
-                self._look_at(self._now + _LOOK_MS)
+                self._look_at(self._now + LOOK_MS)
         if new.missed > old.missed:
             self._missed.append(at)
         if new.due is not None and new.due != old.due:
@@ -238,6 +246,8 @@ class _Simulation:
         execution = self._all[at]
         if execution.state is not _S.WAITING or (execution.until is not None and execution.until > self._now):
             return
+        if not execution.wave and has_places(self._campaign.rollout):
+            return  # it has lost its place
         held = self._hold_of(execution)
         if held is not None:
             self._move(at, held)
@@ -245,7 +255,7 @@ class _Simulation:
         rate = self._campaign.rollout.rate
         if rate is not None and not self._pace.take(rate, self._succeeded, self._now / 1000):
             self._kept_back.append(at)
-            self._look_at(self._now + _LOOK_MS)
+            self._look_at(self._now + LOOK_MS)
             return
         self._offers += 1
         self._bytes += at_step(self._campaign, execution).size or 0
@@ -264,7 +274,7 @@ class _Simulation:
             return held
         if facts.freeze.end is not None:
             return replace(held, until=facts.freeze.end)
-        until = self._ends + _LOOK_MS
+        until = self._ends + LOOK_MS
         if execution.wave and execution.placed is not None:
             until = min(until, place_ends(execution.placed, self._campaign.rollout))
         return replace(held, until=max(until, held.until))
@@ -287,7 +297,7 @@ class _Simulation:
             for _ in range(min(len(self._kept_back), self._pace.left(rate, self._succeeded, self._now / 1000))):
                 self._plan(_What.FETCH, self._kept_back.popleft(), 0.0)
             if self._kept_back:
-                self._look_at(self._now + _LOOK_MS)
+                self._look_at(self._now + LOOK_MS)
         counts = Counts(unplaced=self._unplaced, waves=self._waves)
         ended = counts.among(EXECUTION_ENDS)
         self._points.append((self._now - self._start, self._succeeded, ended - self._succeeded))
@@ -309,10 +319,10 @@ class _Simulation:
         if self._stopped is None and places is not None and self._unplaced.get(_S.WAITING):
             placed = sum(effect.count for effect in effects if isinstance(effect, Place))
             if placed >= places:
-                self._look_at(self._now + _LOOK_MS)
+                self._look_at(self._now + LOOK_MS)
         soaks = self._campaign.wave_done
         if self._stopped is None and soaks is not None:
-            self._look_at(max(self._now + _LOOK_MS, soaks + self._campaign.rollout.wave_soak_ms))
+            self._look_at(max(self._now + LOOK_MS, soaks + self._campaign.rollout.wave_soak_ms))
 
     def _place(self, count: int) -> None:
         if self._campaign.rollout.rate is not None:
