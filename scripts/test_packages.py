@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 #: Further requirements of a package's tests; versions come from the lock.
 TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-timeout", "hypothesis"]
-#: The tests that hold a package to its contract: a protocol's or a cloud's, or for the API every call on each front end.
+#: The tests that hold a package to its contract: a protocol's, a cloud's, or for the API every call on each front end.
 CONTRACTS = ("test_contract.py", "test_story.py")
 #: Imports every module below a package, the lazily imported ones too.
 IMPORT_ALL = """\
