@@ -12,8 +12,9 @@ demo: $(STAMP)
 	@echo "A fleet of simulated devices over every protocol and to every cloud, about a minute:"
 	$(BIN)/fleetcore demo
 
+# One worker more than two processors: some tests wait for programs, and not for the processor.
 test: $(STAMP) services
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" tests plugins connectors
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak" tests plugins connectors
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,9 +1,14 @@
 """Shared by every test: peers that are real programs, and what happens where one is missing."""
 
+import atexit
+import gc
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,10 +16,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fleetcore.builtin.sqlite.storage import SqliteStorage
+from fleetcore.fleet.security import Authority
 from fleetcore.model.events import CORE
 from fleetcore.model.message import Downlink, Inbound, MessageType, Reply
 from fleetcore.model.store import Commit, Committed
 from fleetcore.pipeline.handlers import Handlers
+from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.plane.downlinks import Downlinks
 from fleetcore.runtime.plane.waiting import Waiting
 from fleetcore.testing import peers
@@ -36,7 +43,26 @@ sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def _few_cas() -> str:
+    """The path of a file with one CA, which has signed nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="fleetcore-cas-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = folder / "ca.pem"
+    file.write_bytes(Authority.create("nothing", SystemClock()).ca_pem())
+    return str(file)
+
+
+# Each client that trusts the system's CAs reads all of them, which takes 50 ms. No test talks to a server of theirs.
+os.environ.setdefault("SSL_CERT_FILE", _few_cas())
+
 _missing: set[str] = set()
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what was collected out of every later garbage collection: several hundred thousand objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -4,6 +4,8 @@ The definition of a call and how it runs are in :mod:`.table`, which the nouns i
 and none of them imports it.
 """
 
+from functools import cache
+
 from fleetcore.calls import (
     anomalies,
     audit,
@@ -67,7 +69,12 @@ NOUNS = (
 
 
 def core() -> Table:
-    """The table of the core's calls."""
+    """A table of the core's calls."""
+    return _core().copy()
+
+
+@cache
+def _core() -> Table:
     return Table(call for noun in NOUNS for call in calls_of(noun))
 
 

@@ -390,9 +390,15 @@ class Table:
         """A call by its name, or None."""
         return self._calls.get(name)
 
+    def copy(self) -> "Table":
+        """A table of the same calls, to be extended."""
+        table = Table()
+        table._calls, table._routes, table._commands = dict(self._calls), dict(self._routes), dict(self._commands)
+        return table
+
     def extend(self, calls: Iterable[Call]) -> None:
         """Adds all of some calls, or none of them; raises as :meth:`add`."""
-        tried = Table(self)
+        tried = self.copy()
         for call in calls:
             tried.add(call)
             if problem := _unfit(call):  # reports unreadable types now too

@@ -12,8 +12,8 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
 from pathlib import Path
@@ -110,8 +110,7 @@ class PluginHost:
         self._offers: dict[str, dict[str, tuple[str, Provider[Any]]]] = {kind: {} for kind in get_args(Kind)}
         self._load(BUILTIN, "built in", "", lambda: importlib.import_module("fleetcore.builtin.plugin"))
         if discover:
-            for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry_point: entry_point.name):
-                version = entry.dist.version if entry.dist else ""
+            for entry, version in _installed():
                 self._load(entry.name, "installed", version, _importer(entry))
         for path in files:
             _check_file(path)
@@ -216,6 +215,10 @@ class PluginHost:
 
     # --- calling hooks --------------------------------------------------------------------------------------------
 
+    def _implements(self, name: str, hook: str) -> bool:
+        plugin = self._manager.get_plugin(name)
+        return any(item.plugin is plugin for item in getattr(self._manager.hook, hook).get_hookimpls())
+
     def _ask(self, name: str, hook: str) -> list[Any]:
         """All answers of a plugin to a hook; called within :meth:`_within`."""
         plugin = self._manager.get_plugin(name)
@@ -266,6 +269,9 @@ class PluginHost:
         """The answer of each loaded plugin to a hook; one that fails is named."""
         for name, info in list(self.plugins.items()):
             if info.state != "loaded":
+                continue
+            if not self._implements(name, hook):
+                yield name, []
                 continue
             try:
                 found = self._within(name, partial(self._ask, name, hook))
@@ -451,6 +457,25 @@ def _command(given: Any) -> "click.Command":
     if not isinstance(given, click.Command) or not given.name:
         raise PluginError(f"it returned {type(given).__name__}, not a click command with a name")
     return given
+
+
+def _installed() -> Sequence[tuple[EntryPoint, str]]:
+    """The entry points of the installed plugins, by name, and the versions of their distributions."""
+    return _entry_points(tuple((path, _changed(path)) for path in sys.path))
+
+
+def _changed(folder: str) -> int:
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _entry_points(_folders: tuple[tuple[str, int], ...]) -> Sequence[tuple[EntryPoint, str]]:
+    """Reads the metadata of every installed distribution; again once something was installed or removed."""
+    found = sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry_point: entry_point.name)
+    return [(entry, entry.dist.version if entry.dist else "") for entry in found]
 
 
 def _importer(entry: EntryPoint) -> Callable[[], ModuleType]:

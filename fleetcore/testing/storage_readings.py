@@ -168,7 +168,7 @@ class ReadingsContract(StorageCase):
 
     async def test_a_long_series_comes_in_pieces_of_bounded_size(self, storage: Storage) -> None:
         (index,) = await series(storage, "t")
-        n = 300_000
+        n = 200_000
         for at in range(0, n, 100_000):
             time = np.arange(at, at + 100_000, dtype=np.int64) * 1000
             await storage.commit(Commit(readings=TelemetryBatch.of(np.full(100_000, index), time, time / 1000)))

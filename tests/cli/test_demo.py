@@ -2,6 +2,10 @@
 
 import re
 import shlex
+import subprocess
+import sys
+
+import pytest
 
 from fleetcore.runtime.plugins import PluginHost
 from fleetcore.testing.patience import PATIENCE_S
@@ -31,19 +35,25 @@ def test_devices_over_every_installed_protocol_are_updated(process):
             )
 
 
-def test_a_leaf_behind_a_gateway_sends_and_obeys_over_mqtt_and_websocket(process):
-    done = process("demo", "--duration", "1", "--devices", "4", timeout=PATIENCE_S)
-
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """The folder that a demo of four devices kept, and what it printed."""
+    data = tmp_path_factory.mktemp("kept") / "my demo"
+    command = [sys.executable, "-m", "fleetcore", "demo", "--duration", "1", "--devices", "4", "--data", str(data)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 leaves behind gateways over mqtt, websocket: 2 readings stored, 2 commands run" in done.stdout
+    return data, done.stdout
 
 
-def test_the_fleet_can_be_kept_and_looked_at(process, tmp_path):
-    data = tmp_path / "my demo"
-    done = process("demo", "--duration", "1", "--devices", "4", "--data", data, timeout=PATIENCE_S)
+def test_a_leaf_behind_a_gateway_sends_and_obeys_over_mqtt_and_websocket(kept):
+    _, printed = kept
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    *_, top, plot, serve, _ = done.stdout.splitlines()
+    assert "2 leaves behind gateways over mqtt, websocket: 2 readings stored, 2 commands run" in printed
+
+
+def test_the_fleet_can_be_kept_and_looked_at(process, kept):
+    data, printed = kept
+    *_, top, plot, serve, _ = printed.splitlines()
     assert serve.split("  ")[1] == f"fleetcore serve --data '{data}'"
     for line in (top, plot):
         shown = process(*shlex.split(line.split("  ")[1])[1:])

@@ -23,6 +23,7 @@ import pytest
 
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.ports import free_datagram_port, free_port
+from tests.examples import forked
 
 ROOT = Path(__file__).parents[2]
 HOW_TO = ROOT / "docs" / "how-to"
@@ -36,7 +37,7 @@ def blocks(page, language):
 
 def typed(text, folder, **more):
     command = ["bash", "-euo", "pipefail", "-c", text]
-    environment = {**ENVIRONMENT, **more}
+    environment = {**ENVIRONMENT, "PATH": f"{forked.folder()}:{ENVIRONMENT['PATH']}", **more}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )

@@ -17,6 +17,7 @@ import pytest
 
 from fleetcore.cli.serve import running
 from fleetcore.testing.patience import PATIENCE_S
+from tests.examples import forked
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "a-fleet-and-its-state.md"
 
@@ -26,7 +27,7 @@ def blocks(language):
 
 
 def run(command, folder, **more):
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    path = f"{forked.folder()}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         command,
         cwd=folder,

@@ -46,9 +46,9 @@ async def test_a_device_that_sleeps_on_an_open_connection_is_told_nothing_until_
 @pytest.mark.parametrize("protocol", ALL)
 async def test_a_device_that_comes_back_at_its_wake_time_is_told_all_of_it(gateway, operator, protocol):
     async with gateway(protocol) as device:
-        await device.send(messages.STATUS, {"state": "sleeping", "for_s": 3600})
+        await device.send(messages.STATUS, {"state": "sleeping", "for_s": 300})
     sent = await happen(operator)
-    await operator.advance(3600)
+    await operator.advance(300)
     async with gateway(protocol) as device:
         listener = Listener(device)
         await listener.until("command", "twin.desired", "firmware")
@@ -65,11 +65,11 @@ async def test_a_device_that_comes_back_at_its_wake_time_is_told_all_of_it(gatew
 async def test_a_connection_that_ends_while_its_device_sleeps_leaves_it_asleep(gateway, operator):
     async with gateway("mqtt") as device:
         await device.send(messages.STATUS, {"state": "online", "session": "k9"})
-        await device.send(messages.STATUS, {"state": "sleeping", "for_s": 3600})
+        await device.send(messages.STATUS, {"state": "sleeping", "for_s": 300})
         # The last will, as a broker publishes it for a radio that is off.
         await device.send(messages.STATUS, {"state": "offline", "session": "k9"})
         assert (await operator("get_device", device_id=GATEWAY)).connectivity == "asleep"
-    await operator.advance(3600 + 10)
+    await operator.advance(300 + 10)
 
     assert (await operator("get_device", device_id=GATEWAY)).connectivity == "late"
 

@@ -46,7 +46,6 @@ KEPT = {
     "fleetcore/__init__.py:__*": "Python looks these up on the module",
     "fleetcore/runtime/abandoning.py:_log_destroy_pending": "asyncio reads it",
     "fleetcore/runtime/plugins.py:_daemonic": "threading reads it",
-    "plugins/fleetcore-api/fleetcore_api/server.py:lifespan": "uvicorn reads it",
     "plugins/fleetcore-api/fleetcore_api/timed.py:ws_protocol_class": "uvicorn reads it",
     "connectors/fleetcore-azure/fleetcore_azure/clients.py:status_forcelist": "urllib3 reads it",
     "connectors/fleetcore-gcp/fleetcore_gcp/making.py:expiration_policy": "a field of a message of Pub/Sub",

@@ -1,7 +1,7 @@
 """Assembles the API: the routes of the table of calls, the other pages, and the middleware before all."""
 
 import hashlib
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -9,6 +9,7 @@ from starlette.routing import Route, Router
 
 from fleetcore.calls.caller import Caller
 from fleetcore.calls.fleet_table import of_fleet
+from fleetcore.calls.table import Call
 from fleetcore.errors import Refused
 from fleetcore.frontends.describe import describe, to_json
 from fleetcore.model.operator import Permission
@@ -25,10 +26,10 @@ from fleetcore_api.respond import Answered
 def build(state: AppState) -> RequestMiddleware:
     """The ASGI application."""
     table = of_fleet(state.fleet.host)
-    described = document(table)
+    described, encoded, catalogue = _descriptions(tuple(table))
     pages = {
-        f"{PREFIX}/openapi.json": _constant(msgspec.json.encode(described)),
-        f"{PREFIX}/calls": _constant(to_json(describe(call for call in table if call.path))),
+        f"{PREFIX}/openapi.json": _constant(encoded),
+        f"{PREFIX}/calls": _constant(catalogue),
         "/metrics": partial(_metrics, state),
         "/healthz": _health,
         "/readyz": partial(_readiness, state),
@@ -36,6 +37,13 @@ def build(state: AppState) -> RequestMiddleware:
     beside = [Route(path, Page(answer)) for path, answer in pages.items()]
     router = Router([*routes(table, state), *beside], default=_nowhere, redirect_slashes=False)
     return RequestMiddleware(router, state, partial(methods_at, described), streamed(table))
+
+
+@lru_cache(maxsize=2)
+def _descriptions(calls: tuple[Call, ...]) -> tuple[dict[str, Any], bytes, bytes]:
+    """The OpenAPI document, as it is and as JSON, and the catalogue; made once for all listeners of a process."""
+    described = document(calls)
+    return described, msgspec.json.encode(described), to_json(describe(call for call in calls if call.path))
 
 
 def _constant(content: bytes) -> Any:

@@ -1,11 +1,12 @@
 """The OpenAPI 3.1 document: the paths of the table of calls, and their common parts: problems, keys, positions."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fleetcore.calls.table import Table
+from fleetcore.calls.table import Call
 from fleetcore.calls.types import Json
 from fleetcore.frontends.openapi import paths
 from fleetcore_api import __version__, metrics
@@ -53,9 +54,9 @@ class Health(msgspec.Struct, kw_only=True):
     waiting_for: list[str]
 
 
-def document(table: Table) -> dict[str, Any]:
-    """The whole document, made once when the API opens."""
-    called, schemas = paths(table)
+def document(calls: Iterable[Call]) -> dict[str, Any]:
+    """The whole document of a table of calls."""
+    called, schemas = paths(calls)
     _, own = msgspec.json.schema_components([Problem, Health], ref_template=_REF)
     found = {f"{PREFIX}{path}": item for path, item in called.items()}
     for item in found.values():
