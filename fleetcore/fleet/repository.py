@@ -275,13 +275,49 @@ class Repository(Generic[T]):
             item = await self._written(load, step, extra, begun)
             return item
         finally:
-            if self._last_written is not None:
-                if item is None:
-                    self._last_written.forget(key)
-                else:
-                    self._last_written.put(key, item)
-            # The next caller starts from this result, and reads nothing.
-            self._turns.give(key, item)
+            self._pass_on(key, item)
+
+    def _pass_on(self, key: str, item: T | None) -> None:
+        """Ends the caller's turn; None where the result of its change is not known."""
+        if self._last_written is not None:
+            if item is None:
+                self._last_written.forget(key)
+            else:
+                self._last_written.put(key, item)
+        # The next caller starts from this result, and reads nothing.
+        self._turns.give(key, item)
+
+    async def change_many(
+        self,
+        items: Iterable[T],
+        step: Callable[[T], tuple[T, Sequence[Event]] | None],
+        extra: Callable[[T, T], Commit | None] | None = None,
+    ) -> Mapping[str, T]:
+        """As :meth:`compare_and_set` for each of some items, all in one commit.
+
+        ``step`` may run more than once for an item, also for those that did not come into conflict.
+
+        Args:
+            items: as they were just read, each key once.
+
+        Returns:
+            What is stored now, by key; without items that were removed meanwhile.
+        """
+        begun = {str(getattr(item, self._key)): item for item in items}
+        taken: list[str] = []
+        stored: Mapping[str, T] = {}
+        try:
+            # In one order for all callers: two of them never wait for each other.
+            for key in sorted(begun):
+                passed = await self._turns.take(key)
+                taken.append(key)
+                if passed is not None:
+                    begun[key] = passed
+            stored = await self._written_together(begun, step, extra)
+            return stored
+        finally:
+            for key in taken:
+                self._pass_on(key, stored.get(key))
 
     def turn(self, key: str) -> AbstractAsyncContextManager[None]:
         """Excludes callers of :meth:`change` for the item, for the duration of the context."""
@@ -313,6 +349,46 @@ class Repository(Generic[T]):
                     raise
                 continue
             return _at(new, done.versions[0])
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _written_together(
+        self,
+        begun: Mapping[str, T],
+        step: Callable[[T], tuple[T, Sequence[Event]] | None],
+        extra: Callable[[T, T], Commit | None] | None,
+    ) -> Mapping[str, T]:
+        for attempt in range(ATTEMPTS):
+            found = begun if not attempt else await self.get_many(begun)
+            new: dict[str, T] = {}
+            puts: list[Put] = []
+            events: list[Event] = []
+            add: dict[Counter, int] = {}
+            others: Commit | None = None
+            for key, old in found.items():
+                result = step(old)
+                if result is None:
+                    continue
+                new[key], happened = result
+                events += happened
+                version: int = old.version  # type: ignore[attr-defined]  # every record class has a version
+                puts.append(self.put(new[key], expect=version))
+                for counter, delta in self.counts(old, new[key]).items():
+                    add[counter] = add.get(counter, 0) + delta
+                more = None if extra is None else extra(old, new[key])
+                if more is not None:
+                    others = more if others is None else others + more
+            if not new:
+                return found
+            try:
+                change = Commit(puts=tuple(puts), add=add, events=tuple(events))
+                done = await self._storage.commit(change if others is None else change + others)
+            except VersionConflict:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                continue
+            # The versions of the items come first.
+            stored = zip(new.items(), done.versions, strict=False)
+            return {**found, **{key: _at(item, version) for (key, item), version in stored}}
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import cast
 
 from attrs import evolve
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
@@ -32,7 +33,7 @@ from fleetcore.model.firmware import (
     Execution,
     ExecutionState,
 )
-from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
+from fleetcore.model.message import Accepted, Downlink, JointHandler, MessageType, Outcome, Rejected, Waiting
 from fleetcore.model.parts import parts
 from fleetcore.model.rollout import Retries
 from fleetcore.model.store import Commit, Event
@@ -61,6 +62,7 @@ from fleetcore.wire.bodies import check_ahead
 from fleetcore.wire.replies import rejection
 from fleetcore.wire.times import format_time
 
+_UNKNOWN = Rejected(code="execution_unknown", reason="This device has no such execution")
 #: The reason with which executions, commands and sessions of a retired device end.
 DEVICE_RETIRED = "device_retired"
 #: The code of executions of devices that ran the version already.
@@ -114,6 +116,16 @@ def _at_site(campaign: str, site: str) -> tuple[str, str]:
     return "at_site", f"{len(campaign)}/{campaign}/{site}"  # both may have a slash
 
 
+class Move(Struct, frozen=True):
+    """An event of an execution that was just read: who caused it, and an operator's reason."""
+
+    campaign: Campaign
+    execution: Execution
+    event: ExecutionEvent
+    actor: str = "system"
+    reason: str = ""
+
+
 class Updates:
     """Stores the moves of executions, makes offers and handles the reports of devices.
 
@@ -155,9 +167,11 @@ class Updates:
         self._opened_s = clock.monotonic_s()
 
     @property
-    def handlers(self) -> Mapping[MessageType, Handler]:
+    def handlers(self) -> Mapping[MessageType, JointHandler]:
         """The handlers for devices' reports about updates."""
-        return {messages.FIRMWARE_STATUS: lambda request, body: self.status(request.subject, body)}
+        return {
+            messages.FIRMWARE_STATUS: lambda some: self.statuses([(request.subject, body) for request, body in some])
+        }
 
     @property
     def waiting(self) -> Mapping[MessageType, Waiting]:
@@ -327,41 +341,66 @@ class Updates:
         reason: str = "",
     ) -> Step:
         """Stores what an event makes of an execution, and does its effects; raises NotFound for one that was erased."""
+        (made,) = await self.move_together([Move(campaign, execution, event, actor, reason)])
+        if made is None:
+            raise NotFound(f"Execution {execution.id!r} does not exist", execution=execution.id)
+        return made
+
+    async def move_together(self, moves: Sequence["Move"]) -> Sequence[Step | None]:
+        """Stores what events make of executions in one commit, then does the effects; None for those erased meanwhile.
+
+        An execution that has several moves is changed by one after the other, in a commit each.
+        """
+        made: list[Step | None] = [None] * len(moves)
+        left = list(enumerate(moves))
+        while left:
+            now: dict[str, tuple[int, Move]] = {}
+            later = []
+            for place, move in left:
+                if now.setdefault(move.execution.id, (place, move))[0] != place:
+                    later.append((place, move))
+            steps = await self._moved_together({key: move for key, (_, move) in now.items()})
+            for key, (place, _) in now.items():
+                made[place] = steps.get(key)
+            left = later
+        return made
+
+    async def _moved_together(self, moves: Mapping[str, "Move"]) -> Mapping[str, Step]:
+        """As :meth:`move_together`, by execution: one move each."""
         now = self._clock.now_ms()
-        made = Step(execution)
-        before = execution.state
+        made: dict[str, tuple[Execution, Step]] = {}
 
         def once(old: Execution) -> tuple[Execution, list[Event]] | None:
-            nonlocal made, before
-            before, made = old.state, self._stepped(campaign, old, event, now)
-            if made.execution is old:
+            move = moves[old.id]
+            new = self._stepped(move.campaign, old, move.event, now)
+            made[old.id] = old, new
+            if new.execution is old:
                 return None
-            return made.execution, _events(old, made.execution, actor, now, reason)
+            return new.execution, _events(old, new.execution, move.actor, now, move.reason)
 
-        def observing(old: Execution, new: Execution) -> Commit:
-            return Commit() if new.observed == old.observed else self._observing(campaign, new)
+        def observing(old: Execution, new: Execution) -> Commit | None:
+            return None if new.observed == old.observed else self._observing(moves[new.id].campaign, new)
 
-        changed = await self.records.compare_and_set(self._first(execution), once, observing, key=execution.id)
-        for effect in made.effects:
-            if effect is Effect.WITHDRAW:
-                for callback in self._withdrawal_listeners:
-                    callback(changed.device, changed.id)
-            else:
-                self.tell([changed.device])
-        if changed.state is not before and (changed.state in EXECUTION_ENDS or changed.state is ExecutionState.UNKNOWN):
-            await self._moved(changed.campaign)
-            if changed.state in EXECUTION_ENDS:
-                self.tell([changed.device])  # another campaign may have an offer for it
-        return Step(changed, made.effects, made.refused)
-
-    def _first(self, execution: Execution) -> Callable[[], Awaitable[Execution]]:
-        """Gives an execution that was just read, and after a conflict the stored one."""
-        left = [execution]
-
-        async def load() -> Execution:
-            return left.pop() if left else await self.records.need(execution.id)
-
-        return load
+        stored = await self.records.change_many([move.execution for move in moves.values()], once, observing)
+        steps, moved, ended = dict[str, Step](), dict[str, None](), list[str]()
+        for key, changed in stored.items():
+            old, step = made[key]
+            steps[key] = replace(step, execution=changed)
+            for effect in step.effects:
+                if effect is Effect.WITHDRAW:
+                    for callback in self._withdrawal_listeners:
+                        callback(changed.device, changed.id)
+                else:
+                    self.tell([changed.device])
+            if changed.state is not old.state:
+                if changed.state in EXECUTION_ENDS:
+                    ended.append(changed.device)
+                if changed.state in EXECUTION_ENDS or changed.state is ExecutionState.UNKNOWN:
+                    moved[changed.campaign] = None
+        for campaign in moved:
+            await self._moved(campaign)
+        self.tell(ended)  # another campaign may have an offer for them
+        return steps
 
     async def end(
         self, campaign: Campaign, execution: Execution, state: ExecutionState, code: str, *, actor: str = "system"
@@ -389,13 +428,11 @@ class Updates:
         while len(done) < _DUE and (found := [each for each in await self.records.due(now) if each.id not in done]):
             done.update(each.id for each in found)
             for at in range(0, len(found), TOGETHER):
-                await asyncio.gather(*(self._overdue(execution) for execution in found[at : at + TOGETHER]))
-
-    async def _overdue(self, execution: Execution) -> None:
-        campaign = await self.campaigns.get(execution.campaign)
-        if campaign is not None:
-            with contextlib.suppress(NotFound):  # erased meanwhile
-                await self.move(campaign, execution, Due())
+                some = found[at : at + TOGETHER]
+                campaigns = await self.campaigns.get_many({each.campaign for each in some})
+                await self.move_together(
+                    [Move(campaigns[each.campaign], each, Due()) for each in some if each.campaign in campaigns]
+                )
 
     async def reported(self, device: str, patch: Mapping[str, object]) -> None:
         """A device reports state: where that has its version, updates of it may be concerned."""
@@ -690,41 +727,80 @@ class Updates:
 
     async def status(self, device: str, body: messages.FirmwareStatus) -> Outcome:
         """Handles a device's report about its execution; states may be skipped, never go back (wire.md §10)."""
-        state = ExecutionState(body.state)
-        until = int(body.until) if state is ExecutionState.DEFERRED and body.until is not None else None
-        try:
-            check_ahead(until, "until", self._clock.now_ms())
-        except Refused as error:
-            return rejection(error)
-        if state is ExecutionState.DEFERRED and until is None:
-            return Rejected(code="schema_invalid", reason="deferred requires until, a time", pointer="/until")
-        execution = await self.records.get(body.execution)
-        if execution is None or execution.device != device:
-            return Rejected(code="execution_unknown", reason="This device has no such execution")
-        campaign = await self.campaigns.need(execution.campaign)
-        latest = _latest_deferral(campaign, execution)
-        if until is not None and latest is not None and until > latest:
-            return Rejected(code="too_late", reason=f"It may be deferred until {format_time(latest)}", pointer="/until")
-        if state is ExecutionState.SUCCEEDED and body.version != campaign.release:
-            return Rejected(code="version_mismatch", reason=f"The offer is {campaign.release}", pointer="/version")
-        report = Reported(
-            state=state, progress=body.progress, bytes=body.bytes, code=body.code, reason=body.reason, until=until,
-            version=body.version,
-        )  # fmt: skip
-        moved = await self.move(campaign, execution, report, actor=device)
-        if moved.refused:
-            return Rejected(code="illegal_transition", reason=moved.refused)
-        if state is ExecutionState.DOWNLOADED and await self._eligibility.matters(campaign):
-            judged = await self._may_install(campaign, moved.execution)
-            if judged.held is None:
-                self.tell([device])  # it may have been told to wait
-        return Accepted()
+        (outcome,) = await self.statuses([(device, body)])
+        return outcome
+
+    async def statuses(self, reports: Sequence[tuple[str, messages.FirmwareStatus]]) -> Sequence[Outcome]:
+        """Handles reports as :meth:`status`: they are stored in one commit. Their outcomes, in their order."""
+        executions = await self.records.get_many({body.execution for _, body in reports})
+        campaigns = await self.campaigns.get_many({each.campaign for each in executions.values()})
+        outcomes: list[Outcome] = []
+        moves: list[tuple[int, Move]] = []
+        now = self._clock.now_ms()
+        for place, (device, body) in enumerate(reports):
+            execution = executions.get(body.execution)
+            campaign = None if execution is None else campaigns.get(execution.campaign)
+            refused = _problem(body, now)
+            if execution is None or campaign is None or execution.device != device:
+                outcomes.append(refused or _UNKNOWN)
+                continue
+            refused = refused or _refusal(campaign, execution, body)
+            outcomes.append(refused or Accepted())
+            if refused is None:
+                moves.append((place, Move(campaign, execution, _reported(body), device)))
+        for (place, move), made in zip(moves, await self.move_together([move for _, move in moves]), strict=True):
+            if made is None:
+                outcomes[place] = Rejected(code="execution_unknown", reason="It was erased")
+            elif made.refused:
+                outcomes[place] = Rejected(code="illegal_transition", reason=made.refused)
+            elif _is_downloaded(move) and await self._eligibility.matters(move.campaign):
+                judged = await self._may_install(move.campaign, made.execution)
+                if judged.held is None:
+                    self.tell([made.execution.device])  # it may have been told to wait
+        return outcomes
 
 
 def _latest_deferral(campaign: Campaign, execution: Execution) -> int | None:
     """Until when a device's user may put the update off; None where nothing limits it."""
     longest = campaign.rollout.eligibility.max_deferral_ms
     return None if longest is None else (execution.first_offered or execution.changed) + longest
+
+
+def _is_downloaded(move: Move) -> bool:
+    return isinstance(move.event, Reported) and move.event.state is ExecutionState.DOWNLOADED
+
+
+def _deferred_until(body: messages.FirmwareStatus) -> int | None:
+    return int(body.until) if body.state == "deferred" and body.until is not None else None
+
+
+def _problem(body: messages.FirmwareStatus, now: int) -> Rejected | None:
+    """Why a report is refused, whatever it is about."""
+    until = _deferred_until(body)
+    try:
+        check_ahead(until, "until", now)
+    except Refused as error:
+        return rejection(error)
+    if body.state == "deferred" and until is None:
+        return Rejected(code="schema_invalid", reason="deferred requires until, a time", pointer="/until")
+    return None
+
+
+def _refusal(campaign: Campaign, execution: Execution, body: messages.FirmwareStatus) -> Rejected | None:
+    """Why a report about an execution is refused by its campaign."""
+    until, latest = _deferred_until(body), _latest_deferral(campaign, execution)
+    if until is not None and latest is not None and until > latest:
+        return Rejected(code="too_late", reason=f"It may be deferred until {format_time(latest)}", pointer="/until")
+    if body.state == "succeeded" and body.version != campaign.release:
+        return Rejected(code="version_mismatch", reason=f"The offer is {campaign.release}", pointer="/version")
+    return None
+
+
+def _reported(body: messages.FirmwareStatus) -> Reported:
+    return Reported(
+        state=ExecutionState(body.state), progress=body.progress, bytes=body.bytes, code=body.code, reason=body.reason,
+        until=_deferred_until(body), version=body.version,
+    )  # fmt: skip
 
 
 async def _nothing(_campaign: str) -> None:
