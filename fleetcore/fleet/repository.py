@@ -142,12 +142,25 @@ class Repository(Generic[T]):
         """The items of some keys, by key; keys without an item are left out."""
         return {key: self.load(record) for key, record in (await self._storage.get_many(self.kind, keys)).items()}
 
+    async def get_recent(self, keys: Iterable[str]) -> Mapping[str, T]:
+        """As :meth:`get_many`; items that were changed last come from memory, where this repository remembers those."""
+        wanted = dict.fromkeys(keys)
+        recent = {key: item for key in wanted if (item := self._last(key)) is not None}
+        left = wanted.keys() - recent.keys()
+        return {**recent, **await self.get_many(left)} if left else recent
+
     async def need(self, key: str, *, code: str = "not_found") -> T:
         """The item; raises :class:`NotFound` with ``code``."""
         item = await self.get(key)
         if item is None:
             raise NotFound(f"{kind_in_words(self.kind)} {key!r} does not exist", code=code, **{self.kind: key})
         return item
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drops removed items from the cache of those that were changed last."""
+        if self._last_written is not None:
+            for key in keys:
+                self._last_written.forget(key)
 
     def place(self, item: T) -> str:
         """The ``after`` for the page that follows an item."""
@@ -268,14 +281,15 @@ class Repository(Generic[T]):
         if key is None:
             return await self._written(load, step, extra)
         item: T | None = None
-        begun = await self._turns.take(key)
-        if begun is None and self._last_written is not None:
-            begun = self._last_written.get(key)
+        begun = await self._turns.take(key) or self._last(key)
         try:
             item = await self._written(load, step, extra, begun)
             return item
         finally:
             self._pass_on(key, item)
+
+    def _last(self, key: str) -> T | None:
+        return None if self._last_written is None else self._last_written.get(key)
 
     def _pass_on(self, key: str, item: T | None) -> None:
         """Ends the caller's turn; None where the result of its change is not known."""
@@ -311,8 +325,7 @@ class Repository(Generic[T]):
             for key in sorted(begun):
                 passed = await self._turns.take(key)
                 taken.append(key)
-                if passed is not None:
-                    begun[key] = passed
+                begun[key] = passed or self._last(key) or begun[key]
             stored = await self._written_together(begun, step, extra)
             return stored
         finally:

@@ -15,9 +15,10 @@ from attrs import evolve
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
+from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.deltas import offered_deltas
 from fleetcore.fleet.eligibility import EligibilityJudge
+from fleetcore.fleet.process_state.last_written import LastWritten
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.interfaces.clock import Clock
@@ -77,6 +78,8 @@ WITHDRAWN_MS = 7 * DAY_MS
 TOGETHER = 200
 #: So many executions that are due are changed before the other work of a tick.
 _DUE = 2000
+#: Executions that were changed last are in memory up to this; each takes about so much without its reason.
+_REMEMBERED_BYTES, _EXECUTION_BYTES = 64 << 20, 1000
 #: Places are given in commits of so many.
 _PLACED_TOGETHER = 500
 
@@ -111,12 +114,16 @@ def _execution_refs(execution: Execution) -> Pairs:
     return [*refs, ("open", execution.device)]
 
 
+def _size(execution: Execution) -> int:
+    return _EXECUTION_BYTES + len(execution.reason or "")
+
+
 def _at_site(campaign: str, site: str) -> tuple[str, str]:
     """The index entry of a campaign's devices at a site that are updated now."""
     return "at_site", f"{len(campaign)}/{campaign}/{site}"  # both may have a slash
 
 
-class Move(Struct, frozen=True):
+class Move(Struct, frozen=True, gc=False):
     """An event of an execution that was just read: who caused it, and an operator's reason."""
 
     campaign: Campaign
@@ -146,6 +153,7 @@ class Updates:
             refs=_execution_refs,
             due=lambda execution: execution.due,
             counted=lambda execution: (counters_of(execution.campaign), counter_name(execution)),
+            last_written=LastWritten(_size, _REMEMBERED_BYTES),
         )
         self._offer_listeners: list[Callable[[str], None]] = []
         self._withdrawal_listeners: list[Callable[[str, str], None]] = []
@@ -283,21 +291,11 @@ class Updates:
                 at += 1
             if not wanted:
                 continue
-            now = self._clock.now_ms()
-            change = Commit()
-            for old in wanted:
-                change += self.records.changing(old, self._stepped(campaign, old, Placed(campaign.wave), now).execution)
-                data = {"campaign": campaign.id, "device": old.device, "wave": campaign.wave}
-                change += Commit(events=(Event(type="execution.placed", subject=old.id, time=now, data=data),))
-            try:
-                await self._storage.commit(change)
-            except VersionConflict:
-                at = self._turns.get(campaign.id, 0)  # another writer came between: these are read again
-                continue
-            given += len(wanted)
+            steps = await self.move_together([Move(campaign, old, Placed(campaign.wave)) for old in wanted])
+            placed = sum(made is not None and bool(made.effects) for made in steps)
+            given += placed
             if campaign.rollout.rate is not None:
-                self._places_of(campaign).add(len(wanted), self._clock.monotonic_s())
-            self.tell(old.device for old in wanted)
+                self._places_of(campaign).add(placed, self._clock.monotonic_s())
         # Devices before this one all have a place. One that loses its place goes to the last turn.
         self._turns[campaign.id] = min(at, len(turns) - 1)
         return given
@@ -732,7 +730,7 @@ class Updates:
 
     async def statuses(self, reports: Sequence[tuple[str, messages.FirmwareStatus]]) -> Sequence[Outcome]:
         """Handles reports as :meth:`status`: they are stored in one commit. Their outcomes, in their order."""
-        executions = await self.records.get_many({body.execution for _, body in reports})
+        executions = await self.records.get_recent(body.execution for _, body in reports)
         campaigns = await self.campaigns.get_many({each.campaign for each in executions.values()})
         outcomes: list[Outcome] = []
         moves: list[tuple[int, Move]] = []
@@ -836,13 +834,16 @@ def _may_go_on(campaign: Campaign, execution: Execution, now: int) -> bool:
 
 
 def _events(old: Execution, new: Execution, actor: str, at: int, why: str = "") -> list[Event]:
-    """The event of a changed state, of a hold for another reason and of consent; other changes have none."""
+    """The event of a changed state, a place, a hold for another reason and of consent; other changes have none."""
     data: dict[str, object] = {"campaign": new.campaign, "device": new.device}
     if new.code is not None:
         data["code"] = new.code
     reason = why or f"{new.code or ''}: {new.reason or ''}".strip(": ")
     if new.state is not old.state or new.state is ExecutionState.DOWNLOADING:
         event = Event(type=f"execution.{new.state}", subject=new.id, time=at, actor=actor, reason=reason, data=data)
+    elif new.wave and not old.wave:
+        data = {"campaign": new.campaign, "device": new.device, "wave": new.wave}
+        event = Event(type="execution.placed", subject=new.id, time=at, actor=actor, reason=why, data=data)
     elif new.held and new.code != old.code:
         event = Event(type="execution.held", subject=new.id, time=at, actor=actor, reason=reason, data=data)
     elif new.consented is not None and old.consented is None:

@@ -73,7 +73,7 @@ class Offered(Struct, frozen=True):
     site: str = ""
 
 
-class Reported(Struct, frozen=True, kw_only=True):
+class Reported(Struct, frozen=True, kw_only=True, gc=False):
     """The device reports a state."""
 
     state: ExecutionState
@@ -136,7 +136,7 @@ class Effect(Enum):
     WITHDRAW = "withdraw"
 
 
-class Step(Struct, frozen=True):
+class Step(Struct, frozen=True, gc=False):
     """The next state, and what is to be done. An unchanged execution is the same object.
 
     Attributes:
