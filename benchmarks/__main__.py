@@ -35,6 +35,7 @@ NAMES = (
     "lists",
     "campaign",
     "rollout",
+    "durable",
     "gate",
     "plan",
     "api",
