@@ -21,6 +21,7 @@ NAMES = (
     "path",
     "mqtt",
     "http",
+    "download",
     "websocket",
     "coap",
     "connections",

@@ -16,6 +16,7 @@ from attrs import field, frozen
 
 from fleetcore.model.credential import Credential
 from fleetcore.model.message import Downlink, Inbound, MessageType, Rejected, Reply
+from fleetcore.model.store import FileSpan
 
 if TYPE_CHECKING:
     from fleetcore.wire.messages import EnrollBody
@@ -169,6 +170,11 @@ class ArtifactReader(ABC):
     @abstractmethod
     def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Yields the bytes ``start <= i < end`` in pieces."""
+
+    def spans(self, start: int = 0, end: int | None = None) -> AsyncIterator[FileSpan] | None:
+        """The same as parts of a file that the kernel can send, or None where there is no file (the default)."""
+        del start, end
+        return None
 
 
 #: Takes a downlink; False if it could not.

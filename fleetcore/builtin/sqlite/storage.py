@@ -41,6 +41,7 @@ from fleetcore.model.store import (
     Committed,
     Expired,
     FeedEntry,
+    FileSpan,
     FoundRecords,
     Index,
     MessageMark,
@@ -306,6 +307,9 @@ class SqliteStorage(Storage):
 
     def read_artifact(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         return self._engine.artifacts.read(sha256, start, end)
+
+    def artifact_spans(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[FileSpan] | None:
+        return self._engine.artifacts.spans(sha256, start, end)
 
     async def parts(self) -> Sequence[PartInfo]:
         return await self._engine.artifacts.parts()

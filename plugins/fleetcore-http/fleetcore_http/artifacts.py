@@ -5,17 +5,22 @@ is impossible.
 """
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import nullcontext
 
 from aiohttp import web
 
 from fleetcore.errors import NotFound
 from fleetcore.interfaces.protocol import ArtifactReader
 from fleetcore.model.message import Rejected
+from fleetcore.model.store import FileSpan
 from fleetcore_http.answers import matches
 from fleetcore_http.exchange import Exchange
 from fleetcore_http.problems import problem
+from fleetcore_http.sending import Sending
 
+#: So much has to be read by the peer within the idle time.
+_WRITE_BYTES = 256 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 #: Up to 18 digits: an exabyte; longer numbers take long to parse.
 _RANGE = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
@@ -64,14 +69,24 @@ async def _send(
 ) -> None:
     """Sends the bytes; if that fails the connection is aborted, so that a part is never taken for the whole."""
     left = end - start
-    pieces = artifact.read(start, end)
+    transport = exchange.request.transport
+    plain = transport is not None and transport.get_extra_info("sslcontext") is None
+    spans = artifact.spans(start, end) if plain else None
+    pieces: AsyncIterator[bytes] | AsyncIterator[FileSpan] = artifact.read(start, end) if spans is None else spans
     try:
-        async for piece in pieces:
-            left -= len(piece)
-            if left < 0 or exchange.who.ended is not None:
-                break
-            exchange.connection.expect_reading()
-            await response.write(piece)
+        with Sending(exchange.connection) if spans is not None else nullcontext() as sending:
+            async for piece in pieces:
+                for at in range(0, len(piece), _WRITE_BYTES):
+                    if exchange.who.ended is not None or left <= 0:
+                        return
+                    exchange.connection.expect_reading()
+                    count = min(_WRITE_BYTES, len(piece) - at)
+                    if isinstance(piece, FileSpan):
+                        assert sending is not None
+                        await sending.send(piece.file, piece.offset + at, count)
+                    else:
+                        await response.write(memoryview(piece)[at : at + count])
+                    left -= count
     finally:
         if isinstance(pieces, AsyncGenerator):  # its open resources must not wait for the garbage collector
             await pieces.aclose()
