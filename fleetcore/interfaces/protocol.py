@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, Self
 from attrs import field, frozen
 
 from fleetcore.model.credential import Credential
+from fleetcore.model.file_span import FileSpan
 from fleetcore.model.message import Downlink, Inbound, MessageType, Rejected, Reply
-from fleetcore.model.store import FileSpan
 
 if TYPE_CHECKING:
     from fleetcore.wire.messages import EnrollBody

@@ -24,6 +24,7 @@ import numpy as np
 from fleetcore.errors import Conflict, NotFound, Refused, StorageError
 from fleetcore.model import values as named
 from fleetcore.model.catalog import Catalog
+from fleetcore.model.file_span import FileSpan
 from fleetcore.model.store import (
     DUE,
     ArtifactInfo,
@@ -32,7 +33,6 @@ from fleetcore.model.store import (
     Delete,
     Expired,
     FeedEntry,
-    FileSpan,
     FoundRecords,
     Index,
     MessageMark,

@@ -39,23 +39,6 @@ class ArtifactInfo:
     size_bytes: int
 
 
-@frozen
-class FileSpan:
-    """A part of an artifact in an open file, whose content was just checked: the kernel can send it (sendfile).
-
-    Attributes:
-        file: the descriptor, open until the next span is asked for.
-        offset, size_bytes: where it is in the file, and how long it is.
-    """
-
-    file: int
-    offset: int
-    size_bytes: int
-
-    def __len__(self) -> int:
-        return self.size_bytes
-
-
 @frozen(kw_only=True)
 class PartInfo:
     """An artifact of which only the beginning has come.

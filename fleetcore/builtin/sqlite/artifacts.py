@@ -36,7 +36,8 @@ from fleetcore.interfaces.storage import (
     check_offset,
     check_part_size,
 )
-from fleetcore.model.store import ArtifactInfo, FileSpan, PartInfo
+from fleetcore.model.file_span import FileSpan
+from fleetcore.model.store import ArtifactInfo, PartInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")

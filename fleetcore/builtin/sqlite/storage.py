@@ -35,13 +35,13 @@ from fleetcore.errors import ConfigError, StorageError
 from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.catalog import Catalog
+from fleetcore.model.file_span import FileSpan
 from fleetcore.model.store import (
     ArtifactInfo,
     Commit,
     Committed,
     Expired,
     FeedEntry,
-    FileSpan,
     FoundRecords,
     Index,
     MessageMark,

@@ -11,8 +11,9 @@ from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, DevicePlane, EnrollRequest, Session, Sink
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.credential import Credential
+from fleetcore.model.file_span import FileSpan
 from fleetcore.model.message import Direction, Inbound, MessageType, Rejected, Reply
-from fleetcore.model.store import ArtifactInfo, FileSpan
+from fleetcore.model.store import ArtifactInfo
 from fleetcore.pipeline.admit import FOREIGN, silenced
 from fleetcore.pipeline.handlers import Handlers
 from fleetcore.pipeline.rate import RateLimit

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from fleetcore.errors import NotFound
 from fleetcore.interfaces.protocol import ArtifactReader
+from fleetcore.model.file_span import FileSpan
 from fleetcore.model.message import Rejected
-from fleetcore.model.store import FileSpan
 from fleetcore_http.answers import matches
 from fleetcore_http.exchange import Exchange
 from fleetcore_http.problems import problem
