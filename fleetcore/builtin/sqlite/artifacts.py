@@ -14,12 +14,11 @@ import threading
 from abc import ABC, abstractmethod
 from array import array
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
-from functools import partial
 from pathlib import Path
 from tempfile import _TemporaryFileWrapper
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -44,8 +43,10 @@ T = TypeVar("T")
 
 _PIECE_BYTES = 256 * 1024
 _SECTOR_BYTES = 4096
-#: So many pieces are read at a time, while those before are sent.
-_AHEAD = 4
+#: So many pieces are read at a time, while those before are sent: each download has twice these in memory. Those that
+#: are only checked are in a buffer of the thread.
+_READ_PIECES, _CHECKED_PIECES = 2, 8
+_buffers = threading.local()
 _TEMPORARY, _PARTS = "tmp", "parts"
 #: Blobs whose pieces' checksums are cached: 16 bytes a MiB each.
 _KNOWN = 1000
@@ -335,17 +336,16 @@ class FileArtifacts(Artifacts):
 
     async def read(self, sha256: str, start: int, end: int | None) -> AsyncIterator[bytes]:
         end = self._end(sha256, end)
-        async with aclosing(self._each(sha256, start, end, _read_checked)) as pieces:
+        async with aclosing(self._each(sha256, start, end, _READ_PIECES, _read_checked)) as pieces:
             async for _, at, piece in pieces:
                 yield piece[max(0, start - at) : end - at]
 
     async def spans(self, sha256: str, start: int, end: int | None) -> AsyncIterator[FileSpan]:
         end = self._end(sha256, end)
-        check = partial(_check, bytearray(_AHEAD * _PIECE_BYTES))
-        async with aclosing(self._each(sha256, start, end, check)) as pieces:
-            async for file, at, piece in pieces:
+        async with aclosing(self._each(sha256, start, end, _CHECKED_PIECES, _check)) as pieces:
+            async for file, at, size in pieces:
                 begin = max(start, at)
-                yield FileSpan(file.fileno(), begin, min(end, at + len(piece)) - begin)
+                yield FileSpan(file.fileno(), begin, min(end, at + size) - begin)
 
     def _end(self, sha256: str, end: int | None) -> int:
         info = self.info(sha256)
@@ -354,23 +354,30 @@ class FileArtifacts(Artifacts):
         return info.size_bytes if end is None else min(end, info.size_bytes)
 
     async def _each(
-        self, sha256: str, start: int, end: int, work: Callable[[BinaryIO, int, Sequence[int]], T]
+        self, sha256: str, start: int, end: int, count: int, work: Callable[[BinaryIO, int, Sequence[int]], T]
     ) -> AsyncGenerator[tuple[BinaryIO, int, T]]:
-        """What ``work`` makes of some pieces at a time, with the file and where they are; the next ones meanwhile."""
+        """What ``work`` makes of ``count`` pieces at a time, with the file and where they are; of the next meanwhile.
+
+        It gets the file, where to begin in it, and the checksums of the pieces.
+        """
         if start >= end:
             return
         sums = await _in_thread(self._sums, sha256)
         with await _in_thread(self._place(sha256).open, "rb", buffering=0) as file:
             last = -(-end // _PIECE_BYTES)
             ahead: asyncio.Task[T] | None = None
+
+            def begin(number: int) -> Coroutine[Any, Any, T]:
+                return _in_thread(work, file, number * _PIECE_BYTES, sums[number : number + count])
+
             try:
-                for number in range(start // _PIECE_BYTES, last, _AHEAD):
-                    made = await (ahead or _in_thread(work, file, number, sums))
+                for number in range(start // _PIECE_BYTES, last, count):
+                    made = await (ahead or begin(number))
                     ahead = None
                     if not made:
                         raise _damaged(sha256)
-                    if number + _AHEAD < last:
-                        ahead = asyncio.create_task(_in_thread(work, file, number + _AHEAD, sums))
+                    if number + count < last:
+                        ahead = asyncio.create_task(begin(number + count))
                     yield file, number * _PIECE_BYTES, made
             finally:
                 if ahead is not None:
@@ -470,25 +477,26 @@ def _settle(file: BinaryIO, now_ms: int) -> None:
         os.utime(file.fileno(), ns=(now_ms * 1_000_000, now_ms * 1_000_000))
 
 
-def _read_checked(file: BinaryIO, number: int, sums: Sequence[int]) -> bytes:
-    """Some pieces from one on; empty where their content has changed."""
-    file.seek(number * _PIECE_BYTES)
-    read = file.read(_AHEAD * _PIECE_BYTES)
-    return read if _is_intact(memoryview(read), number, sums) else b""
+def _read_checked(file: BinaryIO, at: int, sums: Sequence[int]) -> bytes:
+    """Reads pieces that have these checksums; nothing where their content has changed."""
+    file.seek(at)
+    read = file.read(len(sums) * _PIECE_BYTES)
+    return read if _is_intact(memoryview(read), sums) else b""
 
 
-def _check(buffer: bytearray, file: BinaryIO, number: int, sums: Sequence[int]) -> memoryview:
-    """Reads some pieces from one on into a buffer; returns them, or nothing where their content has changed."""
-    view, read = memoryview(buffer), 0
-    file.seek(number * _PIECE_BYTES)
+def _check(file: BinaryIO, at: int, sums: Sequence[int]) -> int:
+    """The size of pieces that have these checksums; 0 where their content has changed."""
+    if not hasattr(_buffers, "checked"):
+        _buffers.checked = memoryview(bytearray(_CHECKED_PIECES * _PIECE_BYTES))
+    view, read = _buffers.checked[: len(sums) * _PIECE_BYTES], 0
+    file.seek(at)
     while read < len(view) and (some := file.readinto(view[read:])):  # type: ignore[attr-defined]  # a raw file
         read += some
-    return view[:read] if _is_intact(view[:read], number, sums) else view[:0]
+    return read if _is_intact(view[:read], sums) else 0
 
 
-def _is_intact(read: memoryview, number: int, sums: Sequence[int]) -> bool:
-    found = [_sum(read[at : at + _PIECE_BYTES]) for at in range(0, len(read), _PIECE_BYTES)]
-    return found == list(sums[number : number + _AHEAD])
+def _is_intact(read: memoryview, sums: Sequence[int]) -> bool:
+    return [_sum(read[at : at + _PIECE_BYTES]) for at in range(0, len(read), _PIECE_BYTES)] == list(sums)
 
 
 def _sum(piece: bytes | memoryview) -> int:

@@ -17,10 +17,8 @@ from fleetcore.model.message import Rejected
 from fleetcore_http.answers import matches
 from fleetcore_http.exchange import Exchange
 from fleetcore_http.problems import problem
-from fleetcore_http.sending import Sending
+from fleetcore_http.sending import WRITE_BYTES, Sending
 
-#: So much has to be read by the peer within the idle time.
-_WRITE_BYTES = 256 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 #: Up to 18 digits: an exabyte; longer numbers take long to parse.
 _RANGE = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
@@ -76,17 +74,16 @@ async def _send(
     try:
         with Sending(exchange.connection) if spans is not None else nullcontext() as sending:
             async for piece in pieces:
-                for at in range(0, len(piece), _WRITE_BYTES):
-                    if exchange.who.ended is not None or left <= 0:
-                        return
-                    exchange.connection.expect_reading()
-                    count = min(_WRITE_BYTES, len(piece) - at)
-                    if isinstance(piece, FileSpan):
-                        assert sending is not None
-                        await sending.send(piece.file, piece.offset + at, count)
-                    else:
-                        await response.write(memoryview(piece)[at : at + count])
-                    left -= count
+                if isinstance(piece, FileSpan):
+                    assert sending is not None
+                    await sending.send(piece)
+                else:
+                    for at in range(0, len(piece), WRITE_BYTES):
+                        exchange.connection.expect_reading()
+                        await response.write(memoryview(piece)[at : at + WRITE_BYTES])
+                left -= len(piece)
+                if left < 0 or exchange.who.ended is not None:
+                    return
     finally:
         if isinstance(pieces, AsyncGenerator):  # its open resources must not wait for the garbage collector
             await pieces.aclose()

@@ -8,8 +8,11 @@ import os
 from types import TracebackType
 from typing import Self
 
+from fleetcore.model.file_span import FileSpan
 from fleetcore_http.connection import DeviceConnection
 
+#: So much has to be read by the peer within the idle time.
+WRITE_BYTES = 256 * 1024
 #: How often it is looked whether the connection was closed while its peer reads nothing; and how often whether the
 #: head of the answer has gone.
 _LOOK_S, _FLUSH_S = 0.5, 0.001
@@ -34,20 +37,24 @@ class Sending:
     ) -> None:
         os.close(self._socket)
 
-    async def send(self, file: int, offset: int, count: int) -> None:
-        """Sends some bytes of a file; raises ConnectionError where the connection ends before that."""
+    async def send(self, span: FileSpan) -> None:
+        """Sends a part of a file; raises ConnectionError where the connection ends before that."""
         while self._transport().get_write_buffer_size():  # noqa: ASYNC110 - a loop does not tell when it is empty
             await asyncio.sleep(_FLUSH_S)
-        while count:
+        done = expected = 0
+        while done < len(span):
             self._transport()
+            if done >= expected:
+                self._connection.expect_reading()
+                expected = done + WRITE_BYTES
             try:
-                sent = os.sendfile(self._socket, file, offset, count)
+                sent = os.sendfile(self._socket, span.file, span.offset + done, len(span) - done)
             except BlockingIOError:
                 await self._writable()
                 continue
             if not sent:
                 raise ConnectionAbortedError("The file is shorter than it was")
-            offset, count = offset + sent, count - sent
+            done += sent
 
     def _transport(self) -> asyncio.WriteTransport:
         transport = self._connection.transport
