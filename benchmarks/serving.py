@@ -49,6 +49,8 @@ async def _fleet(task: dict[str, Any]) -> AsyncIterator[Served]:
                 tokens.append([device, await fleet.security.device_tokens.issue(device)])
         if twin := task.get("twin"):
             await fleet.twins.desire(task["devices"][-1], twin)
+        if image := task.get("image"):
+            await _offer(fleet, task["devices"], Path(image))
         count: Count = lambda: fleet.path.accepted  # noqa: E731 - one of two
         if task.get("null"):
             count = _acknowledge_at_once(fleet)
@@ -59,6 +61,12 @@ async def _fleet(task: dict[str, Any]) -> AsyncIterator[Served]:
         yield {"endpoints": endpoints, "tokens": tokens}, count
     finally:
         await fleet.close()
+
+
+async def _offer(fleet: Fleet, devices: list[str], image: Path) -> None:
+    """A campaign that offers an image to the devices."""
+    stored = await fleet.campaigns.add_artifact(await asyncio.to_thread(image.read_bytes))
+    await fleet.campaigns.create("c", "2.0.0", devices, sha256=stored.sha256)
 
 
 def _acknowledge_at_once(fleet: Fleet) -> Count:
@@ -121,6 +129,32 @@ async def _aiohttp(_task: dict[str, Any]) -> AsyncIterator[Served]:
     await site.start()
     try:
         yield {"endpoints": {"http": [f"http://127.0.0.1:{runner.addresses[0][1]}"]}}, lambda: seen
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _aiohttp_file(task: dict[str, Any]) -> AsyncIterator[Served]:
+    """Aiohttp's own answer with a file, over TLS where there is a certificate."""
+    import ssl
+
+    from aiohttp import web
+
+    async def handler(_request: web.Request) -> web.FileResponse:
+        return web.FileResponse(task["image"])
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handler)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    context: ssl.SSLContext | None = None
+    if certificate := task.get("certificate"):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    scheme = "http" if context is None else "https"
+    try:
+        yield {"endpoints": {"http": [f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"]}}, lambda: 0
     finally:
         await runner.cleanup()
 
@@ -268,6 +302,7 @@ async def _aiocoap(_task: dict[str, Any]) -> AsyncIterator[Served]:
 _KINDS = {
     "fleet": _fleet,
     "aiohttp": _aiohttp,
+    "aiohttp file": _aiohttp_file,
     "paho": _paho,
     "aiocoap": _aiocoap,
     "own echo": _own_echo,

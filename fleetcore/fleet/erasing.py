@@ -108,6 +108,7 @@ class Erasing:
             if not page.items:
                 return
             await self._storage.commit(removal)
+            records.forget(item.id for item in page.items)
 
     async def _past(self, device: str) -> AsyncIterator[str]:
         prefix = f"{device}/"

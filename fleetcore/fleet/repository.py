@@ -142,12 +142,25 @@ class Repository(Generic[T]):
         """The items of some keys, by key; keys without an item are left out."""
         return {key: self.load(record) for key, record in (await self._storage.get_many(self.kind, keys)).items()}
 
+    async def get_recent(self, keys: Iterable[str]) -> Mapping[str, T]:
+        """As :meth:`get_many`; items that were changed last come from memory, where this repository remembers those."""
+        wanted = dict.fromkeys(keys)
+        recent = {key: item for key in wanted if (item := self._last(key)) is not None}
+        left = wanted.keys() - recent.keys()
+        return {**recent, **await self.get_many(left)} if left else recent
+
     async def need(self, key: str, *, code: str = "not_found") -> T:
         """The item; raises :class:`NotFound` with ``code``."""
         item = await self.get(key)
         if item is None:
             raise NotFound(f"{kind_in_words(self.kind)} {key!r} does not exist", code=code, **{self.kind: key})
         return item
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drops removed items from the cache of those that were changed last."""
+        if self._last_written is not None:
+            for key in keys:
+                self._last_written.forget(key)
 
     def place(self, item: T) -> str:
         """The ``after`` for the page that follows an item."""
@@ -268,20 +281,56 @@ class Repository(Generic[T]):
         if key is None:
             return await self._written(load, step, extra)
         item: T | None = None
-        begun = await self._turns.take(key)
-        if begun is None and self._last_written is not None:
-            begun = self._last_written.get(key)
+        begun = await self._turns.take(key) or self._last(key)
         try:
             item = await self._written(load, step, extra, begun)
             return item
         finally:
-            if self._last_written is not None:
-                if item is None:
-                    self._last_written.forget(key)
-                else:
-                    self._last_written.put(key, item)
-            # The next caller starts from this result, and reads nothing.
-            self._turns.give(key, item)
+            self._pass_on(key, item)
+
+    def _last(self, key: str) -> T | None:
+        return None if self._last_written is None else self._last_written.get(key)
+
+    def _pass_on(self, key: str, item: T | None) -> None:
+        """Ends the caller's turn; None where the result of its change is not known."""
+        if self._last_written is not None:
+            if item is None:
+                self._last_written.forget(key)
+            else:
+                self._last_written.put(key, item)
+        # The next caller starts from this result, and reads nothing.
+        self._turns.give(key, item)
+
+    async def change_many(
+        self,
+        items: Iterable[T],
+        step: Callable[[T], tuple[T, Sequence[Event]] | None],
+        extra: Callable[[T, T], Commit | None] | None = None,
+    ) -> Mapping[str, T]:
+        """As :meth:`compare_and_set` for each of some items, all in one commit.
+
+        ``step`` may run more than once for an item, also for those that did not come into conflict.
+
+        Args:
+            items: as they were just read, each key once.
+
+        Returns:
+            What is stored now, by key; without items that were removed meanwhile.
+        """
+        begun = {str(getattr(item, self._key)): item for item in items}
+        taken: list[str] = []
+        stored: Mapping[str, T] = {}
+        try:
+            # In one order for all callers: two of them never wait for each other.
+            for key in sorted(begun):
+                passed = await self._turns.take(key)
+                taken.append(key)
+                begun[key] = passed or self._last(key) or begun[key]
+            stored = await self._written_together(begun, step, extra)
+            return stored
+        finally:
+            for key in taken:
+                self._pass_on(key, stored.get(key))
 
     def turn(self, key: str) -> AbstractAsyncContextManager[None]:
         """Excludes callers of :meth:`change` for the item, for the duration of the context."""
@@ -313,6 +362,46 @@ class Repository(Generic[T]):
                     raise
                 continue
             return _at(new, done.versions[0])
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _written_together(
+        self,
+        begun: Mapping[str, T],
+        step: Callable[[T], tuple[T, Sequence[Event]] | None],
+        extra: Callable[[T, T], Commit | None] | None,
+    ) -> Mapping[str, T]:
+        for attempt in range(ATTEMPTS):
+            found = begun if not attempt else await self.get_many(begun)
+            new: dict[str, T] = {}
+            puts: list[Put] = []
+            events: list[Event] = []
+            add: dict[Counter, int] = {}
+            others: Commit | None = None
+            for key, old in found.items():
+                result = step(old)
+                if result is None:
+                    continue
+                new[key], happened = result
+                events += happened
+                version: int = old.version  # type: ignore[attr-defined]  # every record class has a version
+                puts.append(self.put(new[key], expect=version))
+                for counter, delta in self.counts(old, new[key]).items():
+                    add[counter] = add.get(counter, 0) + delta
+                more = None if extra is None else extra(old, new[key])
+                if more is not None:
+                    others = more if others is None else others + more
+            if not new:
+                return found
+            try:
+                change = Commit(puts=tuple(puts), add=add, events=tuple(events))
+                done = await self._storage.commit(change if others is None else change + others)
+            except VersionConflict:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                continue
+            # The versions of the items come first.
+            stored = zip(new.items(), done.versions, strict=False)
+            return {**found, **{key: _at(item, version) for (key, item), version in stored}}
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 

@@ -12,11 +12,13 @@ from itertools import islice
 from typing import cast
 
 from attrs import evolve
+from msgspec import Struct
 from msgspec.structs import replace
 
-from fleetcore.errors import Conflict, NotFound, Refused, VersionConflict
+from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.deltas import offered_deltas
 from fleetcore.fleet.eligibility import EligibilityJudge
+from fleetcore.fleet.process_state.last_written import LastWritten
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.interfaces.clock import Clock
@@ -33,7 +35,7 @@ from fleetcore.model.firmware import (
     Execution,
     ExecutionState,
 )
-from fleetcore.model.message import Accepted, Downlink, Handler, MessageType, Outcome, Rejected, Waiting
+from fleetcore.model.message import Accepted, Downlink, JointHandler, MessageType, Outcome, Rejected, Waiting
 from fleetcore.model.parts import parts
 from fleetcore.model.rollout import Retries
 from fleetcore.model.store import Commit, Event, Record
@@ -56,13 +58,14 @@ from fleetcore.rollout.executions import (
 )
 from fleetcore.rollout.gate import begins
 from fleetcore.rollout.pacing import WINDOW_S, Pace
-from fleetcore.rollout.steps import at_step, first_needed, is_last, of_offer, offer_name
+from fleetcore.rollout.steps import at_step, first_needed, image_at, is_last, of_offer, offer_name
 from fleetcore.rollout.turns import all_turns, digest_of, digits_of, turn
 from fleetcore.wire import messages
 from fleetcore.wire.bodies import check_ahead
 from fleetcore.wire.replies import rejection
 from fleetcore.wire.times import format_time
 
+_UNKNOWN = Rejected(code="execution_unknown", reason="This device has no such execution")
 #: The reason with which executions, commands and sessions of a retired device end.
 DEVICE_RETIRED = "device_retired"
 #: The code of executions of devices that ran the version already.
@@ -77,6 +80,8 @@ WITHDRAWN_MS = 7 * DAY_MS
 TOGETHER = 200
 #: So many executions that are due are changed before the other work of a tick.
 _DUE = 2000
+#: Executions that were changed last are in memory up to this; each takes about so much without its reason.
+_REMEMBERED_BYTES, _EXECUTION_BYTES = 64 << 20, 1000
 #: Places are given in commits of so many.
 _PLACED_TOGETHER = 500
 
@@ -111,9 +116,23 @@ def _execution_refs(execution: Execution) -> Pairs:
     return [*refs, ("open", execution.device)]
 
 
+def _size(execution: Execution) -> int:
+    return _EXECUTION_BYTES + len(execution.reason or "")
+
+
 def _at_site(campaign: str, site: str) -> tuple[str, str]:
     """The index entry of a campaign's devices at a site that are updated now."""
     return "at_site", f"{len(campaign)}/{campaign}/{site}"  # both may have a slash
+
+
+class Move(Struct, frozen=True, gc=False):
+    """An event of an execution that was just read: who caused it, and an operator's reason."""
+
+    campaign: Campaign
+    execution: Execution
+    event: ExecutionEvent
+    actor: str = "system"
+    reason: str = ""
 
 
 class Updates:
@@ -136,6 +155,7 @@ class Updates:
             refs=_execution_refs,
             due=lambda execution: execution.due,
             counted=lambda execution: (counters_of(execution.campaign), counter_name(execution)),
+            last_written=LastWritten(_size, _REMEMBERED_BYTES),
         )
         self._offer_listeners: list[Callable[[str], None]] = []
         self._withdrawal_listeners: list[Callable[[str, str], None]] = []
@@ -157,9 +177,11 @@ class Updates:
         self._opened_s = clock.monotonic_s()
 
     @property
-    def handlers(self) -> Mapping[MessageType, Handler]:
+    def handlers(self) -> Mapping[MessageType, JointHandler]:
         """The handlers for devices' reports about updates."""
-        return {messages.FIRMWARE_STATUS: lambda request, body: self.status(request.subject, body)}
+        return {
+            messages.FIRMWARE_STATUS: lambda some: self.statuses([(request.subject, body) for request, body in some])
+        }
 
     @property
     def waiting(self) -> Mapping[MessageType, Waiting]:
@@ -285,21 +307,11 @@ class Updates:
                 at += 1
             if not wanted:
                 continue
-            now = self._clock.now_ms()
-            change = Commit()
-            for old in wanted:
-                change += self.records.changing(old, self._stepped(campaign, old, Placed(campaign.wave), now).execution)
-                data = {"campaign": campaign.id, "device": old.device, "wave": campaign.wave}
-                change += Commit(events=(Event(type="execution.placed", subject=old.id, time=now, data=data),))
-            try:
-                await self._storage.commit(change)
-            except VersionConflict:
-                at = self._turns.get(campaign.id, 0)  # another writer came between: these are read again
-                continue
-            given += len(wanted)
+            steps = await self.move_together([Move(campaign, old, Placed(campaign.wave)) for old in wanted])
+            placed = sum(made is not None and bool(made.effects) for made in steps)
+            given += placed
             if campaign.rollout.rate is not None:
-                self._places_of(campaign).add(len(wanted), self._clock.monotonic_s())
-            self.tell(old.device for old in wanted)
+                self._places_of(campaign).add(placed, self._clock.monotonic_s())
         # Devices before this one all have a place. One that loses its place goes to the last turn.
         self._turns[campaign.id] = min(at, len(turns) - 1)
         return given
@@ -344,41 +356,66 @@ class Updates:
         reason: str = "",
     ) -> Step:
         """Stores what an event makes of an execution, and does its effects; raises NotFound for one that was erased."""
+        (made,) = await self.move_together([Move(campaign, execution, event, actor, reason)])
+        if made is None:
+            raise NotFound(f"Execution {execution.id!r} does not exist", execution=execution.id)
+        return made
+
+    async def move_together(self, moves: Sequence["Move"]) -> Sequence[Step | None]:
+        """Stores what events make of executions in one commit, then does the effects; None for those erased meanwhile.
+
+        An execution that has several moves is changed by one after the other, in a commit each.
+        """
+        made: list[Step | None] = [None] * len(moves)
+        left = list(enumerate(moves))
+        while left:
+            now: dict[str, tuple[int, Move]] = {}
+            later = []
+            for place, move in left:
+                if now.setdefault(move.execution.id, (place, move))[0] != place:
+                    later.append((place, move))
+            steps = await self._moved_together({key: move for key, (_, move) in now.items()})
+            for key, (place, _) in now.items():
+                made[place] = steps.get(key)
+            left = later
+        return made
+
+    async def _moved_together(self, moves: Mapping[str, "Move"]) -> Mapping[str, Step]:
+        """As :meth:`move_together`, by execution: one move each."""
         now = self._clock.now_ms()
-        made = Step(execution)
-        before = execution.state
+        made: dict[str, tuple[Execution, Step]] = {}
 
         def once(old: Execution) -> tuple[Execution, list[Event]] | None:
-            nonlocal made, before
-            before, made = old.state, self._stepped(campaign, old, event, now)
-            if made.execution is old:
+            move = moves[old.id]
+            new = self._stepped(move.campaign, old, move.event, now)
+            made[old.id] = old, new
+            if new.execution is old:
                 return None
-            return made.execution, _events(old, made.execution, actor, now, reason)
+            return new.execution, _events(old, new.execution, move.actor, now, move.reason)
 
-        def observing(old: Execution, new: Execution) -> Commit:
-            return Commit() if new.observed == old.observed else self._observing(campaign, new)
+        def observing(old: Execution, new: Execution) -> Commit | None:
+            return None if new.observed == old.observed else self._observing(moves[new.id].campaign, new)
 
-        changed = await self.records.compare_and_set(self._first(execution), once, observing, key=execution.id)
-        for effect in made.effects:
-            if effect is Effect.WITHDRAW:
-                for callback in self._withdrawal_listeners:
-                    callback(changed.device, offer_name(changed))
-            else:
-                self.tell([changed.device])
-        if changed.state is not before and (changed.state in EXECUTION_ENDS or changed.state is ExecutionState.UNKNOWN):
-            await self._moved(changed.campaign)
-            if changed.state in EXECUTION_ENDS:
-                self.tell([changed.device])  # another campaign may have an offer for it
-        return Step(changed, made.effects, made.refused)
-
-    def _first(self, execution: Execution) -> Callable[[], Awaitable[Execution]]:
-        """Gives an execution that was just read, and after a conflict the stored one."""
-        left = [execution]
-
-        async def load() -> Execution:
-            return left.pop() if left else await self.records.need(execution.id)
-
-        return load
+        stored = await self.records.change_many([move.execution for move in moves.values()], once, observing)
+        steps, moved, ended = dict[str, Step](), dict[str, None](), list[str]()
+        for key, changed in stored.items():
+            old, step = made[key]
+            steps[key] = replace(step, execution=changed)
+            for effect in step.effects:
+                if effect is Effect.WITHDRAW:
+                    for callback in self._withdrawal_listeners:
+                        callback(changed.device, offer_name(changed))
+                else:
+                    self.tell([changed.device])
+            if changed.state is not old.state:
+                if changed.state in EXECUTION_ENDS:
+                    ended.append(changed.device)
+                if changed.state in EXECUTION_ENDS or changed.state is ExecutionState.UNKNOWN:
+                    moved[changed.campaign] = None
+        for campaign in moved:
+            await self._moved(campaign)
+        self.tell(ended)  # another campaign may have an offer for them
+        return steps
 
     async def end(
         self, campaign: Campaign, execution: Execution, state: ExecutionState, code: str, *, actor: str = "system"
@@ -406,13 +443,11 @@ class Updates:
         while len(done) < _DUE and (found := [each for each in await self.records.due(now) if each.id not in done]):
             done.update(each.id for each in found)
             for at in range(0, len(found), TOGETHER):
-                await asyncio.gather(*(self._overdue(execution) for execution in found[at : at + TOGETHER]))
-
-    async def _overdue(self, execution: Execution) -> None:
-        campaign = await self.campaigns.get(execution.campaign)
-        if campaign is not None:
-            with contextlib.suppress(NotFound):  # erased meanwhile
-                await self.move(campaign, execution, Due())
+                some = found[at : at + TOGETHER]
+                campaigns = await self.campaigns.get_many({each.campaign for each in some})
+                await self.move_together(
+                    [Move(campaigns[each.campaign], each, Due()) for each in some if each.campaign in campaigns]
+                )
 
     async def reported(self, device: str, patch: Mapping[str, object]) -> None:
         """A device reports state: where that has its version, updates of it may be concerned."""
@@ -730,52 +765,82 @@ class Updates:
 
     async def status(self, device: str, body: messages.FirmwareStatus) -> Outcome:
         """Handles a device's report about its execution; states may be skipped, never go back (wire.md §10)."""
-        state = ExecutionState(body.state)
-        until = int(body.until) if state is ExecutionState.DEFERRED and body.until is not None else None
-        try:
-            check_ahead(until, "until", self._clock.now_ms())
-        except Refused as error:
-            return rejection(error)
-        if state is ExecutionState.DEFERRED and until is None:
-            return Rejected(code="schema_invalid", reason="deferred requires until, a time", pointer="/until")
-        name, at = of_offer(body.execution)
-        execution = await self.records.get(name)
-        if execution is None or execution.device != device or at > execution.step:
-            return Rejected(code="execution_unknown", reason="This device has no such execution")
-        if at < execution.step:
-            return _repeated(execution, at, state)
-        campaign = await self.campaigns.need(execution.campaign)
-        release = at_step(campaign, execution).release
-        latest = _latest_deferral(campaign, execution)
-        if until is not None and latest is not None and until > latest:
-            return Rejected(code="too_late", reason=f"It may be deferred until {format_time(latest)}", pointer="/until")
-        if state is ExecutionState.SUCCEEDED and body.version != release:
-            return Rejected(code="version_mismatch", reason=f"The offer is {release}", pointer="/version")
-        report = Reported(
-            state=state, progress=body.progress, bytes=body.bytes, code=body.code, reason=body.reason, until=until,
-            version=body.version,
-        )  # fmt: skip
-        moved = await self.move(campaign, execution, report, actor=device)
-        if moved.refused:
-            return Rejected(code="illegal_transition", reason=moved.refused)
-        if state is ExecutionState.DOWNLOADED and await self._eligibility.matters(campaign):
-            judged = await self._may_install(campaign, moved.execution)
-            if judged.held is None:
-                self.tell([device])  # it may have been told to wait
-        return Accepted()
+        (outcome,) = await self.statuses([(device, body)])
+        return outcome
 
-
-def _repeated(execution: Execution, at: int, state: ExecutionState) -> Outcome:
-    """The answer to a late report about an earlier step: its success is known."""
-    if state is ExecutionState.SUCCEEDED:
-        return Accepted()
-    return Rejected(code="illegal_transition", reason=f"The execution is at step {execution.step + 1}, not {at + 1}")
+    async def statuses(self, reports: Sequence[tuple[str, messages.FirmwareStatus]]) -> Sequence[Outcome]:
+        """Handles reports as :meth:`status`: they are stored in one commit. Their outcomes, in their order."""
+        named = [of_offer(body.execution) for _, body in reports]
+        executions = await self.records.get_recent(name for name, _ in named)
+        campaigns = await self.campaigns.get_many({each.campaign for each in executions.values()})
+        outcomes: list[Outcome] = []
+        moves: list[tuple[int, Move]] = []
+        now = self._clock.now_ms()
+        for place, ((device, body), (name, at)) in enumerate(zip(reports, named, strict=True)):
+            execution = executions.get(name)
+            campaign = None if execution is None else campaigns.get(execution.campaign)
+            refused = _problem(body, now)
+            if execution is None or campaign is None or execution.device != device or at > execution.step:
+                outcomes.append(refused or _UNKNOWN)
+                continue
+            refused = refused or _refusal(campaign, execution, body, at)
+            outcomes.append(refused or Accepted())
+            if refused is None:
+                moves.append((place, Move(campaign, execution, _reported(body, at), device)))
+        for (place, move), made in zip(moves, await self.move_together([move for _, move in moves]), strict=True):
+            if made is None:
+                outcomes[place] = Rejected(code="execution_unknown", reason="It was erased")
+            elif made.refused:
+                outcomes[place] = Rejected(code="illegal_transition", reason=made.refused)
+            elif _is_downloaded(move) and await self._eligibility.matters(move.campaign):
+                judged = await self._may_install(move.campaign, made.execution)
+                if judged.held is None:
+                    self.tell([made.execution.device])  # it may have been told to wait
+        return outcomes
 
 
 def _latest_deferral(campaign: Campaign, execution: Execution) -> int | None:
     """Until when a device's user may put the update off; None where nothing limits it."""
     longest = campaign.rollout.eligibility.max_deferral_ms
     return None if longest is None else (execution.first_offered or execution.changed) + longest
+
+
+def _is_downloaded(move: Move) -> bool:
+    return isinstance(move.event, Reported) and move.event.state is ExecutionState.DOWNLOADED
+
+
+def _deferred_until(body: messages.FirmwareStatus) -> int | None:
+    return int(body.until) if body.state == "deferred" and body.until is not None else None
+
+
+def _problem(body: messages.FirmwareStatus, now: int) -> Rejected | None:
+    """Why a report is refused, whatever it is about."""
+    until = _deferred_until(body)
+    try:
+        check_ahead(until, "until", now)
+    except Refused as error:
+        return rejection(error)
+    if body.state == "deferred" and until is None:
+        return Rejected(code="schema_invalid", reason="deferred requires until, a time", pointer="/until")
+    return None
+
+
+def _refusal(campaign: Campaign, execution: Execution, body: messages.FirmwareStatus, at: int) -> Rejected | None:
+    """Why a report about a step of an execution is refused by its campaign."""
+    release = image_at(campaign, at).release
+    until, latest = _deferred_until(body), _latest_deferral(campaign, execution)
+    if until is not None and latest is not None and until > latest:
+        return Rejected(code="too_late", reason=f"It may be deferred until {format_time(latest)}", pointer="/until")
+    if body.state == "succeeded" and body.version != release:
+        return Rejected(code="version_mismatch", reason=f"The offer is {release}", pointer="/version")
+    return None
+
+
+def _reported(body: messages.FirmwareStatus, at: int) -> Reported:
+    return Reported(
+        step=at, state=ExecutionState(body.state), progress=body.progress, bytes=body.bytes, code=body.code,
+        reason=body.reason, until=_deferred_until(body), version=body.version,
+    )  # fmt: skip
 
 
 async def _nothing(_campaign: str) -> None:
@@ -811,13 +876,16 @@ def _may_go_on(campaign: Campaign, execution: Execution, now: int) -> bool:
 
 
 def _events(old: Execution, new: Execution, actor: str, at: int, why: str = "") -> list[Event]:
-    """The event of a changed state, of a hold for another reason and of consent; other changes have none."""
+    """The event of a changed state, a place, a hold for another reason and of consent; other changes have none."""
     data: dict[str, object] = {"campaign": new.campaign, "device": new.device}
     if new.code is not None:
         data["code"] = new.code
     reason = why or f"{new.code or ''}: {new.reason or ''}".strip(": ")
     if new.state is not old.state or new.state is ExecutionState.DOWNLOADING:
         event = Event(type=f"execution.{new.state}", subject=new.id, time=at, actor=actor, reason=reason, data=data)
+    elif new.wave and not old.wave:
+        data = {"campaign": new.campaign, "device": new.device, "wave": new.wave}
+        event = Event(type="execution.placed", subject=new.id, time=at, actor=actor, reason=why, data=data)
     elif new.held and new.code != old.code:
         event = Event(type="execution.held", subject=new.id, time=at, actor=actor, reason=reason, data=data)
     elif new.consented is not None and old.consented is None:

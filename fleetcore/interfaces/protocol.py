@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from attrs import field, frozen
 
 from fleetcore.model.credential import Credential
+from fleetcore.model.file_span import FileSpan
 from fleetcore.model.message import Downlink, Inbound, MessageType, Rejected, Reply
 
 if TYPE_CHECKING:
@@ -169,6 +170,11 @@ class ArtifactReader(ABC):
     @abstractmethod
     def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Yields the bytes ``start <= i < end`` in pieces."""
+
+    def spans(self, start: int = 0, end: int | None = None) -> AsyncIterator[FileSpan] | None:
+        """The same as parts of a file that the kernel can send, or None where there is no file (the default)."""
+        del start, end
+        return None
 
 
 #: Takes a downlink; False if it could not.

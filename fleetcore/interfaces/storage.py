@@ -24,6 +24,7 @@ import numpy as np
 from fleetcore.errors import Conflict, NotFound, Refused, StorageError
 from fleetcore.model import values as named
 from fleetcore.model.catalog import Catalog
+from fleetcore.model.file_span import FileSpan
 from fleetcore.model.store import (
     DUE,
     ArtifactInfo,
@@ -421,6 +422,11 @@ class Storage(ABC):
                 return
             yield part
             start += len(part)
+
+    def artifact_spans(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[FileSpan] | None:
+        """As :meth:`read_artifact`, for a store that keeps an artifact in a file as it is; None by default."""
+        del sha256, start, end
+        return None
 
     # A part is an artifact of which only the beginning has come. It is never an artifact itself: :meth:`artifact` and
     # :meth:`read_artifact` do not know it, and a backup has none. Two parts may differ in their announced size alone.

@@ -178,7 +178,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
         return max(self.created, self.starts_at or 0)
 
 
-class Execution(Struct, frozen=True, kw_only=True):
+class Execution(Struct, frozen=True, kw_only=True, gc=False):
     """One device in one campaign. A struct, since a campaign may have a million, each changed a dozen times.
 
     Attributes:

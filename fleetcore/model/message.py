@@ -254,6 +254,9 @@ class Request:
 #: Outcome, after the commit; a call in a Reply.
 Handler = Callable[[Request, Any], Awaitable[Outcome | Reply]]
 
+#: Handles uplinks of one type that have come together, each of another device; returns their outcomes in their order.
+JointHandler = Callable[[Sequence[tuple[Request, Any]]], Awaitable[Sequence[Outcome]]]
+
 
 @frozen(kw_only=True)
 class Waiting:

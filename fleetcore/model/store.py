@@ -126,7 +126,7 @@ class Record:
     body: Body
 
 
-class Put(Struct, frozen=True, kw_only=True):
+class Put(Struct, frozen=True, kw_only=True, gc=False):
     """Writes a record. A struct, as :class:`Event`: every change makes both, in a seventh of an attrs record's time.
 
     Attributes:
@@ -156,7 +156,7 @@ class Delete:
     expect: int | None = None
 
 
-class Event(Struct, frozen=True, kw_only=True):
+class Event(Struct, frozen=True, kw_only=True, gc=False):
     """Something that happened to a record: what, to which record, when (ms since the epoch), by whom and why."""
 
     type: str

@@ -7,8 +7,9 @@ than readings go to the capability that registered for them. Nothing is acknowle
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from itertools import groupby
+from typing import Any
 
 from fleetcore.errors import StorageError, Unavailable
 from fleetcore.interfaces.boundary import contained
@@ -16,7 +17,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Decoded
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.message import Inbound, Outcome, Rejected, Reply
+from fleetcore.model.message import Inbound, MessageType, Outcome, Rejected, Reply
 from fleetcore.model.telemetry import Tally
 from fleetcore.pipeline import fast_path
 from fleetcore.pipeline.acknowledge import Acknowledge
@@ -36,6 +37,8 @@ from fleetcore.wire.replies import rejection
 _log = logging.getLogger(__name__)
 
 _INTERNAL = Rejected(code="internal", reason="The message could not be handled")
+#: So many messages are handled together at most; readings are handled between two such groups.
+_TOGETHER = 64
 
 
 class DataPath:
@@ -83,7 +86,7 @@ class DataPath:
         simple, rest = fast_path.take(deliveries, columns, self._directory.last_seen, self._limits.message_bytes)
         messages, others = await self._admitted(rest) if rest else ([], {})
         work = [self._readings(simple, messages, columns)] if simple or messages else []
-        work += [self._others(chain) for chain in others.values()]
+        work += self._chains(others.values())
         if len(work) == 1:
             await work[0]
         else:
@@ -177,6 +180,28 @@ class DataPath:
                 message.others[subject] = state
                 if state.blocked is None:
                     self._directory.seen(state, message.delivery[3])
+
+    def _chains(self, chains: Iterable[list[Delivery]]) -> list[Coroutine[Any, Any, None]]:
+        """Handles the other uplinks of devices: a device's in order, those of one type together."""
+        joint: dict[MessageType, list[list[Delivery]]] = defaultdict(list)
+        work = []
+        for chain in chains:
+            row = chain[0][1].type
+            if self._handlers.is_joint(row) and all(delivery[1].type is row for delivery in chain):
+                joint[row].append(chain)
+            else:
+                work.append(self._others(chain))
+        for row, alike in joint.items():
+            work += [self._joint(row, alike[at : at + _TOGETHER]) for at in range(0, len(alike), _TOGETHER)]
+        return work
+
+    async def _joint(self, row: MessageType, chains: list[list[Delivery]]) -> None:
+        """Handles uplinks of one type: the first of every device together, then the second of those that have one."""
+        for place in range(max(map(len, chains))):
+            heads = [chain[place] for chain in chains if place < len(chain)]
+            outcomes = await self._handlers.handle_joint(row, [(session, message) for session, message, *_ in heads])
+            for delivery, outcome in zip(heads, outcomes, strict=True):
+                self._acknowledge.answer(delivery, outcome)
 
     async def _others(self, chain: list[Delivery]) -> None:
         """Handles one device's other uplinks, in order. Consecutive reports on commands are handled in parallel.

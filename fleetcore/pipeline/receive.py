@@ -1,7 +1,11 @@
 """Receive: the bounded queue at the front of the data path.
 
-Messages that arrive while a batch is committed become the next batch. Memory is bounded by messages and by bytes: past
-the high-water mark adapters are asked to stop reading, past the limit messages are refused as ``overloaded``.
+Messages that arrive while a batch is committed become the next batch. Readings are in batches of their own, one after
+the other, and do not wait for other messages. Of those each sender has a chain, which is handled in order; chains take
+turns, and a batch takes those of senders that have none in progress.
+
+Memory is bounded by messages and by bytes: past the high-water mark adapters are asked to stop reading, past the limit
+messages are refused as ``overloaded``.
 """
 
 import asyncio
@@ -15,6 +19,7 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Inbound, Outcome, Rejected
 from fleetcore.pipeline.refusals import Refusals
 from fleetcore.pipeline.session import DeviceSession
+from fleetcore.wire.messages import TELEMETRY
 
 #: A message in the queue: session, message, callback, and when it arrived (ms since the epoch).
 Delivery = tuple[DeviceSession, Inbound, Callable[[Outcome], None], int]
@@ -24,6 +29,9 @@ Delivery = tuple[DeviceSession, Inbound, Callable[[Outcome], None], int]
 _BATCH_BYTES = 1 << 20
 #: Memory of a queued message in addition to its payload (measured: tracemalloc over 10,000 of them).
 _OVERHEAD_BYTES = 600
+#: A batch of other messages is of at most so many senders, and so many batches are handled at a time: one is prepared
+#: while the store commits the other.
+_SENDERS, _AT_ONCE = 64, 2
 #: Adapters stop reading at this share of the limits, so that messages already under way still fit.
 _HIGH = 0.5
 
@@ -32,10 +40,11 @@ _CLOSING = Rejected(code="overloaded", reason="The server is stopping", scope="s
 
 
 class Receiver(Ingest):
-    """The queue and the one task that empties it.
+    """The queue and the tasks that empty it.
 
     Args:
-        process: handles a batch and calls every message's ``done``; batches never overlap.
+        process: handles a batch and calls every message's ``done``. Batches of readings never overlap, nor do batches
+            with other messages of one sender.
     """
 
     def __init__(
@@ -46,12 +55,15 @@ class Receiver(Ingest):
         refusals: Refusals,
     ) -> None:
         self._now_ms, self._process, self._refusals = clock.now_ms, process, refusals
-        self._queue: deque[Delivery] = deque()
-        self._bytes = 0
+        self._readings: deque[Delivery] = deque()
+        #: Sender → its other messages that wait; also senders in progress, which take no turn.
+        self._chains: dict[str, deque[Delivery]] = {}
+        self._turns: deque[str] = deque()
+        self._waiting = self._bytes = self._unfinished = 0
         self._most_messages, self._most_bytes = limits.queue_messages, limits.queue_bytes
         self._high_messages = int(limits.queue_messages * _HIGH)
         self._high_bytes = int(limits.queue_bytes * _HIGH)
-        self._wake = asyncio.Event()
+        self._has_readings, self._has_others = asyncio.Event(), asyncio.Event()
         self._ready = asyncio.Event()
         self._ready.set()
         self._idle = asyncio.Event()
@@ -62,27 +74,46 @@ class Receiver(Ingest):
     @property
     def waiting(self) -> int:
         """Messages in the queue."""
-        return len(self._queue)
+        return self._waiting
 
     def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:
-        waiting = len(self._queue)
+        return self._deliver(session, message, done, None)
+
+    def _deliver(
+        self, session: Session, message: Inbound, done: Callable[[Outcome], None], received_ms: int | None
+    ) -> bool:
         size = self._bytes + len(message.payload) + _OVERHEAD_BYTES
-        if waiting >= self._most_messages or size > self._most_bytes or self._closing:
+        if self._waiting >= self._most_messages or size > self._most_bytes or self._closing:
             self.refused_full += 1
             refused = _CLOSING if self._closing else _OVERLOADED
             if isinstance(session, DeviceSession):
                 self._refusals.add(session, message, refused)
             done(refused)
             return False
-        self._queue.append((session, message, done, self._now_ms()))  # type: ignore[arg-type]  # no other session is made
+        received = self._now_ms() if received_ms is None else received_ms
+        delivery: Delivery = (session, message, done, received)  # type: ignore[assignment]  # no other session is made
+        if message.type is TELEMETRY:
+            if not self._readings:
+                self._has_readings.set()
+            self._readings.append(delivery)
+        else:
+            self._add_to_chain(session.identity, delivery)
+        self._waiting += 1
+        self._unfinished += 1
         self._bytes = size
-        if not waiting:
-            self._wake.set()
-            self._idle.clear()
-        if waiting < self._high_messages and size < self._high_bytes:
+        self._idle.clear()
+        if self._waiting <= self._high_messages and size < self._high_bytes:
             return True
         self._ready.clear()
         return False
+
+    def _add_to_chain(self, sender: str, delivery: Delivery) -> None:
+        chain = self._chains.get(sender)
+        if chain is None:
+            chain = self._chains[sender] = deque()
+            self._turns.append(sender)
+            self._has_others.set()
+        chain.append(delivery)
 
     async def ready(self) -> None:
         await self._ready.wait()
@@ -95,38 +126,85 @@ class Receiver(Ingest):
             if not outcome.done():
                 outcome.set_result(result)
 
-        waiting = len(self._queue)
-        self.deliver(session, message, done)
-        if received_ms is not None and len(self._queue) > waiting:
-            self._queue[-1] = (*self._queue[-1][:3], received_ms)
+        self._deliver(session, message, done, received_ms)
         return await outcome
 
     async def run(self) -> None:
         """Empties the queue until cancelled; owned by the supervisor."""
-        while True:
-            await self._wake.wait()
-            batch = self._take()
-            if not batch:
-                self._wake.clear()
-                self._idle.set()
-                continue
-            await self._process(batch)
+        async with asyncio.TaskGroup() as lanes:
+            lanes.create_task(self._run_readings(), name="readings")
+            for number in range(_AT_ONCE):
+                lanes.create_task(self._run_others(), name=f"other messages {number}")
 
-    def _take(self) -> list[Delivery]:
-        queue = self._queue
-        if self._bytes - len(queue) * _OVERHEAD_BYTES <= _BATCH_BYTES:
+    async def _run_readings(self) -> None:
+        while True:
+            await self._has_readings.wait()
+            batch = self._take_readings()
+            if batch:
+                await self._handle(batch)
+            else:
+                self._has_readings.clear()
+
+    async def _run_others(self) -> None:
+        while True:
+            await self._has_others.wait()
+            senders, batch = self._take_others()
+            if not batch:
+                self._has_others.clear()
+                continue
+            try:
+                await self._handle(batch)
+            finally:
+                for sender in senders:
+                    if self._chains[sender]:
+                        self._turns.append(sender)
+                        self._has_others.set()
+                    else:
+                        del self._chains[sender]
+
+    async def _handle(self, batch: list[Delivery]) -> None:
+        try:
+            await self._process(batch)
+        finally:
+            self._unfinished -= len(batch)
+            if not self._unfinished:
+                self._idle.set()
+
+    def _take_readings(self) -> list[Delivery]:
+        batch = self._up_to_a_batch(self._readings, 0)
+        self._taken(batch)
+        return batch
+
+    def _take_others(self) -> tuple[list[str], list[Delivery]]:
+        """The chains of the next senders, and whose they are."""
+        senders: list[str] = []
+        batch: list[Delivery] = []
+        size = 0
+        while self._turns and len(senders) < _SENDERS and size < _BATCH_BYTES:
+            senders.append(self._turns.popleft())
+            some = self._up_to_a_batch(self._chains[senders[-1]], size)
+            size += sum(len(delivery[1].payload) for delivery in some)
+            batch += some
+        self._taken(batch)
+        return senders, batch
+
+    def _up_to_a_batch(self, queue: deque[Delivery], size: int) -> list[Delivery]:
+        """The first of a queue with which a batch of ``size`` bytes is full."""
+        if self._bytes - self._waiting * _OVERHEAD_BYTES <= _BATCH_BYTES:
             batch = list(queue)
             queue.clear()
-            self._bytes = 0
-        else:
-            batch, size = [], 0
-            while queue and size < _BATCH_BYTES:
-                batch.append(queue.popleft())
-                size += len(batch[-1][1].payload)
-            self._bytes -= size + len(batch) * _OVERHEAD_BYTES
-        if not self._ready.is_set() and len(queue) < self._high_messages and self._bytes < self._high_bytes:
-            self._ready.set()
+            return batch
+        batch = []
+        while queue and size < _BATCH_BYTES:
+            batch.append(queue.popleft())
+            size += len(batch[-1][1].payload)
         return batch
+
+    def _taken(self, batch: list[Delivery]) -> None:
+        self._waiting -= len(batch)
+        self._bytes -= sum(len(delivery[1].payload) for delivery in batch) + len(batch) * _OVERHEAD_BYTES
+        if not self._ready.is_set() and self._waiting < self._high_messages and self._bytes < self._high_bytes:
+            self._ready.set()
 
     async def drain(self) -> None:
         """Refuses new messages and returns once every queued one has its outcome."""

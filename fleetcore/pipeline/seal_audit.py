@@ -21,6 +21,8 @@ from fleetcore.model.store import Commit, Event, FeedEntry, Put
 from fleetcore.pipeline.consumer import Consumer
 
 _CHECKPOINT_ROWS, _CHECKPOINT_MS = 1000, HOUR_MS
+#: Rows of a commit, unless one change alone has more: other commits and messages wait for it.
+_TOGETHER = 128
 
 
 class AuditSealer(Consumer):
@@ -60,6 +62,19 @@ class AuditSealer(Consumer):
             self._marked, self._marked_ms = head.marked, head.marked_ms
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
+        some: list[FeedEntry] = []
+        count = 0
+        for entry in entries:
+            if some and count + len(entry.events) > _TOGETHER:
+                await self._seal(some)
+                some, count = [], 0
+            some.append(entry)
+            count += len(entry.events)
+        await self._seal(some)
+        return False
+
+    async def _seal(self, entries: Sequence[FeedEntry]) -> None:
+        """Adds the rows of some entries in one commit."""
         lost, self.status.lost = self.status.lost, 0
         rows: list[Put] = []
         seq, prev = self._seq, self._hash
@@ -72,7 +87,7 @@ class AuditSealer(Consumer):
                 row, prev = sealed(event, entry.position, seq, prev)
                 rows.append(row)
         if not rows:
-            return False
+            return
         mark = self._due(seq, prev)
         position = entries[-1].position
         await self._storage.commit(
@@ -85,7 +100,6 @@ class AuditSealer(Consumer):
             await self._append(mark)
             self._marked, self._marked_ms = mark.seq, mark.time
             await self._storage.commit(Commit(blobs={HEAD: self._head(seq, prev)}))
-        return False
 
     def _head(self, seq: int, digest: str) -> bytes:
         return json.encode(Head(seq=seq, hash=digest, marked=self._marked, marked_ms=self._marked_ms))

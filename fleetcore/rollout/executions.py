@@ -75,10 +75,11 @@ class Offered(Struct, frozen=True):
     step: int | None = None
 
 
-class Reported(Struct, frozen=True, kw_only=True):
-    """The device reports a state."""
+class Reported(Struct, frozen=True, kw_only=True, gc=False):
+    """The device reports a state of a step; None for the present one."""
 
     state: ExecutionState
+    step: int | None = None
     progress: float | None = None
     bytes: int | None = None
     code: str | None = None
@@ -138,7 +139,7 @@ class Effect(Enum):
     WITHDRAW = "withdraw"
 
 
-class Step(Struct, frozen=True):
+class Step(Struct, frozen=True, gc=False):
     """The next state, and what is to be done. An unchanged execution is the same object.
 
     Attributes:
@@ -237,6 +238,11 @@ def _consented(execution: Execution, now: int, rollout: Rollout) -> Step:
 
 def _reported(execution: Execution, event: Reported, now: int, rollout: Rollout, *, last: bool) -> Step:
     old, state = execution.state, event.state
+    if event.step is not None and event.step != execution.step:
+        # A late report: that the step succeeded is known.
+        known = event.step < execution.step and state is _S.SUCCEEDED
+        about = f"The execution is at step {execution.step + 1}, not {event.step + 1}"
+        return Step(execution, refused="" if known else about)
     if execution.withdrawn:
         # The device knows: the withdrawal is not sent again.
         return Step(replace(execution, withdrawn=False), refused="" if state is old else _not_to(old, state))

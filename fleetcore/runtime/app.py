@@ -471,10 +471,11 @@ class Fleet:
         self.handlers = Handlers(self.limits.json_depth)
         self.handlers.on_said(waiting.forget)
         for part in (
-            self.twins, self.commands, self.updates, self.location, self.presence, self.edge, self.security,
+            self.twins, self.commands, self.location, self.presence, self.edge, self.security,
             TimeService(self.clock), waiting,
         ):  # fmt: skip
             self.handlers.add(part.handlers)
+        self.handlers.add_joint(self.updates.handlers)
         self.path = DataPath(
             self.storage,
             Codecs(codecs),

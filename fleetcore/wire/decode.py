@@ -6,7 +6,7 @@ gets the same text on every one of them.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -74,18 +74,25 @@ class Invalid(Exception):
         self.fault = fault
 
 
+_ALWAYS_FINITE = frozenset({str, int, bool, type(None)})
+
+
 def not_finite(value: object, at: str = "") -> str | None:
     """The JSON pointer of the first number in ``value`` that is not finite, or None."""
-    match value:
-        case float():
-            return None if math.isfinite(value) else at
-        case Mapping():
-            places = (not_finite(item, f"{at}/{name}") for name, item in value.items())
-        case list() | tuple():
-            places = (not_finite(item, f"{at}/{index}") for index, item in enumerate(value))
-        case _:
-            return None
-    return next((place for place in places if place is not None), None)
+    if isinstance(value, float):
+        return None if math.isfinite(value) else at
+    places: Iterable[tuple[object, object]] = ()
+    if isinstance(value, Mapping):
+        places = value.items()
+    elif isinstance(value, list | tuple):
+        places = enumerate(value)
+    for name, item in places:
+        if type(item) in _ALWAYS_FINITE:
+            continue
+        place = not_finite(item, f"{at}/{name}")
+        if place is not None:
+            return place
+    return None
 
 
 def check_finite(value: object, at: str = "") -> None:

@@ -47,10 +47,16 @@ def to_plain(record: Any) -> Plain:
 def _maker(cls: type[Any]) -> Callable[[Any], Plain]:
     if issubclass(cls, Struct):
         # The content of puts and events is plain already, and stays theirs.
-        unset = {field.name for field in fields(cls) if field.default is None}
-        return lambda record: {
-            name: value for name, value in to_builtins(record).items() if value is not None or name not in unset
-        }
+        unset = tuple(field.name for field in fields(cls) if field.default is None)
+
+        def make(record: Struct) -> Plain:
+            plain: Plain = to_builtins(record)
+            for name in unset:
+                if plain[name] is None:
+                    del plain[name]
+            return plain
+
+        return make
     left_out: dict[str, Any] = {
         field.name: override(omit_if_default=True) for field in attrs.fields(cls) if field.default is None
     }

@@ -24,7 +24,7 @@ class Crash(Exception):
     """The process ends before a commit."""
 
 
-async def works(fleet, clock, rollout, fails):
+async def works(fleet, clock, rollout, fails, together):
     """Devices do what a campaign asks of them until it has ended; may be begun again at any point."""
     for device in DEVICES:
         if await fleet.devices.find(device) is None:
@@ -35,10 +35,14 @@ async def works(fleet, clock, rollout, fails):
         url = "https://example.com/2"
         await fleet.campaigns.create("c", "2.0.0", DEVICES, url, **IMAGE, rollout=rollout, rollback=BEFORE)
     for _ in range(12):
+        offers = []
         for device in DEVICES:
             offer = await fleet.updates.offer(device)
-            if offer is not None:
-                await reports(fleet, device, offer["offer"], fails)
+            if offer is not None and together:
+                offers.append((device, offer["offer"]))
+            elif offer is not None:
+                await reports(fleet, [(device, offer["offer"])], fails)
+        await reports(fleet, offers, fails)
         await clock.advance(61)
         await fleet.campaigns.tick()
         found = [item async for item in fleet.campaigns.records.iterate()]
@@ -46,16 +50,19 @@ async def works(fleet, clock, rollout, fails):
             return
 
 
-async def reports(fleet, device, offer, fails):
-    well = not fails(device, offer)
-    for state in ("downloading", "succeeded" if well else "failed"):
-        body = {
-            "execution": offer["execution"],
-            "state": state,
-            "version": offer["version"],
-            "code": None if well else "x",
-        }
-        await fleet.updates.status(device, messages.FirmwareStatus(**body))
+async def reports(fleet, offers, fails):
+    for last in (False, True):
+        some = []
+        for device, offer in offers:
+            code = "x" if fails(device, offer) else None
+            body = {
+                "execution": offer["execution"],
+                "state": "downloading" if not last else "failed" if code else "succeeded",
+                "version": offer["version"],
+                "code": code,
+            }
+            some.append((device, messages.FirmwareStatus(**body)))
+        await fleet.updates.statuses(some)
 
 
 async def told(fleet):
@@ -70,7 +77,7 @@ async def told(fleet):
     }
 
 
-async def run(folder, rollout, fails, crash_at=None):
+async def run(folder, rollout, fails, crash_at=None, *, together=False):
     """What came of it; with a crash before a commit, and a second process after it. Also how many commits there were."""
     clock, count = MovableClock(), 0
     manager = IoTFleetManager(folder, clock=clock)
@@ -86,7 +93,7 @@ async def run(folder, rollout, fails, crash_at=None):
 
     fleet.storage.commit = counted
     with contextlib.suppress(Crash):
-        await works(fleet, clock, rollout, fails)
+        await works(fleet, clock, rollout, fails, together)
     fleet.storage.commit = commit
     if crash_at is None:
         found = await told(fleet)
@@ -95,7 +102,7 @@ async def run(folder, rollout, fails, crash_at=None):
     await manager.close()
     async with IoTFleetManager(folder, clock=clock) as again:
         fleet = await again.open()
-        await works(fleet, clock, rollout, fails)
+        await works(fleet, clock, rollout, fails, together)
         return await told(fleet), count
 
 
@@ -108,13 +115,17 @@ def always(_device, offer):
     return offer["version"] == "2.0.0" and offer["execution"].endswith(("d-1", "d-2"))
 
 
-@pytest.mark.parametrize(("rollout", "fails"), [(ROLLOUT, once), (STOPPING, always)], ids=["waves", "rollback"])
-def test_a_crash_before_any_commit_changes_nothing_of_how_it_ends(tmp_path, rollout, fails):
-    whole, commits = asyncio.run(run(tmp_path / "whole", rollout, fails))
+@pytest.mark.parametrize(
+    ("rollout", "fails", "together"),
+    [(ROLLOUT, once, False), (STOPPING, always, False), (ROLLOUT, once, True)],
+    ids=["waves", "rollback", "reports that come together"],
+)
+def test_a_crash_before_any_commit_changes_nothing_of_how_it_ends(tmp_path, rollout, fails, together):
+    whole, commits = asyncio.run(run(tmp_path / "whole", rollout, fails, together=together))
     assert commits > 20
 
     for crash_at in range(6, commits, 3):
-        found, _ = asyncio.run(run(tmp_path / str(crash_at), rollout, fails, crash_at))
+        found, _ = asyncio.run(run(tmp_path / str(crash_at), rollout, fails, crash_at, together=together))
 
         assert found == whole, f"before commit {crash_at}"
 

@@ -12,7 +12,7 @@ from fleetcore.pipeline.handlers import Handlers
 from fleetcore.pipeline.path import DataPath
 from fleetcore.pipeline.refusals import Refusals
 from fleetcore.testing.faults import faulty
-from fleetcore.wire.messages import COMMAND_RESULT, STATUS, TWIN_ACK
+from fleetcore.wire.messages import COMMAND_RESULT, FIRMWARE_STATUS, STATUS, TWIN_ACK
 
 from .conftest import NOW
 
@@ -144,3 +144,39 @@ async def test_readings_of_one_device_keep_their_order_past_the_quick_lane(path,
 
     values = [value async for piece in storage.read(series.index, 0, 1 << 45) for value in piece.value.tolist()]
     assert values == [1.0, 2.0]
+
+
+async def test_messages_of_a_type_that_is_handled_jointly_are_one_call_and_a_devices_stay_in_order(
+    path, delivery, outcomes
+):
+    calls = []
+
+    async def together(some):
+        calls.append([(request.subject, body.state) for request, body in some])
+        return [Accepted(stored=len(some))] * len(some)
+
+    path._handlers.add_joint({FIRMWARE_STATUS: together})
+    said = [("d", "accepted"), ("e", "accepted"), ("d", "downloading")]
+
+    await path.process([delivery({"state": state}, device, row=FIRMWARE_STATUS) for device, state in said])
+
+    assert calls == [[("d", "accepted"), ("e", "accepted")], [("d", "downloading")]]
+    assert outcomes == [Accepted(stored=2), Accepted(stored=2), Accepted(stored=1)]
+
+
+async def test_an_invalid_message_and_an_error_of_ours_cost_only_their_own_message(path, delivery, outcomes, caplog):
+    async def together(some):
+        if any(body.execution == "bad" for _, body in some):
+            raise ZeroDivisionError
+        return [Accepted(stored=1)] * len(some)
+
+    path._handlers.add_joint({FIRMWARE_STATUS: together})
+    bodies = [{"state": "accepted"}, {"state": "nonsense"}, {"state": "accepted", "execution": "bad"}]
+
+    await path.process(
+        [delivery(body, device, row=FIRMWARE_STATUS) for body, device in zip(bodies, ("d", "e", "bad"), strict=True)]
+    )
+
+    assert [getattr(outcome, "code", outcome) for outcome in outcomes] == [
+        Accepted(stored=1), "schema_invalid", "internal"
+    ]  # fmt: skip

@@ -8,6 +8,7 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Accepted
 from fleetcore.pipeline.receive import Receiver
 from fleetcore.pipeline.refusals import Refusals
+from fleetcore.wire.messages import STATUS, TELEMETRY
 
 LIMITS = Limits(queue_messages=4, queue_bytes=10_000)
 
@@ -98,3 +99,61 @@ async def test_a_batch_out_of_more_than_a_mebibyte_makes_room_for_as_many_messag
 
     assert taken[0] > 1000
     assert fitted == taken[0]
+
+
+@pytest.fixture
+async def lanes(clock):
+    """A receiver whose batches of messages other than readings wait until ``go_on`` is set."""
+    go_on, handled = asyncio.Event(), []
+
+    async def process(batch):
+        if batch[0][1].type is not TELEMETRY:
+            await go_on.wait()
+        for session, message, done, _ in batch:
+            handled.append((session.identity, message.payload))
+            done(Accepted(stored=1))
+
+    receiver = Receiver(Limits(), clock, process, Refusals(lambda *_: None))
+    receiver.handled, receiver.go_on = handled, go_on
+    task = asyncio.create_task(receiver.run())
+    yield receiver
+    task.cancel()
+
+
+async def test_readings_do_not_wait_for_other_messages(lanes, delivery, outcomes):
+    lanes.deliver(*delivery({"state": "online"}, row=STATUS)[:3])
+    await asyncio.sleep(0)
+
+    lanes.deliver(*delivery({"heat": 1}, "e")[:3])
+    while not outcomes:
+        await asyncio.sleep(0)
+
+    assert [identity for identity, _ in lanes.handled] == ["e"]
+    lanes.go_on.set()
+    await lanes.drain()
+    assert [identity for identity, _ in lanes.handled] == ["e", "d"]
+
+
+async def test_other_messages_of_a_sender_are_never_in_two_batches_at_a_time_and_stay_in_order(lanes, delivery):
+    for number in range(3):
+        lanes.deliver(*delivery({"number": number}, row=STATUS)[:3])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    waiting = lanes.waiting
+
+    lanes.go_on.set()
+    await lanes.drain()
+
+    assert waiting == 2
+    assert [payload for _, payload in lanes.handled] == [b'{"number":%d}' % number for number in range(3)]
+
+
+async def test_the_queue_is_empty_only_once_what_is_under_way_has_its_outcome(lanes, delivery):
+    lanes.deliver(*delivery({"state": "online"}, row=STATUS)[:3])
+    draining = asyncio.create_task(lanes.drain())
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    assert (lanes.waiting, draining.done()) == (0, False)
+    lanes.go_on.set()
+    await draining

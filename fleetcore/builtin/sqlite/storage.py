@@ -35,6 +35,7 @@ from fleetcore.errors import ConfigError, StorageError
 from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.catalog import Catalog
+from fleetcore.model.file_span import FileSpan
 from fleetcore.model.store import (
     ArtifactInfo,
     Commit,
@@ -306,6 +307,9 @@ class SqliteStorage(Storage):
 
     def read_artifact(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         return self._engine.artifacts.read(sha256, start, end)
+
+    def artifact_spans(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[FileSpan] | None:
+        return self._engine.artifacts.spans(sha256, start, end)
 
     async def parts(self) -> Sequence[PartInfo]:
         return await self._engine.artifacts.parts()

@@ -5,10 +5,13 @@ The slot is a lease, so that a device that falls silent holds none.
 """
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sized
+from typing import TypeVar
 
 from fleetcore.errors import Unavailable
 from fleetcore.interfaces.clock import Clock
+
+S = TypeVar("S", bound=Sized)
 
 #: How long a slot lasts after the last byte.
 LEASE_S = 30.0
@@ -62,7 +65,7 @@ class Downloads:
         """A device has all of its artifact."""
         self._leases.pop(device, None)
 
-    async def paced(self, device: str, pieces: AsyncIterator[bytes], *, last: bool) -> AsyncIterator[bytes]:
+    async def paced(self, device: str, pieces: AsyncIterator[S], *, last: bool) -> AsyncIterator[S]:
         """The pieces at the allowed speed; while they flow the device has its slot.
 
         Args:

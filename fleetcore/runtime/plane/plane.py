@@ -1,6 +1,7 @@
 """The implementation of :class:`~fleetcore.interfaces.protocol.DevicePlane` from its parts."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sized
+from typing import TypeVar
 
 from fleetcore.errors import FleetError, NotFound, Unavailable
 from fleetcore.fleet.deltas import is_delta_to
@@ -10,6 +11,7 @@ from fleetcore.interfaces.ingest import Ingest
 from fleetcore.interfaces.protocol import ArtifactReader, ClaimSession, DevicePlane, EnrollRequest, Session, Sink
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.credential import Credential
+from fleetcore.model.file_span import FileSpan
 from fleetcore.model.message import Direction, Inbound, MessageType, Rejected, Reply
 from fleetcore.model.store import ArtifactInfo
 from fleetcore.pipeline.admit import FOREIGN, silenced
@@ -24,6 +26,8 @@ from fleetcore.runtime.plane.enrolling import enroll
 from fleetcore.runtime.plane.sessions import Sessions
 from fleetcore.runtime.plane.waiting import Waiting
 from fleetcore.wire.replies import refusal, rejection, reply_to
+
+S = TypeVar("S", bound=Sized)
 
 
 class Plane(DevicePlane):
@@ -170,7 +174,13 @@ class _Artifact(ArtifactReader):
         return self._info.size_bytes
 
     def read(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        pieces = self._storage.read_artifact(self._info.sha256, start, end)
+        return self._paced(self._storage.read_artifact(self._info.sha256, start, end), end)
+
+    def spans(self, start: int = 0, end: int | None = None) -> AsyncIterator[FileSpan] | None:
+        spans = self._storage.artifact_spans(self._info.sha256, start, end)
+        return None if spans is None else self._paced(spans, end)
+
+    def _paced(self, pieces: AsyncIterator[S], end: int | None) -> AsyncIterator[S]:
         if not self._downloads.is_limited:
             return pieces
         last = end is None or end >= self._info.size_bytes

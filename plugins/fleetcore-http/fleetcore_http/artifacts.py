@@ -5,16 +5,19 @@ is impossible.
 """
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import nullcontext
 
 from aiohttp import web
 
 from fleetcore.errors import NotFound
 from fleetcore.interfaces.protocol import ArtifactReader
+from fleetcore.model.file_span import FileSpan
 from fleetcore.model.message import Rejected
 from fleetcore_http.answers import matches
 from fleetcore_http.exchange import Exchange
 from fleetcore_http.problems import problem
+from fleetcore_http.sending import WRITE_BYTES, Sending
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 #: Up to 18 digits: an exabyte; longer numbers take long to parse.
@@ -64,14 +67,23 @@ async def _send(
 ) -> None:
     """Sends the bytes; if that fails the connection is aborted, so that a part is never taken for the whole."""
     left = end - start
-    pieces = artifact.read(start, end)
+    transport = exchange.request.transport
+    plain = transport is not None and transport.get_extra_info("sslcontext") is None
+    spans = artifact.spans(start, end) if plain else None
+    pieces: AsyncIterator[bytes] | AsyncIterator[FileSpan] = artifact.read(start, end) if spans is None else spans
     try:
-        async for piece in pieces:
-            left -= len(piece)
-            if left < 0 or exchange.who.ended is not None:
-                break
-            exchange.connection.expect_reading()
-            await response.write(piece)
+        with Sending(exchange.connection) if spans is not None else nullcontext() as sending:
+            async for piece in pieces:
+                if isinstance(piece, FileSpan):
+                    assert sending is not None
+                    await sending.send(piece)
+                else:
+                    for at in range(0, len(piece), WRITE_BYTES):
+                        exchange.connection.expect_reading()
+                        await response.write(memoryview(piece)[at : at + WRITE_BYTES])
+                left -= len(piece)
+                if left < 0 or exchange.who.ended is not None:
+                    return
     finally:
         if isinstance(pieces, AsyncGenerator):  # its open resources must not wait for the garbage collector
             await pieces.aclose()
