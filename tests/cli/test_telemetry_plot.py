@@ -239,18 +239,6 @@ def test_metrics_and_devices_are_drawn_below_each_other_over_one_time(run, sever
     assert heights.count("10") == 2
 
 
-@pytest.mark.parametrize(
-    ("environment", "colours"), [({}, {"red"}), ({"NO_COLOR": "1"}, set()), ({"TERM": "dumb"}, set())]
-)
-def test_marks_are_coloured_unless_the_environment_asks_for_plain_text(terminal, stored, environment, colours):
-    shown = terminal(80, 30, "telemetry", "plot", "pump-1", "heat", "--data", stored, **environment)
-
-    shown.until("▲ 2026")
-    shown.until("is normal")
-
-    assert shown.colours == colours
-
-
 def test_programs_get_the_buckets_with_their_device_and_metric(run, several):
     told = run("telemetry", "plot", "pump-1", "heat", "--with", "pump-2", "--data", several, "-o", "jsonl")
 

@@ -48,7 +48,6 @@ async def _check(manager, senders, readings, limit):
 
 async def _kill_and_restart(server, senders, cycles, opened, readings, limit, check_every, kinds=KINDS):
     chance = random.Random(cycles)
-    at_work = []
     async with senders(server, kinds) as at_work:
         for cycle in range(1, cycles + 1):
             await _until_sent(at_work, chance.randrange(5, 60))
