@@ -163,10 +163,10 @@ class _Course:
         self._rollout, self._behaviour = rollout, behaviour
         self._start = self._now = now
         self._chance = np.random.Generator(np.random.PCG64(seed))
-        found = columns.copy()
-        self._state, self._wave, self._attempt, self._step, self._placed, self._first, self._changed, self._until = (
-            found
-        )
+        state, wave, attempt, step, placed, first, self._changed, until = columns
+        self._state, self._step = state.astype(np.int8), step.astype(np.int8)
+        self._wave, self._attempt = wave.astype(np.int16), attempt.astype(np.int16)
+        self._placed, self._first, self._until = placed.copy(), first.copy(), until.copy()
         self._places_needed = has_places(rollout)
         self._sizes = np.array(
             [image_at(campaign, step).size or 0 for step in range(len(campaign.before) + 1)], dtype=np.int64
@@ -187,8 +187,6 @@ class _Course:
         self._stopped: Stop | Finish | None = None
         #: Whether a device that lost its place may have several events of one kind.
         self._told_twice = False
-        #: Transitions of devices, for the benchmark.
-        self.transitions = 0
 
     def run(self) -> Course:
         self._begin()
@@ -250,7 +248,6 @@ class _Course:
         np.subtract.at(self._counts, (self._wave[at], self._state[at]), 1)
         self._wave[at], self._state[at] = wave, state
         np.add.at(self._counts, (self._wave[at], self._state[at]), 1)
-        self.transitions += len(at)
 
     def _told(self, at: Ints, when: Ints) -> None:
         """Devices that wait are told of an offer; they fetch it, lose their place before, or run out of time."""

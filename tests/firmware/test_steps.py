@@ -253,6 +253,24 @@ async def test_a_late_repetition_of_a_step_does_not_count_for_the_next_one(manag
     assert (found.state, found.step) == (ExecutionState.ACCEPTED, 1)
 
 
+async def test_reports_of_a_step_that_come_together_count_once(manager, fleet, device, release):
+    await release("acme-modem", 2, component="modem")
+    last = await release("thermo", 2, requires=needs_modem())
+    made = await device("a", components={"modem": MODEM})
+    await started(manager, last, hold=True)
+    await made.disconnect()
+    await manager.resume_campaign("c")
+    await fleet.updates.offer("a")
+
+    succeeded = ("a", status_of("c:a", "succeeded", version="2.0.0"))
+    outcomes = await fleet.updates.statuses([succeeded, succeeded, ("a", status_of("c:a", "failed"))])
+
+    assert outcomes[:2] == [Accepted(), Accepted()]
+    assert outcomes[2].code == "illegal_transition"
+    found = await fleet.campaigns.execution("c", "a")
+    assert (found.state, found.step) == (ExecutionState.WAITING, 1)
+
+
 def status_of(execution, state, **more):
     return messages.FirmwareStatus(execution=execution, state=state, **more)
 

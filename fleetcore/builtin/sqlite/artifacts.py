@@ -11,11 +11,13 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from abc import ABC, abstractmethod
 from array import array
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
+from math import inf
 from pathlib import Path
 from tempfile import _TemporaryFileWrapper
 from typing import Any, BinaryIO, ParamSpec, TypeVar
@@ -48,12 +50,40 @@ _SECTOR_BYTES = 4096
 _READ_PIECES, _CHECKED_PIECES = 2, 8
 _buffers = threading.local()
 _TEMPORARY, _PARTS = "tmp", "parts"
-#: Blobs whose pieces' checksums are cached: 16 bytes a MiB each.
+#: Blobs whose pieces' checksums are cached: 64 bytes a MiB each.
 _KNOWN = 1000
+#: A piece that was checked less than so long ago is in the memory of the system. It is not checked again, unless its
+#: file was written to since.
+_CHECKED_FOR_S = 60.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PART_NAME = re.compile(r"([0-9a-f]{64})-([0-9]{1,15})", re.ASCII)
 #: An unfinished upload: the digest and the size of the whole.
 Part = tuple[str, int]
+
+
+class _Known:
+    """The checksum of each piece of a blob, and when which piece was last found intact, monotonic."""
+
+    def __init__(self, sums: Sequence[int]) -> None:
+        self.sums = sums
+        self._intact_s = array("d", [-inf]) * len(sums)
+        self._written: tuple[int, int] | None = None
+
+    def seen(self, file: BinaryIO) -> None:
+        """Forgets the checks where the file was written to since."""
+        state = os.fstat(file.fileno())
+        if (state.st_ino, state.st_mtime_ns) != self._written:
+            self._written = (state.st_ino, state.st_mtime_ns)
+            self._intact_s = array("d", [-inf]) * len(self.sums)
+
+    def is_intact(self, pieces: slice) -> bool:
+        """Whether all of some pieces were intact a short time ago."""
+        return min(self._intact_s[pieces], default=-inf) > time.monotonic() - _CHECKED_FOR_S
+
+    def found_intact(self, pieces: slice) -> None:
+        """Some pieces were checked."""
+        now = time.monotonic()
+        self._intact_s[pieces] = array("d", [now]) * len(self._intact_s[pieces])
 
 
 class Artifacts(ABC):
@@ -195,7 +225,7 @@ class FileArtifacts(Artifacts):
         self._unfinished: int | None = None
         self._counting = threading.Lock()
         self._coming = 0
-        self._known: OrderedDict[str, Sequence[int]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def clean(self) -> None:
         """Removes temporary files of an earlier process that was killed."""
@@ -336,13 +366,13 @@ class FileArtifacts(Artifacts):
 
     async def read(self, sha256: str, start: int, end: int | None) -> AsyncIterator[bytes]:
         end = self._end(sha256, end)
-        async with aclosing(self._each(sha256, start, end, _READ_PIECES, _read_checked)) as pieces:
+        async with aclosing(self._each(sha256, start, end, _READ_PIECES, _read_checked, _read)) as pieces:
             async for _, at, piece in pieces:
                 yield piece[max(0, start - at) : end - at]
 
     async def spans(self, sha256: str, start: int, end: int | None) -> AsyncIterator[FileSpan]:
         end = self._end(sha256, end)
-        async with aclosing(self._each(sha256, start, end, _CHECKED_PIECES, _check)) as pieces:
+        async with aclosing(self._each(sha256, start, end, _CHECKED_PIECES, _check, _size_of)) as pieces:
             async for file, at, size in pieces:
                 begin = max(start, at)
                 yield FileSpan(file.fileno(), begin, min(end, at + size) - begin)
@@ -354,36 +384,46 @@ class FileArtifacts(Artifacts):
         return info.size_bytes if end is None else min(end, info.size_bytes)
 
     async def _each(
-        self, sha256: str, start: int, end: int, count: int, work: Callable[[BinaryIO, int, Sequence[int]], T]
-    ) -> AsyncGenerator[tuple[BinaryIO, int, T]]:
+        self, sha256: str, start: int, end: int, count: int, work: Callable[[BinaryIO, int, Sequence[int]], T],
+        instead: Callable[[BinaryIO, int, Sequence[int]], T],
+    ) -> AsyncGenerator[tuple[BinaryIO, int, T]]:  # fmt: skip
         """What ``work`` makes of ``count`` pieces at a time, with the file and where they are; of the next meanwhile.
 
-        It gets the file, where to begin in it, and the checksums of the pieces.
+        It gets the file, where to begin in it, and the checksums of the pieces. ``instead`` makes the same, on the
+        loop, of pieces that were intact a short time ago.
         """
         if start >= end:
             return
-        sums = await _in_thread(self._sums, sha256)
+        known = await _in_thread(self._sums, sha256)
         with await _in_thread(self._place(sha256).open, "rb", buffering=0) as file:
+            known.seen(file)
             last = -(-end // _PIECE_BYTES)
             ahead: asyncio.Task[T] | None = None
 
             def begin(number: int) -> Coroutine[Any, Any, T]:
-                return _in_thread(work, file, number * _PIECE_BYTES, sums[number : number + count])
+                return _in_thread(work, file, number * _PIECE_BYTES, known.sums[number : number + count])
 
             try:
                 for number in range(start // _PIECE_BYTES, last, count):
-                    made = await (ahead or begin(number))
+                    pieces = slice(number, number + count)
+                    if ahead is None and known.is_intact(pieces):
+                        made = instead(file, number * _PIECE_BYTES, known.sums[pieces])
+                    else:
+                        made = await (ahead or begin(number))
+                        if made:
+                            known.found_intact(pieces)
                     ahead = None
                     if not made:
                         raise _damaged(sha256)
-                    if number + count < last:
+                    following = slice(number + count, number + 2 * count)
+                    if number + count < last and not known.is_intact(following):
                         ahead = asyncio.create_task(begin(number + count))
                     yield file, number * _PIECE_BYTES, made
             finally:
                 if ahead is not None:
                     await asyncio.gather(ahead, return_exceptions=True)  # it uses the file
 
-    def _sums(self, sha256: str) -> Sequence[int]:
+    def _sums(self, sha256: str) -> _Known:
         """The checksum of each piece of a blob. For them it is read once as a whole and compared with its name.
 
         Raises StorageError (``data_damaged``) if the content differs.
@@ -397,7 +437,7 @@ class FileArtifacts(Artifacts):
                     sums.append(_sum(piece))
             if digest.hexdigest() != sha256:
                 raise _damaged(sha256)
-            kept = self._known[sha256] = sums
+            kept = self._known[sha256] = _Known(sums)
             while len(self._known) > _KNOWN:
                 self._known.popitem(last=False)
         else:
@@ -477,10 +517,15 @@ def _settle(file: BinaryIO, now_ms: int) -> None:
         os.utime(file.fileno(), ns=(now_ms * 1_000_000, now_ms * 1_000_000))
 
 
+def _read(file: BinaryIO, at: int, sums: Sequence[int]) -> bytes:
+    """Reads as many pieces."""
+    file.seek(at)
+    return file.read(len(sums) * _PIECE_BYTES)
+
+
 def _read_checked(file: BinaryIO, at: int, sums: Sequence[int]) -> bytes:
     """Reads pieces that have these checksums; nothing where their content has changed."""
-    file.seek(at)
-    read = file.read(len(sums) * _PIECE_BYTES)
+    read = _read(file, at, sums)
     return read if _is_intact(memoryview(read), sums) else b""
 
 
@@ -493,6 +538,11 @@ def _check(file: BinaryIO, at: int, sums: Sequence[int]) -> int:
     while read < len(view) and (some := file.readinto(view[read:])):  # type: ignore[attr-defined]  # a raw file
         read += some
     return read if _is_intact(view[:read], sums) else 0
+
+
+def _size_of(file: BinaryIO, at: int, sums: Sequence[int]) -> int:
+    """The size of pieces that are not read."""
+    return min(len(sums) * _PIECE_BYTES, os.fstat(file.fileno()).st_size - at)
 
 
 def _is_intact(read: memoryview, sums: Sequence[int]) -> bool:
