@@ -27,8 +27,8 @@ from fleetcore.rollout.steps import first_needed, image_at, members_of
 #: Executions that are simulated in all: a larger campaign has fewer courses.
 _SIMULATED = 400_000
 #: From so many devices on they are simulated on arrays, where that is possible; and how many then, in all.
-_CROWD, SIMULATED_CROWD = 20_000, 10_000_000
-MAX_COURSES = 20
+CROWD, SIMULATED_CROWD = 3000, 10_000_000
+MAX_COURSES = 50
 #: Devices that are named with the reason why they never get an offer.
 _NAMED = 100
 #: The longest time for all courses; a million devices take some minutes.
@@ -126,7 +126,7 @@ class Plans:
         assert process.stdin is not None
         count = max(1, (await self._campaigns.counts(campaign.id)).total)
         matters = await self._eligibility.matters(campaign)
-        crowd = count >= _CROWD and not matters and fits(campaign)
+        crowd = count >= CROWD and not matters and fits(campaign)
         seeds = tuple(range(max(1, min(MAX_COURSES, (SIMULATED_CROWD if crowd else _SIMULATED) // count))))
         task = Task(campaign=campaign, behaviour=behaviour, now=self._clock.now_ms(), seeds=seeds, crowd=crowd)
         process.stdin.write(packed(task))

@@ -3,6 +3,7 @@
 import pytest
 
 from fleetcore.errors import Conflict
+from fleetcore.fleet import plans
 from fleetcore.model.firmware import CampaignState, FirmwareImage
 from fleetcore.model.rollout import HealthGate, Rate, Rollout
 
@@ -17,6 +18,14 @@ async def held(fleet, count, **rollout):
     return await fleet.campaigns.create("c", "2.0.0", names, url, **IMAGE, rollout=Rollout(**rollout), hold=True)
 
 
+@pytest.fixture(params=["one by one", "on arrays"])
+def simulated(request, monkeypatch):
+    """Small campaigns are simulated device by device, large ones on arrays."""
+    if request.param == "on arrays":
+        monkeypatch.setattr(plans, "CROWD", 1)
+
+
+@pytest.mark.usefixtures("simulated")
 async def test_a_held_campaign_is_planned_before_it_begins(manager, fleet):
     made = await held(fleet, 40, waves=("1", "25%"), wave_soak_ms=3_600_000)
     assert (made.state, made.code) == (CampaignState.PAUSED, "held")
@@ -25,7 +34,7 @@ async def test_a_held_campaign_is_planned_before_it_begins(manager, fleet):
     plan = await manager.plan_campaign("c", fetch_s=10, install_s=60)
 
     assert (plan["state"], plan["counts"]) == ("succeeded", {"succeeded": 40})
-    assert (plan["courses"], plan["offers"], plan["bytes"]) == (20, 40, 40_000)
+    assert (plan["courses"], plan["offers"], plan["bytes"]) == (50, 40, 40_000)
     assert len(plan["waves"]) == 3
     assert plan["waves"][1] > 3600
     assert plan["duration_p10_s"] <= plan["duration_s"] <= plan["duration_p90_s"]
@@ -36,6 +45,7 @@ async def test_a_held_campaign_is_planned_before_it_begins(manager, fleet):
     assert (await fleet.campaigns.resume("c")).state is CampaignState.RUNNING
 
 
+@pytest.mark.usefixtures("simulated")
 async def test_a_plan_names_the_devices_that_never_get_an_offer(manager, fleet):
     await held(fleet, 3)
     await fleet.twins.report("d-001", {"firmware": {"version": "9.0.0"}})
@@ -47,15 +57,17 @@ async def test_a_plan_names_the_devices_that_never_get_an_offer(manager, fleet):
     assert plan["counts"] == {"succeeded": 2}
 
 
+@pytest.mark.usefixtures("simulated")
 async def test_a_plan_says_that_a_campaign_would_stop(manager, fleet):
     await held(fleet, 100, waves=("10",))
 
     plan = await manager.plan_campaign("c", fails=1.0)
 
-    assert (plan["state"], plan["states"]) == ("paused", {"paused": 20})
+    assert (plan["state"], plan["states"]) == ("paused", {"paused": 50})
     assert plan["reason"] == "0 of 10 devices of wave 1 succeeded; 95 % have to"
 
 
+@pytest.mark.usefixtures("simulated")
 async def test_a_running_campaign_is_planned_from_where_it_is(manager, fleet):
     await held(fleet, 30, rate=Rate(per_minute=10))
     whole = await manager.plan_campaign("c", fetch_s=1, install_s=1)

@@ -30,7 +30,6 @@ KEPT = {
     "fleetcore/model/firmware.py:sbom_*": "stored, and answered by name",
     "*:decided_by": "stored, and answered by name",
     "*:rolls_back": "stored, and answered by name",
-    "*:wave_begun": "stored, and answered by name",
     "fleetcore/fleet/security/rotation.py:dependents_on_new": "answered by name",
     "fleetcore/model/telemetry.py:CLOCK_SUSPECT": "a flag of stored readings",
     "fleetcore/builtin/sqlite/artifacts.py:_TemporaryFileWrapper": "in an annotation that is a text",
