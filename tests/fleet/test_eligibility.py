@@ -95,6 +95,31 @@ async def test_a_device_waits_for_its_window_and_is_told_when_it_opens(fleet, cl
     assert (await execution(fleet, "a")).code is None
 
 
+async def test_a_clock_that_jumps_over_a_window_lets_nobody_install_outside_one(fleet, clock, noon, told):
+    """The clock was wrong, or the server slept: what is due is judged by the time that it is now."""
+    await registered(fleet, "a", "b")
+    await begun(fleet, "a", "b", windows=NIGHT, download_early=False)
+    assert [await offer(fleet, name) for name in ("a", "b")] == [None, None]
+
+    await at(fleet, clock, "05-05T07:00")  # the window was open meanwhile
+    assert await offer(fleet, "a") is None
+    held = await execution(fleet, "a")
+    assert (held.code, format_time(held.until)) == ("outside_window", "2026-05-06T02:00:00.000Z")
+
+    await at(fleet, clock, "05-05T03:00")  # and is again
+    await at(fleet, clock, "05-06T02:00:01")
+    made = await offer(fleet, "a")
+    assert (made["install"], made["deadline"]) == ("now", "2026-05-06T06:00:00.000Z")
+
+    await at(fleet, clock, "05-05T22:00")  # back before it: what has begun goes on, and nothing else begins
+    assert isinstance(await say(fleet, "a", "succeeded"), Accepted)
+    assert await offer(fleet, "b") is None
+    await at(fleet, clock, "05-06T02:00:01")
+    assert (await offer(fleet, "b"))["install"] == "now"
+    assert isinstance(await say(fleet, "b", "succeeded"), Accepted)
+    assert (await fleet.campaigns.get("c")).state is CampaignState.SUCCEEDED
+
+
 async def test_the_window_of_each_device_is_in_its_own_time_zone(fleet, clock, noon):
     await registered(fleet, "berlin", attributes={"time_zone": "Europe/Berlin"})
     await registered(fleet, "tokyo")

@@ -263,6 +263,32 @@ async def test_pause_resume_and_abort_at_once_leave_one_state_and_every_device_i
         assert await states(fleet, f"c-{number}") == {"cancelled": 6}
 
 
+async def test_devices_that_all_come_back_at_once_get_their_offers_again_and_nothing_moves(tmp_path):
+    """After a cut, and a restart of the server: an offer is given again as it was, and a report counts once."""
+    count = 500
+    async with IoTFleetManager(tmp_path, clock=MovableClock(1_767_225_600_000)) as manager:
+        fleet = await manager.open()
+        campaign = await begun(fleet, count, waves=("50%",), retries=Retries(times=1))
+        first = {
+            name: made for name in campaign.targets if (made := await fleet.updates.offer(name)) is not None
+        }  # fmt: skip
+        await asyncio.gather(*(say(fleet, name, "downloading", progress=40) for name in first))
+        before = await states(fleet)
+    async with IoTFleetManager(tmp_path, clock=MovableClock(1_767_225_600_000 + MIN)) as manager:
+        fleet = await manager.open()
+
+        again = await asyncio.gather(*(fleet.updates.offer(name) for name in campaign.targets))
+
+        assert {made["offer"]["execution"]: made for made in again if made} == {
+            made["offer"]["execution"]: made for made in first.values()
+        }
+        assert await states(fleet) == before == {"downloading": count // 2, "waiting": count // 2}
+        await asyncio.gather(*(say(fleet, name, "succeeded") for name in (*first, *first)))
+        counts = await states(fleet)
+        assert counts["succeeded"] == count // 2
+        assert sum(counts.values()) == count
+
+
 async def test_an_abort_by_force_cancels_what_is_under_way_and_tells_the_devices(fleet):
     told = []
     fleet.updates.on_withdrawn(lambda device, execution: told.append((device, execution)))
