@@ -63,10 +63,11 @@ class Crowd:
         self._campaign = campaign
         self._rows: list[npt.NDArray[np.int64]] = []
         self._keys: list[npt.NDArray[np.uint64]] = []
+        self._is_ordered = False
 
     def add(self, executions: Iterable[Execution]) -> None:
         """Adds some."""
-        found = list(executions)
+        found, self._is_ordered = list(executions), False
         self._rows.append(
             np.array(
                 [
@@ -85,7 +86,8 @@ class Crowd:
 
     def ordered(self) -> Ints:
         """The columns of all, each in the order of the turns."""
-        if len(self._rows) > 1:
+        if not self._is_ordered and self._rows:
+            self._is_ordered = True
             self._rows, self._keys = [np.concatenate(self._rows, axis=1)], [np.concatenate(self._keys)]
             order = np.argsort(self._keys[0], kind="stable")
             self._rows, self._keys = [self._rows[0][:, order]], [self._keys[0][order]]
