@@ -29,7 +29,8 @@ Bools = npt.NDArray[np.bool_]
 _STATES = tuple(ExecutionState)
 _CODE = {state: code for code, state in enumerate(_STATES)}
 _S = ExecutionState
-_WAITING, _OFFERED, _REBOOTING = _CODE[_S.WAITING], _CODE[_S.OFFERED], _CODE[_S.REBOOTING]
+_WAITING, _OFFERED = _CODE[_S.WAITING], _CODE[_S.OFFERED]
+_REBOOTING, _UNKNOWN = _CODE[_S.REBOOTING], _CODE[_S.UNKNOWN]
 _SUCCEEDED, _FAILED, _TIMED_OUT = _CODE[_S.SUCCEEDED], _CODE[_S.FAILED], _CODE[_S.TIMED_OUT]
 _ENDS = np.array([state in EXECUTION_ENDS for state in _STATES])
 #: A time that never comes.
@@ -39,7 +40,7 @@ _LOOK_AFTER = 250
 #: Events of so many looks are kept apart from the later ones.
 _NEAR = 64
 #: Members of a device, in the order of the columns.
-_COLUMNS = ("state", "wave", "attempt", "step", "placed", "first", "changed", "until")
+_COLUMNS = ("state", "wave", "attempt", "step", "placed", "first", "changed", "until", "soaking")
 
 
 class _What(IntEnum):
@@ -48,6 +49,7 @@ class _What(IntEnum):
     LOST = 2
     TIMEOUT = 3
     SOAKED = 4
+    OVERDUE = 5
 
 
 def fits(campaign: Campaign) -> bool:
@@ -73,7 +75,7 @@ class Crowd:
                 [
                     (
                         _CODE[each.state], each.wave, each.attempt, each.step, _time(each.placed),
-                        _time(each.first_offered), each.changed, _time(each.until),
+                        _time(each.first_offered), each.changed, _time(each.until), each.soaking,
                     )
                     for each in found
                 ],
@@ -165,10 +167,11 @@ class _Course:
         self._rollout, self._behaviour = rollout, behaviour
         self._start = self._now = now
         self._chance = np.random.Generator(np.random.PCG64(seed))
-        state, wave, attempt, step, placed, first, self._changed, until = columns
+        state, wave, attempt, step, placed, first, self._changed, until, soaking = columns
         self._state, self._step = state.astype(np.int8), step.astype(np.int8)
         self._wave, self._attempt = wave.astype(np.int16), attempt.astype(np.int16)
         self._placed, self._first, self._until = placed.copy(), first.copy(), until.copy()
+        self._is_soaking = soaking > 0
         self._places_needed = has_places(rollout)
         self._sizes = np.array(
             [image_at(campaign, step).size or 0 for step in range(len(campaign.before) + 1)], dtype=np.int64
@@ -217,8 +220,17 @@ class _Course:
         waits = self._state == _WAITING
         told = np.flatnonzero(waits & ((self._wave > 0) | (not self._places_needed)))
         self._told(told, np.maximum(now, self._until[told]))
-        under_way = np.flatnonzero(~waits & ~_ENDS[self._state])
-        self._works(under_way, np.full(len(under_way), now), np.maximum(self._changed, self._until)[under_way])
+        soaks = np.flatnonzero(self._is_soaking & ~_ENDS[self._state])
+        self._soaks(soaks, self._changed[soaks])
+        under_way = np.flatnonzero(~waits & ~_ENDS[self._state] & ~self._is_soaking)
+        # No report is due from one that restarts.
+        restarts = np.isin(self._state, (_REBOOTING, _UNKNOWN))
+        back = self._changed + self._rollout.limits.return_ms
+        self._overdue(np.flatnonzero(back <= now), back)
+        away = np.flatnonzero((self._state == _REBOOTING) & ~self._is_soaking)
+        self._later.add(back[away], _What.OVERDUE, away)
+        since = np.where(restarts, now + self._rollout.limits.total_ms, np.maximum(self._changed, self._until))
+        self._works(under_way, np.full(len(under_way), now), since[under_way])
 
     def _next_look(self, again: bool) -> int | None:
         """When the campaign is looked at next; None if nothing happens any more by itself."""
@@ -281,7 +293,7 @@ class _Course:
             times, kinds, at = self._later.due(self._now, self._look_ms)
             for what, done in (
                 (_What.FETCH, self._fetch), (_What.REPORT, self._report), (_What.LOST, self._lose),
-                (_What.TIMEOUT, self._time_out), (_What.SOAKED, self._soaked),
+                (_What.TIMEOUT, self._time_out), (_What.SOAKED, self._soaked), (_What.OVERDUE, self._overdue),
             ):  # fmt: skip
                 which = np.flatnonzero(kinds == what)
                 if self._told_twice:
@@ -344,6 +356,7 @@ class _Course:
         if len(between):
             self._step[between] += 1
             self._placed[between] = times[~last]
+            self._until[between] = -1
             self._becomes(between, _WAITING)
             self._told(between, times[~last])
         at, times = at[last], times[last]
@@ -351,7 +364,12 @@ class _Course:
             self._becomes(at, _SUCCEEDED)
             return
         self._becomes(at, _REBOOTING)
-        soaked, over = times + self._rollout.soak_ms, self._first[at] + self._rollout.limits.total_ms
+        self._soaks(at, times)
+
+    def _soaks(self, at: Ints, since: Ints) -> None:
+        """Devices run the new version since a time, and have to for some time more."""
+        self._is_soaking[at] = True
+        soaked, over = since + self._rollout.soak_ms, self._first[at] + self._rollout.limits.total_ms
         well = soaked < np.where(self._first[at] >= 0, over, _NEVER)
         self._later.add(soaked[well], _What.SOAKED, at[well])
         self._later.add(over[~well], _What.TIMEOUT, at[~well])
@@ -393,6 +411,10 @@ class _Course:
 
     def _soaked(self, at: Ints, _times: Ints) -> None:
         self._becomes(at, _SUCCEEDED)
+
+    def _overdue(self, at: Ints, _times: Ints) -> None:
+        """They have not come back after a restart."""
+        self._becomes(at[(self._state[at] == _REBOOTING) & ~self._is_soaking[at]], _UNKNOWN)
 
     # --- the campaign -------------------------------------------------------------------------------------------------
 

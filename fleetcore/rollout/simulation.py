@@ -179,7 +179,7 @@ class _Simulation:
                 heapq.heappush(self._events, (max(execution.due, self._now), next(self._order), _What.DUE, at))
             if execution.state is _S.WAITING and (execution.wave or not places):
                 self._plan(_What.FETCH, at, self._behaviour.fetch_s)
-            elif execution.state not in EXECUTION_ENDS and execution.state is not _S.WAITING:
+            elif execution.state not in EXECUTION_ENDS and execution.state is not _S.WAITING and not execution.soaking:
                 self._plan(_What.REPORT, at, self._behaviour.install_s)
         heapq.heappush(self._events, (max(self._now, self._ends), next(self._order), _What.LOOK, 0))
         self._look_at(self._now)

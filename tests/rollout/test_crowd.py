@@ -5,11 +5,13 @@ from statistics import mean, pstdev
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fleetcore.model.firmware import Campaign, CampaignState, Execution, ExecutionState, FirmwareImage
 from fleetcore.model.rollout import FailureLimit, Rate, Retries, Rollout, TimeLimits
 from fleetcore.rollout import crowd
 from fleetcore.rollout.crowd import Crowd
+from fleetcore.rollout.executions import _timed
 from fleetcore.rollout.pacing import Pace, rate_now
 from fleetcore.rollout.simulation import Behaviour, simulate
 from tests.rollout.test_simulation import NOW, rollouts
@@ -174,3 +176,51 @@ def test_the_same_seed_gives_the_same_course():
 
     assert made.course(NOW, behaviour, 5) == made.course(NOW, behaviour, 5)
     assert made.course(NOW, behaviour, 5) != made.course(NOW, behaviour, 6)
+
+
+REBOOTING = {
+    "state": ExecutionState.REBOOTING,
+    "wave": 1,
+    "placed": NOW - 3000 * MIN,
+    "first_offered": NOW - 3000 * MIN,
+}
+
+
+@pytest.mark.parametrize(
+    ("present", "steps", "rollout"),
+    [
+        (REBOOTING | {"soaking": True, "changed": NOW - 50 * MIN}, 0, {"soak_ms": 60 * MIN}),
+        (REBOOTING | {"state": ExecutionState.UNKNOWN, "changed": NOW - 2900 * MIN}, 0, {}),
+        (REBOOTING | {"changed": NOW - 2900 * MIN}, 0, {"failures": (FailureLimit(share=0.2, min_executed=5),)}),
+        (REBOOTING | {"state": ExecutionState.DEFERRED, "changed": NOW, "until": NOW + 300 * MIN}, 2, {}),
+    ],
+    ids=["soaking", "unknown", "overdue", "deferred before a step"],
+)  # fmt: skip
+def test_a_device_that_is_under_way_takes_the_time_that_its_state_has_left(present, steps, rollout):
+    campaign = replace(a_campaign(40, steps, waves=("50%",), min_succeeded=0.5, **rollout), wave=1, wave_begun=NOW)
+    executions = [
+        *(_timed(each, campaign.rollout) for each in executions_of(10, **present)),
+        *executions_of(40)[10:],
+    ]
+    behaviour = Behaviour(fetch_s=60, install_s=60)
+
+    ones = [simulate(campaign, executions, NOW, behaviour, seed) for seed in range(8)]
+    others = [crowd_of(campaign, executions).course(NOW, behaviour, seed) for seed in range(8)]
+
+    assert {course.state for course in others} == {course.state for course in ones}
+    assert [course.counts for course in others] == [course.counts for course in ones]
+    length = mean(course.duration_ms for course in ones)
+    assert abs(mean(course.duration_ms for course in others) - length) <= max(5 * MIN, length / 10)
+
+
+def test_a_device_that_soaks_has_reported_already():
+    """Its attempt does not fail once more."""
+    campaign = a_campaign(10, soak_ms=60 * MIN)
+    soaking = executions_of(10, state=ExecutionState.REBOOTING, soaking=True, changed=NOW, first_offered=NOW)
+    executions = [_timed(each, campaign.rollout) for each in soaking]
+
+    for course in (
+        simulate(campaign, executions, NOW, Behaviour(fails=1.0), 1),
+        crowd_of(campaign, executions).course(NOW, Behaviour(fails=1.0), 1),
+    ):
+        assert (course.counts, course.duration_ms // MIN) == ({ExecutionState.SUCCEEDED: 10}, 60)
