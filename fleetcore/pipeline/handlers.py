@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fleetcore.errors import FleetError
+from fleetcore.errors import FleetError, StorageError, Unavailable
 from fleetcore.interfaces.boundary import contained
 from fleetcore.model.message import Handler, Inbound, JointHandler, MessageType, Outcome, Rejected, Reply, Request
 from fleetcore.pipeline.session import DeviceSession
@@ -104,8 +104,11 @@ class Handlers:
             return ()
         try:
             return await self._joint[row](some)
+        except (Unavailable, StorageError) as error:
+            return [rejection(error)] * len(some)  # it is no fault of one of them
         except FleetError as error:
-            return [rejection(error)] * len(some)
+            if len(some) == 1:
+                return [rejection(error)]
         except BaseException as error:
             failed = contained(error, "a part of it")
             if len(some) == 1:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleetcore.errors import Conflict
+from fleetcore.errors import Conflict, StorageError
 from fleetcore.model.message import UNKNOWN, Accepted, Inbound, Rejected
 from fleetcore.pipeline.handlers import Handlers
 from fleetcore.wire.messages import STATUS, TWIN_REPORT, Status
@@ -81,3 +81,36 @@ def test_two_capabilities_cannot_take_one_type(handlers):
     handlers.add({STATUS: handle})
     with pytest.raises(ValueError, match="status has a handler already"):
         handlers.add({STATUS: other})
+
+
+async def test_a_message_that_a_joint_handler_refuses_by_an_error_does_not_refuse_the_others(handlers, session):
+    calls = []
+
+    async def together(some):
+        calls.append(len(some))
+        if any(body.boot == "bad" for _, body in some):
+            raise Conflict("taken", code="already_exists")
+        return [Accepted() for _ in some]
+
+    handlers.add_joint({STATUS: together})
+    sent = [(session, inbound({"state": "online", "boot": boot})) for boot in ("good", "bad", "good")]
+
+    outcomes = await handlers.handle_joint(STATUS, sent)
+
+    assert [getattr(each, "code", "accepted") for each in outcomes] == ["accepted", "already_exists", "accepted"]
+    assert calls == [3, 1, 1, 1]
+
+
+async def test_messages_whose_commit_fails_are_refused_together_and_not_tried_again(handlers, session):
+    calls = []
+
+    async def together(some):
+        calls.append(len(some))
+        raise StorageError("the disk is full")
+
+    handlers.add_joint({STATUS: together})
+
+    outcomes = await handlers.handle_joint(STATUS, [(session, inbound({"state": "online"}))] * 3)
+
+    assert [each.code for each in outcomes] == ["storage_failed"] * 3
+    assert calls == [3]
