@@ -18,7 +18,7 @@ from fleetcore.fleet.releases import Releases
 from fleetcore.fleet.search import Search
 from fleetcore.fleet.targets import Selected, Targets
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
-from fleetcore.fleet.updates import DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun, may_be_offered
+from fleetcore.fleet.updates import ABORTED, DEVICE_RETIRED, TOGETHER, UNSETTLED, Updates, is_begun, may_be_offered
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import end_tasks
@@ -53,7 +53,7 @@ from fleetcore.rollout.campaigns import (
 )
 from fleetcore.rollout.gate import begun_anew
 from fleetcore.rollout.report import Report, Reporter
-from fleetcore.rollout.steps import members_of
+from fleetcore.rollout.steps import at_step, installed_by, members_of
 from fleetcore.rollout.turns import turn_digits
 from fleetcore.rollout.waves import wave_sizes
 from fleetcore.wire.manifest import peek_manifest
@@ -350,6 +350,11 @@ class Campaigns:
         """The image of a rollback, checked: it has to be stored or pinned now, and devices have to accept it."""
         check_version(rollback.release)
         found = await self._image(rollback, (), allow_downgrade=True)
+        if found.component != image.component:
+            raise Refused(
+                f"The campaign is for the component {image.component!r}, and {found.release} for {found.component!r}",
+                code="rollback_refused", remedy="Roll back to a release of the same component",
+            )  # fmt: skip
         if found.sha256 is None or found.size is None:
             raise Refused("What a rollback installs has to be known before", remedy="Give its digest and size")
         if image.seq is not None and (found.seq or 0) < image.seq:
@@ -647,7 +652,7 @@ class Campaigns:
         if not campaign.aborting:
             return campaign
         self._forget(campaign.id)
-        await self._end_each(campaign, lambda each: _is_cancelled(campaign, each), ExecutionState.CANCELLED, "aborted")
+        await self._end_each(campaign, lambda each: _is_cancelled(campaign, each), ExecutionState.CANCELLED, ABORTED)
         if campaign.state is CampaignState.ROLLED_BACK:
             await self._bring_back(campaign)
         return await self.records.change(
@@ -755,15 +760,13 @@ def _person(actor: str) -> str:
 def _may_run_it(campaign: Campaign, execution: Execution) -> bool:
     """Whether a device has the new version, or may have it: also from an attempt that another one was to follow.
 
-    So does a device that has one of the versions on the way.
+    So does a device that got one of the versions on the way from the campaign.
     """
     cancelled = execution.state is ExecutionState.CANCELLED
-    passed = campaign.before[: execution.step]
-    return (
-        execution.state in _MAY_RUN_IT
-        or (cancelled and execution.failed_as is ExecutionState.TIMED_OUT)
-        or any(image.component == campaign.component for image in passed)
-    )
+    may = execution.state in _MAY_RUN_IT or (cancelled and execution.failed_as is ExecutionState.TIMED_OUT)
+    if may and at_step(campaign, execution).component == campaign.component:
+        return True
+    return any(image.component == campaign.component for image in installed_by(campaign, execution))
 
 
 def _is_cancelled(campaign: Campaign, execution: Execution) -> bool:

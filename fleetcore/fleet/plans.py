@@ -177,6 +177,8 @@ class Plans:
             return execution, None
         if target is None:
             return execution, DEVICE_RETIRED
+        # As at the offer: its own report may be older than what it has installed in this campaign.
+        target = target.having(*campaign.before[: execution.step])
         first = step = first_needed(campaign, execution.step, target.needs)
         while step <= len(campaign.before):
             code = self._update_policy.refusal(image_at(campaign, step), target)

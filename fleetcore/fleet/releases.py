@@ -128,9 +128,11 @@ class Releases:
         return tuple(found.values())
 
     async def _before(self, manifest: Manifest, found: dict[str, Release], over: tuple[str, ...]) -> None:
-        earlier = [] if not manifest.requires_seq else [await self._least(manifest.name, manifest.requires_seq)]
-        if earlier and earlier[0] is not None and earlier[0].seq >= manifest.seq:
-            earlier = []
+        earlier = (
+            [await self._least(manifest.name, manifest.requires_seq, below=manifest.seq)]
+            if manifest.requires_seq
+            else []
+        )
         others = [await self._least(each.name, each.seq) for each in manifest.requires]
         for release in (*earlier, *others):
             if release is None or release.id in found:
@@ -142,10 +144,27 @@ class Releases:
             if len(found) > MAX_STEPS:
                 raise Refused(f"{over[0]} needs more than {MAX_STEPS} releases before it", code="requires_unmet")
 
-    async def _least(self, name: str, seq: int) -> Release | None:
-        """The stored release with the least seq that is enough."""
+    async def _least(self, name: str, seq: int, *, below: int | None = None) -> Release | None:
+        """The stored release with the least seq that is enough; a later one where that no longer holds.
+
+        An image whose manifest has expired, or whose keys the trust root no longer has, is signed again under a higher
+        seq.
+        """
         stored = await self.records.find(ref=("name", name))
-        return min((each for each in stored if each.seq >= seq), key=lambda each: each.seq, default=None)
+        enough = [each for each in stored if each.seq >= seq and (below is None or each.seq < below)]
+        return min(enough, key=lambda each: (not self._holds(each), each.seq), default=None)
+
+    def _holds(self, release: Release) -> bool:
+        """Whether a release may still be installed."""
+        if release.expires <= self._clock.now_ms():
+            return False
+        if self._root.current is None:
+            return True
+        try:
+            open_manifest(release.manifest, self._root.current)
+        except Refused:
+            return False
+        return True
 
     async def list(self, name: str | None = None) -> list[Release]:
         """All, or those of one name, by name and seq."""

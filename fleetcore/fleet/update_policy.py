@@ -114,6 +114,8 @@ class Target:
         running = self.runs(image.component)
         if running.seq is not None and image.seq is not None:
             return running.seq < image.seq
+        if running.version == image.release:
+            return False
         wanted, runs = version_key(image.release), version_key(running.version or "")
         return wanted is None or runs is None or runs < wanted
 

@@ -65,9 +65,12 @@ from fleetcore.wire.bodies import check_ahead
 from fleetcore.wire.replies import rejection
 from fleetcore.wire.times import format_time
 
+_S = ExecutionState
 _UNKNOWN = Rejected(code="execution_unknown", reason="This device has no such execution")
 #: The reason with which executions, commands and sessions of a retired device end.
 DEVICE_RETIRED = "device_retired"
+#: The code of executions that a stopped campaign has cancelled.
+ABORTED = "aborted"
 #: The code of executions of devices that ran the version already.
 SAME_VERSION = "same_version"
 #: The code of executions whose image was downloaded, and another campaign came first.
@@ -342,6 +345,9 @@ class Updates:
             rollout = evolve(rollout, retries=Retries())  # nothing is offered any more
         release, last = at_step(campaign, execution).release, is_last(campaign, execution)
         made = step(execution, event, now, release=release, rollout=rollout, last=last)
+        if campaign.finished_at is not None and _S.WAITING is made.execution.state is not execution.state:
+            # A step is installed, and the campaign has ended meanwhile: the next one is not offered.
+            made = step(made.execution, Ended(_S.CANCELLED, ABORTED), now, release=release, rollout=rollout)
         if begins(campaign, execution, made.execution):
             return replace(made, execution=replace(made.execution, observed=now))
         return made
@@ -451,24 +457,33 @@ class Updates:
 
     async def reported(self, device: str, patch: Mapping[str, object]) -> None:
         """A device reports state: where that has its version, updates of it may be concerned."""
-        for component, running in Target.of(device, None, patch.get("firmware")).running.items():
-            if running.version is not None:
-                await self._observe(device, component, running.version)
+        running = Target.of(device, None, patch.get("firmware")).running
+        versions = {name: each.version for name, each in running.items() if each.version is not None}
+        if versions:
+            await self._observe(device, versions)
 
-    async def _observe(self, device: str, component: str, version: str) -> None:
-        """A device says which version runs: it may have come back, or have gone back to the version before."""
-        for execution in await self.records.find(ref=("open", device)):
-            campaign = await self.campaigns.get(execution.campaign)
-            if campaign is not None and is_begun(execution) and at_step(campaign, execution).component == component:
-                await self.move(campaign, execution, Observed(version), actor=device)
+    async def _observe(self, device: str, versions: Mapping[str, str]) -> None:
+        """A device says which versions its components run: one may have come back, or have gone back.
+
+        What that costs depends on the device's updates, not on the number of its components.
+        """
+        begun = [each for each in await self.records.find(ref=("open", device)) if is_begun(each)]
         done = await self.records.find(ref=("succeeded", device))
-        for past in sorted(done, key=lambda past: (past.changed, past.id), reverse=True):
-            campaign = await self.campaigns.get(past.campaign)
-            if campaign is None or campaign.component != component:
+        campaigns = await self.campaigns.get_many({each.campaign for each in (*begun, *done)})
+        for execution in begun:
+            campaign = campaigns.get(execution.campaign)
+            if campaign is not None and (version := versions.get(at_step(campaign, execution).component)) is not None:
+                await self.move(campaign, execution, Observed(version), actor=device)
+        last: dict[str, tuple[Campaign, Execution]] = {}
+        for past in sorted(done, key=lambda past: (past.changed, past.id)):
+            if (campaign := campaigns.get(past.campaign)) is not None:
+                last[campaign.component] = campaign, past
+        for component, (campaign, past) in last.items():
+            version = versions.get(component)
+            if version is None or version != past.previous_version:
                 continue
-            if version == past.previous_version and not await self._installs(device, component, version):
+            if not await self._installs(device, component, version):
                 await self.move(campaign, past, Observed(version), actor=device)
-            return
 
     async def _installs(self, device: str, component: str, version: str) -> bool:
         """Whether an open campaign installs that version on a device."""
@@ -527,7 +542,8 @@ class Updates:
         if current is not None and current[1].id != execution.id:
             return f"the campaign {current[0].id!r}, which comes first"
         try:
-            code = self._update_policy.refusal(at_step(campaign, execution), await self.target(execution.device))
+            target = (await self.target(execution.device)).having(*campaign.before[: execution.step])
+            code = self._update_policy.refusal(at_step(campaign, execution), target)
         except (NotFound, Conflict):
             return "the device, which has left"
         return f"the device, which is to be refused: {code}" if code else "the device, which has not fetched its offer"
@@ -607,7 +623,12 @@ class Updates:
             return False
         if execution.first_offered is not None:
             return False  # an earlier attempt may have installed it, or gone back since
-        past = [each for each in await self.of_device(execution.device) if each.id != execution.id]
+        others = [each for each in await self.of_device(execution.device) if each.id != execution.id]
+        campaigns = await self.campaigns.get_many({each.campaign for each in others})
+        past = [
+            each for each in others
+            if (other := campaigns.get(each.campaign)) is None or other.component == campaign.component
+        ]  # fmt: skip
         if any(each.state in (ExecutionState.TIMED_OUT, ExecutionState.REVERTED) for each in past):
             return False
         done = (each for each in past if each.state is ExecutionState.SUCCEEDED)

@@ -184,6 +184,7 @@ class Execution(Struct, frozen=True, kw_only=True, gc=False):
     Attributes:
         reported_version: the running version that the device reported at the end.
         step: which of the campaign's images it installs: an index into ``before``; its length is the campaign's own.
+        installed: the images of ``before`` that it has installed: a bit for each, from the lowest on.
         nonce, not_after: of the last assignment sent to the device, ms since the epoch.
         assigned: the attempt that it belongs to.
         withdrawn: an offer was sent to the device and withdrawn, and the device has not reported since.
@@ -208,6 +209,7 @@ class Execution(Struct, frozen=True, kw_only=True, gc=False):
     state: ExecutionState = ExecutionState.WAITING
     attempt: int = 1
     step: int = 0
+    installed: int = 0
     progress: float | None = None
     bytes: int | None = None
     code: str | None = None

@@ -286,7 +286,8 @@ def _goes_on(execution: Execution, now: int, rollout: Rollout) -> Step:
     """An image that had to be installed first runs: the device keeps its place, and gets the offer of the next one."""
     reason = f"{execution.reported_version} is installed; the next image follows"
     made = replace(
-        execution, state=_S.WAITING, step=execution.step + 1, progress=None, bytes=None, code=None, reason=reason,
+        execution, state=_S.WAITING, step=execution.step + 1, installed=execution.installed | 1 << execution.step,
+        progress=None, bytes=None, code=None, reason=reason,
         until=None, previous_version=None, failed_as=None, assigned=0, changed=now, placed=now,
     )  # fmt: skip
     return Step(_timed(made, rollout), (Effect.TELL,))

@@ -1,6 +1,6 @@
 """Steps: what a device of a campaign installs first, and the campaign as it is at one of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import fields_dict
@@ -31,6 +31,11 @@ def at_step(campaign: Campaign, execution: Execution) -> Campaign:
 def is_last(campaign: Campaign, execution: Execution) -> bool:
     """Whether a device installs the campaign's own image."""
     return execution.step >= len(campaign.before)
+
+
+def installed_by(campaign: Campaign, execution: Execution) -> Sequence[FirmwareImage]:
+    """The images before the campaign's own that a device installed in it, without those that it had."""
+    return [image for step, image in enumerate(campaign.before) if execution.installed >> step & 1]
 
 
 def first_needed(campaign: Campaign, step: int, needs: Callable[[FirmwareImage], bool]) -> int:
