@@ -420,8 +420,17 @@ class Updates:
                     moved[changed.campaign] = None
         for campaign in moved:
             await self._moved(campaign)
+        for key, changed in stored.items():
+            if changed.state is ExecutionState.WAITING and made[key][0].state is not ExecutionState.WAITING:
+                await self._end_if_stopped(changed)
         self.tell(ended)  # another campaign may have an offer for them
         return steps
+
+    async def _end_if_stopped(self, execution: Execution) -> None:
+        """Ends an execution that waits for another offer, where its campaign was stopped since it was read."""
+        campaign = await self.campaigns.get(execution.campaign)
+        if campaign is not None and campaign.finished_at is not None:
+            await self.end(campaign, execution, ExecutionState.CANCELLED, ABORTED)
 
     async def end(
         self, campaign: Campaign, execution: Execution, state: ExecutionState, code: str, *, actor: str = "system"

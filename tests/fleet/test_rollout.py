@@ -9,6 +9,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.errors import Conflict, Refused
 from fleetcore.model.firmware import CampaignState, ExecutionState, FirmwareImage
 from fleetcore.model.rollout import FailureLimit, OnFailure, Rate, Retries, Rollout, TimeLimits
+from fleetcore.rollout.executions import Reported
 from fleetcore.testing.clock import MovableClock
 from fleetcore.wire import messages
 
@@ -303,6 +304,20 @@ async def test_an_abort_by_force_cancels_what_is_under_way_and_tells_the_devices
     assert await states(fleet) == {"cancelled": 3}
     assert told == [("d-000", "c:d-000")]
     assert (await fleet.updates._firmware("d-000", 0)) == {"offer": None, "cancel": "c:d-000"}
+
+
+async def test_a_report_that_an_abort_overtakes_leaves_no_execution_open(fleet):
+    """The report was begun before the abort, and is stored after it: nothing more is offered."""
+    await begun(fleet, 1, retries=Retries(times=3))
+    await fleet.updates.offer("d-000")
+    await say(fleet, "d-000", "installing")
+    before = await fleet.campaigns.get("c")
+    await fleet.campaigns.abort("c")
+
+    execution = await fleet.campaigns.execution("c", "d-000")
+    await fleet.updates.move(before, execution, Reported(state=ExecutionState.FAILED, code="flash_failed"))
+
+    assert await states(fleet) == {"cancelled": 1}
 
 
 async def test_an_update_that_fails_after_the_abort_is_not_tried_again(fleet):
