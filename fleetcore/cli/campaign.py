@@ -160,7 +160,7 @@ def _line(current: Mapping[str, Any]) -> str:
 
 def _left(current: Mapping[str, Any]) -> str:
     """When the wave ends, in the unit in which that is a small number: ``about 4 min left``; empty if unknown."""
-    seconds = current["wave_left_s"]
+    seconds = current.get("wave_left_s")  # an older server does not say it
     if not seconds:
         return ""
     units = (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1))

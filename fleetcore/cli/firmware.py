@@ -206,7 +206,7 @@ def _manifest_sheet(envelope: object) -> dict[str, Any]:
         "expires": format_time(found.expires),
         "component": found.component,
         "requires": found.requires_seq or None,
-        "requires_components": {each.component: f"{each.name}:{each.seq}" for each in found.requires} or None,
+        "components": {each.component: f"{each.name}:{each.seq}" for each in found.requires} or None,
         "sbom": None if found.sbom is None else {"format": found.sbom.format, "sha256": found.sbom.sha256},
         "chunks": None if found.chunks is None else len(found.chunks.sha256),
         "signatures": len(signatures),

@@ -218,7 +218,7 @@ async def test_an_over_long_message_is_refused_with_limit_unit_and_scope(plane, 
 async def test_a_full_queue_presses_back_and_then_refuses(world, plane, session, ingest):
     world.hold()
     first = []
-    ingest.deliver(session, asked(messages.STATUS, payload=b'{"state": "online"}'), first.append)
+    ingest.deliver(session, telemetry(), first.append)
     for _ in range(20):
         await asyncio.sleep(0)  # the real one has taken the first from its queue now, and waits for its commit
 

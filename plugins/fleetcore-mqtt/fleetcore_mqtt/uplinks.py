@@ -71,6 +71,9 @@ class Uplinks:
         self._read_publish = codec.read_publish
         self._topics: dict[bytes, _Known] = {}
         self._in_flight: set[bytes] = set()
+        #: Messages that the plane handles, in the order in which they came, and their PUBACK once it is known. PUBACKs
+        #: go out in this order (MQTT-4.6.0-2), while the plane may be done with a later message first.
+        self._answers: dict[bytes, bytes | None] = {}
         self._calls = 0
         self.retries = Retries(stream, host)
 
@@ -107,6 +110,8 @@ class Uplinks:
 
     def _hand_over(self, packet_id: bytes | None, topic: str, message: Inbound) -> None:
         done = partial(self._done, packet_id, topic, message)
+        if packet_id is not None:
+            self._answers[packet_id] = None
         if not self._deliver(self._session, message, done) and not self._stream.holds(Hold.PLANE):
             self._stream.hold(Hold.PLANE)
             self._host.spawn(self._await_plane(), "mqtt back-pressure")
@@ -199,19 +204,39 @@ class Uplinks:
         self.retries.succeeded()
         if packet_id is None:
             return
-        self._in_flight.discard(packet_id)
-        self._stream.release(Hold.WINDOW)
         if reason:
             # A reason string is for a log line at the device, so it is short.
-            self._stream.send(self._codec.refuse_publish(packet_id, reason, text[:256] if self._reasons else ""))
+            answer = self._codec.refuse_publish(packet_id, reason, text[:256] if self._reasons else "")
         else:
-            self._stream.send(PUBACK_HEAD + packet_id)
+            answer = PUBACK_HEAD + packet_id
+        if packet_id in self._answers:
+            self._answers[packet_id] = answer
+            self._send_in_order()
+        else:
+            self._send(packet_id, answer)
+
+    def _send_in_order(self) -> None:
+        """Sends the PUBACKs that no earlier message keeps back."""
+        while self._answers:
+            packet_id, answer = next(iter(self._answers.items()))
+            if answer is None:
+                return
+            del self._answers[packet_id]
+            self._send(packet_id, answer)
+
+    def _send(self, packet_id: bytes, answer: bytes) -> None:
+        self._in_flight.discard(packet_id)
+        self._stream.release(Hold.WINDOW)
+        self._stream.send(answer)
 
     def _stay_silent(
         self, packet_id: bytes | None, after_s: float | None, size: int, again: Callable[[], None]
     ) -> None:
         if packet_id is not None:
+            # Its turn comes with its next try.
+            self._answers.pop(packet_id, None)
             self.retries.keep(size, after_s, again)
+            self._send_in_order()
             return
         self._host.count("mqtt_temporary_refusal")
         if not self._stream.holds(Hold.THROTTLE):

@@ -36,6 +36,26 @@ async def test_a_message_is_acknowledged_only_after_its_commit(dial, plane, code
     assert await wire.answer() == b"\x40\x02\x00\x07"
 
 
+async def test_pubacks_go_out_in_the_order_of_the_messages(dial, plane, codec, until, monkeypatch):
+    """The plane may be done with a later message first. One that is refused for now keeps no other back."""
+    done = []
+    monkeypatch.setattr(plane, "deliver", lambda _session, _message, told: done.append(told) or True)
+    wire = await dial.device(codec=codec)
+    for number in (7, 8, 9, 10):
+        await wire.send(codec.publish(TELEMETRY, b"{}", number))
+    await until(lambda: len(done) == 4)
+
+    done[1](Accepted())
+    done[3](Accepted())
+    assert await wire.silent()
+    done[0](Accepted())
+    assert [await wire.answer() for _ in range(2)] == [b"\x40\x02\x00\x07", b"\x40\x02\x00\x08"]
+    assert await wire.silent()
+    done[2](Rejected(code="overloaded", reason="too much at once"))
+
+    assert await wire.answer() == b"\x40\x02\x00\x0a"
+
+
 async def test_a_message_arrives_as_it_was_sent(dial, plane, codec):
     wire = await dial.device(codec=codec)
 
