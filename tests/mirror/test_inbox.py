@@ -1,11 +1,14 @@
 """What comes from a hub: commands are run once, and what the fleet does not take is told."""
 
+import asyncio
+
 import pytest
 
 from fleetcore.interfaces.cloud import Arrived, CloudChange, CloudCommand
 from fleetcore.model.mirror import EntityKey
+from fleetcore.pipeline.mirror.inbox import KIND
 from fleetcore.testing.memory_cloud import MemoryCloud
-from fleetcore.testing.patience import until
+from fleetcore.testing.patience import PATIENCE_S, until
 
 from .conftest import caught_up, twin
 
@@ -52,6 +55,10 @@ async def test_what_was_taken_is_not_asked_for_again_after_a_restart(served, hub
     hub.events += [reboot(1, device="nobody")]
     async with served(SECTION) as manager:
         await arrived(manager, hub)
+        storage = (await manager.open()).storage
+        async with asyncio.timeout(PATIENCE_S):
+            while await storage.get(KIND, "memory") is None:  # the position is saved after its messages
+                await asyncio.sleep(0)
     hub.events += [reboot(2, device="nobody")]
     async with served(SECTION) as manager:
         inbox = (await manager.open()).mirrors["memory"].inbox
