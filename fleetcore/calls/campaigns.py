@@ -208,8 +208,7 @@ async def _rollback(
         return None if version is None else FirmwareImage(release=version, sha256=sha256)
     if version is not None:
         raise Refused("Give a release to roll back to, or a version and a digest, not both", pointer="/rollback_to")
-    found = await caller.fleet.releases.get(release)
-    return FirmwareImage(release=found.release, manifest=dict(found.manifest))
+    return (await caller.fleet.releases.get(release)).image
 
 
 def _gate(window_s: float | None, metrics: Sequence[str], action: OnFailure, alpha: float) -> HealthGate | None:
@@ -255,7 +254,7 @@ async def _campaign(caller: Caller, campaign: Campaign) -> CampaignResponse:
     return to_response(
         CampaignResponse,
         campaign,
-        wave_left_s=None if left_ms is None else left_ms / 1000,
+        wave_left_s=None if left_ms is None else _seconds(left_ms),
         counts=dict(counts.states),
         rollout=_rollout(campaign.rollout),
         rollback_version=None if campaign.rollback is None else campaign.rollback.release,

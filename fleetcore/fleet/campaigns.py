@@ -307,11 +307,9 @@ class Campaigns:
             return (), devices
         images = []
         for release in await self._releases.before(peek_manifest(manifest)):
-            wanted = FirmwareImage(release=release.release, manifest=dict(release.manifest))
-            image = evolve(wanted, component=release.component, sha256=release.sha256, seq=release.seq)
-            lacking = [each for each in devices if each.needs(image)]
-            images.append(await self._image(wanted, lacking, allow_downgrade=allow_downgrade))
-            devices = [each.having(image) for each in devices]
+            lacking = [each for each in devices if each.needs(release.image)]
+            images.append(await self._image(release.image, lacking, allow_downgrade=allow_downgrade))
+            devices = [each.having(images[-1]) for each in devices]
         return tuple(images), devices
 
     async def _image(self, image: FirmwareImage, targets: Sequence[Target], *, allow_downgrade: bool) -> FirmwareImage:

@@ -133,6 +133,7 @@ class Plans:
         refused: dict[str, str] = {}
         stuck: Counter[str] = Counter()
         held: dict[str, str] = {}
+        back = _way_back(campaign)
         async for page in self._updates.pages(campaign):
             targets = await self._updates.targets(each.device for each in page)
             kept = []
@@ -142,7 +143,7 @@ class Plans:
                     refused[each.device] = code
                     continue
                 kept.append(foreseen)
-                no_way = self._no_way_back(campaign, targets.get(each.device))
+                no_way = self._no_way_back(back, targets.get(each.device))
                 if no_way is not None:
                     stuck[no_way] += 1
             facts: dict[str, Facts] = {}
@@ -161,12 +162,10 @@ class Plans:
         process.stdin.close()
         return refused, held, stuck
 
-    def _no_way_back(self, campaign: Campaign, target: Target | None) -> str | None:
+    def _no_way_back(self, back: Campaign | None, target: Target | None) -> str | None:
         """Why a rollback would not reach a device; None where it would."""
-        image = campaign.rollback
-        if image is None:
+        if back is None:
             return "no_rollback"
-        back = replace(campaign, id=f"{campaign.id}-rollback", allow_downgrade=True, **members_of(image))
         return DEVICE_RETIRED if target is None else self._update_policy.refusal(back, target)
 
     def _foreseen(
@@ -177,8 +176,7 @@ class Plans:
             return execution, None
         if target is None:
             return execution, DEVICE_RETIRED
-        # As at the offer: its own report may be older than what it has installed in this campaign.
-        target = target.having(*campaign.before[: execution.step])
+        target = target.within(campaign, execution)
         first = step = first_needed(campaign, execution.step, target.needs)
         while step <= len(campaign.before):
             code = self._update_policy.refusal(image_at(campaign, step), target)
@@ -187,6 +185,15 @@ class Plans:
             target = target.having(*campaign.before[step : step + 1])
             step = first_needed(campaign, step + 1, target.needs)
         return replace(execution, step=first), None
+
+
+def _way_back(campaign: Campaign) -> Campaign | None:
+    """The campaign of a rollback, as far as devices judge it; None where no version is known for it."""
+    if campaign.rollback is None:
+        return None
+    return replace(
+        campaign, id=f"{campaign.id}-rollback", allow_downgrade=True, **members_of(campaign.rollback)
+    )  # fmt: skip
 
 
 async def _answered(process: asyncio.subprocess.Process) -> bytes:

@@ -128,13 +128,10 @@ class Releases:
         return tuple(found.values())
 
     async def _before(self, manifest: Manifest, found: dict[str, Release], over: tuple[str, ...]) -> None:
-        earlier = (
-            [await self._least(manifest.name, manifest.requires_seq, below=manifest.seq)]
-            if manifest.requires_seq
-            else []
-        )
-        others = [await self._least(each.name, each.seq) for each in manifest.requires]
-        for release in (*earlier, *others):
+        needed = [await self._least(each.name, each.seq) for each in manifest.requires]
+        if manifest.requires_seq:
+            needed.insert(0, await self._least(manifest.name, manifest.requires_seq, below=manifest.seq))
+        for release in needed:
             if release is None or release.id in found:
                 continue
             if release.id in over:
@@ -152,7 +149,9 @@ class Releases:
         """
         stored = await self.records.find(ref=("name", name))
         enough = [each for each in stored if each.seq >= seq and (below is None or each.seq < below)]
-        return min(enough, key=lambda each: (not self._holds(each), each.seq), default=None)
+        enough.sort(key=lambda each: each.seq)
+        # Signatures are verified up to the first that holds only.
+        return next(filter(self._holds, enough), next(iter(enough), None))
 
     def _holds(self, release: Release) -> bool:
         """Whether a release may still be installed."""

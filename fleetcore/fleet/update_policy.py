@@ -126,6 +126,10 @@ class Target:
             return self
         return evolve(self, running={**self.running, component: evolve(running, highest_seq=seq)})
 
+    def within(self, campaign: Campaign, execution: Execution) -> "Target":
+        """The device with what it has installed in a campaign so far; its own report may be older."""
+        return self.having(*campaign.before[: execution.step])
+
     def having(self, *images: FirmwareImage) -> "Target":
         """The device once it has installed those of the images that it needs."""
         running = dict(self.running)

@@ -15,12 +15,13 @@ from attrs import evolve
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fleetcore.errors import Conflict, NotFound, Refused
+from fleetcore.errors import Conflict, NotFound
 from fleetcore.fleet.deltas import offered_deltas
 from fleetcore.fleet.eligibility import EligibilityJudge
 from fleetcore.fleet.process_state.last_written import LastWritten
 from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.update_policy import Target, UpdatePolicy
+from fleetcore.fleet.update_reports import UNKNOWN, event_of, latest_deferral, problem, refusal
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.days import DAY_MS
@@ -58,15 +59,11 @@ from fleetcore.rollout.executions import (
 )
 from fleetcore.rollout.gate import begins
 from fleetcore.rollout.pacing import WINDOW_S, Pace
-from fleetcore.rollout.steps import at_step, first_needed, image_at, is_last, of_offer, offer_name
+from fleetcore.rollout.steps import at_step, first_needed, is_last, of_offer, offer_name
 from fleetcore.rollout.turns import all_turns, digest_of, digits_of, turn
 from fleetcore.wire import messages
-from fleetcore.wire.bodies import check_ahead
-from fleetcore.wire.replies import rejection
 from fleetcore.wire.times import format_time
 
-_S = ExecutionState
-_UNKNOWN = Rejected(code="execution_unknown", reason="This device has no such execution")
 #: The reason with which executions, commands and sessions of a retired device end.
 DEVICE_RETIRED = "device_retired"
 #: The code of executions that a stopped campaign has cancelled.
@@ -345,9 +342,10 @@ class Updates:
             rollout = evolve(rollout, retries=Retries())  # nothing is offered any more
         release, last = at_step(campaign, execution).release, is_last(campaign, execution)
         made = step(execution, event, now, release=release, rollout=rollout, last=last)
-        if campaign.finished_at is not None and _S.WAITING is made.execution.state is not execution.state:
+        if campaign.finished_at is not None and _waits_again(execution, made.execution):
             # A step is installed, and the campaign has ended meanwhile: the next one is not offered.
-            made = step(made.execution, Ended(_S.CANCELLED, ABORTED), now, release=release, rollout=rollout)
+            ended = Ended(ExecutionState.CANCELLED, ABORTED)
+            made = step(made.execution, ended, now, release=release, rollout=rollout)
         if begins(campaign, execution, made.execution):
             return replace(made, execution=replace(made.execution, observed=now))
         return made
@@ -421,7 +419,7 @@ class Updates:
         for campaign in moved:
             await self._moved(campaign)
         for key, changed in stored.items():
-            if changed.state is ExecutionState.WAITING and made[key][0].state is not ExecutionState.WAITING:
+            if _waits_again(made[key][0], changed):
                 await self._end_if_stopped(changed)
         self.tell(ended)  # another campaign may have an offer for them
         return steps
@@ -551,7 +549,7 @@ class Updates:
         if current is not None and current[1].id != execution.id:
             return f"the campaign {current[0].id!r}, which comes first"
         try:
-            target = (await self.target(execution.device)).having(*campaign.before[: execution.step])
+            target = (await self.target(execution.device)).within(campaign, execution)
             code = self._update_policy.refusal(at_step(campaign, execution), target)
         except (NotFound, Conflict):
             return "the device, which has left"
@@ -593,8 +591,7 @@ class Updates:
                 return None  # the device has left: its retirement ends its open executions
             if is_begun(execution):
                 return await self._offer_of(campaign, execution, target)
-            # Its own report may be older than what it has installed in this campaign.
-            target = target.having(*campaign.before[: execution.step])
+            target = target.within(campaign, execution)
             if execution.state is ExecutionState.WAITING:
                 needed = first_needed(campaign, execution.step, target.needs)
                 execution = execution if needed == execution.step else replace(execution, step=needed)
@@ -779,7 +776,7 @@ class Updates:
         for name, moment in (
             ("not_before", None if judged.held is None else judged.held.until),
             ("deadline", judged.until),
-            ("defer_until", _latest_deferral(campaign, execution)),
+            ("defer_until", latest_deferral(campaign, execution)),
         ):
             if moment is not None:
                 offer[name] = format_time(moment)
@@ -809,14 +806,14 @@ class Updates:
         for place, ((device, body), (name, at)) in enumerate(zip(reports, named, strict=True)):
             execution = executions.get(name)
             campaign = None if execution is None else campaigns.get(execution.campaign)
-            refused = _problem(body, now)
+            refused = problem(body, now)
             if execution is None or campaign is None or execution.device != device or at > execution.step:
-                outcomes.append(refused or _UNKNOWN)
+                outcomes.append(refused or UNKNOWN)
                 continue
-            refused = refused or _refusal(campaign, execution, body, at)
+            refused = refused or refusal(campaign, execution, body, at)
             outcomes.append(refused or Accepted())
             if refused is None:
-                moves.append((place, Move(campaign, execution, _reported(body, at), device)))
+                moves.append((place, Move(campaign, execution, event_of(body, at), device)))
         for (place, move), made in zip(moves, await self.move_together([move for _, move in moves]), strict=True):
             if made is None:
                 outcomes[place] = Rejected(code="execution_unknown", reason="It was erased")
@@ -829,48 +826,8 @@ class Updates:
         return outcomes
 
 
-def _latest_deferral(campaign: Campaign, execution: Execution) -> int | None:
-    """Until when a device's user may put the update off; None where nothing limits it."""
-    longest = campaign.rollout.eligibility.max_deferral_ms
-    return None if longest is None else (execution.first_offered or execution.changed) + longest
-
-
 def _is_downloaded(move: Move) -> bool:
     return isinstance(move.event, Reported) and move.event.state is ExecutionState.DOWNLOADED
-
-
-def _deferred_until(body: messages.FirmwareStatus) -> int | None:
-    return int(body.until) if body.state == "deferred" and body.until is not None else None
-
-
-def _problem(body: messages.FirmwareStatus, now: int) -> Rejected | None:
-    """Why a report is refused, whatever it is about."""
-    until = _deferred_until(body)
-    try:
-        check_ahead(until, "until", now)
-    except Refused as error:
-        return rejection(error)
-    if body.state == "deferred" and until is None:
-        return Rejected(code="schema_invalid", reason="deferred requires until, a time", pointer="/until")
-    return None
-
-
-def _refusal(campaign: Campaign, execution: Execution, body: messages.FirmwareStatus, at: int) -> Rejected | None:
-    """Why a report about a step of an execution is refused by its campaign."""
-    release = image_at(campaign, at).release
-    until, latest = _deferred_until(body), _latest_deferral(campaign, execution)
-    if until is not None and latest is not None and until > latest:
-        return Rejected(code="too_late", reason=f"It may be deferred until {format_time(latest)}", pointer="/until")
-    if body.state == "succeeded" and body.version != release:
-        return Rejected(code="version_mismatch", reason=f"The offer is {release}", pointer="/version")
-    return None
-
-
-def _reported(body: messages.FirmwareStatus, at: int) -> Reported:
-    return Reported(
-        step=at, state=ExecutionState(body.state), progress=body.progress, bytes=body.bytes, code=body.code,
-        reason=body.reason, until=_deferred_until(body), version=body.version,
-    )  # fmt: skip
 
 
 async def _nothing(_campaign: str) -> None:
@@ -880,6 +837,11 @@ async def _nothing(_campaign: str) -> None:
 def is_begun(execution: Execution) -> bool:
     """Whether a device works on an update: it accepted it at least."""
     return PROGRESS_ORDER[execution.state] >= PROGRESS_ORDER[ExecutionState.ACCEPTED]
+
+
+def _waits_again(old: Execution, new: Execution) -> bool:
+    """Whether an execution has come back from an attempt or a step to wait for another offer."""
+    return new.state is ExecutionState.WAITING and old.state is not ExecutionState.WAITING
 
 
 def _waits_with_image(execution: Execution) -> bool:

@@ -172,7 +172,7 @@ class ArtifactReader(ABC):
         """Yields the bytes ``start <= i < end`` in pieces."""
 
     def spans(self, start: int = 0, end: int | None = None) -> AsyncIterator[FileSpan] | None:
-        """The same as parts of a file that the kernel can send, or None where there is no file (the default)."""
+        """As :meth:`read`, in parts of a file that the kernel can send; None, the default, if no file holds them."""
         del start, end
         return None
 

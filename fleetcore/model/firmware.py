@@ -273,6 +273,14 @@ class Release:
     by: str = ""
     version: int = 0
 
+    @property
+    def image(self) -> FirmwareImage:
+        """What devices install; its trust is checked where it is used."""
+        return FirmwareImage(
+            release=self.release, component=self.component, sha256=self.sha256, size=self.size,
+            manifest=dict(self.manifest), manifest_sha256=self.manifest_sha256, seq=self.seq,
+        )  # fmt: skip
+
 
 @frozen(kw_only=True)
 class Build:

@@ -16,7 +16,8 @@ from fleetcore.wire.replies import rejection
 
 _log = logging.getLogger(__name__)
 
-_INTERNAL = Rejected(code="internal", reason="The message could not be handled")
+#: The outcome of a message on which the server failed.
+INTERNAL = Rejected(code="internal", reason="The message could not be handled")
 
 
 class Handlers:
@@ -85,7 +86,7 @@ class Handlers:
         self, row: MessageType, messages: Sequence[tuple[DeviceSession, Inbound]]
     ) -> Sequence[Outcome]:
         """Handles messages of a type that is handled jointly; never raises. Their outcomes, in their order."""
-        outcomes: list[Outcome] = [_INTERNAL] * len(messages)
+        outcomes: list[Outcome] = [INTERNAL] * len(messages)
         valid: list[tuple[int, tuple[Request, Any]]] = []
         for place, (session, message) in enumerate(messages):
             request, body = self._request(session, message), self.read(message)
@@ -105,16 +106,11 @@ class Handlers:
         try:
             return await self._joint[row](some)
         except (Unavailable, StorageError) as error:
-            return [rejection(error)] * len(some)  # it is no fault of one of them
-        except FleetError as error:
-            if len(some) == 1:
-                return [rejection(error)]
+            return [rejection(error)] * len(some)  # the store failed: each message alone would fail too
         except BaseException as error:
-            failed = contained(error, "a part of it")
+            refused = _answer_to(error, row, len(some))
             if len(some) == 1:
-                _log.error("Handling %s failed", row, exc_info=failed)
-                return [_INTERNAL]
-            _log.error("%d messages %s could not be handled; each is tried alone", len(some), row, exc_info=failed)
+                return [refused]
         return [outcome for each in some for outcome in await self._jointly(row, [each])]
 
     async def run(self, request: Request, message: Inbound) -> Outcome | Reply:
@@ -127,8 +123,14 @@ class Handlers:
             return body
         try:
             return await handler(request, body)
-        except FleetError as error:
-            return rejection(error)
         except BaseException as error:
-            _log.error("Handling %s failed", message.type, exc_info=contained(error, "a part of it"))
-            return _INTERNAL
+            return _answer_to(error, message.type)
+
+
+def _answer_to(error: BaseException, row: MessageType, count: int = 1) -> Rejected:
+    """The outcome of a message on which a handler raised; what is not an error of the fleet's own is logged."""
+    if isinstance(error, FleetError):
+        return rejection(error)
+    what = row.name if count == 1 else f"{count} messages {row.name} at once, which are now tried alone,"
+    _log.error("Handling %s failed", what, exc_info=contained(error, "a part of it"))
+    return INTERNAL

@@ -24,7 +24,7 @@ from fleetcore.pipeline.acknowledge import Acknowledge
 from fleetcore.pipeline.admit import FOREIGN, Admit, Directory
 from fleetcore.pipeline.columns import Columns
 from fleetcore.pipeline.decode import Codecs, decode
-from fleetcore.pipeline.handlers import Handlers
+from fleetcore.pipeline.handlers import INTERNAL, Handlers
 from fleetcore.pipeline.message import Message
 from fleetcore.pipeline.receive import Delivery
 from fleetcore.pipeline.refusals import Refusals
@@ -36,7 +36,6 @@ from fleetcore.wire.replies import rejection
 
 _log = logging.getLogger(__name__)
 
-_INTERNAL = Rejected(code="internal", reason="The message could not be handled")
 #: So many messages are handled together at most; readings are handled between two such groups.
 _TOGETHER = 64
 
@@ -146,9 +145,9 @@ class DataPath:
                 outcome = rejection(error)
             except BaseException as error:
                 _log.error("A message with readings could not be handled", exc_info=contained(error, "a part of it"))
-                outcome = _INTERNAL
+                outcome = INTERNAL
             else:
-                outcome = message.answer or _INTERNAL
+                outcome = message.answer or INTERNAL
         self._acknowledge.answer(delivery, outcome)
 
     async def _steps(self, messages: list[Message], columns: Columns) -> list[Message]:
@@ -231,5 +230,5 @@ class DataPath:
         outcome = await self._handlers.handle(session, message)
         if isinstance(outcome, Reply):
             _log.error("The handler of %s answered an uplink with a reply", message.type)
-            return _INTERNAL
+            return INTERNAL
         return outcome

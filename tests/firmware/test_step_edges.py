@@ -53,11 +53,8 @@ async def started(manager, release, devices=("a",), **more):
     return await manager.create_campaign("c", release["release"], list(devices), from_release=release["id"], **more)
 
 
-# --- a campaign stops between two steps ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stop", ["abort_campaign", "roll_back_campaign"])
-async def test_a_step_that_ends_in_a_stopped_campaign_is_the_last_one(manager, fleet, silent, release, stop):
+async def installs_modem(manager, fleet, silent, release):
+    """The device a installs its modem's image; after it would come that of main. The campaign has a rollback."""
     await release("acme-modem", 2, component="modem")
     last = await release("thermo", 2, requires=needs_modem())
     back = await release("thermo", 3, version="1.0.0")
@@ -65,6 +62,14 @@ async def test_a_step_that_ends_in_a_stopped_campaign_is_the_last_one(manager, f
     await started(manager, last, rollback_to=back["id"])
     await fleet.updates.offer("a")
     await says(fleet, "c:a", "installing")
+
+
+# --- a campaign stops between two steps ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", ["abort_campaign", "roll_back_campaign"])
+async def test_a_step_that_ends_in_a_stopped_campaign_is_the_last_one(manager, fleet, silent, release, stop):
+    await installs_modem(manager, fleet, silent, release)
 
     await getattr(manager, stop)("c")
     assert await says(fleet, "c:a", "succeeded", version="2.0.0") == Accepted()
@@ -89,13 +94,7 @@ async def test_a_rollback_leaves_a_device_alone_that_had_the_version_on_the_way_
 
 
 async def test_a_rollback_leaves_a_device_alone_that_installs_another_component(manager, fleet, silent, release):
-    await release("acme-modem", 2, component="modem")
-    last = await release("thermo", 2, requires=needs_modem())
-    back = await release("thermo", 3, version="1.0.0")
-    await silent(components={"modem": MODEM})
-    await started(manager, last, rollback_to=back["id"])
-    await fleet.updates.offer("a")
-    await says(fleet, "c:a", "installing")
+    await installs_modem(manager, fleet, silent, release)
 
     await manager.roll_back_campaign("c")
 

@@ -1,7 +1,5 @@
 """A campaign under a virtual clock: what the engine promises holds in whole courses, whatever devices do."""
 
-from collections import Counter
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +13,30 @@ from fleetcore.rollout.simulation import Behaviour, simulate
 NOW = 1_780_000_000_000
 
 
+def a_campaign(count, rollout, steps=0):
+    before = tuple(FirmwareImage(release=f"1.{n}", size=10) for n in range(steps))
+    return Campaign(
+        id="c", release="2", url="", targets=(), total=count, created=NOW, rollout=rollout, before=before, size=1
+    )
+
+
+def executions_of(count, **more):
+    return [Execution(id=f"c:d-{n}", campaign="c", device=f"d-{n}", **more) for n in range(count)]
+
+
 def course(count, behaviour=None, seed=1, **rollout):
-    made = Campaign(id="c", release="2", url="", targets=(), total=count, created=NOW, rollout=Rollout(**rollout))
-    executions = [Execution(id=f"c:d-{n}", campaign="c", device=f"d-{n}") for n in range(count)]
-    return simulate(made, executions, NOW, behaviour or Behaviour(), seed)
+    made = a_campaign(count, Rollout(**rollout))
+    return simulate(made, executions_of(count), NOW, behaviour or Behaviour(), seed)
+
+
+def check_course(found, campaign):
+    """It has ended, and counts each device once and no more offers than it may make."""
+    assert found.state is not CampaignState.RUNNING
+    assert sum(found.counts.values()) == campaign.total
+    assert found.offers <= campaign.total * (campaign.rollout.retries.times + 1 + len(campaign.before))
+    assert found.offers <= found.bytes <= 10 * found.offers
+    if found.state is CampaignState.SUCCEEDED:
+        assert ExecutionState.WAITING not in found.counts
 
 
 def test_all_devices_at_once_take_as_long_as_the_slowest():
@@ -111,21 +129,12 @@ def test_every_course_ends_with_every_device_counted_once_and_the_rate_kept(coun
     with pytest.MonkeyPatch.context() as patched:
         Watched.made = ()
         patched.setattr(simulation, "Pace", Watched)
-        before = tuple(FirmwareImage(release=f"1.{n}", size=10) for n in range(steps))
-        made = Campaign(
-            id="c", release="2", url="", targets=(), total=count, created=NOW, rollout=rollout, before=before, size=1,
-        )  # fmt: skip
-        executions = [Execution(id=f"c:d-{n}", campaign="c", device=f"d-{n}") for n in range(count)]
-        found = simulate(made, executions, NOW, Behaviour(fetch_s=30, install_s=60, fails=fails), seed)
+        made = a_campaign(count, rollout, steps)
+        found = simulate(made, executions_of(count), NOW, Behaviour(fetch_s=30, install_s=60, fails=fails), seed)
 
-    assert found.state is not CampaignState.RUNNING
-    assert sum(found.counts.values()) == count
-    assert found.offers <= count * (rollout.retries.times + 1 + steps)
-    assert found.offers <= found.bytes <= 10 * found.offers
+    check_course(found, made)
     if rollout.rate is not None:
         limit = rollout.rate.per_minute
         for at, succeeded in Watched.made:
             allowed = min(limit * rollout.rate.factor ** (succeeded // rollout.rate.every), 1_000_000)
             assert sum(at - 60 < other <= at for other, _ in Watched.made) <= allowed
-    if found.state is CampaignState.SUCCEEDED:
-        assert not Counter(found.counts)[ExecutionState.WAITING]

@@ -102,7 +102,7 @@ class Artifacts(ABC):
         """Reads a part of a blob."""
 
     def spans(self, sha256: str, start: int, end: int | None) -> AsyncIterator[FileSpan] | None:
-        """Where a part of a blob is in a file; None where there is no file."""
+        """The parts of a file that hold a part of a blob; None if the store keeps blobs elsewhere."""
         del sha256, start, end
         return None
 

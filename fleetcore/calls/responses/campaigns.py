@@ -52,8 +52,8 @@ class CampaignResponse(Response, frozen=True):
 
     ``targets`` lists the first 1,000 of ``total`` devices; its executions list all, and ``counts`` is the number in
     each state. ``wave`` is the current wave, 0 before the first one or without waves. ``wave_left_s`` says in how many
-    seconds all its devices have ended at the rate so far. ``rollback_version`` is what a
-    rollback installs, and ``rolls_back`` the campaign whose devices this one brings back.
+    seconds all its devices have ended at the rate so far. ``rollback_version`` is what a rollback installs, and
+    ``rolls_back`` the campaign whose devices this one brings back.
     """
 
     id: str
