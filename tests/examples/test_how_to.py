@@ -59,9 +59,14 @@ _VARYING = re.compile(
 )
 
 
+#: A table that is as wide as the terminal cuts its last column; where depends on the widths of the others.
+_SURELY_SHOWN = 60
+
+
 def unvarying(text):
     """The lines of a console block without what differs from run to run, the width of columns, and empty lines."""
-    return [" ".join(_VARYING.sub("*", line).split()) for line in text.splitlines() if line.strip()]
+    lines = [" ".join(_VARYING.sub("*", line).split()) for line in text.splitlines() if line.strip()]
+    return [line[:_SURELY_SHOWN] if line.endswith("…") else line for line in lines]
 
 
 @contextmanager

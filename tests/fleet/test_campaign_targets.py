@@ -39,13 +39,18 @@ async def say(fleet, device, state, **more):
 
 
 async def asked_again(fleet, clock):
-    """The time after which a continuous campaign asks its query again."""
+    """The time after which a continuous campaign asks its query again, also if the fleet's own round does it."""
     await clock.advance(targets._FOLLOW_S + 1)
     following = fleet.campaigns._targets._next
-    while math.inf in following.values():  # in the background
-        await asyncio.sleep(0)
+    await followed(following)
     following.clear()
     await fleet.campaigns.tick()
+    await followed(following)
+
+
+async def followed(following):
+    while math.inf in following.values():
+        await asyncio.sleep(0)
 
 
 async def test_a_query_selects_the_devices_when_the_campaign_is_made(fleet):
