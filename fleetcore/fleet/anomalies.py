@@ -2,20 +2,29 @@
 
 import hashlib
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
-from fleetcore.errors import Refused
+from fleetcore.errors import Refused, VersionConflict
 from fleetcore.fleet.repository import Pairs, Repository, in_time
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.detector import Detector
+from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.anomaly import Anomaly, Findings, Silences
 from fleetcore.model.days import DAY_MS
-from fleetcore.model.store import Put
+from fleetcore.model.events import ANOMALY_FOUND
+from fleetcore.model.kinds import Severity
+from fleetcore.model.message import Accepted, Handler, MessageType, Outcome, PointRefusal, Rejected, Request
+from fleetcore.model.names import check_metric
+from fleetcore.model.store import Commit, Event
 from fleetcore.model.telemetry import SeriesCatalog, TelemetryBatch
+from fleetcore.wire import messages
+from fleetcore.wire.bodies import Many
 from fleetcore.wire.times import format_time
 
 KIND = "anomaly"
+#: The score of an alert that names none.
+_AT_LIMIT = 1.0
 
 
 def _refs(anomaly: Anomaly) -> Pairs:
@@ -79,7 +88,7 @@ def silences_of(detector: str, silences: Silences, catalog: SeriesCatalog, now_m
         )
         found.append(
             Anomaly(
-                id=_id(detector, series.device, series.metric, f"silence\0{deadline}"),
+                id=_id(detector, series.device, series.metric, _missing(deadline)),
                 detector=detector,
                 device=series.device,
                 metric=series.metric,
@@ -95,22 +104,106 @@ def silences_of(detector: str, silences: Silences, catalog: SeriesCatalog, now_m
     return found
 
 
+def _told(device: str, alert: messages.Alert, now_ms: int) -> Anomaly:
+    """An alert of a device as a record, with the id that a detector of that name here would give it."""
+    time = int(alert.time)
+    return Anomaly(
+        id=_id(alert.detector, device, alert.metric, f"{time}" if alert.value is not None else _missing(time)),
+        detector=alert.detector,
+        device=device,
+        metric=alert.metric,
+        time=time,
+        observed=alert.value,
+        expected=alert.expected,
+        score=_AT_LIMIT if alert.score is None else alert.score,
+        severity=Severity(alert.severity or Severity.WARNING),
+        explanation=alert.text or f"{alert.detector} on {device}",
+        found=now_ms,
+    )
+
+
+def _missing(deadline: int) -> str:
+    return f"silence\0{deadline}"
+
+
 def _id(detector: str, device: str, metric: str, what: str) -> str:
     return hashlib.sha256(f"{detector}\0{device}\0{metric}\0{what}".encode()).hexdigest()[:24]
 
 
-class AnomalyDetector:
-    """Runs detectors over stored telemetry and lists anomalies."""
+def _events(found: Sequence[Anomaly]) -> tuple[Event, ...]:
+    return tuple(
+        Event(
+            type=ANOMALY_FOUND,
+            subject=item.id,
+            time=item.found,
+            actor=item.detector,
+            reason=item.explanation,
+            data={"device": item.device, "metric": item.metric, "severity": item.severity.value},
+        )
+        for item in found
+    )
 
-    def __init__(self, storage: Storage, clock: Clock) -> None:
-        self._storage, self._clock = storage, clock
+
+class AnomalyDetector:
+    """Runs detectors over stored telemetry, takes alerts of devices, and lists anomalies."""
+
+    def __init__(self, storage: Storage, clock: Clock, limits: Limits) -> None:
+        self._storage, self._clock, self._limits = storage, clock, limits
         self.records = Repository(
             storage, KIND, Anomaly, refs=_refs, sort=lambda anomaly: in_time(anomaly.time)
         )  # fmt: skip
 
-    def puts(self, anomalies: Sequence[Anomaly]) -> tuple[Put, ...]:
-        """The puts that store anomalies; an existing id is overwritten with the same content."""
-        return tuple(self.records.put(anomaly) for anomaly in {anomaly.id: anomaly for anomaly in anomalies}.values())
+    @property
+    def handlers(self) -> Mapping[MessageType, Handler]:
+        """The handler for alerts that devices and gateways tell."""
+        return {messages.EVENTS: self._told}
+
+    async def _told(self, request: Request, alerts: Many) -> Outcome:
+        now = self._clock.now_ms()
+        refused = list(alerts.refused)
+        taken = {point.index for point in refused}
+        places = [index for index in range(len(alerts) + len(taken)) if index not in taken]
+        good: list[Anomaly] = []
+        for index, alert in zip(places, alerts, strict=True):
+            code, reason = self._fault(alert, now)
+            if code:
+                refused.append(PointRefusal(index, alert.metric, code, reason))
+            else:
+                good.append(_told(request.subject, alert, now))
+        refused.sort(key=lambda point: point.index)
+        if not good:
+            return Rejected(code=refused[0].code, reason="No alert could be stored", refused=tuple(refused))
+        await self.add(good)
+        return Accepted(stored=len(good), refused=tuple(refused))
+
+    def _fault(self, alert: messages.Alert, now: int) -> tuple[str, str]:
+        try:
+            check_metric(alert.metric)
+        except Refused as error:
+            return error.code, error.message
+        if alert.time > now + self._limits.future_ms:
+            return "time_in_future", f"{format_time(int(alert.time))} is in the future: check the device's clock"
+        return "", ""
+
+    async def add(self, anomalies: Sequence[Anomaly]) -> Sequence[Anomaly]:
+        """Stores anomalies, each with its event, in one commit, and returns those that were not known before.
+
+        A detector finds some of them again after a crash, and a gateway may have told them already. Two that store the
+        same anomaly at one time have one commit refused, and the second finds it known.
+        """
+        while True:
+            unique = {anomaly.id: anomaly for anomaly in anomalies}
+            known = await self.records.get_many(list(unique))
+            new = [anomaly for anomaly in unique.values() if anomaly.id not in known]
+            if not new:
+                return new
+            try:
+                await self._storage.commit(
+                    Commit(puts=tuple(self.records.put(item, expect=0) for item in new), events=_events(new))
+                )
+            except VersionConflict:
+                continue
+            return new
 
     async def list(self, device: str | None = None, *, limit: int | None = None) -> Sequence[Anomaly]:
         """The anomalies of a device (or of all), oldest reading first; only the newest ``limit``."""

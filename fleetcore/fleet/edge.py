@@ -8,7 +8,11 @@ from fleetcore.errors import Conflict, NotAuthorised, Refused
 from fleetcore.fleet.registry import GATEWAY, GATEWAYS, Registry
 from fleetcore.model.device import Device
 from fleetcore.model.message import Handler, MessageType, Reply, Request
+from fleetcore.model.store import place
 from fleetcore.wire import messages
+
+#: Leaves in one answer to a gateway.
+_LISTED = 200
 
 
 @frozen(kw_only=True)
@@ -45,11 +49,21 @@ class EdgeComputing:
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
         """The handlers for gateways' messages about their leaves."""
-        return {messages.LEAF_REGISTER: self._announced}
+        return {messages.LEAF_REGISTER: self._announced, messages.LEAF_LIST: self._listed}
 
     async def _announced(self, request: Request, body: messages.LeafBody) -> Reply:
         device = await self.register_leaf(request.identity, body.device, body.type or "leaf")
         return Reply(status=201, body={"device": device.id, "gateway": device.gateway})
+
+    async def _listed(self, request: Request, body: messages.LeafListBody) -> Reply:
+        after = None if body.after is None else place("", body.after)
+        page = await self._registry.records.page(ref=("gateway", request.identity), after=after, limit=_LISTED)
+        leaves = [
+            {"device": leaf.id, "type": leaf.type, "lifecycle": leaf.lifecycle.value, "tags": sorted(leaf.tags)}
+            | {name: value for name in ("model", "name") if (value := getattr(leaf, name)) is not None}
+            for leaf in page.items
+        ]
+        return Reply(body={"leaves": leaves, "more": page.after is not None})
 
     async def register_gateway(
         self,

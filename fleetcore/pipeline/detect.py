@@ -20,8 +20,7 @@ from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
 from fleetcore.model.anomaly import Anomaly, Findings, Silences
-from fleetcore.model.events import ANOMALY_FOUND
-from fleetcore.model.store import Commit, Event, FeedEntry
+from fleetcore.model.store import Commit, FeedEntry
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.model.ticks import LAG_MS, TICK_MS, parts, tick
 from fleetcore.pipeline.component import ComponentConsumer
@@ -182,22 +181,21 @@ class Detection(ComponentConsumer[Detector]):
         for step, (silences, findings) in zip(steps, answers, strict=True):
             self._check(findings, len(step.batch))
             self._check_silences(silences, step.now or 0)
-            found += await self._new(silences)
+            found += await self._in_scope(silences)
             if len(findings):
                 found += anomalies_of(self.detector_name, step.batch, findings, catalog, self._clock.now_ms())
-        if found:
-            await self._storage.commit(Commit(puts=self._anomalies.puts(found), events=_events(found)))
+        await self._anomalies.add(found)
         self._time = max(self._time, steps[-1].now or 0)
 
-    async def _new(self, silences: Silences) -> list[Anomaly]:
-        """New silences of devices in scope; known ones are left out: after a crash they are found again."""
+    async def _in_scope(self, silences: Silences) -> Sequence[Anomaly]:
+        """The silences of devices in scope."""
         selection = self._scope.selection
         if not len(silences):
             return []
         found = silences_of(self.detector_name, silences, self._storage.catalog, self._clock.now_ms())
         if selection is not None:
             found = [anomaly for anomaly in found if await selection.selects(anomaly.device)]
-        return [anomaly for anomaly in found if await self._anomalies.get(anomaly.id) is None]
+        return found
 
     async def _rest(self, after: int, seconds: float) -> bool:
         if not self._timed:
@@ -297,17 +295,3 @@ def _wrong_silences(silences: Silences, now: int) -> str:
     if not np.isfinite(score.astype(np.float64)).all() or score.min() < 0:
         return "a score that is negative or not finite"
     return ""
-
-
-def _events(found: Sequence[Anomaly]) -> tuple[Event, ...]:
-    return tuple(
-        Event(
-            type=ANOMALY_FOUND,
-            subject=item.id,
-            time=item.found,
-            actor=item.detector,
-            reason=item.explanation,
-            data={"device": item.device, "metric": item.metric, "severity": item.severity.value},
-        )
-        for item in found
-    )

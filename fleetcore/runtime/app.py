@@ -242,7 +242,7 @@ class Fleet:
         self.eligibility = EligibilityJudge(self.search, self.freezes, clock)
         self.updates = Updates(storage, clock, self.update_policy, self.eligibility)
         self.twins.on_reported(self.updates.reported)
-        self.anomalies = AnomalyDetector(storage, clock)
+        self.anomalies = AnomalyDetector(storage, clock, self.limits)
         facts = FactsReader(storage, self.presence, self.anomalies)
         self.health_gates = HealthGates(storage, clock, self.updates, self.devices, facts)
         self.campaigns = Campaigns(
@@ -471,7 +471,7 @@ class Fleet:
         self.handlers = Handlers(self.limits.json_depth)
         self.handlers.on_said(waiting.forget)
         for part in (
-            self.twins, self.commands, self.location, self.presence, self.edge, self.security,
+            self.twins, self.commands, self.location, self.anomalies, self.presence, self.edge, self.security,
             TimeService(self.clock), waiting,
         ):  # fmt: skip
             self.handlers.add(part.handlers)

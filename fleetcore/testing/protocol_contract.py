@@ -6,8 +6,9 @@ tests, with a client by another author.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import cast
 
 import pytest
 
@@ -445,7 +446,10 @@ class ProtocolContract(Contract):
         async with _connected(open_adapter, client, plane) as (_, device):
             reply = await device.request(messages.LEAF_REGISTER, {"device": "leaf9"})
             _assert_done(await device.send(messages.TELEMETRY, PAYLOADS[0], subject="leaf9"))
+            listed = await device.request(messages.LEAF_LIST, {})
 
+        assert listed.body is not None
+        assert "leaf9" in [leaf["device"] for leaf in cast("Sequence[Mapping[str, str]]", listed.body["leaves"])]
         assert (reply.status, reply.body) == (201, {"device": "leaf9", "gateway": "dev1"})
         assert [item.message.subject for item in plane.received] == ["leaf9"]
 

@@ -493,6 +493,17 @@ class RecordingPlane(DevicePlane, Ingest):
                     return body
                 self.leaves[body.device] = session.identity
                 return Reply(status=201, body={"device": body.device, "gateway": session.identity})
+            case messages.LEAF_LIST:
+                body = self._body(message)
+                if isinstance(body, Rejected):
+                    return body
+                own = sorted(leaf for leaf, gateway in self.leaves.items() if gateway == session.identity)
+                return Reply(
+                    body={
+                        "leaves": [{"device": leaf, "type": "leaf", "lifecycle": "active", "tags": []} for leaf in own],
+                        "more": False,
+                    }
+                )
             case messages.CERTIFICATE_RENEW:
                 return Reply(status=201, body={"certificate": "PEM"})
         return Rejected(code="operation_unknown", reason=f"Devices do not send {message.type.name}")

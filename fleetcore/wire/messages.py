@@ -26,6 +26,9 @@ TEXT_CHARACTERS = 1024
 #: A command's output (wire.md §5.6), as JSON.
 OUTPUT_BYTES = 64 * 1024
 _POSITIONS = 1000
+_ALERTS = 100
+#: Beyond it no score says more.
+_LARGEST = 1e9
 #: The characters of PEM.
 ASCII = r"^[\t\n\r -~]*$"
 
@@ -137,6 +140,34 @@ class FirmwareStatus(_ForPeople, frozen=True, kw_only=True):
     )
 
 
+class Alert(Body, frozen=True, kw_only=True):
+    """Something abnormal that a device or its gateway found. Its subject, metric, time and ``detector`` identify it."""
+
+    detector: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=64,
+            pattern=r"^[A-Za-z0-9_-]+$",
+            description="What found it. The fleet's own detector of that name finds it no second time.",
+        ),
+    ]
+    metric: Annotated[str, Meta(min_length=1, max_length=128)]
+    time: Annotated[Ms, Meta(description="Of the reading; of a missing one, when it was due.")]
+    value: Annotated[float, Meta(description="Absent for a missing reading.")] | None = None
+    expected: float | None = None
+    score: (
+        Annotated[float, Meta(ge=0, le=_LARGEST, description="How far from normal; 1, the default, is the limit.")]
+        | None
+    ) = None
+    severity: Annotated[Literal["info", "warning", "critical"], Meta(description="`warning` if absent.")] | None = None
+    text: Annotated[str, Meta(description="The explanation, for people.")] | None = None
+
+    def __post_init__(self) -> None:
+        if self.text is not None and len(self.text) > TEXT_CHARACTERS:
+            structs.force_setattr(self, "text", self.text[:TEXT_CHARACTERS])
+
+
 class TimeRequest(Body, frozen=True, kw_only=True):
     """A request for the time."""
 
@@ -171,6 +202,12 @@ class LeafBody(Body, frozen=True, kw_only=True):
 
     device: Annotated[str, Meta(max_length=64, description="The leaf's id.")]
     type: Annotated[str, Meta(max_length=128, description="`leaf` if absent.")] | None = None
+
+
+class LeafListBody(Body, frozen=True, kw_only=True):
+    """A gateway's question for its leaves."""
+
+    after: Annotated[str, Meta(max_length=64, description="The last id of the page before.")] | None = None
 
 
 # --- to a device ----------------------------------------------------------------------------------------------------
@@ -318,6 +355,24 @@ class LeafAnswer(Body, frozen=True, kw_only=True, omit_defaults=False):
     gateway: str | None
 
 
+class Leaf(Body, frozen=True, kw_only=True):
+    """A leaf as it is registered."""
+
+    device: str
+    type: str
+    lifecycle: str
+    model: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    tags: tuple[str, ...] = ()
+
+
+class LeafListAnswer(Body, frozen=True, kw_only=True, omit_defaults=False):
+    """A gateway's leaves, by id; ``more`` says that there are others after the last one."""
+
+    leaves: tuple[Leaf, ...]
+    more: bool
+
+
 class Problem(Body, frozen=True, kw_only=True):
     """Why a message was refused; over HTTP the same as problem+json (RFC 9457)."""
 
@@ -367,8 +422,12 @@ TELEMETRY = MessageType(
     note="Codecs read it: JSON, CBOR and SenML in the forms of wire.md §3.",
 )  # fmt: skip
 EVENTS = MessageType(
-    name="event", title="tell events", direction=Direction.UP, mqtt=("events",), methods=("POST",), path="events",
-    later=frozenset({"mqtt", "http"}),
+    name="event", title="tell alerts", direction=Direction.UP, body=Alert, many=_ALERTS,
+    example={"detector": "overheated", "metric": "temperature", "time": 1_769_860_800_000, "value": 91.5,
+             "severity": "critical", "text": "91.5 is above 90"},
+    mqtt=("events",), methods=("POST",), path="events", coap_method="POST", coap_alias="/d/e",
+    statuses="204; 200 some refused; 422 all refused",
+    note="An alert that is known already changes nothing.",
 )  # fmt: skip
 LOGS = MessageType(
     name="logs", title="send logs", direction=Direction.UP, mqtt=("logs",), methods=("POST",), path="logs",
@@ -492,6 +551,13 @@ LEAF_REGISTER = MessageType(
     example={"device": "valve-7", "type": "valve"}, answer=LeafAnswer,
     answer_example={"device": "valve-7", "gateway": "gateway-1"}, leaf=False, methods=("POST",), path="leaf",
     coap_method="POST", statuses="201; 403; 409",
+)  # fmt: skip
+LEAF_LIST = MessageType(
+    name="leaf.list", title="list a gateway's leaves", direction=Direction.CALL, body=LeafListBody, example={},
+    answer=LeafListAnswer,
+    answer_example={"leaves": [{"device": "valve-7", "type": "valve", "lifecycle": "active", "tags": []}],
+                    "more": False},
+    leaf=False, methods=("POST",), path="leaves", coap_method="POST", statuses="200; 403",
 )  # fmt: skip
 ERRORS = MessageType(
     name="errors", title="refused, with the reason", direction=Direction.DOWN, body=Problem,

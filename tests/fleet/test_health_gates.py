@@ -11,7 +11,6 @@ from fleetcore.model.firmware import CampaignState, ExecutionState, FirmwareImag
 from fleetcore.model.gate import Matching, Verdict
 from fleetcore.model.kinds import Severity
 from fleetcore.model.rollout import HealthGate, OnFailure, Rollout, TimeLimits
-from fleetcore.model.store import Commit
 from fleetcore.runtime.recount import differences
 from fleetcore.testing.clock import MovableClock
 from fleetcore.wire import messages
@@ -60,7 +59,7 @@ class Plant:
             time=self.clock.now_ms(), observed=1.0, expected=None, score=1.0, severity=Severity.WARNING,
             explanation="too hot", found=self.clock.now_ms(),
         )  # fmt: skip
-        await self.fleet.storage.commit(Commit(puts=self.fleet.anomalies.puts([found])))
+        await self.fleet.anomalies.add([found])
 
     async def start(self, gate=GATE, waves=WAVES, **more):
         rollout = Rollout(waves=waves, gate=gate, **more)

@@ -10,7 +10,6 @@ from fleetcore.model.anomaly import Anomaly
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.kinds import Severity
 from fleetcore.model.overview import Order
-from fleetcore.model.store import Commit
 from fleetcore.query.parse import parse
 
 HOUR = 3_600_000
@@ -33,7 +32,7 @@ def anomaly(fleet, clock, device, number, ago_ms=0):
         id=f"{device}-{number}", detector="hot", device=device, metric="t", time=at, observed=9.0, expected=1.0,
         score=3.0, severity=Severity.WARNING, explanation="too hot", found=at,
     )  # fmt: skip
-    return fleet.storage.commit(Commit(puts=fleet.anomalies.puts([made])))
+    return fleet.anomalies.add([made])
 
 
 async def asked(fleet, **given):

@@ -98,6 +98,17 @@ async def belonging(peer, operator):
     assert await refused(peer.say(messages.CERTIFICATE_RENEW, {"csr": make_csr(FOREIGN, make_key()[1]).decode()})) != ""
     assert await refused(peer.say(messages.LEAF_REGISTER, {"device": LEAF, "type": "valve"})) == ""
     assert await refused(peer.say(messages.LEAF_REGISTER, {"device": FOREIGN, "type": "valve"})) != ""
+    assert LEAF in str((await peer.say(messages.LEAF_LIST, {})).body)
+
+
+async def alerts(peer, operator):
+    """An alert of the device, twice: it is listed once."""
+    alert = {**messages.EVENTS.example, "time": 1_767_225_600_000, "metric": "bearing"}
+    assert await refused(peer.say(messages.EVENTS, alert)) == ""
+    assert await refused(peer.say(messages.EVENTS, alert)) == ""
+    found = [each for each in await operator("list_anomalies", device=GATEWAY) if each["metric"] == "bearing"]
+    assert [(each["detector"], each["observed"]) for each in found] == [("overheated", 91.5)]
+    assert await refused(peer.say(messages.EVENTS, {**alert, "metric": "no metric"})) != ""
 
 
 async def waiting(peer, operator):
@@ -115,7 +126,7 @@ async def waiting(peer, operator):
     assert await refused(peer.say(messages.COMMAND_RESULT, {"status": "cancelled"}, target=sent["id"])) == ""
 
 
-STEPS = (readings, itself, twins, commands, firmware, belonging, waiting)
+STEPS = (readings, itself, twins, commands, firmware, belonging, alerts, waiting)
 
 
 async def refused(saying) -> str:

@@ -108,4 +108,4 @@ def test_a_cell_is_empty_only_where_something_stands_in_for_it():
     assert all(cell.address or cell.instead for cell in cells)
     assert sum(1 for cell in cells if not cell.address) == 6
     later = {row.name for row, cells in matrix.rows() if all(cell.later for cell in cells.values())}
-    assert later == {"event", "logs"}
+    assert later == {"logs"}
