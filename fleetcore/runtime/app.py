@@ -557,15 +557,15 @@ class Fleet:
         self.supervisor.every("use of tokens", _TOKENS_S, self.operators.flush)
         sign, file = self.security.sign_payload, self.audit.checkpoints
         signer = None if file is None else sign
-        await self._consume(AuditSealer(self.storage, self.clock, self.events, signer, file, self.id))
-        await self._consume(MembershipKeeper(self.storage, self.groups, self.clock))
-        await self._consume(LayerKeeper(self.storage, self.twins, self.groups, self.devices, self.clock))
+        await self.consume(AuditSealer(self.storage, self.clock, self.events, signer, file, self.id))
+        await self.consume(MembershipKeeper(self.storage, self.groups, self.clock))
+        await self.consume(LayerKeeper(self.storage, self.twins, self.groups, self.devices, self.clock))
         for instance in self.config.detectors:
-            await self._consume(self._detection(instance))
+            await self.consume(self._detection(instance))
         for instance in self.config.notifiers:
             kept = self._kept("notifiers", instance)
             opener = self._prepare("notifiers", instance, kept=kept)
-            await self._consume(
+            await self.consume(
                 Notification(instance.name, opener, self.storage, self.anomalies, self.clock, kept=kept)
             )
         for instance in self.config.clouds:
@@ -587,7 +587,8 @@ class Fleet:
             )
         self.supervisor.every("retention", self.retention.every_s, self.retention.run)
 
-    async def _consume(self, consumer: Consumer) -> None:
+    async def consume(self, consumer: Consumer) -> None:
+        """Starts a consumer of the feed, and keeps it running until the fleet closes."""
         await consumer.start()
         self.consumers.append(consumer)
         self.supervisor.keep(consumer.name, consumer.run)
@@ -699,9 +700,9 @@ class Fleet:
             self.clock,
         )
         self.mirrors[instance.name] = mirror
-        await self._consume(mirror.tracker)
+        await self.consume(mirror.tracker)
         if mirror.readings is not None:
-            await self._consume(mirror.readings)
+            await self.consume(mirror.readings)
         self.supervisor.keep(f"mirror {instance.name}", mirror.run)
 
     async def serve(self) -> None:

@@ -1,0 +1,160 @@
+"""The link: one connection to the core, opened again whenever it is lost."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from attrs import frozen
+
+from fleetcore.errors import CODES, FleetError, Unavailable
+from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.protocol import DeviceClient
+from fleetcore.interfaces.waits import end_task
+from fleetcore.model.message import Downlink, MessageType, Reply
+from fleetcore.wire import messages
+from fleetcore.wire.replies import error_of
+
+_log = logging.getLogger(__name__)
+
+#: The waits between attempts to connect, s; each is drawn between half of it and the whole, so that the gateways of a
+#: site do not come back together.
+_WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+#: How long a connection must have lasted for the next attempt to count as the first.
+_HEALTHY_S = 30.0
+#: The wait where the core refuses for now and does not say for how long.
+_AGAIN_S = 1.0
+
+
+@frozen(kw_only=True)
+class LinkState:
+    """What is known of the link.
+
+    Attributes:
+        since_ms: of the present state, ms since the epoch.
+        error: why it is not connected, or empty.
+    """
+
+    connected: bool = False
+    since_ms: int = 0
+    error: str = ""
+
+
+class Link:
+    """Sends messages once there is a connection, and passes on what the core sends.
+
+    Args:
+        client: opens a client with the current credentials.
+        heard: handles a downlink; it must not raise.
+        came: called after each connection, before messages are sent over it.
+    """
+
+    def __init__(
+        self,
+        client: Callable[[], DeviceClient],
+        clock: Clock,
+        *,
+        heard: Callable[[Downlink], Awaitable[None]],
+        came: Callable[[], None],
+    ) -> None:
+        self._open, self._clock, self._heard, self._came = client, clock, heard, came
+        self._client: DeviceClient | None = None
+        self._there = asyncio.Event()
+        self.state = LinkState(since_ms=clock.now_ms())
+        #: Connections so far.
+        self.connections = 0
+
+    async def run(self) -> None:
+        """Keeps the connection until cancelled."""
+        failures = 0
+        while True:
+            begun = self._clock.monotonic_s()
+            try:
+                async with self._connected() as client:
+                    await self._listen(client)
+                error = "The connection was closed"
+            except (FleetError, OSError, TimeoutError) as raised:
+                error = str(raised)
+            failures = 0 if self._clock.monotonic_s() - begun >= _HEALTHY_S else failures
+            if self.state.connected or self.state.error != error:
+                _log.warning("No connection to the core: %s", error)
+                self.state = LinkState(since_ms=self._clock.now_ms(), error=error)
+            wait = _WAITS_S[min(failures, len(_WAITS_S) - 1)]
+            failures += 1
+            await self._clock.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads gateways, hides nothing
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[DeviceClient]:
+        async with self._open() as client:
+            self._client = client
+            self.connections += 1
+            self.state = LinkState(connected=True, since_ms=self._clock.now_ms())
+            _log.info("Connected to the core")
+            self._came()
+            self._there.set()
+            try:
+                yield client
+            finally:
+                self._there.clear()
+                self._client = None
+
+    async def _listen(self, client: DeviceClient) -> None:
+        reading = asyncio.create_task(self._read(client), name="uplink downlinks")
+        try:
+            # It makes the core send everything that waits for the gateway and its leaves.
+            reply = await client.send(messages.STATUS, {"state": "online"})
+            if reply.error is not None:
+                raise error_of(reply)
+            await reading
+        finally:
+            await end_task(reading)
+
+    async def _read(self, client: DeviceClient) -> None:
+        async for downlink in client.downlinks():
+            await self._heard(downlink)
+
+    async def connected(self) -> None:
+        """Returns once there is a connection."""
+        await self._there.wait()
+
+    async def send(
+        self, type: MessageType, body: object, *, subject: str | None = None, target: str | None = None
+    ) -> Reply:
+        """Sends a message until the core has committed or refused it; waits for a connection as long as it takes.
+
+        The reply is final: a refusal for now, such as too many messages, is tried again after the time that the core
+        names. The core may get a message twice where the connection broke before its answer.
+        """
+        return await self._until_final(lambda client: client.send(type, body, subject=subject, target=target))
+
+    async def request(self, type: MessageType, body: object = None, *, subject: str | None = None) -> Reply:
+        """The same for a call, which is answered with content."""
+        return await self._until_final(lambda client: client.request(type, body, subject=subject))
+
+    async def _until_final(self, send: Callable[[DeviceClient], Awaitable[Reply]]) -> Reply:
+        while True:
+            await self._there.wait()
+            client = self._client
+            if client is None:
+                continue
+            try:
+                reply = await send(client)
+            except Unavailable:
+                # Lost, or about to be: the link notices, and connects again.
+                await self._lost(client)
+                continue
+            if reply.error is None:
+                return reply
+            code = str(reply.error.get("code"))
+            if code not in CODES or not CODES[code].temporary:
+                return reply
+            wait = reply.error.get("retry_after_s")
+            await self._clock.sleep(float(wait) if isinstance(wait, int | float) else _AGAIN_S)
+
+    async def _lost(self, client: DeviceClient) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AGAIN_S):
+                while self._client is client:
+                    await asyncio.sleep(_AGAIN_S / 20)
