@@ -83,6 +83,18 @@ def _check_address(listen: str) -> None:
 @click.option("--listen", default="0.0.0.0", show_default=True, help="The address to listen on.")  # noqa: S104 - devices come from outside; every listener demands TLS
 def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
     """Make FOLDER (default ./fleet-data) a data folder. An existing fleet.toml is used; nothing is overwritten."""
+    make_data_folder(folder, name, hosts, listen)
+    click.echo(f"Created {folder}: fleet.toml, the CA and the keys under pki/ (back them up: they cannot be replaced).")
+    click.echo(f"Next: fleetcore serve --data {shlex.quote(str(folder))}")
+
+
+def make_data_folder(folder: Path, name: str, hosts: tuple[str, ...], listen: str, *, more: str = "") -> None:
+    """Makes a data folder; ``more`` is appended to its fleet.toml.
+
+    Raises:
+        Conflict: it is a data folder already.
+        Refused: the name or the address is invalid.
+    """
     from fleetcore.frontends.library import IoTFleetManager
     from fleetcore.runtime.config import load
     from fleetcore.runtime.plugins import PluginHost
@@ -111,10 +123,8 @@ def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
         folder.chmod(0o700)
         if not file.exists():
             file.touch(0o600)
-            file.write_text(text, encoding="utf-8")
+            file.write_text(text + more, encoding="utf-8")
         asyncio.run(make())
-    click.echo(f"Created {folder}: fleet.toml, the CA and the keys under pki/ (back them up: they cannot be replaced).")
-    click.echo(f"Next: fleetcore serve --data {shlex.quote(str(folder))}")
 
 
 @contextlib.contextmanager

@@ -50,6 +50,11 @@ NOUNS = {
 }
 
 
+#: Nouns to which plugins add verbs: of a gateway, what runs on the gateway itself.
+GROWING = frozenset({"edge"})
+_TAKEN = NOUNS.keys() - GROWING
+
+
 class Root(click.Group):
     """Commands by name, loaded lazily; plugins may add nouns."""
 
@@ -61,9 +66,12 @@ class Root(click.Group):
 
     def _added(self) -> dict[str, click.Command]:
         """The nouns of the installed plugins, without those that the fleet disables."""
+        return {noun: item for noun, item in self._from_plugins().items() if noun not in NOUNS}
+
+    def _from_plugins(self) -> dict[str, click.Command]:
         from fleetcore.cli.connect import plugins_of
 
-        return {noun: _guarded(noun, item) for noun, item in plugins_of(self._words).commands(NOUNS).items()}
+        return {noun: _guarded(noun, item) for noun, item in plugins_of(self._words).commands(_TAKEN).items()}
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -74,6 +82,8 @@ class Root(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
+        if cmd_name in GROWING:
+            return _with_verbs(_noun(cmd_name), self._from_plugins().get(cmd_name))
         if cmd_name in NOUNS:
             return _noun(cmd_name)
         return self._added().get(cmd_name)
@@ -131,6 +141,15 @@ def _guarded(noun: str, command: click.Command) -> click.Command:
 
     command.invoke = guarded  # type: ignore[method-assign]  # the command is the plugin's, of whatever class
     return command
+
+
+def _with_verbs(noun: click.Command, more: click.Command | None) -> click.Command:
+    """A noun with the verbs that a plugin adds; its own stay."""
+    if isinstance(noun, click.Group) and isinstance(more, click.Group):
+        for name, verb in more.commands.items():
+            if name not in noun.commands:
+                noun.add_command(verb, name)
+    return noun
 
 
 def _noun(name: str) -> click.Command:

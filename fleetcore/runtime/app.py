@@ -565,9 +565,7 @@ class Fleet:
         for instance in self.config.notifiers:
             kept = self._kept("notifiers", instance)
             opener = self._prepare("notifiers", instance, kept=kept)
-            await self.consume(
-                Notification(instance.name, opener, self.storage, self.anomalies, self.clock, kept=kept)
-            )
+            await self.consume(Notification(instance.name, opener, self.storage, self.anomalies, self.clock, kept=kept))
         for instance in self.config.clouds:
             await self._open_mirror(instance)
         await self._look_behind()

@@ -10,6 +10,8 @@ from fleetcore.interfaces.provider import Context, Provider
 from fleetcore_edge.uplink.config import UplinkConfig
 
 if TYPE_CHECKING:
+    import click
+
     from fleetcore.runtime.app import Fleet
     from fleetcore_edge.uplink.service import Uplink
 
@@ -33,3 +35,11 @@ async def open_uplink(config: UplinkConfig, context: Context, fleet: "Fleet") ->
 def fleetcore_services() -> "Iterable[Provider[object]]":
     """Offers ``uplink``."""
     yield offer_service("uplink", UplinkConfig, open_uplink, summary="connects a gateway and its leaves to the core")
+
+
+@hookimpl
+def fleetcore_commands() -> "Iterable[click.Command]":
+    """Adds ``enroll`` and ``run`` to ``fleetcore edge``."""
+    from fleetcore_edge.cli import edge
+
+    yield edge

@@ -3,6 +3,8 @@
 from attrs import field, frozen, validators
 
 _POSITIVE = validators.gt(0)
+#: The folder of the gateway's credentials at the core, in its data folder.
+FOLDER = "uplink"
 
 
 @frozen(kw_only=True)
@@ -13,9 +15,9 @@ class UplinkConfig:
         url: the core's endpoint for devices, such as ``wss://fleet.example:8445``.
         protocol: the protocol plugin that speaks to it: ``websocket``, ``mqtt``, ``http`` or ``coap``.
         gateway: the gateway's device id at the core.
-        certificate, key: the gateway's certificate chain and key, PEM files relative to the data folder.
+        folder: the folder of the gateway's certificate, key and the core's CAs, relative to the data folder;
+            ``fleetcore edge enroll`` fills it.
         token: a reference to a device token (``env:NAME``, ``file:PATH``), instead of a certificate.
-        ca: the CA certificates of the core, a PEM file relative to the data folder.
         live_commits: once the uplink is more than so many commits behind, what is behind goes its own way, so that new
             readings need not wait for old ones.
         at_once: messages with old readings that may be under way together.
@@ -26,11 +28,9 @@ class UplinkConfig:
     url: str
     gateway: str
     protocol: str = "websocket"
-    certificate: str = "uplink/certificate.pem"
-    key: str = "uplink/key.pem"
+    folder: str = FOLDER
     token: str | None = None
-    ca: str = "uplink/ca.pem"
     live_commits: int = field(default=512, validator=_POSITIVE)
     at_once: int = field(default=8, validator=_POSITIVE)
     batch_s: float = field(default=0.25, validator=validators.ge(0.0))
-    look_s: float = field(default=60.0, validator=_POSITIVE)
+    look_s: float = field(default=60.0, validator=validators.gt(0.0))

@@ -142,7 +142,15 @@ class Live(Consumer):
     """
 
     def __init__(
-        self, link: Link, courier: Courier, backlog: Backlog, storage: Storage, clock: Clock, *, far: int, batch_s: float
+        self,
+        link: Link,
+        courier: Courier,
+        backlog: Backlog,
+        storage: Storage,
+        clock: Clock,
+        *,
+        far: int,
+        batch_s: float,
     ) -> None:
         super().__init__(LIVE, storage, clock)
         self._link, self._courier, self._backlog = link, courier, backlog

@@ -1,4 +1,4 @@
-"""The gateway's leaves: those that the core knows exist here too, and those that came here are announced to the core."""
+"""The gateway's leaves: those that the core knows exist here too, and new ones here are announced to the core."""
 
 import asyncio
 import logging

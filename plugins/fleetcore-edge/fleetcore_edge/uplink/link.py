@@ -1,7 +1,6 @@
 """The link: one connection to the core, opened again whenever it is lost."""
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,10 +8,10 @@ from contextlib import asynccontextmanager
 
 from attrs import frozen
 
-from fleetcore.errors import CODES, FleetError, Unavailable
+from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient
-from fleetcore.interfaces.waits import end_task
+from fleetcore.interfaces.waits import end_task, first_of
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.wire import messages
 from fleetcore.wire.replies import error_of
@@ -49,6 +48,7 @@ class Link:
         client: opens a client with the current credentials.
         heard: handles a downlink; it must not raise.
         came: called after each connection, before messages are sent over it.
+        refused: called where the core refuses the credentials.
     """
 
     def __init__(
@@ -58,10 +58,12 @@ class Link:
         *,
         heard: Callable[[Downlink], Awaitable[None]],
         came: Callable[[], None],
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
-        self._open, self._clock, self._heard, self._came = client, clock, heard, came
+        self._open, self._clock, self._heard, self._came, self._refused = client, clock, heard, came, refused
         self._client: DeviceClient | None = None
-        self._there = asyncio.Event()
+        self._there, self._gone = asyncio.Event(), asyncio.Event()
+        self._listening: asyncio.Task[None] | None = None
         self.state = LinkState(since_ms=clock.now_ms())
         #: Connections so far.
         self.connections = 0
@@ -75,6 +77,9 @@ class Link:
                 async with self._connected() as client:
                     await self._listen(client)
                 error = "The connection was closed"
+            except (NotAuthenticated, NotAuthorised) as raised:
+                error = str(raised)
+                self._refused()
             except (FleetError, OSError, TimeoutError) as raised:
                 error = str(raised)
             failures = 0 if self._clock.monotonic_s() - begun >= _HEALTHY_S else failures
@@ -93,27 +98,36 @@ class Link:
             self.state = LinkState(connected=True, since_ms=self._clock.now_ms())
             _log.info("Connected to the core")
             self._came()
+            self._gone.clear()
             self._there.set()
             try:
                 yield client
             finally:
                 self._there.clear()
+                self._gone.set()
                 self._client = None
 
     async def _listen(self, client: DeviceClient) -> None:
         reading = asyncio.create_task(self._read(client), name="uplink downlinks")
+        self._listening = reading
         try:
             # It makes the core send everything that waits for the gateway and its leaves.
             reply = await client.send(messages.STATUS, {"state": "online"})
             if reply.error is not None:
                 raise error_of(reply)
-            await reading
+            await asyncio.wait({reading})
         finally:
+            self._listening = None
             await end_task(reading)
 
     async def _read(self, client: DeviceClient) -> None:
         async for downlink in client.downlinks():
             await self._heard(downlink)
+
+    def reconnect(self) -> None:
+        """Closes the connection and opens another one, with the present credentials."""
+        if self._listening is not None:
+            self._listening.cancel()
 
     async def connected(self) -> None:
         """Returns once there is a connection."""
@@ -142,8 +156,8 @@ class Link:
             try:
                 reply = await send(client)
             except Unavailable:
-                # Lost, or about to be: the link notices, and connects again.
-                await self._lost(client)
+                # Lost, or about to be: the link notices, and connects again. It may also have been this message alone.
+                await first_of(self._gone.wait(), self._clock.sleep(_AGAIN_S))
                 continue
             if reply.error is None:
                 return reply
@@ -152,9 +166,3 @@ class Link:
                 return reply
             wait = reply.error.get("retry_after_s")
             await self._clock.sleep(float(wait) if isinstance(wait, int | float) else _AGAIN_S)
-
-    async def _lost(self, client: DeviceClient) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_AGAIN_S):
-                while self._client is client:
-                    await asyncio.sleep(_AGAIN_S / 20)

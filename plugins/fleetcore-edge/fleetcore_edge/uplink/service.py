@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,12 @@ from attrs import frozen
 from fleetcore.errors import ConfigError, FleetError
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets
 from fleetcore.interfaces.provider import Context
+from fleetcore.interfaces.waits import first_of
 from fleetcore.model.message import Downlink
+from fleetcore.wire import messages
 from fleetcore_edge.uplink.config import UplinkConfig
 from fleetcore_edge.uplink.courier import Courier
+from fleetcore_edge.uplink.credentials import Credentials
 from fleetcore_edge.uplink.lanes import Backlog, Live
 from fleetcore_edge.uplink.leaves import ACTOR, Leaves
 from fleetcore_edge.uplink.link import Link
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: How often the age of the gateway's certificate is looked at.
+_CARE_S = 600.0
+
 
 @frozen
 class Uplink:
@@ -32,6 +38,7 @@ class Uplink:
 
     link: Link
     leaves: Leaves
+    credentials: Credentials
     live: Courier
     backlog: Courier
     behind: Backlog
@@ -61,12 +68,23 @@ async def open_uplink(config: UplinkConfig, context: Context, fleet: "Fleet") ->
     Raises:
         ConfigError: the protocol is not installed or has no client, or the credentials cannot be read.
     """
-    client = _client(config, context, fleet)
-    client()  # the credentials are read now, so that a mistake is told at the start
+    make, folder = _maker(config, context, fleet), (fleet.config.data or Path()) / config.folder
+    token = config.token
+    credentials = Credentials(
+        folder, config.gateway, fleet.clock, token=None if token is None else lambda: context.secret(token)
+    )
+    credentials.secrets()  # read now, so that a mistake is told at the start
     heard: asyncio.Queue[Downlink] = asyncio.Queue()
+    connected = asyncio.Event()
 
-    link = Link(client, fleet.clock, heard=heard.put, came=lambda: looked.set())
-    looked = asyncio.Event()
+    def came() -> None:
+        credentials.connected()
+        connected.set()
+
+    link = Link(
+        lambda: make(config.url, credentials.secrets()), fleet.clock, heard=heard.put, came=came,
+        refused=credentials.refused,
+    )  # fmt: skip
     leaves = Leaves(config.gateway, link, fleet.devices, fleet.lifecycles, fleet.clock)
     live = Courier(link, leaves, fleet.storage, at_once=config.at_once)
     old = Courier(link, leaves, fleet.storage, at_once=config.at_once)
@@ -88,57 +106,51 @@ async def open_uplink(config: UplinkConfig, context: Context, fleet: "Fleet") ->
                 await leaves.look()
             except FleetError as error:
                 _log.warning("The core does not list the leaves: %s", error)
-            looked.clear()
-            try:
-                async with asyncio.timeout(config.look_s):
-                    await looked.wait()
-            except TimeoutError:
-                continue
+            connected.clear()
+            await first_of(connected.wait(), fleet.clock.sleep(config.look_s))
+
+    async def care() -> None:
+        while True:
+            await link.connected()
+            if credentials.is_due():
+                await renew()
+            await fleet.clock.sleep(_CARE_S)
+
+    async def renew() -> None:
+        try:
+            await credentials.renew(lambda csr: link.request(messages.CERTIFICATE_RENEW, {"csr": csr.decode()}))
+        except FleetError as error:
+            _log.warning("The gateway's certificate at the core cannot be renewed: %s", error)
+        else:
+            link.reconnect()
+
+    async def obey(wanted: Mapping[str, object]) -> None:
+        report = credentials.adopt(wanted)
+        if report is not None:
+            await link.send(messages.TWIN_REPORT, report)
+        if credentials.asks(wanted):
+            await renew()
+
+    state.on_ours(obey)
 
     fleet.supervisor.keep("uplink link", link.run)
     fleet.supervisor.keep("uplink downlinks", take)
     fleet.supervisor.keep("uplink leaves", look)
+    fleet.supervisor.keep("uplink credentials", care)
     await fleet.consume(backlog)
     await fleet.consume(
-        Live(
-            link, live, backlog, fleet.storage, fleet.clock, far=config.live_commits, batch_s=config.batch_s
-        )
+        Live(link, live, backlog, fleet.storage, fleet.clock, far=config.live_commits, batch_s=config.batch_s)
     )
     await fleet.consume(state)
-    yield Uplink(link, leaves, live, old, backlog, state)
+    yield Uplink(link, leaves, credentials, live, old, backlog, state)
 
 
-def _client(config: UplinkConfig, context: Context, fleet: "Fleet") -> Callable[[], DeviceClient]:
+def _maker(config: UplinkConfig, context: Context, fleet: "Fleet") -> Callable[[str, DeviceSecrets], DeviceClient]:
     provider = fleet.host.offers("protocols").get(config.protocol)
     if provider is None or provider.client is None:
         raise ConfigError(
             f"[services.{context.name}] protocol: {config.protocol!r} is not installed, or has no client",
             remedy=f"pip install fleetcore-{config.protocol}",
         )
-    make, folder = provider.client, context.data or Path()
-    root = fleet.config.data or folder
-
-    def read(name: str) -> bytes:
-        try:
-            return (root / name).read_bytes()
-        except OSError as error:
-            raise ConfigError(
-                f"[services.{context.name}] {name} cannot be read: {error.strerror}",
-                remedy="Enrol the gateway: fleetcore edge enroll",
-            ) from error
-
-    def client() -> DeviceClient:
-        token = None if config.token is None else context.secret(config.token)
-        made: DeviceClient = make(
-            config.url,
-            DeviceSecrets(
-                device=config.gateway,
-                certificate=None if token else read(config.certificate),
-                key=None if token else read(config.key),
-                ca=read(config.ca) if (root / config.ca).exists() else None,
-                token=token,
-            ),
-        )
-        return made
-
-    return client
+    made: Callable[[str, DeviceSecrets], DeviceClient] = provider.client
+    return made

@@ -10,7 +10,7 @@ end of a command stands.
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from attrs import evolve, field, frozen
@@ -104,6 +104,7 @@ class State(Consumer):
         self._core_commands = Repository(storage, "uplink_command", CoreCommand)
         self.counts: Counter[str] = Counter()
         self._all_again = False
+        self._ours: Callable[[Mapping[str, object]], Awaitable[None]] = _nothing
 
     # --- towards the core ----------------------------------------------------------------------------------------
 
@@ -143,14 +144,14 @@ class State(Consumer):
         return await self._leaf_states.get(device) or LeafState(device=device)
 
     async def _tell_report(self, device: str) -> None:
-        if device == self._leaves.gateway or await self._leaves.announced(device):
+        if await self._leaves.announced(device):
             return
         known = await self._leaf(device)
         document = (await self._twins.get(device)).reported.document
         patch = diff_patch(known.reported, document)
         if not patch:
             return
-        reply = await self._link.send(messages.TWIN_REPORT, patch, subject=device)
+        reply = await self._link.send(messages.TWIN_REPORT, patch, subject=self._subject(device))
         if reply.error is not None:
             _log.warning("The core refuses the report of %s: %s", device, reply.error.get("detail"))
             return
@@ -158,16 +159,14 @@ class State(Consumer):
         await self._keep_leaf(device, lambda old: evolve(old, reported=document))
 
     async def _keep_leaf(self, device: str, change: Any) -> None:
-        await self._leaf_states.compare_and_set(
-            lambda: self._leaf(device), lambda old: (change(old), []), key=device
-        )
+        await self._leaf_states.compare_and_set(lambda: self._leaf(device), lambda old: (change(old), []), key=device)
 
     async def _tell_acknowledged(self, device: str) -> None:
         known, twin = await self._leaf(device), await self._twins.get(device)
         if not known.desired or twin.acknowledged < known.here:
             return
         body = {"version": known.desired, "refused": dict(twin.refused)}
-        await self._link.send(messages.TWIN_ACK, body, subject=device)
+        await self._link.send(messages.TWIN_ACK, body, subject=self._subject(device))
 
     async def _tell_command(self, command: str) -> None:
         of_core = await self._core_commands.get(command)
@@ -226,22 +225,29 @@ class State(Consumer):
         except FleetError as error:
             _log.warning("%s for %s cannot be taken: %s", downlink.type, downlink.subject, error)
 
+    def on_ours(self, callback: Callable[[Mapping[str, object]], Awaitable[None]]) -> None:
+        """Awaits ``callback(section)`` with what the core itself wants of the gateway: ``desired.fleetcore``."""
+        self._ours = callback
+
     async def _desired(self, device: str, change: Mapping[str, Any]) -> None:
         known = await self._leaf(device)
         if 0 < change["version"] <= known.desired:
             return
         if change["since"] not in (0, known.desired):  # something between is missing
-            reply = await self._link.request(messages.TWIN_GET, subject=device)
+            reply = await self._link.request(messages.TWIN_GET, subject=self._subject(device))
             if reply.body is None:
                 return
             document = cast("Mapping[str, Any]", reply.body)
             change = {"version": document["desired_version"], "since": 0, "patch": document["desired"]}
+        ours = change["patch"].get(OURS)
+        if device == self._leaves.gateway and isinstance(ours, Mapping):
+            await self._ours(ours)
         patch = {name: value for name, value in change["patch"].items() if name != OURS}
-        twin = await self._twins.desire(device, patch, replace=change["since"] == 0, actor=ACTOR, reason="as at the core")
-        self.counts["desired"] += 1
-        await self._keep_leaf(
-            device, lambda old: evolve(old, desired=change["version"], here=twin.desired.version)
+        twin = await self._twins.desire(
+            device, patch, replace=change["since"] == 0, actor=ACTOR, reason="as at the core"
         )
+        self.counts["desired"] += 1
+        await self._keep_leaf(device, lambda old: evolve(old, desired=change["version"], here=twin.desired.version))
 
     async def _command(self, device: str, body: Mapping[str, Any]) -> None:
         if body.get("cancel"):
@@ -264,7 +270,9 @@ class State(Consumer):
             )  # fmt: skip
         except FleetError as error:
             refused = {"status": "rejected", "code": error.code, "reason": error.message}
-            await self._link.send(messages.COMMAND_RESULT, refused, subject=device, target=str(body["id"]))
+            await self._link.send(
+                messages.COMMAND_RESULT, refused, subject=self._subject(device), target=str(body["id"])
+            )
             return
         self.counts["commands"] += 1
         await self._remember(sent.id, str(body["id"]))
@@ -278,6 +286,10 @@ class State(Consumer):
         async for each in self._core_commands.iterate():
             if each.at_core == at_core:
                 await self._commands.cancel(each.id, actor=ACTOR, reason="it was cancelled at the core")
+
+
+async def _nothing(_section: Mapping[str, object]) -> None:
+    return
 
 
 def _result(command: Command, status: str) -> dict[str, object]:

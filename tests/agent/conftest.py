@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
+from fleetcore_edge.uplink.credentials import Credentials
 from fleetcore_websocket.plugin import open_client
 
 from fleetcore import IoTFleetManager
@@ -67,11 +68,10 @@ class Site:
         )
         await device.enroll(await core.security.enrollment_tokens.create(device=GATEWAY))
         folder = self.folder / "gateway"
-        (folder / "uplink").mkdir(parents=True, mode=0o700)
-        folder.chmod(0o700)
-        (folder / "uplink/certificate.pem").write_bytes(device.secrets.certificate)
-        (folder / "uplink/key.pem").write_bytes(device.secrets.key)
-        (folder / "uplink/ca.pem").write_bytes(device.secrets.ca)
+        folder.mkdir(mode=0o700)
+        credentials = Credentials(folder / "uplink", GATEWAY, core.clock)
+        credentials.keep(device.secrets.certificate, device.secrets.key)
+        credentials.keep_ca(device.secrets.ca)
 
     @asynccontextmanager
     async def _serving(self, name, toml):

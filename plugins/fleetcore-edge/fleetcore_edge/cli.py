@@ -1,0 +1,111 @@
+"""``fleetcore edge enroll`` and ``run``: make a machine a gateway, and run its agent."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fleetcore.cli.connect import data_option
+from fleetcore.cli.init import make_data_folder
+from fleetcore.cli.serve import serve
+from fleetcore.errors import ConfigError, Refused
+from fleetcore.model.names import check_device_id
+from fleetcore.runtime.clock import SystemClock
+from fleetcore_edge.uplink.config import FOLDER
+from fleetcore_edge.uplink.credentials import Credentials
+
+if TYPE_CHECKING:
+    from fleetcore.runtime.plugins import PluginHost
+
+_THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
+_UPLINK = """
+# The gateway's connection to the core.
+[services.uplink]
+url = {url}
+protocol = {protocol}
+gateway = {gateway}
+"""
+
+
+@click.group()
+def edge() -> None:
+    """Gateways, and the devices behind them."""
+
+
+@edge.command()
+@click.argument("gateway", help="The gateway's device id at the core.")
+@click.option("--url", required=True, help="The core's endpoint for devices, such as wss://fleet.example:8445.")
+@click.option("--protocol", default="websocket", show_default=True, help="The protocol plugin that speaks to it.")
+@click.option("--token", required=True, help="An enrolment token of the core for this gateway; - reads it from stdin.")
+@click.option("--ca", type=_THERE, required=True, help="The core's CA, pki/ca.pem of its data folder.")
+@click.option("--name", default="site", show_default=True, help="The name of the gateway's own fleet.")
+@click.option("--host", "hosts", multiple=True, help="A name or address by which leaves reach the gateway; repeatable.")
+@click.option("--listen", default="0.0.0.0", show_default=True, help="The address to listen on for leaves.")  # noqa: S104 - leaves come from outside; every listener demands TLS
+@data_option
+def enroll(
+    gateway: str,
+    url: str,
+    protocol: str,
+    token: str,
+    ca: Path,
+    name: str,
+    hosts: tuple[str, ...],
+    listen: str,
+    data: Path,
+) -> None:
+    """Make the data folder of the gateway GATEWAY, and get its certificate from the core.
+
+    A folder that is a gateway's already only gets a new certificate.
+    """
+    from fleetcore.runtime.plugins import PluginHost
+
+    check_device_id(gateway)
+    host = PluginHost()
+    secret = click.get_text_stream("stdin").readline().strip() if token == "-" else token  # noqa: S105 - a place
+    chain, key = asyncio.run(_enrolled(host, gateway, url, protocol, secret, ca.read_bytes()))
+    if not (data / "fleet.toml").exists():
+        quoted = {"url": json.dumps(url), "protocol": json.dumps(protocol), "gateway": json.dumps(gateway)}
+        make_data_folder(data, name, hosts, listen, more=_UPLINK.format(**quoted))
+    credentials = Credentials(data / FOLDER, gateway, SystemClock())
+    credentials.keep(chain, key)
+    credentials.keep_ca(ca.read_bytes())
+    click.echo(f"{gateway} has its certificate in {data / FOLDER}.")
+    click.echo(f"Next: fleetcore edge run --data {data}")
+
+
+async def _enrolled(
+    host: "PluginHost", gateway: str, url: str, protocol: str, token: str, ca: bytes
+) -> tuple[bytes, bytes]:
+    from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
+    from fleetcore.testing.credentials import make_csr, make_key
+    from fleetcore.wire.replies import error_of
+
+    provider = host.offers("protocols").get(protocol)
+    if provider is None or provider.client is None:
+        raise ConfigError(f"Protocol {protocol!r} is not installed", remedy=f"pip install fleetcore-{protocol}")
+    key, private = make_key()
+    make: Callable[[str, DeviceSecrets], DeviceClient] = provider.client
+    async with make(url, DeviceSecrets(device=gateway, ca=ca)) as client:
+        reply = await client.enroll(EnrollRequest(csr=make_csr(gateway, private), token=token))
+    if reply.error is not None:
+        raise error_of(reply)
+    body = reply.body or {}
+    if "certificate" not in body:
+        raise Refused("The core has not issued a certificate yet: the enrolment waits for approval")
+    return f"{body['certificate']}{body.get('chain', '')}".encode(), key
+
+
+@edge.command()
+@data_option
+@click.option("--verbose", is_flag=True, help="Log more.")
+@click.pass_context
+def run(context: click.Context, data: Path, verbose: bool) -> None:
+    """Run the agent of a gateway: serve its leaves, run its functions, and keep the core up to date."""
+    from fleetcore.runtime.config import load
+
+    if not any(each.kind == "uplink" for each in load(data / "fleet.toml").services):
+        raise ConfigError(f"{data} is not a gateway's folder", remedy="Make one: fleetcore edge enroll")
+    context.invoke(serve, data=data, verbose=verbose)
