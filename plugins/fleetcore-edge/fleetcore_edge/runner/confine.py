@@ -8,7 +8,7 @@ import signal
 import sys
 
 # include/uapi/linux/prctl.h
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def die_with_parent() -> None:
@@ -21,7 +21,6 @@ def die_with_parent() -> None:
 def give_up(limits: dict[int, int], nice: int) -> None:
     """Sets limits, hard and soft, gives up new rights, and steps behind the rest of the machine."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_DUMPABLE, 0)
     with contextlib.suppress(OSError):
         os.nice(nice)
     for kind, limit in limits.items():

@@ -61,7 +61,7 @@ async def test_a_function_is_stopped_at_its_limit(runner, make, wat, readings, f
 
 async def test_two_gigabytes_are_not_given(runner, make, wat, readings, fine):
     result = "(i64.const -2)"
-    ask = '(if (i32.ne (memory.grow (i32.const 32768)) (i32.const -1)) (then (unreachable)))'
+    ask = "(if (i32.ne (memory.grow (i32.const 32768)) (i32.const -1)) (then (unreachable)))"
     await runner.load(make("greedy", resources={"memory_mib": 16}, run=wat(ask, result)))
 
     error = await stopped(runner, "greedy", readings())
@@ -96,7 +96,7 @@ async def test_a_table_grows_no_further_than_the_limit(runner, make, wat, readin
     grow += "(br_if $more (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1))))"
     log = "(call $log (i32.const 8) (i32.const 0)) (i32.store (i32.const 0) (table.size $t))"
     imports = '(import "fleetcore" "log" (func $log (param i32 i32)))'
-    size = '(i64.sub (i64.const -1000000) (i64.extend_i32_u (table.size $t)))'
+    size = "(i64.sub (i64.const -1000000) (i64.extend_i32_u (table.size $t)))"
     await runner.load(make("tables", imports=imports, more=table, run=wat(grow + log, size)))
 
     error = await stopped(runner, "tables", readings())
@@ -114,7 +114,7 @@ async def test_more_memories_or_tables_are_refused(runner, make, fine, more):
 
 
 async def test_a_function_has_a_fresh_instance_after_a_stop(runner, make, wat, readings):
-    count = '(global $n (mut i64) (i64.const 0))'
+    count = "(global $n (mut i64) (i64.const 0))"
     code = "(global.set $n (i64.add (global.get $n) (i64.const 1)))"
     code += "(if (i64.eq (global.get $n) (i64.const 3)) (then (unreachable)))"
     await runner.load(make("third", more=count, run=wat(code)))
@@ -139,7 +139,9 @@ async def test_starting_and_configuring_are_limited_too(runner, make, fine):
     assert caught.value.code == "out_of_time"
 
     with pytest.raises(FunctionRefused) as caught:
-        await runner.load(make("begins", more="(func $begin (loop $again (br $again))) (start $begin)", resources={"fuel": 1000}))
+        await runner.load(
+            make("begins", more="(func $begin (loop $again (br $again))) (start $begin)", resources={"fuel": 1000})
+        )
     assert caught.value.code == "out_of_fuel"
 
 

@@ -21,10 +21,10 @@ def texts(*given):
     return content, places
 
 
-def block(series=0, series_at=64, readings=0, columns=(0, 0, 0), alerts=0, alerts_at=0, commands=0, commands_at=0, version=1):
-    return abi.HEADER.pack(
-        version, series, series_at, readings, *columns, alerts, alerts_at, commands, commands_at
-    )
+def block(
+    series=0, series_at=64, readings=0, columns=(0, 0, 0), alerts=0, alerts_at=0, commands=0, commands_at=0, version=1
+):
+    return abi.HEADER.pack(version, series, series_at, readings, *columns, alerts, alerts_at, commands, commands_at)
 
 
 def one_reading(index=0, time=NOW, value=1.5, names=("d1", "speed", "m/s")):

@@ -1,7 +1,7 @@
 """Functions are loaded, run and unloaded, each with its own memory, configuration and secrets."""
 
 import pytest
-from fleetcore_edge.runner.records import Batch, FunctionRefused
+from fleetcore_edge.runner.records import Batch
 
 
 async def test_a_batch_goes_through_a_function(runner, make, readings):
