@@ -5,7 +5,7 @@ succeeded; in every other case the entry that was there before comes back, or no
 exceed the gateway's capacity: an entry whose return is possible counts too.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from typing import cast
@@ -58,10 +58,9 @@ def _refs(offer: FunctionOffer) -> Pairs:
 
 
 @lru_cache(maxsize=256)
-def _contract(payload_type: str, payload: str, signatures: int) -> Function | None:
-    envelope = {"payloadType": payload_type, "payload": payload, "signatures": [{"keyid": "", "sig": ""}] * signatures}
+def _contract(payload_type: str, payload: str) -> Function | None:
     try:
-        return peek_manifest(envelope).function
+        return peek_manifest({"payloadType": payload_type, "payload": payload}).function
     except FleetError:
         return None
 
@@ -71,9 +70,7 @@ def contract_of(entry: Json) -> Function | None:
     manifest = entry.get("manifest")
     if not isinstance(manifest, Mapping):
         return None
-    signatures = manifest.get("signatures")
-    count = len(signatures) if isinstance(signatures, Sequence) else 0
-    return _contract(str(manifest.get("payloadType")), str(manifest.get("payload")), count)
+    return _contract(str(manifest.get("payloadType")), str(manifest.get("payload")))
 
 
 def promise(entry: Json | None) -> Capacity:
@@ -106,9 +103,7 @@ class DesiredFunctions:
         records: the last offer of each function to each gateway.
     """
 
-    def __init__(
-        self, storage: Storage, clock: Clock, twins: Twins, registry: Registry, root: TrustRoot
-    ) -> None:
+    def __init__(self, storage: Storage, clock: Clock, twins: Twins, registry: Registry, root: TrustRoot) -> None:
         self._storage, self._clock = storage, clock
         self._twins, self._registry, self._root = twins, registry, root
         self.records = Repository(storage, "function_offer", FunctionOffer, refs=_refs)
@@ -125,7 +120,7 @@ class DesiredFunctions:
         return record is not None and GATEWAY in record.attributes
 
     async def promises(self, gateway: str, twin: Twin) -> dict[str, Capacity]:
-        """What a gateway promises to each function: to its entry, or to the one that may come back, where it is larger."""
+        """What a gateway promises to each function: to its entry, and to a larger one that may come back."""
         found = {name: promise(entry) for name, entry in entries(twin.desired.document).items()}
         for offer in await self.records.find(ref=("device", gateway)):
             if offer.open and offer.before is not None:
@@ -159,10 +154,9 @@ class DesiredFunctions:
                 entry = entries(old.own.document).get(name)
                 if entry is not None and (entry.get("execution"), entry.get("attempt")) == (execution, attempt):
                     return None
-                # The entry of an offer that has not succeeded is not what comes back.
-                unsettled = last is not None and last.open and entry is not None
-                unsettled = unsettled and entry.get("execution") == last.execution  # type: ignore[union-attr]
-                before = last.before if unsettled and last is not None else entry
+                before = entry
+                if last is not None and last.open and entry is not None and entry.get("execution") == last.execution:
+                    before = last.before  # an offer that has not succeeded is not what comes back
                 new = _entry(campaign, image, execution, attempt, before, self._root.after(max(1, trust)))
                 wanted = added(together(others.values()), largest(promise(new), promise(before)))
                 _refuse(device, lacking(self._capacity(gateway, old), wanted))
@@ -192,9 +186,10 @@ class DesiredFunctions:
         name = function_of(component)
         async with self.turn(device):
             gateway, twin = await self._registry.find(device), await self._twins.get(device)
-            offer = await self.records.get(offer_key(device, name))
-            if gateway is None or offer is None or offer.execution != execution:
+            found = await self.records.get(offer_key(device, name))
+            if gateway is None or found is None or found.execution != execution:
                 return
+            offer = found
             others = await self.promises(device, twin)
             others.pop(name, None)
             why = [reason]
@@ -221,9 +216,9 @@ class DesiredFunctions:
                 return Commit(puts=(self.records.put(_closed(offer)),), events=(event,))
 
             await self._twins.desire_by(device, making, extra=extra, reason=reason)
-            offer = await self.records.get(offer.id)
-            if offer is not None and offer.open and offer.execution == execution:
-                await self._storage.commit(self.records.changing(offer, _closed(offer)))
+            left = await self.records.get(offer.id)
+            if left is not None and left.open:
+                await self._storage.commit(self.records.changing(left, _closed(left)))
 
     async def remove(self, device: str, name: str, *, actor: str, reason: str) -> None:
         """Removes a function from a gateway's desired state; again, nothing changes."""
@@ -244,7 +239,7 @@ class DesiredFunctions:
 
     async def taking_over(
         self, old: Device, new: Device, trust: int, *, actor: str, reason: str
-    ) -> tuple[Commit, Sequence[object]]:
+    ) -> tuple[Commit, Sequence[Callable[[], None]]]:
         """The part of a commit that gives a gateway's functions to another one; and what to call once it is stored.
 
         Raises:
@@ -257,15 +252,16 @@ class DesiredFunctions:
             wanted[name] = _settled(entry)
             manifest = peek_manifest(entry["manifest"]) if contract_of(entry) is not None else None
             if manifest is not None and new.model not in manifest.models:
+                has_model = f"is a {new.model}" if new.model else "has no model"
                 raise Refused(
-                    f"{name} is for {', '.join(manifest.models[:_NAMED])}, and {new.id!r} is a {new.model or 'nothing'}",
+                    f"{name} is for {', '.join(manifest.models[:_NAMED])}, and {new.id!r} {has_model}",
                     code="model_mismatch", remedy="Set the model of the new gateway", device=new.id,
                 )  # fmt: skip
             if chain := self._root.after(max(1, trust)):
                 wanted[name]["trust"] = chain
         total = together(promise(entry) for entry in wanted.values())
         has = reported(twin.reported.document)
-        _refuse(new.id, [each for each in lacking(has.known(total), total)])
+        _refuse(new.id, lacking(has.known(total), total))
         given, told_new = await self._twins.desiring(new.id, {FUNCTIONS: wanted}, actor=actor, reason=reason)
         taken, told_old = await self._twins.desiring(old.id, {FUNCTIONS: None}, actor=actor, reason=reason)
         offers = await self.records.find(ref=("device", old.id))

@@ -14,6 +14,8 @@ from fleetcore.model.twin import Json
 FUNCTIONS = "functions"
 #: The newest ABI of functions that gateways run unless they report another one.
 ABI = 1
+#: The reported state of a function that runs; only then is its version what the gateway runs.
+RUNS = "running"
 _PREFIX = "function."
 _MIB = 1 << 20
 
@@ -107,9 +109,7 @@ _UNITS: Mapping[str, str] = {
 
 def promise_of(resources: Resources, size_bytes: int) -> Capacity:
     """What a gateway promises a function whose module has so many bytes."""
-    return Capacity(
-        cpu_percent=resources.cpu_percent, memory_mib=resources.memory_mib, disk_mib=-(-size_bytes // _MIB)
-    )
+    return Capacity(cpu_percent=resources.cpu_percent, memory_mib=resources.memory_mib, disk_mib=-(-size_bytes // _MIB))
 
 
 def added(one: Capacity, other: Capacity) -> Capacity:
