@@ -109,6 +109,8 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "manifest_expired": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The firmware manifest has expired"),
         "rollback_refused": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The firmware is older than what was there"),
         "model_mismatch": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The firmware is for other hardware"),
+        "no_capacity": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "A gateway lacks the resources for it"),
+        "topology_cycle": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "A gateway would be below itself"),
         "requires_unmet": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The firmware needs another one before it"),
         "hash_mismatch": _code(422, 422, _FORMAT, "The content has another digest"),
         "offset_mismatch": _code(409, 409, _IMPLEMENTATION_SPECIFIC, "The upload has come to another place"),

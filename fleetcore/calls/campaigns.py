@@ -216,14 +216,15 @@ def _gate(window_s: float | None, metrics: Sequence[str], action: OnFailure, alp
         if metrics:
             raise Refused("Metrics are compared in a window", remedy="Give gate_window_s too", pointer="/gate_metrics")
         return None
-    return HealthGate(metrics=tuple(metrics), window_ms=_ms(window_s), action=action, alpha=alpha)
+    return HealthGate(metrics=tuple(metrics), window_ms=ms_of(window_s), action=action, alpha=alpha)
 
 
 def _seconds(ms: int) -> float:
     return ms / 1000
 
 
-def _ms(seconds: float) -> int:
+def ms_of(seconds: float) -> int:
+    """Seconds in whole ms."""
     return round(seconds * 1000)
 
 
@@ -248,7 +249,8 @@ def _rollout(rollout: Rollout) -> RolloutResponse:
     )  # fmt: skip
 
 
-async def _campaign(caller: Caller, campaign: Campaign) -> CampaignResponse:
+async def campaign_response(caller: Caller, campaign: Campaign) -> CampaignResponse:
+    """A campaign with the number of its devices in each state."""
     counts = await caller.fleet.campaigns.counts(campaign.id)
     left_ms = wave_left_ms(campaign, counts, caller.fleet.clock.now_ms())
     return to_response(
@@ -349,19 +351,19 @@ async def create_campaign(
             raise Refused("Give a manifest or a release, not both", pointer="/from_release")
         manifest = dict((await caller.fleet.releases.get(from_release)).manifest)
     rollout = Rollout(
-        waves=tuple(waves), min_succeeded=min_succeeded, wave_soak_ms=_ms(wave_soak_s), soak_ms=_ms(soak_s),
+        waves=tuple(waves), min_succeeded=min_succeeded, wave_soak_ms=ms_of(wave_soak_s), soak_ms=ms_of(soak_s),
         failures=() if max_failed is None else (
             FailureLimit(share=max_failed, min_executed=min_executed, action=on_failure),
         ),
         gate=_gate(gate_window_s, gate_metrics, gate_action, gate_alpha),
         rate=None if rate_per_minute is None else Rate(per_minute=rate_per_minute, factor=rate_factor),
-        retries=Retries(times=retries, wait_ms=_ms(retry_after_s)),
-        limits=evolve(TimeLimits(), step_ms=_ms(step_timeout_s)),
+        retries=Retries(times=retries, wait_ms=ms_of(retry_after_s)),
+        limits=evolve(TimeLimits(), step_ms=ms_of(step_timeout_s)),
         priority=priority,
         eligibility=Eligibility(
-            windows=tuple(windows), zone=time_zone, spread_ms=_ms(start_spread_s), requirement=requirement,
+            windows=tuple(windows), zone=time_zone, spread_ms=ms_of(start_spread_s), requirement=requirement,
             min_battery=min_battery, site_limit=site_limit, consent=consent, download_early=download_early,
-            max_deferral_ms=None if max_deferral_s is None else _ms(max_deferral_s), emergency=emergency.strip(),
+            max_deferral_ms=None if max_deferral_s is None else ms_of(max_deferral_s), emergency=emergency.strip(),
         ),
     )  # fmt: skip
     made = await caller.fleet.campaigns.create(
@@ -370,7 +372,7 @@ async def create_campaign(
         starts_at=None if starts_at is None else int(starts_at), actor=caller.actor, reason=reason,
         rollback=await _rollback(caller, rollback_to, rollback_version, rollback_sha256),
     )  # fmt: skip
-    return await _campaign(caller, made)
+    return await campaign_response(caller, made)
 
 
 @call(
@@ -382,7 +384,7 @@ async def list_campaigns(caller: Caller, *, limit: Limit = 100, cursor: Cursor |
     found = await caller.fleet.campaigns.records.page(after=decode(cursor), limit=limit)
     everything, known = caller.has_everywhere(), dict[str, bool]()
     covered = [item for item in found.items if everything or await _covers(caller, item, caller.permission, known)]
-    return Page([await _campaign(caller, item) for item in covered], encode(found.after))
+    return Page([await campaign_response(caller, item) for item in covered], encode(found.after))
 
 
 @call("GET /campaigns/{campaign}", Permission.CAMPAIGNS_READ, scope=BY_CALL, cli="campaign show CAMPAIGN")
@@ -392,7 +394,7 @@ async def get_campaign(caller: Caller, campaign: CampaignId) -> CampaignResponse
     Raises:
         NotFound: there is no such campaign.
     """
-    return await _campaign(caller, await _found(caller, campaign, Permission.CAMPAIGNS_READ))
+    return await campaign_response(caller, await _found(caller, campaign, Permission.CAMPAIGNS_READ))
 
 
 @call(
@@ -478,7 +480,7 @@ async def report_campaign(caller: Caller, campaign: CampaignId) -> CampaignRepor
     made = await caller.fleet.campaigns.report(found)
     rows = await caller.fleet.audit.page(object=found.id, action="campaign.", limit=_DECISIONS)
     return CampaignReportResponse(
-        campaign=await _campaign(caller, found),
+        campaign=await campaign_response(caller, found),
         per_minute=round(made.per_minute, 3),
         median_s=None if made.median_ms is None else _seconds(made.median_ms),
         waves=[
@@ -531,7 +533,9 @@ async def approve_campaign(caller: Caller, campaign: CampaignId, *, reason: Reas
         NotAuthorised: the same person made it.
     """
     found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
-    return await _campaign(caller, await caller.fleet.campaigns.approve(found.id, actor=caller.actor, reason=reason))
+    return await campaign_response(
+        caller, await caller.fleet.campaigns.approve(found.id, actor=caller.actor, reason=reason)
+    )
 
 
 @call(
@@ -561,7 +565,7 @@ async def clone_campaign(
     if found.where and not failed and not caller.has_everywhere():
         raise caller.denied(id, Permission.CAMPAIGNS_WRITE, everywhere=True)
     made = await caller.fleet.campaigns.clone(found, id, failed=failed, hold=hold, actor=caller.actor, reason=reason)
-    return await _campaign(caller, made)
+    return await campaign_response(caller, made)
 
 
 @call(
@@ -602,7 +606,7 @@ async def abort_campaign(
     """
     found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
     ended = await caller.fleet.campaigns.abort(found.id, force=force, actor=caller.actor, reason=reason)
-    return await _campaign(caller, ended)
+    return await campaign_response(caller, ended)
 
 
 @call("POST /campaigns/{campaign}/pause", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign pause CAMPAIGN")
@@ -614,7 +618,9 @@ async def pause_campaign(caller: Caller, campaign: CampaignId, *, reason: Reason
         Conflict: it does not run.
     """
     found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
-    return await _campaign(caller, await caller.fleet.campaigns.pause(found.id, actor=caller.actor, reason=reason))
+    return await campaign_response(
+        caller, await caller.fleet.campaigns.pause(found.id, actor=caller.actor, reason=reason)
+    )
 
 
 @call("POST /campaigns/{campaign}/resume", Permission.CAMPAIGNS_WRITE, scope=BY_CALL, cli="campaign resume CAMPAIGN")
@@ -626,7 +632,9 @@ async def resume_campaign(caller: Caller, campaign: CampaignId, *, reason: Reaso
         Conflict: it is not paused.
     """
     found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
-    return await _campaign(caller, await caller.fleet.campaigns.resume(found.id, actor=caller.actor, reason=reason))
+    return await campaign_response(
+        caller, await caller.fleet.campaigns.resume(found.id, actor=caller.actor, reason=reason)
+    )
 
 
 @call(
@@ -643,4 +651,6 @@ async def roll_back_campaign(caller: Caller, campaign: CampaignId, *, reason: Re
         Conflict: it names no version to roll back to.
     """
     found = await _found(caller, campaign, Permission.CAMPAIGNS_WRITE)
-    return await _campaign(caller, await caller.fleet.campaigns.roll_back(found.id, actor=caller.actor, reason=reason))
+    return await campaign_response(
+        caller, await caller.fleet.campaigns.roll_back(found.id, actor=caller.actor, reason=reason)
+    )

@@ -22,6 +22,7 @@ from fleetcore.cli.trust import now_ms, passphrase_of, passphrase_option, trust
 from fleetcore.errors import FleetError
 from fleetcore.frontends.catalogue import core
 from fleetcore.model.days import DAY_MS
+from fleetcore.model.edge import component_of
 from fleetcore.model.firmware import MAIN
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -76,6 +77,12 @@ def keygen(name: Path, passphrase: str | None, output: str) -> None:
     metavar="COMPONENT=NAME:SEQ",
     help="What another component must have, modem=acme-modem:12; repeatable.",
 )
+@click.option(
+    "--function",
+    "contract",
+    type=_THERE,
+    help="The contract of a function of gateways, as JSON; IMAGE is its module, NAME the function's name.",
+)
 @click.option("--sbom", type=_THERE, help="Its software bill of materials, CycloneDX or SPDX as JSON.")
 @click.option(
     "--days", type=Number(0, min_open=True), default=90, show_default=True, help="How long it may be started."
@@ -123,7 +130,10 @@ def _manifest_of(image: Path, given: Mapping[str, Any]) -> Any:
 
     sha256, size, pieces = _digest(image, given["chunk"])
     now = now_ms()
-    base = given["delta_from"]
+    base, component, function = given["delta_from"], given["component"], None
+    if given["contract"] is not None:
+        component = component_of(given["name"]) if component == MAIN else component
+        function = _contract(given["contract"], component)
     return Manifest(
         name=given["name"],
         version=given["label"],
@@ -134,10 +144,11 @@ def _manifest_of(image: Path, given: Mapping[str, Any]) -> Any:
         sha256=sha256,
         created=now,
         expires=now + round(given["days"] * DAY_MS),
-        component=given["component"],
+        component=component,
         requires_seq=given["requires"] or 0,
         requires=tuple(_required(text) for text in given["components"]),
         sbom=None if given["sbom"] is None else _sbom(given["sbom"]),
+        function=function,
         chunks=None if given["chunk"] is None else Chunks(size=given["chunk"], sha256=tuple(pieces)),
         delta_from=None if base is None else _digest(base)[0],
     )
@@ -154,6 +165,15 @@ def _required(text: str) -> Any:
             f"{text!r} is not COMPONENT=NAME:SEQ, such as modem=acme-modem:12", param_hint="--requires-component"
         )
     return Required(component=component, name=name, seq=int(seq))
+
+
+def _contract(file: Path, component: str) -> Any:
+    """The contract of a function in a file."""
+    from fleetcore.wire.function import read_function
+    from fleetcore.wire.members import Members
+    from fleetcore.wire.strict_json import loads
+
+    return read_function(Members(loads(file.read_bytes(), depth=_SBOM_DEPTH), f"{file}"), component)
 
 
 def _sbom(file: Path) -> Any:
@@ -190,10 +210,12 @@ def _digest(
 
 
 def _manifest_sheet(envelope: object) -> dict[str, Any]:
+    from fleetcore.wire.function import write_function
     from fleetcore.wire.manifest import peek_manifest
     from fleetcore.wire.times import format_time
 
     found = peek_manifest(envelope)
+    function = {} if found.function is None else {"function": write_function(found.function)}
     signatures = envelope.get("signatures", ()) if isinstance(envelope, dict) else ()
     return {
         "name": found.name,
@@ -210,6 +232,7 @@ def _manifest_sheet(envelope: object) -> dict[str, Any]:
         "sbom": None if found.sbom is None else {"format": found.sbom.format, "sha256": found.sbom.sha256},
         "chunks": None if found.chunks is None else len(found.chunks.sha256),
         "signatures": len(signatures),
+        **function,
     }
 
 

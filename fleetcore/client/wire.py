@@ -33,8 +33,8 @@ WAIT_S = 50.0
 
 #: Codes of refusals that have the status of a conflict.
 _REFUSED = (
-    "command_expired", "manifest_expired", "manifest_required", "model_mismatch", "requires_unmet", "rollback_refused",
-    "too_late", "trust_expired", "trust_invalid", "version_mismatch",
+    "command_expired", "manifest_expired", "manifest_required", "model_mismatch", "no_capacity", "requires_unmet",
+    "rollback_refused", "too_late", "topology_cycle", "trust_expired", "trust_invalid", "version_mismatch",
 )  # fmt: skip
 _CLASSES: Mapping[str, type[FleetError]] = {
     "version_conflict": VersionConflict,

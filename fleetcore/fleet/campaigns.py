@@ -22,6 +22,7 @@ from fleetcore.fleet.updates import ABORTED, DEVICE_RETIRED, TOGETHER, UNSETTLED
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import end_tasks
+from fleetcore.model.edge import is_function
 from fleetcore.model.firmware import (
     EXECUTION_FAILURES,
     PROGRESS_ORDER,
@@ -132,6 +133,7 @@ class Campaigns:
         hold: bool = False,
         starts_at: int | None = None,
         approval: bool = False,
+        config: Mapping[str, object] | None = None,
         actor: str = "system",
         reason: str = "",
     ) -> Campaign:
@@ -144,6 +146,9 @@ class Campaigns:
         says, once another person approves it. With ``hold`` it is then paused, with code ``held``, until it is resumed.
         Until it is pinned it stays in ``draft``, with code ``artifact_unpinned`` and without an error. A manifest names
         digest and size, and is checked for every device before anything is sent.
+
+        A function goes to gateways, with ``config`` as its configuration. Its rollback needs no version: by default it
+        brings back what each gateway had before, which is checked too.
 
         Raises:
             Conflict: ``already_exists``; ``version_rebuilt``, another image has that version.
@@ -167,11 +172,14 @@ class Campaigns:
         )  # fmt: skip
         if rollback is not None:
             rollback = await self._way_back(rollback, image)
-        elif OnFailure.ROLL_BACK in rollout.actions:
+        elif OnFailure.ROLL_BACK in rollout.actions and not is_function(image.component):
             raise Refused(
                 "A campaign that is to roll back by itself needs a version to roll back to",
                 remedy="Give the release that its devices are to get back",
             )
+        if config is not None and not is_function(image.component):
+            raise Refused("Only a function has a configuration", pointer="/config")
+        await self._updates.check_functions(targets if known else (), (*before, image), rollback)
         wave_sizes(rollout.waves, max(1, len(targets)))
         check_eligibility(rollout.eligibility)
         now = self._clock.now_ms()
@@ -187,6 +195,7 @@ class Campaigns:
             starts_at=starts_at,
             approval=approval or self._is_large(len(targets), continuous=continuous),
             by=actor,
+            config=config,
             allow_downgrade=allow_downgrade,
             rollout=rollout,
             rollback=rollback,
@@ -268,7 +277,8 @@ class Campaigns:
             id, campaign.release, devices, campaign.url, where=campaign.where if by_query else "",
             continuous=campaign.continuous and by_query, sha256=campaign.sha256, size=campaign.size,
             manifest=campaign.manifest, allow_downgrade=campaign.allow_downgrade, rollout=campaign.rollout,
-            rollback=campaign.rollback, hold=hold, approval=campaign.approval, actor=actor, reason=reason,
+            rollback=campaign.rollback, hold=hold, approval=campaign.approval, config=campaign.config, actor=actor,
+            reason=reason,
         )  # fmt: skip
 
     async def _selected(self, devices: Sequence[str], where: str, *, continuous: bool) -> Selected:
@@ -355,7 +365,14 @@ class Campaigns:
             )  # fmt: skip
         if found.sha256 is None or found.size is None:
             raise Refused("What a rollback installs has to be known before", remedy="Give its digest and size")
-        if image.seq is not None and (found.seq or 0) < image.seq:
+        if is_function(image.component) and image.manifest is not None and found.manifest is not None:
+            least = peek_manifest(image.manifest).min_seq
+            if (found.seq or 0) < least:
+                raise Refused(
+                    f"{image.release} lets no gateway go below seq {least}, and {found.release} has {found.seq}",
+                    code="rollback_refused", remedy="Sign the old module again under a higher seq",
+                )  # fmt: skip
+        elif image.seq is not None and (found.seq or 0) < image.seq:
             raise Refused(
                 f"Devices with seq {image.seq} accept no lower one, and {found.release} has {found.seq or 'none'}",
                 code="rollback_refused", remedy="Sign the old image again under a higher seq",
@@ -606,7 +623,7 @@ class Campaigns:
         def step(old: Campaign) -> tuple[Campaign, list[Event]] | None:
             if old.state is CampaignState.ROLLED_BACK:
                 return None
-            if old.rollback is None or old.state in NOT_BEGUN:
+            if (old.rollback is None and not is_function(old.component)) or old.state in NOT_BEGUN:
                 raise Conflict(
                     f"The campaign {campaign!r} has no version to roll back to", code="illegal_transition",
                     remedy="Start a campaign that installs the version before", campaign=campaign,
@@ -618,8 +635,16 @@ class Campaigns:
         return await self._cancel_rest(await self.records.change(campaign, step))
 
     async def _bring_back(self, campaign: Campaign) -> None:
-        """Makes the campaign of a rollback, unless it was made before a crash."""
-        assert campaign.rollback is not None
+        """Makes the campaign of a rollback, unless it was made before a crash.
+
+        Without a version to go back to, gateways get back the entries that they had.
+        """
+        if campaign.rollback is None:
+            async for page in self._updates.pages(campaign):
+                for execution in page:
+                    if _may_run_it(campaign, execution):
+                        await self._updates.take_back(campaign, execution)
+            return
         devices = [
             execution.device
             async for execution in self.executions.iterate(ref=("campaign", campaign.id))

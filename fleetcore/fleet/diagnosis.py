@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
+from fleetcore.fleet.function_states import FunctionState, function_states
 from fleetcore.fleet.health import RECENT_MS, Health
+from fleetcore.fleet.registry import GATEWAY
 from fleetcore.model.audit import AuditRow
 from fleetcore.model.command import Command
 from fleetcore.model.device import Connectivity, Device, Presence
+from fleetcore.model.edge import FUNCTIONS
 from fleetcore.model.firmware import EXECUTION_ENDS, Execution
 from fleetcore.model.group import Membership
 from fleetcore.model.twin import unconverged
@@ -90,10 +93,11 @@ class Diagnosis:
             anomalies=anomalies,
             changes=(await self.audit.page(object=device, limit=_LATEST, newest=True)).items[::-1],
         )
-        return _with_findings(answer, self.clock.now_ms())
+        differ = [each for each in function_states(twin) if not each.in_sync] if GATEWAY in record.attributes else []
+        return _with_findings(answer, differ, self.clock.now_ms())
 
 
-def _with_findings(why: Why, now_ms: int) -> Why:
+def _with_findings(why: Why, differ: Sequence[FunctionState], now_ms: int) -> Why:
     found: list[str] = []
     if why.device.lifecycle not in ("active", "provisioned", "registered"):
         found.append(f"it is {why.device.lifecycle}")
@@ -103,11 +107,16 @@ def _with_findings(why: Why, now_ms: int) -> Why:
     for name, part in sorted(why.health.parts.items(), key=lambda item: item[1]):
         if part < 1 and not (never and name in _SAID):
             found.append(_SENTENCES[name].format(why=why, part=part))
+    for function in differ:
+        ago = "" if function.since is None else f", for {max(0, now_ms - function.since) // 60_000} min"
+        found.append(f"function {function.name}: {function.why}{ago}")
     if why.refused:
         found.append(f"it refuses {', '.join(sorted(why.refused))}")
-    oldest = min(why.unconverged.values(), default=now_ms)
-    if why.unconverged and now_ms - oldest > _LONG_MS:
-        found.append(f"it has not applied {', '.join(sorted(why.unconverged))} for {(now_ms - oldest) // 60_000} min")
+    functions = tuple(f"/{FUNCTIONS}/{function.name}/" for function in differ)
+    late = {at: since for at, since in why.unconverged.items() if not at.startswith(functions)}
+    oldest = min(late.values(), default=now_ms)
+    if late and now_ms - oldest > _LONG_MS:
+        found.append(f"it has not applied {', '.join(sorted(late))} for {(now_ms - oldest) // 60_000} min")
     if why.waiting:
         first = why.waiting[0]
         found.append(f"{len(why.waiting)} commands wait, the first is {first.name} ({first.state})")

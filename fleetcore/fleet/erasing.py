@@ -9,6 +9,7 @@ from typing import Any
 from fleetcore.errors import VersionConflict
 from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.cutover_offers import CutoverOffers
+from fleetcore.fleet.desired_functions import DesiredFunctions
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health_gates import HealthGates
 from fleetcore.fleet.lifecycles import Lifecycles
@@ -50,11 +51,12 @@ class Erasing:
         twins: Twins,
         cutovers: CutoverOffers,
         forget_refused: Callable[[str], Awaitable[None]],
+        functions: DesiredFunctions,
     ) -> None:
         self._storage, self._clock, self._registry, self._lifecycles = storage, clock, registry, lifecycles
         self._commands, self._updates, self._gates = commands, updates, gates
         self._presence, self._groups, self._twins = presence, groups, twins
-        self._cutovers, self._forget_refused = cutovers, forget_refused
+        self._cutovers, self._forget_refused, self._functions = cutovers, forget_refused, functions
 
     async def erase(self, device: str, *, actor: str = "system", reason: str = "") -> None:
         """Retires the device, revokes its credentials, and erases it. Raises NotFound."""
@@ -66,6 +68,7 @@ class Erasing:
         await self._gates.forget(device)
         for records in (
             self._commands.records, self._updates.records, self._gates.records, self._cutovers.records,
+            self._functions.records,
         ):  # fmt: skip
             await self._remove(records, device)
         self._commands.forget(device)

@@ -21,7 +21,7 @@ from fleetcore.model.credential import CertificateState
 from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Connectivity, Device, Lifecycle
 from fleetcore.model.firmware import EXECUTION_ENDS, ExecutionState
-from fleetcore.model.twin import Twin, delta
+from fleetcore.model.twin import Twin, comparable, delta
 
 #: Anomalies found within this time count.
 RECENT_MS = DAY_MS
@@ -121,7 +121,7 @@ class FleetHealth:
         heard = presence.connectivity is not Connectivity.NEVER
         parts = {
             "connectivity": float(presence.connectivity in _REACHABLE),
-            "convergence": float(heard and not delta(twin.desired.document, twin.reported.document)),
+            "convergence": float(heard and not delta(comparable(twin.desired.document), twin.reported.document)),
             "anomalies": float(heard and device not in troubled),
             "firmware": float(heard and (last is None or last.state is ExecutionState.SUCCEEDED)),
         }

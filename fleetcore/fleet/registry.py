@@ -1,6 +1,8 @@
 """The registry: device records, their lifecycle, and events that say who changed them."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 from attrs import evolve
@@ -75,6 +77,8 @@ class Registry:
         #: The number of erased devices: results computed before may include one of them.
         self.removals = 0
         self._shield = Shield()
+        #: Two moves that are each allowed could make a cycle together.
+        self._topology = asyncio.Lock()
 
     def on_change(self, callback: Callable[[Device], None]) -> None:
         """Calls ``callback(device)`` after each committed change, from the event loop; not if only the version changed.
@@ -175,7 +179,7 @@ class Registry:
             key_id=key_id,
         )
         if gateway is not None:
-            await self.get(gateway)
+            await self.check_above(device, gateway)
         return record
 
     def checked(
@@ -289,6 +293,43 @@ class Registry:
         """The leaves of a gateway."""
         return await self.records.find(ref=("gateway", gateway))
 
+    async def below(self, gateway: str) -> Sequence[Device]:
+        """The leaves of a gateway, those of leaves that are gateways, and so on."""
+        found: dict[str, Device] = {}
+        asked = [gateway]
+        while asked:
+            for leaf in await self.leaves(asked.pop()):
+                if leaf.id not in found and leaf.id != gateway:
+                    found[leaf.id] = leaf
+                    asked.append(leaf.id)
+        return list(found.values())
+
+    async def path(self, device: Device) -> Sequence[Device]:
+        """The gateways above a device, the nearest first."""
+        found: dict[str, Device] = {}
+        while device.gateway is not None and device.gateway not in found:
+            above = await self.find(device.gateway)
+            if above is None:
+                break
+            found[above.id] = device = above
+        return list(found.values())
+
+    async def check_above(self, device: str, gateway: str) -> None:
+        """Checks that a device may be below a gateway.
+
+        Raises:
+            NotFound: there is no such gateway.
+            Refused: ``topology_cycle``, the gateway is below the device.
+        """
+        nearest = await self.get(gateway)
+        way = [gateway, *(each.id for each in await self.path(nearest))]
+        if device in way:
+            shown = " < ".join([device, *way[: way.index(device) + 1]])
+            raise Refused(
+                f"{gateway!r} is below {device!r} already: {shown}", code="topology_cycle",
+                remedy=f"Detach {gateway!r} first", device=device, path=shown,
+            )  # fmt: skip
+
     async def change(
         self,
         device: str,
@@ -317,8 +358,6 @@ class Registry:
                 remedy=f"Changeable: {', '.join(sorted(_SETTABLE))}",
             )
         self._check(device, members)
-        if members.get("gateway") is not None:
-            await self.get(members["gateway"])
         now = self._clock.now_ms()
         event = Event(
             type="device.changed",
@@ -346,7 +385,10 @@ class Registry:
             return await self.records.need(device)
 
         async def changed() -> Device:
-            async with self.records.turn(device):
+            above = members.get("gateway")
+            async with self._topology if above is not None else nullcontext(), self.records.turn(device):
+                if above is not None:
+                    await self.check_above(device, above)
                 return await self.records.compare_and_set(load, step, lambda _old, _new: placing)
 
         return await self._shield.run(self._notify(changed()))

@@ -9,6 +9,7 @@ from fleetcore.fleet.repository import Pairs, Repository
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.edge import function_of, is_function
 from fleetcore.model.firmware import Release
 from fleetcore.model.store import Event
 from fleetcore.wire.manifest import Manifest, check_image, check_time, open_manifest, peek_manifest
@@ -21,8 +22,15 @@ def _release_id(name: str, seq: int) -> str:
     return f"{name}:{seq}"
 
 
+#: The index entry of every release of a function, and the name of that of one function.
+FUNCTION_RELEASES, OF_FUNCTION = ("functions", "yes"), "function"
+
+
 def _refs(release: Release) -> Pairs:
-    return [("name", release.name)]
+    refs = [("name", release.name)]
+    if is_function(release.component):
+        refs += [FUNCTION_RELEASES, (OF_FUNCTION, function_of(release.component))]
+    return refs
 
 
 class Releases:

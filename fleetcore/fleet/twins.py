@@ -14,6 +14,7 @@ from fleetcore.fleet.sections import check_document, check_size
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
+from fleetcore.model.edge import FUNCTIONS
 from fleetcore.model.message import (
     Accepted,
     Downlink,
@@ -59,6 +60,11 @@ class Twins:
         self.layers = Layers(storage, clock, self._patched)
         self._listeners: list[Changed] = []
         self._report_listeners: list[ReportedBy] = []
+        self._has_functions: Callable[[str], Awaitable[bool]] = _no_gateway
+
+    def protect_functions(self, is_gateway: Callable[[str], Awaitable[bool]]) -> None:
+        """Sets what tells gateways, whose functions only :meth:`desire_by` changes."""
+        self._has_functions = is_gateway
 
     @property
     def handlers(self) -> Mapping[MessageType, Handler]:
@@ -159,27 +165,81 @@ class Twins:
     ) -> Twin:
         """Merges ``patch`` into the desired section (or replaces that); without a change there is no new version.
 
-        Only the fleet itself writes the key ``fleetcore``, such as the CAs to trust: with ``ours``.
+        Only the fleet itself writes the key ``fleetcore``, such as the CAs to trust: with ``ours``. A gateway's key
+        ``functions`` changes with deployments only.
 
         Raises:
             VersionConflict: the section is not at ``if_version``; ``ids['version']`` is its version.
             Refused: ``limit_exceeded`` or ``schema_invalid``.
         """
-        now = self._clock.now_ms()
         if not ours:
             check_not_ours(patch)
+        kept = () if ours else (OURS,)
+        if (FUNCTIONS in patch or replace) and await self._has_functions(device):
+            kept = (*kept, FUNCTIONS)
+            if FUNCTIONS in patch:
+                raise Refused(
+                    f"The functions of the gateway {device!r} are deployed, not set",
+                    remedy="Use fleetcore edge deploy, or fleetcore edge undeploy",
+                    pointer=f"/{FUNCTIONS}",
+                )
+
+        def making(old: Twin) -> Json:
+            _expect(old.desired, if_version)
+            before = {key: old.own.document[key] for key in kept if key in old.own.document}
+            return diff_patch(old.own.document, {**patch, **before}) if replace else patch
+
+        return await self.desire_by(device, making, actor=actor, reason=reason)
+
+    async def desire_by(
+        self,
+        device: str,
+        making: Callable[[Twin], Json | None],
+        *,
+        extra: Callable[[Twin, Twin], Commit] | None = None,
+        actor: str = "system",
+        reason: str = "",
+    ) -> Twin:
+        """As :meth:`desire`, also of the fleet's own keys, with a patch that follows from the twin.
+
+        Args:
+            making: makes the patch, None for no change; it may run more than once, and raise.
+            extra: the rest of the same commit, from the twin before and after.
+        """
 
         def step(old: Twin) -> tuple[Twin, list[Event]] | None:
-            _expect(old.desired, if_version)
-            ours_before = {OURS: old.own.document[OURS]} if OURS in old.own.document and not ours else {}
-            full = diff_patch(old.own.document, {**patch, **ours_before}) if replace else patch
-            own = self._patched(old.own, full, now)
-            if equal(own.document, old.own.document) and old.desired.version:
-                return None
-            by = authors(old.by, old.own, own, actor)
-            return self._desired(evolve(old, own=own, by=by), old, actor, reason, full)
+            patch = making(old)
+            return None if patch is None else self._merged(old, patch, actor, reason)
 
-        return await self._settle(device, step)
+        return await self._settle(device, step, extra)
+
+    def _merged(self, old: Twin, patch: Json, actor: str, reason: str) -> tuple[Twin, list[Event]] | None:
+        """A twin with a patch of its own layer, and the event; None where nothing changes."""
+        own = self._patched(old.own, patch, self._clock.now_ms())
+        if equal(own.document, old.own.document) and old.desired.version:
+            return None
+        return self._desired(evolve(old, own=own, by=authors(old.by, old.own, own, actor)), old, actor, reason, patch)
+
+    async def desiring(self, device: str, patch: Json, *, actor: str, reason: str) -> tuple[Commit, Callable[[], None]]:
+        """The part of a larger commit that merges a patch as :meth:`desire_by`; and what to call once it is stored.
+
+        The commit raises VersionConflict where the twin changes meanwhile.
+        """
+        old = await self.get(device)
+        merged = self._merged(old, patch, actor, reason)
+        if merged is None:
+            return Commit(), lambda: None
+        new, events = merged
+        commit = self._records.changing(old, new) + self._kept("desired", old, new, actor, reason)
+
+        def stored() -> None:
+            self._last_written.forget(device)
+            if new.desired.version != old.desired.version:
+                notification = desired_change(new, since=old)
+                for callback in self._listeners:
+                    callback(device, notification)
+
+        return commit + Commit(events=tuple(events)), stored
 
     async def recompute(self, device: str) -> Twin:
         """Updates a device's desired state from its layers; without a difference there is no new version."""
@@ -217,7 +277,12 @@ class Twins:
         desired = Section(document=document, version=version, times=times)
         return evolve(new, desired=desired, version=old.version + 1), [event]
 
-    async def _settle(self, device: str, step: Callable[[Twin], tuple[Twin, list[Event]] | None]) -> Twin:
+    async def _settle(
+        self,
+        device: str,
+        step: Callable[[Twin], tuple[Twin, list[Event]] | None],
+        extra: Callable[[Twin, Twin], Commit] | None = None,
+    ) -> Twin:
         before: Twin | None = None
         actor = reason = ""
 
@@ -232,7 +297,9 @@ class Twins:
         twin = await self._records.compare_and_set(
             lambda: self.get(device),
             remembering,
-            lambda old, new: self._kept("desired", old, new, actor, reason),
+            lambda old, new: (
+                self._kept("desired", old, new, actor, reason) + (Commit() if extra is None else extra(old, new))
+            ),
             key=device,
         )
         assert before is not None
@@ -368,6 +435,10 @@ class Twins:
 
         twin = await self._records.compare_and_set(lambda: self.get(device), step, key=device)
         return unknown[0] if unknown else Accepted(version=twin.reported.version)
+
+
+async def _no_gateway(_device: str) -> bool:
+    return False
 
 
 def _check_size(refused: Mapping[str, object], limits: Limits) -> None:

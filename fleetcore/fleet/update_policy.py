@@ -17,6 +17,7 @@ from fleetcore.fleet.lru_cache import LruCache
 from fleetcore.fleet.trust_root import TrustRoot
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.days import HOUR_MS
+from fleetcore.model.edge import RUNS, component_of
 from fleetcore.model.firmware import MAIN, Campaign, Execution, FirmwareImage
 from fleetcore.query.versions import version_key
 from fleetcore.rollout.steps import offer_name
@@ -84,8 +85,8 @@ class Target:
     trust: int = 0
 
     @classmethod
-    def of(cls, device: str, model: object, firmware: object) -> "Target":
-        """From the device's report of its firmware (``reported.firmware``)."""
+    def of(cls, device: str, model: object, firmware: object, functions: object = None) -> "Target":
+        """From the device's report of its firmware (``reported.firmware``), and a gateway's of its functions."""
         reported = firmware if isinstance(firmware, Mapping) else {}
         others = reported.get("components")
         running = {MAIN: Running.of(reported)}
@@ -93,6 +94,12 @@ class Target:
             running |= {
                 name: Running.of(each) for name, each in others.items() if name != MAIN and isinstance(each, Mapping)
             }
+        if isinstance(functions, Mapping):
+            for name, each in functions.items():
+                if isinstance(each, Mapping) and each.get("state") == RUNS:
+                    component = component_of(name)
+                    said = running.get(component, _NOT_KNOWN)
+                    running[component] = evolve(Running.of(each), seq=said.seq, highest_seq=said.highest_seq)
         return cls(
             device=device,
             model=model if isinstance(model, str) else None,

@@ -15,8 +15,10 @@ from attrs import evolve
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fleetcore.errors import Conflict, NotFound
+from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.deltas import offered_deltas
+from fleetcore.fleet.desired_functions import OPEN as OPEN_OFFERS
+from fleetcore.fleet.desired_functions import DesiredFunctions, image_promise
 from fleetcore.fleet.eligibility import EligibilityJudge
 from fleetcore.fleet.process_state.last_written import LastWritten
 from fleetcore.fleet.repository import Pairs, Repository
@@ -26,6 +28,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Lifecycle
+from fleetcore.model.edge import FUNCTIONS, Capacity, component_of, function_of, is_function
 from fleetcore.model.firmware import (
     EXECUTION_ENDS,
     MAIN,
@@ -35,6 +38,7 @@ from fleetcore.model.firmware import (
     CampaignState,
     Execution,
     ExecutionState,
+    FirmwareImage,
 )
 from fleetcore.model.message import Accepted, Downlink, JointHandler, MessageType, Outcome, Rejected, Waiting
 from fleetcore.model.parts import parts
@@ -59,7 +63,7 @@ from fleetcore.rollout.executions import (
 )
 from fleetcore.rollout.gate import begins
 from fleetcore.rollout.pacing import WINDOW_S, Pace
-from fleetcore.rollout.steps import at_step, first_needed, is_last, of_offer, offer_name
+from fleetcore.rollout.steps import at_step, first_needed, image_at, installs, is_last, of_offer, offer_name
 from fleetcore.rollout.turns import all_turns, digest_of, digits_of, turn
 from fleetcore.wire import messages
 from fleetcore.wire.times import format_time
@@ -143,10 +147,11 @@ class Updates:
     """
 
     def __init__(
-        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, eligibility: EligibilityJudge
-    ) -> None:
+        self, storage: Storage, clock: Clock, update_policy: UpdatePolicy, eligibility: EligibilityJudge,
+        functions: DesiredFunctions,
+    ) -> None:  # fmt: skip
         self._storage, self._clock, self._update_policy = storage, clock, update_policy
-        self._eligibility = eligibility
+        self._eligibility, self._functions = eligibility, functions
         self.campaigns = Repository(storage, "campaign", Campaign, refs=_campaign_refs)
         self.records = Repository(
             storage,
@@ -279,8 +284,8 @@ class Updates:
     async def _target(self, record: Record, twin: Record | None) -> Target:
         reported = twin.body.get("reported") if twin is not None else None
         document = reported.get("document") if isinstance(reported, Mapping) else None
-        firmware = document.get("firmware") if isinstance(document, Mapping) else None
-        target = Target.of(record.key, record.body.get("model"), firmware)
+        found = document if isinstance(document, Mapping) else {}
+        target = Target.of(record.key, record.body.get("model"), found.get("firmware"), found.get(FUNCTIONS))
         if target.runs(MAIN).highest_seq is None:
             # It does not report them; the versions that it reported as installed count.
             past = await self.of_device(record.key)
@@ -346,6 +351,10 @@ class Updates:
             # A step is installed, and the campaign has ended meanwhile: the next one is not offered.
             ended = Ended(ExecutionState.CANCELLED, ABORTED)
             made = step(made.execution, ended, now, release=release, rollout=rollout)
+        if is_function(at_step(campaign, execution).component) and Effect.WITHDRAW in made.effects:
+            # Its entry goes out of the desired state, which tells the gateway.
+            kept = replace(made.execution, withdrawn=False)
+            made = replace(made, execution=kept, effects=tuple(set(made.effects) - {Effect.WITHDRAW}))
         if begins(campaign, execution, made.execution):
             return replace(made, execution=replace(made.execution, observed=now))
         return made
@@ -416,6 +425,10 @@ class Updates:
                     ended.append(changed.device)
                 if changed.state in EXECUTION_ENDS or changed.state is ExecutionState.UNKNOWN:
                     moved[changed.campaign] = None
+        for key, changed in stored.items():
+            old = made[key][0]
+            if changed.state is not old.state or changed.step != old.step:
+                await self._settle(moves[key].campaign, old.step, changed)
         for campaign in moved:
             await self._moved(campaign)
         for key, changed in stored.items():
@@ -430,12 +443,75 @@ class Updates:
         if campaign is not None and campaign.finished_at is not None:
             await self.end(campaign, execution, ExecutionState.CANCELLED, ABORTED)
 
-    async def end(
-        self, campaign: Campaign, execution: Execution, state: ExecutionState, code: str, *, actor: str = "system"
+    async def _settle(self, campaign: Campaign, at: int, execution: Execution) -> None:
+        """Lets the entry of a function that was offered at a step stay, or go, by what became of the execution."""
+        image = image_at(campaign, at)
+        if not is_function(image.component):
+            return
+        name = offer_name(replace(execution, step=at))
+        if execution.step > at or execution.state is ExecutionState.SUCCEEDED:
+            await self._functions.accept(execution.device, image.component, name)
+        elif execution.state in EXECUTION_ENDS or execution.state is ExecutionState.WAITING:
+            reason = f"the campaign {campaign.id}: {execution.failed_as or execution.state}"
+            await self._functions.put_back(execution.device, image.component, name, reason)
+
+    async def load(self) -> None:
+        """Settles the functions that a crash left between an execution's change and its entry's."""
+        for offer in await self._functions.records.find(ref=OPEN_OFFERS):
+            name, at = of_offer(offer.execution)
+            execution = await self.records.get(name)
+            campaign = None if execution is None else await self.campaigns.get(execution.campaign)
+            if execution is not None and campaign is not None:
+                await self._settle(campaign, at, execution)
+
+    async def take_back(self, campaign: Campaign, execution: Execution) -> None:
+        """Brings back what a gateway had before a campaign's function, whatever became of it."""
+        last = len(campaign.before)
+        name = offer_name(replace(execution, step=last))
+        reason = f"the campaign {campaign.id} is rolled back"
+        await self._functions.put_back(execution.device, campaign.component, name, reason)
+
+    async def check_functions(
+        self, devices: Sequence[str], images: Sequence[FirmwareImage], rollback: FirmwareImage | None
     ) -> None:
+        """Checks that gateways can take functions, beside what other campaigns are to offer them.
+
+        Raises:
+            Refused: as :meth:`DesiredFunctions.check`.
+        """
+        if not any(is_function(image.component) for image in images):
+            return
+        await self._functions.check(
+            devices, images, rollback, {device: await self.coming_functions(device) for device in devices}
+        )
+
+    async def coming_functions(self, device: str) -> Mapping[str, Capacity]:
+        """The functions that open campaigns are to offer a gateway, and what it would promise them."""
+        coming: dict[str, Capacity] = {}
+        for execution in await self.records.find(ref=("open", device)):
+            campaign = await self.campaigns.get(execution.campaign)
+            if campaign is None:
+                continue
+            for at in range(execution.step, len(campaign.before) + 1):
+                image = image_at(campaign, at)
+                if is_function(image.component):
+                    coming[function_of(image.component)] = image_promise(installs(image))
+        return coming
+
+    async def end_functions(self, device: str, function: str, code: str, *, actor: str = "system") -> None:
+        """Cancels the open executions that deploy a function to a gateway."""
+        for execution in await self.records.find(ref=("open", device)):
+            campaign = await self.campaigns.get(execution.campaign)
+            if campaign is not None and campaign.component == component_of(function):
+                await self.end(campaign, execution, ExecutionState.CANCELLED, code, actor=actor)
+
+    async def end(
+        self, campaign: Campaign, execution: Execution, state: ExecutionState, code: str, *, actor: str = "system",
+        reason: str | None = None,
+    ) -> None:  # fmt: skip
         """Ends an execution by the server's decision."""
         try:
-            await self.move(campaign, execution, Ended(state, code), actor=actor)
+            await self.move(campaign, execution, Ended(state, code, reason), actor=actor)
         except NotFound:
             return  # erased meanwhile
 
@@ -464,7 +540,7 @@ class Updates:
 
     async def reported(self, device: str, patch: Mapping[str, object]) -> None:
         """A device reports state: where that has its version, updates of it may be concerned."""
-        running = Target.of(device, None, patch.get("firmware")).running
+        running = Target.of(device, None, patch.get("firmware"), patch.get(FUNCTIONS)).running
         versions = {name: each.version for name, each in running.items() if each.version is not None}
         if versions:
             await self._observe(device, versions)
@@ -489,6 +565,8 @@ class Updates:
             version = versions.get(component)
             if version is None or version != past.previous_version:
                 continue
+            if campaign.state is CampaignState.ROLLED_BACK and campaign.rollback is None:
+                continue  # that is what the gateway was told
             if not await self._installs(device, component, version):
                 await self.move(campaign, past, Observed(version), actor=device)
 
@@ -568,17 +646,38 @@ class Updates:
         return {"offer": None, "cancel": offer_name(max(found, key=lambda past: (past.changed, past.id)))}
 
     async def _count(self, device: str) -> int:
-        open_or_not = await self.current(device) or await self._withdrawal(device)
+        pair = await self.current(device)
+        if pair is not None and is_function(at_step(*pair).component):
+            return 0
+        open_or_not = pair or await self._withdrawal(device)
         return 0 if open_or_not is None else 1
 
     async def _unfinished(self, device: str) -> Sequence[Downlink]:
         body = await self._firmware(device, 0)
         return [] if body is None else [Downlink(type=messages.FIRMWARE, subject=device, body=body)]
 
-    async def offer(self, device: str) -> dict[str, object] | None:
+    def before_desired(self, source: Waiting) -> Waiting:
+        """Desired state as a waiting item, with the function that a campaign offers a gateway now."""
+
+        async def read(device: str, after: int) -> Mapping[str, object] | None:
+            await self._offer_function(device)
+            return await source.read(device, after)
+
+        async def unfinished(device: str) -> Sequence[Downlink]:
+            await self._offer_function(device)
+            return await source.unfinished(device)
+
+        return evolve(source, read=read, unfinished=unfinished)
+
+    async def _offer_function(self, device: str) -> None:
+        if await self._functions.is_gateway(device):
+            await self.offer(device, functions_only=True)
+
+    async def offer(self, device: str, *, functions_only: bool = False) -> dict[str, object] | None:
         """The wire's offer for the device (wire.md §10), or None, also for a device that has left.
 
-        Sending it makes a waiting execution ``offered``, where the campaign's rate allows one more.
+        Sending it makes a waiting execution ``offered``, where the campaign's rate allows one more. The offer of a
+        function is an entry of the device's desired state instead, and the answer is None.
         """
         while True:
             pair = await self.current(device)
@@ -590,11 +689,16 @@ class Updates:
             except (NotFound, Conflict):
                 return None  # the device has left: its retirement ends its open executions
             if is_begun(execution):
+                if functions_only or is_function(at_step(campaign, execution).component):
+                    return None
                 return await self._offer_of(campaign, execution, target)
             target = target.within(campaign, execution)
             if execution.state is ExecutionState.WAITING:
                 needed = first_needed(campaign, execution.step, target.needs)
                 execution = execution if needed == execution.step else replace(execution, step=needed)
+            by_twin = is_function(at_step(campaign, execution).component)
+            if functions_only and not by_twin:
+                return None
             code = self._update_policy.refusal(at_step(campaign, execution), target)
             if code == "trust_expired":
                 return None
@@ -608,15 +712,31 @@ class Updates:
                 continue
             else:
                 judged = await self._eligibility.judge(campaign, execution)
-                if judged.held is not None and not campaign.rollout.eligibility.download_early:
+                if judged.held is not None and (by_twin or not campaign.rollout.eligibility.download_early):
                     if not (await self.move(campaign, execution, judged.held)).execution.held:
                         return None
                     continue
                 offered = await self._first_offer(campaign, execution, target, judged.site)
             if offered is None:
                 return None
-            if offered.state not in EXECUTION_ENDS:
+            if offered.state in EXECUTION_ENDS:
+                continue
+            if not by_twin:
                 return await self._offer_of(campaign, offered, target)
+            if await self._enter(campaign, offered, target):
+                return None
+
+    async def _enter(self, campaign: Campaign, execution: Execution, target: Target) -> bool:
+        """Makes an offered function an entry of the gateway's desired state; a refusal ends the execution."""
+        image = installs(at_step(campaign, execution))
+        try:
+            await self._functions.offer(
+                campaign, image, execution.device, offer_name(execution), execution.attempt, target.trust
+            )
+        except Refused as error:
+            await self.end(campaign, execution, ExecutionState.REJECTED, error.code, reason=error.message)
+            return False
+        return True
 
     async def _runs_already(self, campaign: Campaign, execution: Execution, target: Target) -> bool:
         """Whether a device is known to run the campaign's version; its report may be older than its last update."""

@@ -160,6 +160,7 @@ GROUP_JOINED, GROUP_LEFT, GROUP_CHANGED = "group.joined", "group.left", "group.c
 DEVICE_ERASED = "device.erased"
 LAYER_CHANGED, LAYER_REMOVED = "layer.changed", "layer.removed"
 ACCESS_DENIED = "access.denied"
+FUNCTION_PUT_BACK, FUNCTION_REMOVED, GATEWAY_REPLACED = "edge.put_back", "edge.undeployed", "edge.replaced"
 RETENTION_DROPPED, LEFT_BEHIND_DROPPED = "retention.dropped", "left_behind.dropped"
 
 
@@ -280,6 +281,23 @@ def _of_campaigns() -> Iterator[EventType]:
         meaning="The firmware trust root has a new version.",
         data={"version": _INTEGER, "expires": _INTEGER, "keys": Member(kind=list)},
     )  # fmt: skip
+
+
+def _of_the_edge() -> Iterator[EventType]:
+    def about(name: str, meaning: str, **data: Member) -> EventType:
+        return EventType(
+            name=name, subject=Subject.DEVICE, device=SUBJECT, permission=Permission.DEVICES_READ, meaning=meaning,
+            data=data,
+        )  # fmt: skip
+
+    yield about(
+        FUNCTION_PUT_BACK, "A gateway's function was put back to what was there before an offer, or removed.",
+        function=_TEXT, execution=_TEXT, version=Member(kind=str | None),
+    )  # fmt: skip
+    yield about(FUNCTION_REMOVED, "A function was removed from a gateway.", function=_TEXT)
+    yield about(
+        GATEWAY_REPLACED, "A gateway was replaced: another one has its leaves and functions.", by=_TEXT, leaves=_INTEGER
+    )
 
 
 def _of_operations() -> Iterator[EventType]:
@@ -467,7 +485,7 @@ CORE: Mapping[str, EventType] = MappingProxyType(
     {
         event_type.name: event_type
         for family in (
-            _of_devices, _of_twins, _of_readings, _of_commands, _of_groups, _of_campaigns, _of_operations,
+            _of_devices, _of_twins, _of_readings, _of_commands, _of_groups, _of_campaigns, _of_the_edge, _of_operations,
             _of_credentials, _of_mirrors, _of_cutovers, _of_operators,
         )
         for event_type in family()

@@ -128,6 +128,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
         turn_digits: see :mod:`fleetcore.rollout.turns`; None for campaigns of earlier releases.
         starts_at: it begins then, ms since the epoch; None for at once.
         by: the operator who made it.
+        config: of a function: what its configuration sets; None leaves that of each gateway as it is.
         approval: whether another person has to approve it; ``approved_by`` is who did.
     """
 
@@ -168,6 +169,7 @@ class Campaign(Struct, frozen=True, kw_only=True):
     turn_digits: int | None = None
     starts_at: int | None = None
     by: str = ""
+    config: Mapping[str, object] | None = None
     approval: bool = False
     approved_by: str | None = None
     version: int = 0

@@ -123,12 +123,27 @@ class Past:
     version: int = 0
 
 
+def comparable(desired: Json) -> Json:
+    """Desired state without what a gateway does not report of its functions: configuration, manifest, offer."""
+    functions = desired.get("functions")
+    if not _is_object(functions):
+        return desired
+    kept = {
+        name: {member: entry[member] for member in ("version", "sha256") if member in entry}
+        if _is_object(entry) and "manifest" in entry
+        else entry
+        for name, entry in functions.items()
+    }
+    return {**desired, "functions": kept}
+
+
 def unconverged(twin: Twin) -> dict[str, int]:
     """Every desired leaf that the reported section does not match, by pointer, and since when (ms since the epoch).
 
-    A device confirms the CAs that it is to trust by their digest; it need not report them whole.
+    A device confirms the CAs that it is to trust by their digest; it need not report them whole. Of a function it
+    reports version and digest.
     """
-    open_ = leaves(delta(twin.desired.document, twin.reported.document))
+    open_ = leaves(delta(comparable(twin.desired.document), twin.reported.document))
     if "/fleetcore/trust/sha256" not in open_:
         open_.pop("/fleetcore/trust/ca", None)
     return {

@@ -121,6 +121,7 @@ class Ended(Struct, frozen=True):
 
     state: ExecutionState
     code: str
+    reason: str | None = None
 
 
 class Rejoined(Struct, frozen=True):
@@ -178,8 +179,8 @@ def step(
             return Step(_timed(replace(execution, wave=wave, placed=now), rollout), (Effect.TELL,))
         case Observed(version):
             return _observed(execution, version, now, release, rollout)
-        case Ended(state, code):
-            return _ended(execution, state, code, now)
+        case Ended(state, code, reason):
+            return _ended(execution, state, code, now, reason)
         case Rejoined():
             if execution.state is not _S.CANCELLED:
                 return Step(execution)
@@ -386,11 +387,15 @@ def _due(execution: Execution, now: int, release: str, rollout: Rollout) -> Step
             return Step(_timed(execution, rollout))
 
 
-def _ended(execution: Execution, state: ExecutionState, code: str, now: int) -> Step:
+def _ended(execution: Execution, state: ExecutionState, code: str, now: int, reason: str | None = None) -> Step:
     if execution.state in EXECUTION_ENDS or state not in TRANSITIONS[execution.state]:
         return Step(execution)
     seen = execution.state is not _S.WAITING
-    ended = replace(_unheld(execution), state=state, code=code, soaking=False, changed=now, withdrawn=seen, due=None)
+    freed = _unheld(execution)
+    ended = replace(
+        freed, state=state, code=code, reason=reason or freed.reason, soaking=False, changed=now, withdrawn=seen,
+        due=None,
+    )  # fmt: skip
     return Step(ended, (Effect.WITHDRAW,) if seen else ())
 
 

@@ -18,6 +18,11 @@ def members_of(image: FirmwareImage) -> dict[str, Any]:
     return {name: getattr(image, name) for name in _MEMBERS}
 
 
+def installs(campaign: Campaign) -> FirmwareImage:
+    """The image that a campaign installs."""
+    return FirmwareImage(**{name: getattr(campaign, name) for name in _MEMBERS})
+
+
 def image_at(campaign: Campaign, step: int) -> Campaign:
     """The campaign with the image of one of its steps."""
     return campaign if step >= len(campaign.before) else replace(campaign, **members_of(campaign.before[step]))

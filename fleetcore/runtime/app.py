@@ -23,6 +23,7 @@ from fleetcore.fleet.commands import Commands
 from fleetcore.fleet.cutover_offers import CutoverOffers
 from fleetcore.fleet.cutovers import Cutovers
 from fleetcore.fleet.deltas import Deltas
+from fleetcore.fleet.desired_functions import DesiredFunctions
 from fleetcore.fleet.diagnosis import Diagnosis
 from fleetcore.fleet.documents import Documents
 from fleetcore.fleet.edge import EdgeComputing
@@ -66,6 +67,7 @@ from fleetcore.interfaces.provider import Context, Kind, Provider
 from fleetcore.interfaces.storage import Storage
 from fleetcore.listening.budget import Budget
 from fleetcore.model.command import Command
+from fleetcore.model.device import Lifecycle
 from fleetcore.model.firmware import Execution
 from fleetcore.model.gate import Observation
 from fleetcore.model.names import check_metric
@@ -240,7 +242,8 @@ class Fleet:
         )
         self.freezes = Freezes(storage, clock)
         self.eligibility = EligibilityJudge(self.search, self.freezes, clock)
-        self.updates = Updates(storage, clock, self.update_policy, self.eligibility)
+        self.functions = DesiredFunctions(storage, clock, self.twins, self.devices, self.trust_root)
+        self.updates = Updates(storage, clock, self.update_policy, self.eligibility, self.functions)
         self.twins.on_reported(self.updates.reported)
         self.anomalies = AnomalyDetector(storage, clock, self.limits)
         facts = FactsReader(storage, self.presence, self.anomalies)
@@ -253,7 +256,6 @@ class Fleet:
         self.deltas = Deltas(storage, clock)
         self.plans = Plans(self.campaigns, self.updates, self.update_policy, self.eligibility, clock)
         self.location = self.devices.locations
-        self.edge = EdgeComputing(self.devices)
         self.dead_letters = DeadLetters(storage, clock)
         self.groups = Groups(storage, self.search, clock)
         self.twins.layers.groups_of = self.groups.outermost_first
@@ -407,6 +409,14 @@ class Fleet:
         )
         self.cutovers = Cutovers(offers, self.operations)
         self.lifecycles = Lifecycles(self.devices, self.security, self.operations, self.commands, self.updates)
+
+        async def retire(device: str, actor: str, reason: str) -> None:
+            await self.lifecycles.move(device, Lifecycle.RETIRED, actor=actor, reason=reason)
+
+        self.edge = EdgeComputing(
+            self.storage, self.clock, self.devices, self.twins, self.functions, self.updates, self.campaigns,
+            self.releases, self.search, retire,
+        )  # fmt: skip
         self.erasing = Erasing(
             self.storage,
             self.clock,
@@ -420,6 +430,7 @@ class Fleet:
             self.twins,
             offers,
             self.dead_letters.forget,
+            self.functions,
         )
         self.health = FleetHealth(
             self.devices,
@@ -444,7 +455,8 @@ class Fleet:
             clock=self.clock,
         )
         codecs = [codec for name in self.host.offers("codecs") if (codec := await self._codec(name)) is not None]
-        sources = {**self.twins.waiting, **self.commands.waiting, **self.updates.waiting}
+        desired = {row: self.updates.before_desired(source) for row, source in self.twins.waiting.items()}
+        sources = {**desired, **self.commands.waiting, **self.updates.waiting}
         self.device_sessions = Sessions(
             storage=self.storage,
             clock=self.clock,
@@ -497,6 +509,7 @@ class Fleet:
             ingest=self.ingest,
             security=self.security,
             updates=self.updates,
+            functions=self.functions,
             rate=RateLimit(self.clock, self.limits),
             downloads=Downloads(
                 self.clock, at_once=self.config.firmware.downloads_at_once,
@@ -508,10 +521,12 @@ class Fleet:
         self.sessions = LocalSessions(self.plane)
         await self._upgrade().run(new=new)
         await self.presence.load()
-        await self.campaigns.load()
         await self.groups.load()
         await self.twins.layers.load()
         await self.trust_root.load()
+        # They change desired state, which has the layers.
+        await self.updates.load()
+        await self.campaigns.load()
         self.security.rotation.delivery = TrustDelivery(self.twins)
         await self.security.settle_cas(starting=True)
         await self.dead_letters.load()

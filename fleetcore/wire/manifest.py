@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping
 from attrs import frozen
 
 from fleetcore.errors import NotAuthenticated, Refused
+from fleetcore.model.edge import Function, is_function
 from fleetcore.model.firmware import MAIN
 from fleetcore.model.names import check_label
 from fleetcore.wire import dsse
+from fleetcore.wire.function import read_function, write_function
 from fleetcore.wire.members import Members
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.times import format_time
@@ -26,6 +28,8 @@ FORMAT = "fleetcore.firmware/1"
 MANIFEST_BYTES = 128 * 1024
 MAX_CHUNKS = 1500
 MIN_CHUNK = 1024
+#: The configuration of a function may be nested; every other member is decoded by itself.
+_DEPTH = 7
 _MAX_MODELS = 200
 _MAX_COMPONENTS = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -73,6 +77,7 @@ class Manifest:
         requires_seq: the least seq that must be running, for images that need an earlier step; 0 for any.
         requires: what other components must have.
         delta_from: SHA-256 of the image that this one is a patch for; None for a whole image.
+        function: the contract of a function of gateways, whose component is ``function.NAME``; None for any other.
         digest: SHA-256 of the signed manifest, which an assignment refers to.
     """
 
@@ -91,12 +96,13 @@ class Manifest:
     chunks: Chunks | None = None
     delta_from: str | None = None
     sbom: Sbom | None = None
+    function: Function | None = None
     digest: str = ""
 
 
 def read_manifest(payload: bytes) -> Manifest:
     """Decodes only the document, without its signatures. Raises Refused for any invalid bytes."""
-    members = Members.of(payload, "The manifest", limit_bytes=MANIFEST_BYTES, form=FORMAT)
+    members = Members.of(payload, "The manifest", limit_bytes=MANIFEST_BYTES, form=FORMAT, depth=_DEPTH)
     name = members.text("name", _NAME, _A_NAME)
     version, seq = members.version("version"), members.integer("seq", 1)
     min_seq = members.integer("min_seq", 0) if members.has("min_seq") else 0
@@ -118,11 +124,16 @@ def read_manifest(payload: bytes) -> Manifest:
     delta_from = members.sha256("delta_from") if members.has("delta_from") else None
     chunks = _chunks(members.inner("chunks"), size) if members.has("chunks") else None
     sbom = _sbom(members.inner("sbom")) if members.has("sbom") else None
+    function = read_function(members.inner("function"), component) if members.has("function") else None
+    if is_function(component) and function is None:
+        raise members.wrong("function", f"there, the contract of {component!r}")
+    if function is not None and not is_function(component):
+        raise members.wrong("component", "function.NAME, since there is the contract of a function")
     members.end()
     return Manifest(
         name=name, version=version, seq=seq, min_seq=min_seq, models=models, size=size, sha256=sha256, created=created,
         expires=expires, component=component, requires_seq=requires_seq, requires=requires, chunks=chunks,
-        delta_from=delta_from, sbom=sbom, digest=hashlib.sha256(payload).hexdigest(),
+        delta_from=delta_from, sbom=sbom, function=function, digest=hashlib.sha256(payload).hexdigest(),
     )  # fmt: skip
 
 
@@ -188,6 +199,8 @@ def write_manifest(manifest: Manifest) -> bytes:
         document["chunks"] = {"size": manifest.chunks.size, "sha256": list(manifest.chunks.sha256)}
     if manifest.sbom is not None:
         document["sbom"] = {"format": manifest.sbom.format, "sha256": manifest.sbom.sha256}
+    if manifest.function is not None:
+        document["function"] = write_function(manifest.function)
     return dumps(document)
 
 

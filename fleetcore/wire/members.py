@@ -32,13 +32,13 @@ class Members:
         self._left = dict(value)
 
     @classmethod
-    def of(cls, payload: bytes, what: str, *, limit_bytes: int, form: str) -> "Members":
+    def of(cls, payload: bytes, what: str, *, limit_bytes: int, form: str, depth: int = 4) -> "Members":
         """The members of a document whose member ``format`` is the expected one."""
         if len(payload) > limit_bytes:
             raise Refused(
                 f"{what} is longer than {limit_bytes} bytes", code="limit_exceeded", limit=limit_bytes, unit="bytes"
             )
-        members = cls(loads(payload, depth=4), what)
+        members = cls(loads(payload, depth=depth), what)
         if members.take("format") != form:
             raise members.wrong("format", f"{form!r}")
         return members

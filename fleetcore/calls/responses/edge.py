@@ -1,11 +1,126 @@
-"""Answers about gateways and their leaves."""
+"""Answers about gateways, their leaves, and the functions that run on them."""
 
-from fleetcore.calls.types import Json, Response
+from fleetcore.calls.types import Json, Ms, Response
+from fleetcore.model.device import Lifecycle
+
+
+class CapacityResponse(Response, frozen=True):
+    """Amounts of a gateway's resources; null where an amount is not known. 100 percent is one processor."""
+
+    cpu_percent: int | None
+    memory_mib: int | None
+    disk_mib: int | None
 
 
 class GatewayResponse(Response, frozen=True):
-    """A gateway; ``may_register`` lets it announce leaves that are not registered."""
+    """A gateway; ``may_register`` lets it announce leaves that are not registered.
+
+    ``capacity`` is what was declared, and ``replaced_by`` the gateway that has its leaves and functions now.
+    """
 
     device: str
     capabilities: Json
     may_register: bool
+    labels: dict[str, str]
+    capacity: CapacityResponse
+    replaced_by: str | None
+
+
+class GatewayStateResponse(Response, frozen=True):
+    """A gateway with what it has, promises and reports; ``path`` lists the gateways above it, the nearest first.
+
+    ``capacity`` is what was declared or else reported, and ``promised`` what its functions may use together.
+    ``in_sync`` says whether it runs exactly the functions that are deployed, ``why`` what differs, and ``since`` since
+    when.
+    """
+
+    device: str
+    lifecycle: Lifecycle
+    model: str | None
+    labels: dict[str, str]
+    path: list[str]
+    leaves: int
+    capacity: CapacityResponse
+    promised: CapacityResponse
+    reported: Json
+    functions: list[str]
+    in_sync: bool
+    since: Ms | None
+    why: list[str]
+    replaced_by: str | None
+
+
+class GatewayFunctionResponse(Response, frozen=True):
+    """A function of a gateway: ``wanted`` is the deployed version, and ``reported`` what the gateway says.
+
+    ``why`` says why the two differ, since ``since``. ``execution`` is the part of a campaign that deployed it, and
+    ``usage`` has the counters of the gateway's report.
+    """
+
+    name: str
+    wanted: str | None
+    reported: str | None
+    state: str | None
+    in_sync: bool
+    why: str
+    since: Ms | None
+    code: str | None
+    message: str | None
+    execution: str | None
+    config: Json
+    promised: CapacityResponse
+    usage: Json
+
+
+class FunctionResponse(Response, frozen=True):
+    """A released version of a function, with its contract."""
+
+    id: str
+    function: str
+    release: str
+    seq: int
+    models: list[str]
+    size: int
+    sha256: str
+    abi: int
+    metrics: list[str]
+    where: str
+    every_ms: int
+    every_readings: int
+    may: list[str]
+    memory_mib: int
+    time_ms: int
+    fuel: int
+    stack_kib: int
+    cpu_percent: int
+    config: Json
+    secrets: list[str]
+    replaces_raw: bool
+    expires: Ms
+    added: Ms
+    by: str
+
+
+class CandidateResponse(Response, frozen=True):
+    """A gateway as a place for a function: why it does not fit, and the least share of a resource that is left."""
+
+    gateway: str
+    reasons: list[str]
+    room: float
+
+
+class PlacementResponse(Response, frozen=True):
+    """Where a function fits: the gateways that a deployment would take, the one with the most room first."""
+
+    release: str
+    chosen: list[CandidateResponse]
+    others: list[CandidateResponse]
+
+
+class ReplacementResponse(Response, frozen=True):
+    """What a gateway has got from the one that it replaces."""
+
+    old: str
+    new: str
+    leaves: int
+    functions: list[str]

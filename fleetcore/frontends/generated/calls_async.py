@@ -41,7 +41,14 @@ from fleetcore.calls.responses.devices import (
     PositionResponse,
     ProvisionedResponse,
 )
-from fleetcore.calls.responses.edge import GatewayResponse
+from fleetcore.calls.responses.edge import (
+    FunctionResponse,
+    GatewayFunctionResponse,
+    GatewayResponse,
+    GatewayStateResponse,
+    PlacementResponse,
+    ReplacementResponse,
+)
 from fleetcore.calls.responses.enrollment import (
     ClaimCredentialResponse,
     ClaimResponse,
@@ -210,7 +217,28 @@ if TYPE_CHECKING:
         Type,
         TypeName,
     )
-    from fleetcore.calls.edge import GatewayCapabilities, GatewayId, LeafId, MayRegister, NewGatewayId
+    from fleetcore.calls.edge import (
+        Copies,
+        CpuPercent,
+        DiskMib,
+        FunctionConfig,
+        FunctionId,
+        FunctionName,
+        FunctionRollback,
+        GatewayCapabilities,
+        GatewayId,
+        GatewayLabels,
+        GatewayModel,
+        LeafId,
+        MayRegister,
+        MemoryMib,
+        NewGateway,
+        NewGatewayId,
+        OfFunction,
+        OnGateways,
+        PlaceWhere,
+        Retire,
+    )
     from fleetcore.calls.enrollment import (
         Admission,
         ClaimDays,
@@ -739,12 +767,70 @@ class AsyncCalls(ABC):
         capabilities: GatewayCapabilities | None = None,
         *,
         may_register: MayRegister = False,
+        labels: GatewayLabels | None = None,
+        model: GatewayModel | None = None,
+        cpu_percent: CpuPercent | None = None,
+        memory_mib: MemoryMib | None = None,
+        disk_mib: DiskMib | None = None,
         reason: Reason = "",
     ) -> GatewayResponse:
-        """Registers a gateway, or makes a registered device a gateway."""
+        """Registers a gateway, or makes a registered device a gateway.
+
+        What of its capacity is not given is what the gateway reports. Repeated, it changes what is given; labels and
+        capacity stay where they are not.
+
+        Raises:
+            Refused: it promises more than this capacity to its functions.
+        """
         return await self._value(
             "register_gateway",
-            {"id": id, "capabilities": capabilities, "may_register": may_register, "reason": reason},
+            {
+                "id": id,
+                "capabilities": capabilities,
+                "may_register": may_register,
+                "labels": labels,
+                "model": model,
+                "cpu_percent": cpu_percent,
+                "memory_mib": memory_mib,
+                "disk_mib": disk_mib,
+                "reason": reason,
+            },
+            GatewayResponse,
+        )
+
+    async def get_gateway(self, gateway_id: GatewayId) -> GatewayStateResponse:
+        """Shows a gateway: its place, what it has and promises, and whether it runs what is deployed.
+
+        Raises:
+            NotFound: there is no such device.
+            Refused: it is not a gateway.
+        """
+        return await self._value("get_gateway", {"gateway_id": gateway_id}, GatewayStateResponse)
+
+    async def set_gateway_capacity(
+        self,
+        gateway_id: GatewayId,
+        *,
+        cpu_percent: CpuPercent | None = None,
+        memory_mib: MemoryMib | None = None,
+        disk_mib: DiskMib | None = None,
+        reason: Reason = "",
+    ) -> GatewayResponse:
+        """Declares what a gateway has for functions; what is not given is what the gateway reports.
+
+        Raises:
+            NotFound: there is no such device.
+            Refused: it is not a gateway, or promises more than this to its functions.
+        """
+        return await self._value(
+            "set_gateway_capacity",
+            {
+                "gateway_id": gateway_id,
+                "cpu_percent": cpu_percent,
+                "memory_mib": memory_mib,
+                "disk_mib": disk_mib,
+                "reason": reason,
+            },
             GatewayResponse,
         )
 
@@ -786,6 +872,145 @@ class AsyncCalls(ABC):
         """
         await self._value(
             "detach_leaf", {"gateway_id": gateway_id, "device_id": device_id, "reason": reason}, type(None)
+        )
+
+    async def replace_gateway(
+        self, gateway_id: GatewayId, new: NewGateway, *, retire: Retire = False, reason: Reason = ""
+    ) -> ReplacementResponse:
+        """Gives a gateway's leaves, functions, labels, capacity and place to another one, in one step.
+
+        The old gateway is suspended, and its updates are cancelled. Repeated, it completes what was interrupted.
+
+        Raises:
+            NotFound: there is no such device.
+            Conflict: another gateway has replaced it, the new one cannot be used, or has functions of its own.
+            Refused: it is not a gateway, a function is for other hardware, or the new one reports too few resources.
+        """
+        return await self._value(
+            "replace_gateway",
+            {"gateway_id": gateway_id, "new": new, "retire": retire, "reason": reason},
+            ReplacementResponse,
+        )
+
+    async def list_gateway_functions(self, gateway_id: GatewayId) -> Page[GatewayFunctionResponse]:
+        """Lists the functions of a gateway, by name: what is deployed, what it reports, and why these differ.
+
+        Raises:
+            NotFound: there is no such device.
+            Refused: it is not a gateway.
+        """
+        return await self._value("list_gateway_functions", {"gateway_id": gateway_id}, Page[GatewayFunctionResponse])
+
+    async def undeploy_function(self, gateway_id: GatewayId, function: FunctionName, *, reason: Reason = "") -> None:
+        """Removes a function from a gateway, and cancels what is to deploy it there. Repeating it changes nothing.
+
+        Raises:
+            NotFound: there is no such device.
+        """
+        await self._value(
+            "undeploy_function", {"gateway_id": gateway_id, "function": function, "reason": reason}, type(None)
+        )
+
+    async def list_functions(
+        self, function: OfFunction | None = None, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[FunctionResponse]:
+        """Lists the released functions by name and seq."""
+        return await self._value(
+            "list_functions", {"function": function, "limit": limit, "cursor": cursor}, Page[FunctionResponse]
+        )
+
+    def iter_functions(self, function: OfFunction | None = None) -> AsyncIterator[FunctionResponse]:
+        """Goes through all that ``list_functions`` lists, page by page."""
+        return self._pages("list_functions", {"function": function}, FunctionResponse)
+
+    async def get_function(self, function: FunctionId) -> FunctionResponse:
+        """Shows a released function and its contract.
+
+        Raises:
+            NotFound: there is no such function.
+        """
+        return await self._value("get_function", {"function": function}, FunctionResponse)
+
+    async def plan_placement(
+        self, function: FunctionId, *, where: PlaceWhere = "", copies: Copies | None = None
+    ) -> PlacementResponse:
+        """Shows on which gateways a function fits, by model, ABI and capacity, and why it does not fit on others.
+
+        Nothing is deployed; `deploy` with the same query takes the chosen gateways.
+
+        Raises:
+            NotFound: there is no such function.
+            Refused: it fits on no gateway, or on fewer than wanted.
+        """
+        return await self._value(
+            "plan_placement", {"function": function, "where": where, "copies": copies}, PlacementResponse
+        )
+
+    async def deploy_function(
+        self,
+        function: FunctionId,
+        campaign: CampaignName,
+        *,
+        gateways: OnGateways = (),
+        where: PlaceWhere = "",
+        copies: Copies | None = None,
+        config: FunctionConfig | None = None,
+        waves: Waves = (),
+        min_succeeded: MinSucceeded = 0.95,
+        wave_soak_s: WaveSoak = 0.0,
+        max_failed: MaxFailedOf | None = None,
+        min_executed: MinExecuted = 1,
+        on_failure: WhatOnFailure | str = "pause",
+        gate_window_s: GateWindow | None = None,
+        rate_per_minute: PerMinute | None = None,
+        retries: RetryTimes = 0,
+        retry_after_s: RetryAfter = 300.0,
+        soak_s: DeviceSoak = 0.0,
+        step_timeout_s: StepTimeout = 86400.0,
+        rollback_to: FunctionRollback | None = None,
+        hold: Hold = False,
+        starts_at: Time | None = None,
+        approval: NeedsApproval = False,
+        reason: Reason = "",
+    ) -> CampaignResponse:
+        """Deploys a function to gateways with a campaign, which is watched, paused, aborted and rolled back as any other.
+
+        It goes to the named gateways, which all have to fit, or to those that fit and that the query selects: that needs
+        the permission for the whole fleet. `campaign start` with the release has the other ways to roll it out.
+
+        Raises:
+            NotFound: there is no such function, or no such gateway.
+            Conflict: a campaign of that name exists.
+            Refused: it does not fit, or what a rollback would install is not stored or not trusted any more.
+        """
+        return await self._value(
+            "deploy_function",
+            {
+                "function": function,
+                "campaign": campaign,
+                "gateways": gateways,
+                "where": where,
+                "copies": copies,
+                "config": config,
+                "waves": waves,
+                "min_succeeded": min_succeeded,
+                "wave_soak_s": wave_soak_s,
+                "max_failed": max_failed,
+                "min_executed": min_executed,
+                "on_failure": on_failure,
+                "gate_window_s": gate_window_s,
+                "rate_per_minute": rate_per_minute,
+                "retries": retries,
+                "retry_after_s": retry_after_s,
+                "soak_s": soak_s,
+                "step_timeout_s": step_timeout_s,
+                "rollback_to": rollback_to,
+                "hold": hold,
+                "starts_at": starts_at,
+                "approval": approval,
+                "reason": reason,
+            },
+            CampaignResponse,
         )
 
     async def get_twin(self, device_id: DeviceId) -> TwinResponse:

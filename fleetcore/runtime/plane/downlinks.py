@@ -1,6 +1,7 @@
 """Downlinks: what is sent to a device, and over which connection.
 
-A change goes to the sinks of the device's own sessions, else to its gateway's, else to those of brokers in between.
+A change goes to the sinks of the device's own sessions, else to those of the nearest connected gateway above it, else
+to those of brokers in between.
 Unfinished items are sent again when a device returns. Sending counts as *sent*, never as delivered. A sleeping device
 is not woken: its items wait until it sends or returns.
 """
@@ -8,9 +9,9 @@ is not woken: its items wait until it sends or returns.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from fleetcore.errors import FleetError
 from fleetcore.fleet.commands import Commands
@@ -21,7 +22,7 @@ from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.boundary import contained
 from fleetcore.interfaces.protocol import Session, Sink
 from fleetcore.model.command import Command
-from fleetcore.model.device import Device, Lifecycle
+from fleetcore.model.device import Connectivity, Device, Lifecycle
 from fleetcore.model.message import Downlink, MessageType
 from fleetcore.model.message import Waiting as Source
 from fleetcore.pipeline.session import DeviceSession
@@ -34,8 +35,23 @@ _log = logging.getLogger(__name__)
 #: Ticks between two searches for devices whose sleep may have ended without a message.
 _OVERSLEPT = 60
 
+#: Longer ways are read from the registry.
+_KNOWN_GATEWAYS = 16
 #: The lifecycle states in which a device gets downlinks.
 SERVED = frozenset({Lifecycle.REGISTERED, Lifecycle.PROVISIONED, Lifecycle.ACTIVE})
+
+
+@frozen
+class _Way:
+    """A device, and the gateways above it, the nearest first."""
+
+    device: Device
+    above: Sequence[Device]
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the device, and every gateway above it, may get downlinks."""
+        return all(each.lifecycle in SERVED for each in (self.device, *self.above))
 
 
 class Downlinks:
@@ -126,66 +142,84 @@ class Downlinks:
             return sink(downlink) if session.ended is None else False
 
         await self._greet_subject(session.identity, hand, awake=session.identity)
-        for leaf in await self._registry.leaves(session.identity):
+        for leaf in await self._registry.below(session.identity):
             await self._greet_subject(leaf.id, hand)
 
     async def _greet_back(self, device: str) -> None:
         await self._greet_subject(device, None)
         if self._brokers and device not in self._listeners:  # a gateway's leaves are not greeted by its own session
-            for leaf in await self._registry.leaves(device):
+            for leaf in await self._registry.below(device):
                 await self._greet_subject(leaf.id, None)
 
     async def _greet_subject(self, subject: str, sink: Sink | None, *, awake: str = "") -> None:
         """Sends all unfinished items, unless the device or its gateway sleeps; ``awake`` has just sent something."""
         device = await self._registry.find(subject)
-        if device is None or not await self._is_served(device) or self._holds_back(device, awake):
+        if device is None:
             return
-        sinks = [sink] if sink is not None else self._sinks(device)
+        way = await self._way(device)
+        if not way.is_served or self._holds_back(way, awake):
+            return
+        sinks = [sink] if sink is not None else self._sinks(way)
         if not sinks:
             return
         for source in self._sources.values():
             for downlink in await source.unfinished(subject):
-                self._hand(sinks, device, downlink)
+                self._hand(sinks, way, downlink)
 
-    def _sinks(self, device: Device) -> list[Sink]:
-        listeners = self._listeners.get(device.id) or (self._listeners.get(device.gateway) if device.gateway else None)
-        return list(listeners.values()) if listeners else list(self._brokers)
+    async def _way(self, device: Device) -> "_Way":
+        return self._known_way(device) or _Way(device, await self._registry.path(device))
 
-    def _served(self, device: Device) -> list[Sink]:
-        """The sinks of a device that gets downlinks; none for others, nor through a device that is not a gateway."""
-        gateway = None if device.gateway is None else self._sessions.known(device.gateway)
-        if device.lifecycle not in SERVED or (gateway is not None and gateway.lifecycle not in SERVED):
-            return []
-        return [] if self._holds_back(device) else self._sinks(device)
+    def _known_way(self, device: Device) -> "_Way | None":
+        """The way to a device, where every gateway on it has a session."""
+        above: list[Device] = []
+        at = device
+        while at.gateway is not None and len(above) < _KNOWN_GATEWAYS:
+            gateway = self._sessions.known(at.gateway)
+            if gateway is None:
+                return None
+            above.append(gateway)
+            at = gateway
+        return _Way(device, above) if at.gateway is None else None
 
-    def _holds_back(self, device: Device, awake: str = "") -> bool:
-        """Whether the device, or its gateway, sleeps; held back items are noted."""
-        for each in (device.id, device.gateway):
-            if each is not None and each != awake and self._presence.is_asleep(each):
-                self._held.setdefault(each, set()).add(device.id)
+    def _sinks(self, way: "_Way") -> list[Sink]:
+        for each in (way.device, *way.above):
+            if listeners := self._listeners.get(each.id):
+                return list(listeners.values())
+        return list(self._brokers)
+
+    def _served(self, way: "_Way") -> list[Sink]:
+        """The sinks of a device that gets downlinks; none for others, nor through a gateway that gets none."""
+        return [] if not way.is_served or self._holds_back(way) else self._sinks(way)
+
+    def _holds_back(self, way: "_Way", awake: str = "") -> bool:
+        """Whether the device, or a gateway above it, sleeps; held back items are noted."""
+        for each in (way.device, *way.above):
+            if each.id != awake and self._presence.is_asleep(each.id):
+                self._held.setdefault(each.id, set()).add(way.device.id)
                 return True
         return False
 
-    async def _is_served(self, device: Device) -> bool:
-        """Whether a device, and its gateway, may get downlinks."""
-        if device.lifecycle not in SERVED:
-            return False
-        gateway = None if device.gateway is None else await self._sessions.current(device.gateway)
-        return gateway is None or gateway.lifecycle in SERVED
+    def _through(self, way: "_Way") -> str | None:
+        """The gateway through which a device is reached: of several above it, the nearest that is connected."""
+        if len(way.above) > 1:
+            for gateway in way.above:
+                if gateway.id in self._listeners or self._presence.of(gateway.id).connectivity is Connectivity.ONLINE:
+                    return gateway.id
+        return way.device.gateway
 
-    def _give(self, sinks: list[Sink], device: Device, what: Downlink | Command) -> None:
+    def _give(self, sinks: list[Sink], way: "_Way", what: Downlink | Command) -> None:
         """Sends an item; a command is already stored as sent, so the store is told if no sink takes it."""
         if not isinstance(what, Command):
-            self._hand(sinks, device, what)
+            self._hand(sinks, way, what)
         elif not sinks:
             self._commands.not_taken(what.device, what.id)
         elif self._commands.may_be_given(what):
-            self._hand(sinks, device, self._commands.downlink(what))
+            self._hand(sinks, way, self._commands.downlink(what))
 
-    def _hand(self, sinks: list[Sink], device: Device, downlink: Downlink) -> None:
+    def _hand(self, sinks: list[Sink], way: "_Way", downlink: Downlink) -> None:
         """Passes an item on; a command is stored as sent, so the store is told if no sink could."""
-        if device.gateway is not None:
-            downlink = evolve(downlink, gateway=device.gateway)
+        if way.device.gateway is not None:
+            downlink = evolve(downlink, gateway=self._through(way))
         taken = False
         for sink in sinks:
             try:
@@ -210,7 +244,9 @@ class Downlinks:
     def _reaches(self, device: str) -> bool:
         """Whether a sink would take an item for a device now, and no earlier one waits."""
         known = self._sessions.known(device)
-        return known is not None and device not in self._dirty and bool(self._served(known))
+        if known is None or device in self._dirty:
+            return False
+        return bool(self._served(self._known_way(known) or _Way(known, ())))
 
     def push(self, device: str, what: Downlink | Command | MessageType) -> None:
         """Something changed for a device: it is sent, in order.
@@ -230,9 +266,9 @@ class Downlinks:
                 queue.append(what)
             return
         known = self._sessions.known(device)
-        reached = known is not None and (known.gateway is None or self._sessions.known(known.gateway) is not None)
-        if known is not None and reached and not isinstance(what, MessageType):
-            self._give(self._served(known), known, what)
+        way = None if known is None else self._known_way(known)
+        if way is not None and not isinstance(what, MessageType):
+            self._give(self._served(way), way, what)
             return
         self._dirty[device] = [what]
         self.spawn(self._pump(device), f"push {device}")
@@ -242,19 +278,20 @@ class Downlinks:
             while queue := self._dirty[subject]:
                 what = queue.pop(0)
                 device = await self._sessions.current(subject)
-                sinks = [] if device is None or not await self._is_served(device) else self._served(device)
-                if device is None or not sinks:
+                way = None if device is None else await self._way(device)
+                sinks = [] if way is None else self._served(way)
+                if way is None or not sinks:
                     if isinstance(what, Command):
                         self._commands.not_taken(what.device, what.id)
                 elif not isinstance(what, MessageType):
-                    self._give(self._served(device), device, what)
+                    self._give(sinks, way, what)
                 elif what is messages.COMMAND:
                     for command in await self._commands.hand_out(subject):
-                        self._give(sinks, device, command)
+                        self._give(sinks, way, command)
                 else:
                     body = await self._sources[what].read(subject, 0)
                     if body is not None:
-                        self._hand(sinks, device, Downlink(type=what, subject=subject, body=body))
+                        self._hand(sinks, way, Downlink(type=what, subject=subject, body=body))
         finally:
             self._dirty.pop(subject, None)
 

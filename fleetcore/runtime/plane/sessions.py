@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from fleetcore.errors import NotAuthenticated, NotAuthorised
 from fleetcore.fleet.process_state.denials import Denials
 from fleetcore.fleet.process_state.presence import PresenceBoard
-from fleetcore.fleet.registry import Registry
+from fleetcore.fleet.registry import GATEWAY, Registry
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import Session
@@ -187,12 +187,19 @@ class Sessions(Directory):
             moved = state.device.gateway != device.gateway
             state.update(device)
             if moved:
-                for sessions in self._open.values():
-                    for session in sessions:
-                        if session.identity != device.id:
-                            session.subjects.pop(device.id, None)
+                self._forget_subjects({device.id})
+        if GATEWAY in device.attributes:
+            self._forget_subjects(None)  # it may have moved, with all devices below it
         if device.lifecycle is Lifecycle.RETIRED:
             self.end(device.id, "device_retired")
+
+    def _forget_subjects(self, devices: set[str] | None) -> None:
+        """Sessions of other devices look up again whether they may speak for these; None: for any."""
+        for sessions in self._open.values():
+            for session in sessions:
+                for subject in session.subjects.keys() - {session.identity}:
+                    if devices is None or subject in devices:
+                        del session.subjects[subject]
 
     def end(self, device: str, code: str, certificate: str | None = None) -> None:
         """Ends the device's sessions on every protocol at once; only those of one certificate, if it is given.
@@ -222,7 +229,7 @@ class Sessions(Directory):
 
     async def subject(self, session: DeviceSession, subject: str) -> DeviceState | None:
         device = await self._registry.find(subject)
-        if device is None or session.identity not in (device.gateway, device.id):
+        if device is None or not await self._may_speak(session.identity, device):
             self._denials.note(
                 session.identity, subject, "not_your_device", protocol=session.protocol, peer=session.peer
             )
@@ -230,6 +237,12 @@ class Sessions(Directory):
         state = await self._state(device)
         session.subjects[subject] = state
         return state
+
+    async def _may_speak(self, identity: str, device: Device) -> bool:
+        """Whether an identity is a device, or a gateway above it."""
+        if identity in (device.id, device.gateway):
+            return True
+        return any(gateway.id == identity for gateway in await self._registry.path(device))
 
     async def check(self, session: Session, subject: str) -> DeviceSession:
         """The session, if it may send about a device now; raises NotAuthorised."""

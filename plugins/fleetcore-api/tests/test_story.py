@@ -35,6 +35,7 @@ from fleetcore.frontends.catalogue import core
 from fleetcore.frontends.control import serve_control
 from fleetcore.frontends.control_client import ControlClient
 from fleetcore.interfaces.protocol import EnrollRequest
+from fleetcore.model.edge import Function, Resources
 from fleetcore.model.message import Inbound
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.command_line import command_of, words
@@ -49,6 +50,8 @@ PARTS = b"firmware in parts"
 BUILT = random.Random(1).randbytes(20_000)
 REBUILT = BUILT[:9000] + b"changed" + BUILT[9000:]
 SIGNERS = Signers()
+#: The module of a function.
+MODULE = b"\0asm\1\0\0\0"
 WRONG_NAME = "b\n"
 
 #: What depends on every commit, also on those by which the API keeps first answers, or on where the folder is: such an
@@ -59,6 +62,14 @@ OF_THE_FLEET |= {"list_cas", "get_ca_rotation", "forecast_certificates"}
 #: Calls that answer the path of a file or folder: it is compared below the folder of the telling.
 OF_PATHS = {"take_root_offline", "back_up"}
 PASSPHRASE = "horse"
+
+
+def function_of(seq):
+    """The signed manifest of a function; both versions have one module."""
+    contract = Function(metrics=("vibration.*",), resources=Resources(memory_mib=20 * seq), config={"band": 1})
+    return SIGNERS.manifest(
+        MODULE, name="filter", seq=seq, component="function.filter", models=("G-1",), function=contract
+    )
 
 
 class Maker:
@@ -489,6 +500,39 @@ STORY = [
     ("list_releases", {"name": "x" * 65}),
     ("get_release", {"release": "thermo:2"}),
     ("get_release", {"release": "thermo:7"}),
+    ("upload_artifact", {"content": MODULE}),
+    ("add_release", {"manifest": function_of(1), "reason": "it filters"}),
+    ("add_release", {"manifest": function_of(2)}),
+    ("list_functions", {}),
+    ("list_functions", {"function": "filter"}),
+    ("list_functions", {"function": "nothing"}),
+    ("get_function", {"function": "filter"}),
+    ("get_function", {"function": "thermo:2"}),
+    ("plan_placement", {"function": "filter"}),
+    ("register_gateway", {"id": "gw-1", "model": "G-1", "labels": {"hall": "north"}, "cpu_percent": 100, "memory_mib": 64, "disk_mib": 8}),
+    ("register_gateway", {"id": "gw-2", "model": "G-1", "labels": {"hall north": "1"}}),
+    ("register_gateway", {"id": "gw-2", "model": "G-1"}),
+    ("set_gateway_capacity", {"gateway_id": "gw-1", "cpu_percent": 100, "memory_mib": 40, "disk_mib": 8, "reason": "shared"}),
+    ("set_gateway_capacity", {"gateway_id": "pump-1", "memory_mib": 40}),
+    ("attach_leaf", {"gateway_id": "gw", "device": "gw-1"}),
+    ("attach_leaf", {"gateway_id": "gw-1", "device": "gw"}),
+    ("plan_placement", {"function": "filter", "where": "attributes.gateway.labels.hall = 'north'", "copies": 1}),
+    ("plan_placement", {"function": "filter", "copies": 9}),
+    ("deploy_function", {"function": "filter:1", "campaign": "edge-1", "gateways": ["gw-1"], "config": {"band": 2}, "waves": ["1"], "reason": "less traffic"}),
+    ("deploy_function", {"function": "filter:1", "campaign": "edge-1", "gateways": ["gw-1"]}),
+    ("deploy_function", {"function": "filter", "campaign": "edge-2", "gateways": ["gw-2"]}),
+    ("deploy_function", {"function": "filter", "campaign": "edge-2", "gateways": ["gw-1"], "where": "type = 'gateway'"}),
+    ("deploy_function", {"function": "nothing", "campaign": "edge-2"}),
+    ("list_gateway_functions", {"gateway_id": "gw-1"}),
+    ("list_gateway_functions", {"gateway_id": "pump-1"}),
+    ("get_gateway", {"gateway_id": "gw-1"}),
+    ("get_gateway", {"gateway_id": "pump-1"}),
+    ("undeploy_function", {"gateway_id": "gw-1", "function": "filter", "reason": "too much"}),
+    ("undeploy_function", {"gateway_id": "nobody", "function": "filter"}),
+    ("get_campaign", {"campaign": "edge-1"}),
+    ("replace_gateway", {"gateway_id": "gw-1", "new": "gw-2", "reason": "broken"}),
+    ("replace_gateway", {"gateway_id": "gw-1", "new": "gw"}),
+    ("replace_gateway", {"gateway_id": "gw-1", "new": "gw-2", "retire": True}),
     ("upload_artifact", {"content": BUILT}),
     ("upload_artifact", {"content": REBUILT}),
     ("make_delta", {"base": digest(BUILT), "target": digest(REBUILT), "reason": "small"}),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ def enroll(
 
     check_device_id(gateway)
     host = PluginHost()
-    secret = click.get_text_stream("stdin").readline().strip() if token == "-" else token  # noqa: S105 - a place
+    secret = sys.stdin.readline().strip() if token == "-" else token
     chain, key = asyncio.run(_enrolled(host, gateway, url, protocol, secret, ca.read_bytes()))
     if not (data / "fleet.toml").exists():
         quoted = {"url": json.dumps(url), "protocol": json.dumps(protocol), "gateway": json.dumps(gateway)}
