@@ -104,7 +104,7 @@ def silences_of(detector: str, silences: Silences, catalog: SeriesCatalog, now_m
     return found
 
 
-def _told(device: str, alert: messages.Alert, now_ms: int) -> Anomaly:
+def told(device: str, alert: messages.Alert, now_ms: int) -> Anomaly:
     """An alert of a device as a record, with the id that a detector of that name here would give it."""
     time = int(alert.time)
     return Anomaly(
@@ -169,7 +169,7 @@ class AnomalyDetector:
             if code:
                 refused.append(PointRefusal(index, alert.metric, code, reason))
             else:
-                good.append(_told(request.subject, alert, now))
+                good.append(told(request.subject, alert, now))
         refused.sort(key=lambda point: point.index)
         if not good:
             return Rejected(code=refused[0].code, reason="No alert could be stored", refused=tuple(refused))

@@ -2,9 +2,11 @@
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from fleetcore_edge.functions.wanted import TRUST
 from fleetcore_edge.uplink.credentials import Credentials
 from fleetcore_websocket.plugin import open_client
 
@@ -12,9 +14,14 @@ from fleetcore import IoTFleetManager
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.testing.faults.network import CutProxy
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.signers import Signers
 from fleetcore.testing.simulator import SimulatedDevice
+from fleetcore.wire.strict_json import dumps
 
 GATEWAY = "gw-1"
+MODULES = Path(__file__).parents[2] / "plugins" / "fleetcore-edge" / "functions"
+#: Far after the machine's time, by which certificates and functions are judged here.
+ALWAYS = 4 * 10**12
 _TOML = """\
 [fleet]
 name = "{name}"
@@ -22,11 +29,15 @@ data = "."
 hosts = ["localhost", "127.0.0.1"]
 [protocols.websocket]
 listen = "wss://127.0.0.1:0"
+[protocols.http]
+listen = "https://127.0.0.1:0"
 """
 _UPLINK = """\
 [services.uplink]
 url = "{url}"
 gateway = "gw-1"
+model = "G-1"
+download = "{download}"
 live_commits = 20
 batch_s = 0.01
 """
@@ -44,13 +55,14 @@ class Site:
     """The core, its gateway, and the wire between them."""
 
     def __init__(self, folder):
-        self.folder, self._stack = folder, AsyncExitStack()
+        self.folder, self._stack, self.signers = folder, AsyncExitStack(), Signers()
         self.core = self.gateway = self.wire = None
 
     async def __aenter__(self):
         await self._stack.__aenter__()
         self.core = await self._stack.enter_async_context(self._serving("core", _TOML.format(name="plant")))
         core = await self.core.open()
+        await self.core.create_device(GATEWAY, type="gateway", model="G-1")
         await self.core.call("register_gateway", id=GATEWAY, may_register=True)
         url = core.protocols["websocket"].endpoints()[0]
         self.wire = await self._stack.enter_async_context(CutProxy("127.0.0.1", urlsplit(url).port))
@@ -72,6 +84,8 @@ class Site:
         credentials = Credentials(folder / "uplink", GATEWAY, core.clock)
         credentials.keep(device.secrets.certificate, device.secrets.key)
         credentials.keep_ca(device.secrets.ca)
+        await self.core.set_firmware_root(self.signers.trust(expires=ALWAYS))
+        (folder / "uplink" / TRUST).write_bytes(dumps(self.signers.trust(expires=ALWAYS)))
 
     @asynccontextmanager
     async def _serving(self, name, toml):
@@ -94,7 +108,9 @@ class Site:
         """The gateway's fleet runs."""
         path = f"wss://localhost:{self.wire.port}/device/v1/ws"
         self._running = AsyncExitStack()
-        toml = _TOML.format(name="site") + _UPLINK.format(url=path)
+        toml = _TOML.format(name="site") + _UPLINK.format(
+            url=path, download=(await self.core.open()).protocols["http"].endpoints()[0]
+        )
         self.gateway = await self._running.enter_async_context(self._serving("gateway", toml))
         self.uplink = (await self.gateway.open()).services["uplink"]
 
@@ -112,6 +128,22 @@ class Site:
         )
         await device.enroll(await fleet.security.enrollment_tokens.create(device=name))
         return device
+
+    async def release(self, name, *, seq=1, module=None, function, **changes):
+        """A function of the checked-in modules, released at the core."""
+        content = (MODULES / f"{name}.wasm").read_bytes() if module is None else module
+        fleet = await self.core.open()
+        await fleet.campaigns.add_artifact(content)
+        envelope = self.signers.manifest(
+            content, name=name, seq=seq, version=f"{seq}.0.0", component=f"function.{name}", models=("G-1",),
+            function=function, expires=ALWAYS, **changes,
+        )  # fmt: skip
+        await fleet.releases.add(envelope)
+
+    async def function(self, name):
+        """What the gateway reports of a function at the core."""
+        reported = (await self.core.call("get_twin", device_id=GATEWAY))["reported"]
+        return reported.get("functions", {}).get(name)
 
     async def at_core(self, device, metric="temperature"):
         """The readings of a device that the core has: (time, value)."""

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fleetcore import files
 from fleetcore.cli.connect import data_option
 from fleetcore.cli.init import make_data_folder
 from fleetcore.cli.serve import serve
 from fleetcore.errors import ConfigError, Refused
 from fleetcore.model.names import check_device_id
 from fleetcore.runtime.clock import SystemClock
+from fleetcore_edge.functions.wanted import TRUST
 from fleetcore_edge.uplink.config import FOLDER
 from fleetcore_edge.uplink.credentials import Credentials
 
@@ -25,9 +27,6 @@ _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _UPLINK = """
 # The gateway's connection to the core.
 [services.uplink]
-url = {url}
-protocol = {protocol}
-gateway = {gateway}
 """
 
 
@@ -42,6 +41,9 @@ def edge() -> None:
 @click.option("--protocol", default="websocket", show_default=True, help="The protocol plugin that speaks to it.")
 @click.option("--token", required=True, help="An enrolment token of the core for this gateway; - reads it from stdin.")
 @click.option("--ca", type=_THERE, required=True, help="The core's CA, pki/ca.pem of its data folder.")
+@click.option("--download", help="The core's endpoint for downloads, such as https://fleet.example:8443.")
+@click.option("--trust", type=_THERE, help="The firmware root, trust.json: functions are verified with it.")
+@click.option("--model", help="The gateway's hardware model; functions are signed for it.")
 @click.option("--name", default="site", show_default=True, help="The name of the gateway's own fleet.")
 @click.option("--host", "hosts", multiple=True, help="A name or address by which leaves reach the gateway; repeatable.")
 @click.option("--listen", default="0.0.0.0", show_default=True, help="The address to listen on for leaves.")  # noqa: S104 - leaves come from outside; every listener demands TLS
@@ -52,6 +54,9 @@ def enroll(
     protocol: str,
     token: str,
     ca: Path,
+    download: str | None,
+    trust: Path | None,
+    model: str | None,
     name: str,
     hosts: tuple[str, ...],
     listen: str,
@@ -65,14 +70,17 @@ def enroll(
 
     check_device_id(gateway)
     host = PluginHost()
-    secret = sys.stdin.readline().strip() if token == "-" else token
+    secret = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - where to read it
     chain, key = asyncio.run(_enrolled(host, gateway, url, protocol, secret, ca.read_bytes()))
     if not (data / "fleet.toml").exists():
-        quoted = {"url": json.dumps(url), "protocol": json.dumps(protocol), "gateway": json.dumps(gateway)}
-        make_data_folder(data, name, hosts, listen, more=_UPLINK.format(**quoted))
+        given = {"url": url, "protocol": protocol, "gateway": gateway, "model": model, "download": download}
+        lines = [f"{key} = {json.dumps(value)}\n" for key, value in given.items() if value is not None]
+        make_data_folder(data, name, hosts, listen, more=_UPLINK + "".join(lines))
     credentials = Credentials(data / FOLDER, gateway, SystemClock())
     credentials.keep(chain, key)
     credentials.keep_ca(ca.read_bytes())
+    if trust is not None:
+        files.replace(data / FOLDER / TRUST, trust.read_bytes())
     click.echo(f"{gateway} has its certificate in {data / FOLDER}.")
     click.echo(f"Next: fleetcore edge run --data {data}")
 

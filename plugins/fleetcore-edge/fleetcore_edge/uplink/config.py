@@ -1,5 +1,7 @@
 """The section ``[services.uplink]`` of a gateway's fleet.toml."""
 
+from collections.abc import Mapping
+
 from attrs import field, frozen, validators
 
 _POSITIVE = validators.gt(0)
@@ -17,6 +19,10 @@ class UplinkConfig:
         gateway: the gateway's device id at the core.
         folder: the folder of the gateway's certificate, key and the core's CAs, relative to the data folder;
             ``fleetcore edge enroll`` fills it.
+        model: the gateway's hardware model, which the manifests of its functions name.
+        download: the core's endpoint for downloads, such as ``https://fleet.example:8443``, where ``protocol`` cannot
+            download.
+        secrets: references to the values of functions' secrets, by function and name: ``"vibration.api_key"``.
         token: a reference to a device token (``env:NAME``, ``file:PATH``), instead of a certificate.
         live_commits: once the uplink is more than so many commits behind, what is behind goes its own way, so that new
             readings need not wait for old ones.
@@ -29,6 +35,9 @@ class UplinkConfig:
     gateway: str
     protocol: str = "websocket"
     folder: str = FOLDER
+    model: str | None = None
+    download: str | None = None
+    secrets: Mapping[str, str] = field(factory=dict)
     token: str | None = None
     live_commits: int = field(default=512, validator=_POSITIVE)
     at_once: int = field(default=8, validator=_POSITIVE)

@@ -6,7 +6,7 @@ A reading is identified by its series and time, so one that is sent again change
 import asyncio
 import logging
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -31,20 +31,33 @@ class Courier:
 
     Args:
         at_once: messages that may be under way together, each of another device.
+        name_at_core: a metric's name at the core; None where its readings are not sent.
+        ready: returns once that is known.
 
     Attributes:
-        counts: readings ``sent`` and ``refused``, and the ``messages``.
+        counts: readings ``sent``, ``refused``, and ``replaced`` by a function's, and the ``messages``.
         refused: the newest refused readings: device, metric, and the reason.
     """
 
-    def __init__(self, link: Link, leaves: Leaves, storage: Storage, *, at_once: int = 1) -> None:
+    def __init__(
+        self,
+        link: Link,
+        leaves: Leaves,
+        storage: Storage,
+        *,
+        at_once: int,
+        name_at_core: Callable[[str], str | None],
+        ready: Callable[[], Awaitable[object]],
+    ) -> None:
         self._link, self._leaves, self._storage = link, leaves, storage
         self._room = asyncio.Semaphore(at_once)
+        self._name_at_core, self._ready = name_at_core, ready
         self.counts: Counter[str] = Counter()
         self.refused: deque[tuple[str, str, str]] = deque(maxlen=_LISTED)
 
     async def deliver(self, entries: Sequence[FeedEntry]) -> None:
         """Sends the readings of some commits; returns once the core has them, or has refused them for good."""
+        await self._ready()
         async with asyncio.TaskGroup() as tasks:
             for device, forms in self._by_device(entries).items():
                 tasks.create_task(self._device(device, forms))
@@ -52,14 +65,21 @@ class Courier:
     def _by_device(self, entries: Sequence[FeedEntry]) -> Mapping[str, list[dict[str, object]]]:
         catalog = self._storage.catalog
         found: dict[str, list[dict[str, object]]] = defaultdict(list)
+        names: dict[int, str | None] = {}
         for entry in entries:
             if entry.readings is not None:
                 batch = entry.readings
                 columns = (batch.series, batch.time, batch.value, batch.seq, batch.quality)
                 for index, time, value, seq, quality in zip(*(each.tolist() for each in columns), strict=True):
                     of = catalog.series(index)
+                    if index not in names:
+                        names[index] = self._name_at_core(of.metric)
+                    name = names[index]
+                    if name is None:
+                        self.counts["replaced"] += 1
+                        continue
                     plain = bool(value) if quality & Quality.BOOLEAN else value
-                    found[of.device].append(_form(of.metric, plain, of.unit, time, seq))
+                    found[of.device].append(_form(name, plain, of.unit, time, seq))
             for text in entry.texts:
                 of = catalog.series(text.series)
                 found[of.device].append(_form(of.metric, text.value, of.unit, text.time, text.seq))

@@ -147,6 +147,14 @@ class Link:
         """The same for a call, which is answered with content."""
         return await self._until_final(lambda client: client.request(type, body, subject=subject))
 
+    async def artifact(self, sha256: str) -> AsyncIterator[bytes]:
+        """The bytes of an artifact. Raises Unavailable where the connection breaks, and what the core refuses."""
+        await self._there.wait()
+        if self._client is None:
+            raise Unavailable("The connection to the core is lost", code="not_ready")
+        async for piece in self._client.artifact(sha256):
+            yield piece
+
     async def _until_final(self, send: Callable[[DeviceClient], Awaitable[Reply]]) -> Reply:
         while True:
             await self._there.wait()

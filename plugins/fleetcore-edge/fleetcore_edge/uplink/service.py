@@ -3,18 +3,21 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from fleetcore.errors import ConfigError, FleetError
+from fleetcore.errors import ConfigError, FleetError, Refused
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets
 from fleetcore.interfaces.provider import Context
-from fleetcore.interfaces.waits import first_of
+from fleetcore.interfaces.waits import end_task, first_of
 from fleetcore.model.message import Downlink
 from fleetcore.wire import messages
+from fleetcore_edge.functions.manager import FunctionManager
+from fleetcore_edge.functions.wanted import Verifier
+from fleetcore_edge.runner.runner import open_runner
 from fleetcore_edge.uplink.config import UplinkConfig
 from fleetcore_edge.uplink.courier import Courier
 from fleetcore_edge.uplink.credentials import Credentials
@@ -43,6 +46,7 @@ class Uplink:
     backlog: Courier
     behind: Backlog
     state: State
+    functions: FunctionManager
 
     def status(self) -> dict[str, object]:
         """The state of the connection, what waits, and what was sent, as plain data."""
@@ -68,7 +72,13 @@ async def open_uplink(config: UplinkConfig, context: Context, fleet: "Fleet") ->
     Raises:
         ConfigError: the protocol is not installed or has no client, or the credentials cannot be read.
     """
-    make, folder = _maker(config, context, fleet), (fleet.config.data or Path()) / config.folder
+    async with AsyncExitStack() as stack:
+        yield await _opened(config, context, fleet, stack)
+
+
+async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack: AsyncExitStack) -> Uplink:
+    make, root = _maker(config.protocol, context, fleet), fleet.config.data or Path()
+    folder = root / config.folder
     token = config.token
     credentials = Credentials(
         folder, config.gateway, fleet.clock, token=None if token is None else lambda: context.secret(token)
@@ -86,12 +96,30 @@ async def open_uplink(config: UplinkConfig, context: Context, fleet: "Fleet") ->
         refused=credentials.refused,
     )  # fmt: skip
     leaves = Leaves(config.gateway, link, fleet.devices, fleet.lifecycles, fleet.clock)
-    live = Courier(link, leaves, fleet.storage, at_once=config.at_once)
-    old = Courier(link, leaves, fleet.storage, at_once=config.at_once)
-    backlog = Backlog(link, old, fleet.storage, fleet.clock)
     state = State(
         link, leaves, fleet.storage, fleet.clock, twins=fleet.twins, commands=fleet.commands, anomalies=fleet.anomalies
     )
+    downloads = None if config.download is None else _maker("http", context, fleet)
+
+    async def download(sha256: str) -> AsyncIterator[bytes]:
+        if downloads is None or config.download is None:
+            async for piece in link.artifact(sha256):
+                yield piece
+            return
+        async with downloads(config.download, credentials.secrets()) as client:
+            async for piece in client.artifact(sha256):
+                yield piece
+
+    def secret(function: str, name: str) -> bytes:
+        reference = config.secrets.get(f"{function}.{name}")
+        if reference is None:
+            raise Refused(
+                f"Function {function!r} needs the secret {name!r}",
+                code="secret_missing",
+                remedy=f'Add "{function}.{name}" to [services.{context.name}.secrets]',
+            )
+        return context.secret(reference).encode()
+
     if await fleet.devices.find(config.gateway) is None:
         await fleet.devices.register(config.gateway, "gateway", actor=ACTOR, reason="it is this gateway")
 
@@ -133,6 +161,20 @@ async def open_uplink(config: UplinkConfig, context: Context, fleet: "Fleet") ->
 
     state.on_ours(obey)
 
+    runner = await stack.enter_async_context(open_runner(root / "functions" / "compiled"))
+    functions = FunctionManager(
+        fleet, runner, config.gateway, Verifier(folder, config.model, fleet.clock), root / "functions",
+        download=download, secret=secret, tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
+    )  # fmt: skip
+
+    def courier() -> Courier:
+        return Courier(
+            link, leaves, fleet.storage, at_once=config.at_once, name_at_core=functions.name_at_core,
+            ready=functions.settled.wait,
+        )  # fmt: skip
+
+    live, old = courier(), courier()
+    backlog = Backlog(link, old, fleet.storage, fleet.clock)
     fleet.supervisor.keep("uplink link", link.run)
     fleet.supervisor.keep("uplink downlinks", take)
     fleet.supervisor.keep("uplink leaves", look)
@@ -142,15 +184,17 @@ async def open_uplink(config: UplinkConfig, context: Context, fleet: "Fleet") ->
         Live(link, live, backlog, fleet.storage, fleet.clock, far=config.live_commits, batch_s=config.batch_s)
     )
     await fleet.consume(state)
-    yield Uplink(link, leaves, credentials, live, old, backlog, state)
+    task = fleet.supervisor.keep("uplink functions", functions.run)
+    stack.push_async_callback(end_task, task)
+    return Uplink(link, leaves, credentials, live, old, backlog, state, functions)
 
 
-def _maker(config: UplinkConfig, context: Context, fleet: "Fleet") -> Callable[[str, DeviceSecrets], DeviceClient]:
-    provider = fleet.host.offers("protocols").get(config.protocol)
+def _maker(protocol: str, context: Context, fleet: "Fleet") -> Callable[[str, DeviceSecrets], DeviceClient]:
+    provider = fleet.host.offers("protocols").get(protocol)
     if provider is None or provider.client is None:
         raise ConfigError(
-            f"[services.{context.name}] protocol: {config.protocol!r} is not installed, or has no client",
-            remedy=f"pip install fleetcore-{config.protocol}",
+            f"[services.{context.name}] protocol: {protocol!r} is not installed, or has no client",
+            remedy=f"pip install fleetcore-{protocol}",
         )
     made: Callable[[str, DeviceSecrets], DeviceClient] = provider.client
     return made

@@ -1,0 +1,231 @@
+"""The feed of one function: readings of the gateway's store in, as batches, and its outputs back into the store."""
+
+import fnmatch
+import logging
+import math
+import re
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import numpy as np
+from attrs import frozen
+
+from fleetcore.errors import FleetError
+from fleetcore.fleet.anomalies import told
+from fleetcore.model.anomaly import Anomaly
+from fleetcore.model.message import Inbound, Rejected
+from fleetcore.model.store import Commit, FeedEntry
+from fleetcore.model.telemetry import TelemetryBatch
+from fleetcore.pipeline.consumer import Consumer
+from fleetcore.pipeline.selection import Selection
+from fleetcore.query.parse import parse
+from fleetcore.wire import messages
+from fleetcore.wire.times import Ms
+from fleetcore_edge.functions.wanted import Wanted
+from fleetcore_edge.runner.records import Batch, EdgeAlert, FunctionStopped, Output
+from fleetcore_edge.runner.runner import Runner
+
+if TYPE_CHECKING:
+    from fleetcore.runtime.app import Fleet
+
+_log = logging.getLogger(__name__)
+
+#: The longest pause between two batches, s: a change of desired state is followed within it.
+_LONGEST_S = 5.0
+#: The characters that a detector's name has not, and its length.
+_NOT_NAMED, _NAME = re.compile(r"[^A-Za-z0-9_-]"), 64
+
+
+@frozen
+class Last:
+    """The last batch that was stopped: its code, and the reason; empty while batches succeed."""
+
+    code: str = ""
+    reason: str = ""
+
+
+def own_prefix(function: str) -> str:
+    """What the metrics of a function's outputs begin with where it takes the same metrics."""
+    return f"{function}/"
+
+
+def cursor_of(function: str) -> str:
+    """The name of a function's place in the feed."""
+    return f"function/{function}"
+
+
+class FunctionFeed(Consumer):
+    """Feeds a function.
+
+    Where it gives a reading of a metric that it takes, ``temperature``, the store has it as ``NAME/temperature``,
+    beside the reading that came in. After a crash it gets the readings of some seconds again; what it gives again is
+    the same reading to the store, by series and time.
+
+    Args:
+        gateway: the device that ``""`` means.
+        changed: called after a batch that changed whether it works.
+
+    Attributes:
+        counts: ``batches``, ``readings_in``, ``readings_out``, ``alerts``, ``commands``, ``stopped`` batches, readings
+            of those that were ``passed_raw``, and outputs that were ``refused`` by the store.
+        last: see :class:`Last`.
+    """
+
+    def __init__(
+        self, wanted: Wanted, runner: Runner, fleet: "Fleet", gateway: str, changed: Callable[[], None]
+    ) -> None:
+        super().__init__(cursor_of(wanted.name), fleet.storage, fleet.clock)
+        self._wanted, self._runner, self._fleet, self._gateway = wanted, runner, fleet, gateway
+        self._changed = changed
+        self._pattern = re.compile("|".join(fnmatch.translate(each) for each in wanted.contract.metrics))
+        where = wanted.contract.where
+        self._selection = Selection(parse(where), fleet.search, fleet.storage, fleet.clock) if where else None
+        self._own = own_prefix(wanted.name)
+        self.counts: Counter[str] = Counter()
+        self.last = Last()
+
+    def takes(self, metric: str) -> bool:
+        """Whether the function takes readings of a metric by its name; its own are none of them."""
+        return not metric.startswith(self._own) and self._pattern.fullmatch(metric) is not None
+
+    async def _step(self) -> None:
+        await super()._step()
+        await self._clock.sleep(min(self._wanted.contract.every_ms / 1000, _LONGEST_S))
+
+    async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
+        if self._selection is not None:
+            self._selection.follow(entries)
+        batch = TelemetryBatch.concat([entry.readings for entry in entries if entry.readings is not None])
+        if len(batch):
+            catalog = self._storage.catalog
+            series, place = np.unique(batch.series, return_inverse=True)
+            names = [catalog.series(index) for index in series.tolist()]
+            mask = np.array([self.takes(each.metric) for each in names], np.bool_)[place]
+            batch = batch.take(mask)
+        if len(batch) and self._selection is not None:
+            batch = batch.take(await self._selection.mask(batch))
+        most = self._wanted.contract.every_readings
+        for at in range(0, len(batch), most):
+            await self._run(self._columns(batch.take(np.arange(at, min(at + most, len(batch))))))
+        return False
+
+    def _columns(self, batch: TelemetryBatch) -> Batch:
+        catalog = self._storage.catalog
+        series, place = np.unique(batch.series, return_inverse=True)
+        named = [catalog.series(index) for index in series.tolist()]
+        return Batch(
+            series=[(self._short(each.device), each.metric, each.unit or "") for each in named],
+            at=array("I", place.astype(np.uint32).tobytes()),
+            time=array("q", batch.time.tobytes()),
+            value=array("d", batch.value.tobytes()),
+        )
+
+    async def _run(self, batch: Batch) -> None:
+        while True:
+            try:
+                output = await self._runner.run(self._wanted.name, batch)
+            except FunctionStopped as stopped:
+                if stopped.code == "over_budget":
+                    await self._clock.sleep(stopped.retry_after_ms / 1000)
+                    continue
+                await self._stopped(batch, Last(stopped.code, stopped.message))
+                return
+            except FleetError as refused:
+                await self._stopped(batch, Last(refused.code, refused.message))
+                return
+            break
+        self.counts["batches"] += 1
+        self.counts["readings_in"] += len(batch)
+        self._now(Last())
+        await self._give(output)
+
+    async def _stopped(self, batch: Batch, last: Last) -> None:
+        """A batch without an output; where outputs stand for the readings, these go on as they are."""
+        self.counts["stopped"] += 1
+        self._now(last)
+        if self._wanted.contract.replaces_raw:
+            self.counts["passed_raw"] += len(batch)
+            await self._give(Output(readings=batch))
+
+    def _now(self, last: Last) -> None:
+        if last != self.last:
+            self.last = last
+            if last.code:
+                _log.warning("Function %s: a batch was stopped (%s): %s", self._wanted.name, last.code, last.reason)
+            self._changed()
+
+    async def _give(self, output: Output) -> None:
+        for line in output.log:
+            _log.info("Function %s: %s", self._wanted.name, line)
+        for device, forms in self._forms(output).items():
+            await self._store(device, forms)
+        if output.alerts:
+            await self._fleet.anomalies.add([self._alert(each) for each in output.alerts])
+            self.counts["alerts"] += len(output.alerts)
+        for command in output.commands:
+            await self._send(self._full(command.device), command.name, command.args)
+
+    def _forms(self, output: Output) -> Mapping[str, list[dict[str, object]]]:
+        found: dict[str, list[dict[str, object]]] = {}
+        given = output.readings
+        for at, time, value in zip(given.at, given.time, given.value, strict=True):
+            device, metric, unit = given.series[at]
+            named = self._own + metric if self.takes(metric) else metric
+            form: dict[str, object] = {"metric": named, "value": value, "time": time}
+            if unit:
+                form["unit"] = unit
+            found.setdefault(self._full(device), []).append(form)
+        return found
+
+    async def _store(self, device: str, forms: Sequence[Mapping[str, object]]) -> None:
+        try:
+            session = await self._fleet.sessions.of(device)
+            outcome = await self._fleet.ingest.submit(
+                session, Inbound(type=messages.TELEMETRY, subject=device, payload=msgspec.json.encode(forms))
+            )
+        except FleetError as error:
+            self._not_stored(device, len(forms), str(error))
+            return
+        refused = len(forms) if isinstance(outcome, Rejected) else len(getattr(outcome, "refused", ()))
+        self.counts["readings_out"] += len(forms) - refused
+        if refused:
+            self._not_stored(device, refused, getattr(outcome, "reason", "") or "see the quarantine")
+
+    def _not_stored(self, device: str, count: int, why: str) -> None:
+        self.counts["refused"] += count
+        _log.warning("%d readings of function %s for %s are refused: %s", count, self._wanted.name, device, why)
+
+    def _alert(self, alert: EdgeAlert) -> Anomaly:
+        name = _NOT_NAMED.sub("-", f"{self._wanted.name}-{alert.kind}" if alert.kind else self._wanted.name)
+        body = messages.Alert(
+            detector=name[:_NAME],
+            metric=alert.metric,
+            time=Ms(alert.time),
+            value=None if math.isnan(alert.value) else alert.value,
+            severity=cast("Any", alert.severity),
+            text=alert.message or alert.kind,
+        )
+        return told(self._full(alert.device), body, self._clock.now_ms())
+
+    async def _send(self, device: str, name: str, args: str) -> None:
+        by = f"function {self._wanted.name}"
+        try:
+            await self._fleet.commands.send(device, name, msgspec.json.decode(args or "{}"), actor=by, reason=by)
+            self.counts["commands"] += 1
+        except (FleetError, msgspec.DecodeError) as error:
+            self.counts["refused"] += 1
+            _log.warning("A command of %s for %s is refused: %s", by, device, error)
+
+    def _full(self, device: str) -> str:
+        return device or self._gateway
+
+    def _short(self, device: str) -> str:
+        return "" if device == self._gateway else device
+
+
+def forgetting(function: str) -> Commit:
+    """The commit that removes a function's place in the feed."""
+    return Commit(cursors={cursor_of(function): None})

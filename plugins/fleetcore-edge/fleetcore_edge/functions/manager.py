@@ -1,0 +1,288 @@
+"""The functions of a gateway: brought to what the core wants, one after the other, and reported.
+
+The desired set is in the gateway's own store, so a gateway that starts without a connection runs what it ran before.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from fleetcore.errors import FleetError, Refused
+from fleetcore.interfaces.waits import end_task, first_of
+from fleetcore.model.edge import FUNCTIONS, RUNS, component_of
+from fleetcore.model.message import Reply
+from fleetcore_edge.functions.feed import FunctionFeed, forgetting, own_prefix
+from fleetcore_edge.functions.resources import measured
+from fleetcore_edge.functions.wanted import Verifier, Wanted
+from fleetcore_edge.runner.records import Function, Resources
+from fleetcore_edge.runner.runner import Runner
+
+if TYPE_CHECKING:
+    from fleetcore.runtime.app import Fleet
+
+_log = logging.getLogger(__name__)
+
+#: How often the usage of functions is reported, and what could not be loaded is tried again, s.
+_REPORT_S, _RETRY_S = 60.0, 30.0
+
+
+@define
+class Running:
+    """A function that runs, or one that could not be brought to run."""
+
+    wanted: Wanted | None
+    entry: Mapping[str, object]
+    state: str
+    since_ms: int
+    code: str = ""
+    reason: str = ""
+    feed: FunctionFeed | None = None
+    task: "asyncio.Task[None] | None" = field(default=None, repr=False)
+
+
+class FunctionManager:
+    """Brings the functions to what is wanted.
+
+    Args:
+        folder: for modules.
+        download: gives the bytes of a module, by its digest, from the core.
+        secret: resolves a secret of a function: function and name in, value out.
+        tell: tells the core the state of an execution.
+    """
+
+    def __init__(
+        self,
+        fleet: "Fleet",
+        runner: Runner,
+        gateway: str,
+        verifier: Verifier,
+        folder: Path,
+        *,
+        download: Callable[[str], AsyncIterator[bytes]],
+        secret: Callable[[str, str], bytes],
+        tell: Callable[[Mapping[str, object]], Awaitable[Reply]],
+    ) -> None:
+        self._fleet, self._runner, self._gateway, self._verifier = fleet, runner, gateway, verifier
+        self._folder, self._download, self._secret, self._tell = folder, download, secret, tell
+        self.running: dict[str, Running] = {}
+        #: Set once what was wanted at the start runs, or cannot.
+        self.settled = asyncio.Event()
+        self._look = asyncio.Event()
+        self._told: set[tuple[str, str]] = set()
+        self._telling: set[asyncio.Task[Reply]] = set()
+        fleet.twins.on_desired(lambda device, _: self._look.set() if device == gateway else None)
+
+    async def run(self) -> None:
+        """Follows what is wanted until cancelled."""
+        try:
+            while True:
+                self._look.clear()
+                failed = await self._reconcile()
+                self.settled.set()
+                await self._report()
+                await first_of(self._look.wait(), self._fleet.clock.sleep(_RETRY_S if failed else _REPORT_S))
+        finally:
+            for each in self.running.values():
+                if each.task is not None:
+                    await end_task(each.task)
+
+    def name_at_core(self, metric: str) -> str | None:
+        """A metric as the core gets it; None for readings that a function's outputs stand for."""
+        for name, each in self.running.items():
+            if each.feed is None or each.wanted is None or not each.wanted.contract.replaces_raw:
+                continue
+            if each.feed.takes(metric):
+                return None
+            if metric.startswith(own_prefix(name)):
+                return metric.removeprefix(own_prefix(name))
+        return metric
+
+    async def _entries(self) -> Mapping[str, Mapping[str, object]]:
+        twin = await self._fleet.twins.get(self._gateway)
+        found = twin.desired.document.get(FUNCTIONS)
+        return (
+            {name: each for name, each in found.items() if isinstance(each, Mapping)}
+            if isinstance(found, Mapping)
+            else {}
+        )
+
+    async def _reconcile(self) -> bool:
+        """One round; returns whether something is to be tried again."""
+        wanted = await self._entries()
+        for name in self.running.keys() - wanted.keys():
+            await self._remove(name)
+        failed = False
+        for name, entry in wanted.items():
+            known = self.running.get(name)
+            if known is None or known.entry != entry or known.state != RUNS:
+                failed = not await self._install(name, entry) or failed
+        return failed
+
+    async def _install(self, name: str, entry: Mapping[str, object]) -> bool:
+        known = self.running.get(name)
+        if known is not None and known.entry == entry and known.code and not _may_pass(known.code):
+            return True  # it would be refused again
+        try:
+            wanted = self._verifier.verify(name, entry)
+            self._say(entry, "accepted")
+            if known is None or known.state != RUNS or not wanted.is_same(known.wanted):
+                self._say(entry, "downloading")
+                module = await self._module(wanted)
+                self._say(entry, "installing")
+                await self._runner.load(self._function(wanted, module))
+        except FleetError as error:
+            _log.warning("Function %s cannot run: %s", name, error)
+            self._failed(name, entry, error)
+            return not _may_pass(error.code)
+        await self._stop(name)
+        self._begin(wanted, entry)
+        await self._report()
+        self._say(entry, "succeeded", version=wanted.version)
+        return True
+
+    def _begin(self, wanted: Wanted, entry: Mapping[str, object]) -> None:
+        feed = FunctionFeed(wanted, self._runner, self._fleet, self._gateway, self._look.set)
+
+        async def fed() -> None:
+            await feed.start()
+            await feed.run()
+
+        self.running[wanted.name] = Running(
+            wanted=wanted, entry=entry, state=RUNS, since_ms=self._fleet.clock.now_ms(), feed=feed,
+            task=asyncio.create_task(fed(), name=f"function {wanted.name}"),
+        )  # fmt: skip
+        _log.info("Function %s %s runs", wanted.name, wanted.version)
+
+    def _failed(self, name: str, entry: Mapping[str, object], error: FleetError) -> None:
+        known = self.running.get(name)
+        if known is None or known.state != RUNS:
+            self.running[name] = Running(
+                wanted=None, entry=entry, state="refused", since_ms=self._fleet.clock.now_ms(), code=error.code,
+                reason=error.message,
+            )  # fmt: skip
+        elif not _may_pass(error.code):
+            # The one before runs on; the core puts its entry back.
+            known.code, known.reason = error.code, error.message
+        if not _may_pass(error.code):
+            self._say(entry, "failed", code=error.code, reason=error.message)
+
+    async def _module(self, wanted: Wanted) -> Path:
+        """The module's file, whole and with its digest."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._folder / f"{wanted.sha256}.wasm"
+        if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted.sha256:
+            return path
+        content = bytearray()
+        async for piece in self._download(wanted.sha256):
+            content += piece
+            if len(content) > wanted.size:
+                break
+        if hashlib.sha256(content).hexdigest() != wanted.sha256:
+            raise Refused("The module that the core gave is another one than its digest says", code="digest_mismatch")
+        part = path.with_suffix(".part")
+        part.write_bytes(content)
+        part.replace(path)
+        return path
+
+    def _function(self, wanted: Wanted, module: Path) -> Function:
+        from fleetcore.wire.strict_json import dumps
+
+        contract = wanted.contract
+        resources = contract.resources
+        return Function(
+            name=wanted.name,
+            version=wanted.version,
+            sha256=wanted.sha256,
+            module=module,
+            config=dumps(wanted.config),
+            secrets={name: self._secret(wanted.name, name) for name in contract.secrets},
+            resources=Resources(
+                memory_mib=resources.memory_mib,
+                time_ms=resources.time_ms,
+                fuel=resources.fuel,
+                stack_kib=min(resources.stack_kib, 1024),
+                cpu_percent=float(resources.cpu_percent),
+            ),
+            may=frozenset(contract.may),
+        )
+
+    async def _stop(self, name: str) -> None:
+        known = self.running.pop(name, None)
+        if known is not None and known.task is not None:
+            await end_task(known.task)
+
+    async def _remove(self, name: str) -> None:
+        known = self.running.get(name)
+        await self._stop(name)
+        await self._runner.unload(name)
+        await self._fleet.storage.commit(forgetting(name))
+        if known is not None and known.wanted is not None:
+            (self._folder / f"{known.wanted.sha256}.wasm").unlink(missing_ok=True)
+        _log.info("Function %s is removed", name)
+
+    def _say(self, entry: Mapping[str, object], state: str, **more: object) -> None:
+        """Tells the core, once there is a connection; the functions do not wait for it."""
+        execution = entry.get("execution")
+        if not isinstance(execution, str) or (key := (f"{execution}/{entry.get('attempt')}", state)) in self._told:
+            return
+        self._told.add(key)
+        task = asyncio.create_task(
+            self._in_order(list(self._telling), {"execution": execution, "state": state, **more})
+        )
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _in_order(self, before: "list[asyncio.Task[Reply]]", body: Mapping[str, object]) -> Reply:
+        if before:
+            await asyncio.wait(before)
+        return await self._tell(body)
+
+    async def _report(self) -> None:
+        """Reports all functions in the gateway's own store; the uplink tells the core."""
+        twin = await self._fleet.twins.get(self._gateway)
+        before: Mapping[str, Any] = twin.reported.document
+        shown = {name: self._shown(name, each) for name, each in self.running.items()}
+        gone = dict.fromkeys((before.get(FUNCTIONS) or {}).keys() - shown.keys())
+        runs = {component_of(name): each["version"] for name, each in shown.items() if each["state"] == RUNS}
+        stopped = dict.fromkeys(
+            name for name in (before.get("components") or {}) if name.startswith(component_of("")) and name not in runs
+        )
+        report = {
+            FUNCTIONS: {**shown, **gone},
+            "components": {**runs, **stopped},
+            "resources": measured(self._fleet.config.data or Path()),
+        }
+        await self._fleet.twins.report(self._gateway, report)
+
+    def _shown(self, name: str, each: Running) -> dict[str, Any]:
+        usage = self._runner.usage().get(name)
+        counts = each.feed.counts if each.feed is not None else {}
+        last = each.feed.last if each.feed is not None else None
+        code = each.code or (last.code if last else "")
+        reason = each.reason or (last.reason if last else "")
+        return {
+            "version": each.wanted.version if each.wanted is not None else str(each.entry.get("version")),
+            "sha256": each.wanted.sha256 if each.wanted is not None else str(each.entry.get("sha256")),
+            "state": each.state,
+            "code": code or None,
+            "reason": reason or None,
+            "since": each.since_ms,
+            "batches": counts.get("batches", 0),
+            "readings_in": counts.get("readings_in", 0),
+            "readings_out": counts.get("readings_out", 0),
+            "alerts": counts.get("alerts", 0),
+            "stopped_batches": counts.get("stopped", 0),
+            "fuel": 0 if usage is None else usage.fuel,
+            "ms": 0 if usage is None else round(usage.ms),
+            "memory_kib": 0 if usage is None else usage.memory_kib,
+        }
+
+
+def _may_pass(code: str) -> bool:
+    """Whether a refusal may be over when it is tried again: the module could not be loaded from the core."""
+    return code in {"not_ready", "internal", "storage_full", "overloaded", "rate_limited"}

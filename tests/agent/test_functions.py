@@ -1,0 +1,140 @@
+"""Functions on a gateway: deployed from the core, fed by its leaves, and their outputs at the core."""
+
+import time
+
+import pytest
+import wasmtime
+
+from fleetcore.model.edge import Function, Resources
+from tests.agent.conftest import until
+
+DEADBAND = Function(metrics=("temperature",), every_ms=20, config={"deadband": 5}, replaces_raw=True)
+
+
+def now():
+    return time.time_ns() // 1_000_000
+
+
+async def campaign(site, name="c"):
+    return (await site.core.call("get_campaign", campaign=name))["state"]
+
+
+@pytest.fixture
+async def running(site):
+    """The gateway with a deadband on temperatures, and a leaf."""
+    await site.start()
+    await site.release("deadband", function=DEADBAND)
+    await until(lambda: has_room(site))
+    await site.core.call("deploy_function", function="deadband", campaign="c", gateways=["gw-1"])
+    await until(lambda: campaign(site), "succeeded")
+    leaf = await site.leaf("pump-1")
+    await leaf.connect()
+    yield leaf
+    await leaf.disconnect()
+
+
+async def test_a_function_filters_at_the_edge_and_its_readings_reach_the_core_alone(site, running):
+    began = now() - 100_000
+    for number, value in enumerate((20.0, 21.0, 22.0, 26.0, 27.0, 33.0)):
+        await running.send({"temperature": value, "humidity": 40.0, "time": began + number * 1000}, 2)
+
+    await until(lambda: count(site, "humidity"), 6)
+    await until(lambda: count(site, "temperature"), 3)
+
+    assert [value for _, value in await site.at_core("pump-1")] == [20.0, 26.0, 33.0]
+    assert (await site.function("deadband"))["state"] == "running"
+    gateway = await site.gateway.open()
+    assert len((await gateway.telemetry.query("pump-1", "temperature")).time) == 6, "the gateway has them all"
+
+
+async def has_room(site):
+    reported = (await site.core.call("get_twin", device_id="gw-1"))["reported"]
+    return "resources" in reported
+
+
+async def count(site, metric):
+    return len(await site.at_core("pump-1", metric))
+
+
+async def test_a_function_that_traps_is_stopped_and_the_readings_go_on_as_they_are(site, running):
+    loops = b"".join([])
+
+    loops = wasmtime.wat2wasm(LOOPS)
+    await site.release("loops", module=loops, function=Function(
+        metrics=("pressure",), every_ms=20, replaces_raw=True, resources=Resources(time_ms=20, fuel=10_000_000_000),
+    ))  # fmt: skip
+    await site.core.call("deploy_function", function="loops", campaign="d", gateways=["gw-1"])
+    await until(lambda: campaign(site, "d"), "succeeded")
+
+    await running.send({"pressure": 3.0, "time": now() - 1000}, 1)
+
+    await until(lambda: count(site, "pressure"), 1)
+
+    async def stopped():
+        site.uplink.functions._look.set()
+        return (await site.function("loops") or {}).get("code")
+
+    await until(stopped, "out_of_time")
+    await running.send({"temperature": 1.0, "time": now() - 1000}, 1)
+    await until(lambda: count(site, "temperature"), 1)
+
+
+async def test_a_function_that_cannot_be_loaded_fails_its_campaign_with_the_reason(site, running):
+    await site.release("deadband", seq=2, module=b"no module", function=DEADBAND)
+
+    await site.core.call("deploy_function", function="deadband", campaign="d", gateways=["gw-1"])
+
+    async def failed():
+        found = await (await site.core.open()).campaigns.execution("d", "gw-1")
+        return found.state.value, found.code
+
+    assert (await until(failed, ("failed", "module_invalid")))[0] == "failed"
+    await running.send({"temperature": 1.0, "time": now() - 1000}, 1)
+    await until(lambda: count(site, "temperature"), 1)
+
+    async def one():
+        return ((await site.function("deadband")) or {}).get("version")
+
+    await until(one, "1.0.0")
+
+
+async def test_a_function_runs_on_without_the_core_and_after_a_restart(site, running):
+    site.cut()
+    await running.disconnect()
+    await site.stop()
+    await site.start()
+    running.endpoint = (await site.gateway.open()).protocols["websocket"].endpoints()[0]
+    await running.connect()
+    for number, value in enumerate((50.0, 51.0, 60.0)):
+        await running.send({"temperature": value, "time": now() - 10_000 + number}, 1)
+    gateway = await site.gateway.open()
+
+    async def here():
+        return [series.metric for series in await gateway.storage.series_of("pump-1") if "/" in series.metric]
+
+    await until(here, ["deadband/temperature"])
+    site.mend()
+    await until(lambda: count(site, "temperature"), 2)
+
+
+async def test_an_undeployed_function_is_removed(site, running):
+    await site.core.call("undeploy_function", gateway_id="gw-1", function="deadband")
+
+    async def gone():
+        return site.uplink.functions.running == {} and await site.function("deadband") is None
+
+    await until(gone)
+    for number in range(3):
+        await running.send({"temperature": 20.0, "time": now() - 10_000 + number}, 1)
+    await until(lambda: count(site, "temperature"), 3)
+
+
+LOOPS = """
+(module
+  (memory (export "memory") 1)
+  (func (export "fc_abi") (result i32) (i32.const 1))
+  (func (export "fc_alloc") (param i32) (result i32) (i32.const 1024))
+  (func (export "fc_configure") (param i32 i32) (result i32) (i32.const 0))
+  (func (export "fc_run") (param i32 i32) (result i64) (loop $again (br $again)) (i64.const 0))
+)
+"""
