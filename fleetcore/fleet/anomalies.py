@@ -10,7 +10,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.detector import Detector
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.anomaly import Anomaly, Findings, Silences
+from fleetcore.model.anomaly import LATE_MS, Anomaly, Findings, Silences
 from fleetcore.model.days import DAY_MS
 from fleetcore.model.events import ANOMALY_FOUND
 from fleetcore.model.kinds import Severity
@@ -64,6 +64,7 @@ def anomalies_of(
                 severity=findings.severity,
                 explanation=text,
                 found=now_ms,
+                late=int(batch.received[i]) - time > LATE_MS,
             )
         )
     return found
@@ -119,6 +120,7 @@ def told(device: str, alert: messages.Alert, now_ms: int) -> Anomaly:
         severity=Severity(alert.severity or Severity.WARNING),
         explanation=alert.text or f"{alert.detector} on {device}",
         found=now_ms,
+        late=now_ms - time > LATE_MS,
     )
 
 

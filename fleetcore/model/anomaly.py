@@ -64,6 +64,10 @@ class Silences:
         return Silences(series=empty, deadline=empty, since=empty, score=np.empty(0))
 
 
+#: A reading or an alert that arrives so much later than its time belongs to a backlog.
+LATE_MS = 900_000
+
+
 @frozen(kw_only=True)
 class Anomaly:
     """One reading that a detector found abnormal, or one that is missing.
@@ -74,6 +78,7 @@ class Anomaly:
         time: the reading's event time, or the deadline, ms since the epoch.
         observed: its value; None where it is missing.
         found: when the detector found it, ms since the epoch.
+        late: it came to the fleet over :data:`LATE_MS` after its time, as a backlog does: it is no news.
     """
 
     id: str
@@ -87,3 +92,4 @@ class Anomaly:
     severity: Severity
     explanation: str
     found: int = field(default=0)
+    late: bool = False

@@ -1,4 +1,8 @@
-"""Notify: sends anomalies to a notifier; each at least once, in order, also over restarts."""
+"""Notify: sends anomalies to a notifier; each at least once, in order, also over restarts.
+
+Anomalies of a backlog, such as a gateway's after an outage, are listed and are no news: a notifier gets them only where
+its section says ``late = true``.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -19,6 +23,7 @@ class Notification(ComponentConsumer[Notifier]):
 
     Args:
         opener: opens a new notifier; called again after a failure.
+        late: whether it gets anomalies of a backlog too.
         timeout_s: a longer call counts as failed.
     """
 
@@ -31,14 +36,16 @@ class Notification(ComponentConsumer[Notifier]):
         clock: Clock,
         *,
         kept: ComponentState | None = None,
+        late: bool = False,
         timeout_s: float = 30.0,
     ) -> None:
         super().__init__(f"notifier/{name}", opener, storage, clock, kept)
-        self._anomalies, self._timeout_s = anomalies, timeout_s
+        self._anomalies, self._late, self._timeout_s = anomalies, late, timeout_s
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         ids = [event.subject for entry in entries for event in entry.events if event.type == ANOMALY_FOUND]
-        found = [item for item in [await self._anomalies.get(anomaly) for anomaly in dict.fromkeys(ids)] if item]
+        known = [await self._anomalies.get(anomaly) for anomaly in dict.fromkeys(ids)]
+        found = [item for item in known if item is not None and (self._late or not item.late)]
         if found:
             async with plugin_call(self.name, self._timeout_s):
                 await self.component.notify(found)

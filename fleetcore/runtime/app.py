@@ -578,9 +578,7 @@ class Fleet:
         for instance in self.config.detectors:
             await self.consume(self._detection(instance))
         for instance in self.config.notifiers:
-            kept = self._kept("notifiers", instance)
-            opener = self._prepare("notifiers", instance, kept=kept)
-            await self.consume(Notification(instance.name, opener, self.storage, self.anomalies, self.clock, kept=kept))
+            await self.consume(self._notification(instance))
         for instance in self.config.clouds:
             await self._open_mirror(instance)
         await self._look_behind()
@@ -674,6 +672,19 @@ class Fleet:
             self.clock,
             kept=kept,
         )
+
+    def _notification(self, instance: Instance) -> Notification:
+        table = dict(instance.table)
+        late = table.pop("late", False)
+        if not isinstance(late, bool):
+            raise ConfigError(
+                f"[notifiers.{instance.name}] late must be true or false",
+                file=self.config.file,
+                line=self.config.line_of("notifiers", instance.name, "late"),
+            )
+        kept = self._kept("notifiers", instance)
+        opener = self._prepare("notifiers", evolve(instance, table=table), kept=kept)
+        return Notification(instance.name, opener, self.storage, self.anomalies, self.clock, kept=kept, late=late)
 
     def _selection(self, kind: Kind, instance: Instance, where: object) -> Selection | None:
         if where is None:

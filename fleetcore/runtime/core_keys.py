@@ -9,5 +9,6 @@ from fleetcore.runtime.mirroring import MirrorSection
 #: By kind of section; other kinds have none.
 CORE_KEYS: Mapping[str, Sequence[str]] = {
     "detectors": ("metrics", "where"),
+    "notifiers": ("late",),
     "clouds": tuple(member.name for member in attrs.fields(MirrorSection)),
 }

@@ -59,7 +59,7 @@ async def count(site, metric):
 async def test_a_function_that_traps_is_stopped_and_the_readings_go_on_as_they_are(site, running):
     loops = b"".join([])
 
-    loops = wasmtime.wat2wasm(LOOPS)
+    loops = bytes(wasmtime.wat2wasm(LOOPS))
     await site.release("loops", module=loops, function=Function(
         metrics=("pressure",), every_ms=20, replaces_raw=True, resources=Resources(time_ms=20, fuel=10_000_000_000),
     ))  # fmt: skip

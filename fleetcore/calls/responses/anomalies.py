@@ -5,7 +5,10 @@ from fleetcore.model.kinds import Severity
 
 
 class AnomalyResponse(Response, frozen=True):
-    """A reading that a detector found abnormal, or one that was missing at ``time`` and has no ``observed``."""
+    """A reading that a detector found abnormal, or one that was missing at ``time`` and has no ``observed``.
+
+    A ``late`` one came over 15 minutes after its time, as after an outage of a gateway.
+    """
 
     id: str
     detector: str
@@ -18,3 +21,4 @@ class AnomalyResponse(Response, frozen=True):
     severity: Severity
     explanation: str
     found: Ms | None
+    late: bool = False
