@@ -30,14 +30,19 @@ class Block:
             raise _rubbish(f"the output of {size} bytes at {at} lies outside the memory of {len(memory)} bytes")
         self._memory, self._base = memory, at
         fields = abi.HEADER.unpack_from(memory, at)
-        version, self.series, self.series_at, self.readings, index, time, value, *more = fields
+        version, self.series, self.series_at, count, index, time, value, *more = fields
+        self.readings = count
         self.alerts, self.alerts_at, self.commands, self.commands_at = more
         if version != abi.VERSION:
             raise _rubbish(f"the output begins with {version}, not with the ABI's version {abi.VERSION}")
-        for kind in ("series", "readings", "alerts", "commands"):
-            if getattr(self, kind) > limits[f"output_{kind}"]:
-                raise Stopped("output_too_large", f"{getattr(self, kind)} {kind} of at most {limits[f'output_{kind}']}")
-        count = self.readings
+        if (
+            self.series > limits["output_series"]
+            or count > limits["output_readings"]
+            or self.alerts > limits["output_alerts"]
+            or self.commands > limits["output_commands"]
+        ):
+            counts = f"{self.series} series, {count} readings, {self.alerts} alerts, {self.commands} commands"
+            raise Stopped("output_too_large", f"It puts out {counts}")
         self.index = self._place(index, 4 * count, "the column of indexes")
         self.time = self._place(time, 8 * count, "the column of times")
         self.value = self._place(value, 8 * count, "the column of values")

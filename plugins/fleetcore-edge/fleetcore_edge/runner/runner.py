@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from attrs import define, evolve
+from attrs import Factory, define
 
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.waits import end_task
@@ -29,6 +29,7 @@ from fleetcore_edge.runner.records import (
     Usage,
 )
 from fleetcore_edge.runner.remedies import REMEDIES
+from fleetcore_edge.runner.tally import Tally
 from fleetcore_edge.runner.verifier import TEXT
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class _Slot:
     function: Function
     encoder: Encoder
     budget: Budget
-    usage: Usage = Usage()
+    tally: Tally = Factory(Tally)
     broken: FunctionRefused | None = None
 
 
@@ -99,7 +100,7 @@ class Runner:
                     remedy=REMEDIES["crashed"],
                     function=function.name,
                 ) from None
-            slot.usage = evolve(slot.usage, memory_kib=answer.memory_kib)
+            slot.tally.memory_kib = answer.memory_kib
             before = self._slots.pop(function.name, None)
             self._slots[function.name] = slot
             if before is not None:
@@ -126,7 +127,7 @@ class Runner:
             raise FunctionRefused(f"The function {name!r} is not loaded", code="not_loaded", function=name)
         wait_ms = slot.budget.wait_ms(self._clock.monotonic_s())
         if wait_ms:
-            slot.usage = evolve(slot.usage, over_budget=slot.usage.over_budget + 1)
+            slot.tally.over_budget += 1
             percent = slot.function.resources.cpu_percent
             raise self._stopped(slot, "over_budget", f"It has used its {percent:g} % of a processor", wait_ms)
         pieces = slot.encoder.request(slot.number, batch, self._clock.now_ms())
@@ -148,12 +149,12 @@ class Runner:
         if answer.stopped:
             raise self._counted(slot, batch, answer.said.code, answer.said.reason, answer)
         output = answer.output(batch, slot.function.may)
-        slot.usage = _used(slot.usage, batch, answer, output)
+        slot.tally.done(batch, answer, output)
         return output
 
     def usage(self) -> Mapping[str, Usage]:
         """What each loaded function has taken."""
-        return {name: slot.usage for name, slot in self._slots.items()}
+        return {name: slot.tally.usage() for name, slot in self._slots.items()}
 
     async def keep_running(self) -> None:
         """Starts the process, and again whenever it ends, with all functions; until cancelled."""
@@ -194,7 +195,7 @@ class Runner:
             return
         try:
             await self._start(link, slot, await self._code(slot.function))
-            slot.usage = evolve(slot.usage, restarts=slot.usage.restarts + 1)
+            slot.tally.restarts += 1
             slot.broken = None
         except FunctionRefused as refused:
             slot.broken = refused
@@ -290,18 +291,7 @@ class Runner:
     def _counted(
         self, slot: _Slot, batch: Batch, code: str, reason: str, answer: Answer | None = None
     ) -> FunctionStopped:
-        used = slot.usage
-        slot.usage = evolve(
-            used,
-            fuel=used.fuel + (answer.fuel if answer else 0),
-            ms=used.ms + (answer.us / 1000 if answer else 0.0),
-            batches=used.batches + 1,
-            stopped=used.stopped + 1,
-            readings_in=used.readings_in + len(batch),
-            restarts=used.restarts + (answer is not None),
-            last_code=code,
-            last_reason=reason,
-        )
+        slot.tally.stop(batch, code, reason, answer)
         return self._stopped(slot, code, reason)
 
     @staticmethod
@@ -332,21 +322,6 @@ async def open_runner(
         yield runner
     finally:
         await end_task(task)
-
-
-def _used(used: Usage, batch: Batch, answer: Answer, output: Output) -> Usage:
-    return evolve(
-        used,
-        fuel=used.fuel + answer.fuel,
-        ms=used.ms + answer.us / 1000,
-        memory_kib=answer.memory_kib,
-        batches=used.batches + 1,
-        readings_in=used.readings_in + len(batch),
-        readings_out=used.readings_out + len(output.readings),
-        alerts=used.alerts + len(output.alerts),
-        commands=used.commands + len(output.commands),
-        dropped=used.dropped + sum(output.dropped.values()),
-    )
 
 
 def _request(operation: bytes, document: bytes, parts: list[bytes]) -> list[bytes]:
