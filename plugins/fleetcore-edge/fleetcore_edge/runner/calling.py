@@ -1,7 +1,7 @@
 """Calls of wasmtime's C API for what happens with each batch.
 
 ``wasmtime.Func.__call__`` looks up the function's type and makes objects of each value, and every call through the
-package converts pointers: 4 calls for a batch took 25 us, and take 5 so. It needs the private bindings, which is why one
+package converts pointers. Here a batch takes half of that. It needs the package's private bindings, which is why one
 major version is required.
 """
 

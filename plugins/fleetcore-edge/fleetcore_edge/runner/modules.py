@@ -125,7 +125,11 @@ class Modules:
         return None
 
     def _keep(self, name: str, code: bytes) -> None:
-        replace(self._folder / f"{name}.code", self._mac(name, code) + code)
+        try:
+            replace(self._folder / f"{name}.code", self._mac(name, code) + code)
+        except OSError as error:
+            # It runs all the same, and is compiled again next time.
+            _log.warning("A compiled function cannot be kept: %s", error)
         files = sorted(self._folder.glob("*.code"), key=lambda file: file.stat().st_mtime)
         for file in files[:-_MOST_FILES]:
             file.unlink(missing_ok=True)

@@ -90,16 +90,7 @@ class Runner:
                 Encoder(self._settings.max_series, self._settings.batch_readings),
                 Budget(function.resources.cpu_percent, self._settings.burst_ms, self._clock.monotonic_s()),
             )
-            link = await self._ready()
-            try:
-                answer = await self._start(link, slot, code)
-            except LinkLost as lost:
-                raise FunctionRefused(
-                    f"The function ended the runner's process while it was started: {lost.reason}",
-                    code="crashed",
-                    remedy=REMEDIES["crashed"],
-                    function=function.name,
-                ) from None
+            answer = await self._started(slot, code)
             slot.tally.memory_kib = answer.memory_kib
             before = self._slots.pop(function.name, None)
             self._slots[function.name] = slot
@@ -162,13 +153,16 @@ class Runner:
         try:
             while True:
                 begun = self._clock.monotonic_s()
-                link = await self._linked_anew()
-                await link.lost.wait()
-                self._link = None
-                self._linked.clear()
-                await link.close()
+                try:
+                    link = await self._linked_anew()
+                    await link.lost.wait()
+                    self._link = None
+                    self._linked.clear()
+                    await link.close()
+                    _log.warning("The process that runs the functions has ended, and is started again")
+                except OSError as error:
+                    _log.warning("The process that runs the functions cannot be started: %s", error)
                 self.restarts += 1
-                _log.warning("The process that runs the functions has ended, and is started again")
                 if self._clock.monotonic_s() - begun > _STEADY_S:
                     wait_s = _FIRST_WAIT_S
                 await self._clock.sleep(wait_s)
@@ -233,7 +227,15 @@ class Runner:
             raise FunctionRefused("Each resource must be more than 0", code="resources", function=function.name)
 
     async def _code(self, function: Function) -> bytes:
-        content = await asyncio.to_thread(_read, function.module, self._settings.module_bytes)
+        try:
+            content = await asyncio.to_thread(_read, function.module, self._settings.module_bytes)
+        except OSError as error:
+            raise FunctionRefused(
+                f"The module {function.module} cannot be read: {error.strerror}",
+                code="module_missing",
+                remedy="Download it again",
+                function=function.name,
+            ) from error
         if hashlib.sha256(content).hexdigest() != function.sha256 and len(content) <= self._settings.module_bytes:
             raise FunctionRefused(
                 f"The module {function.module} is not the one with the digest {function.sha256}",
@@ -242,6 +244,20 @@ class Runner:
                 function=function.name,
             )
         return await self._modules.code(content)
+
+    async def _started(self, slot: _Slot, code: bytes) -> Answer:
+        while True:
+            link = await self._ready()
+            try:
+                return await self._start(link, slot, code)
+            except LinkLost as lost:
+                if lost.running:
+                    raise FunctionRefused(
+                        f"The function ended the runner's process while it was started: {lost.reason}",
+                        code="crashed",
+                        remedy=REMEDIES["crashed"],
+                        function=slot.function.name,
+                    ) from None
 
     async def _start(self, link: Link, slot: _Slot, code: bytes) -> Answer:
         """Raises FunctionRefused and LinkLost."""
