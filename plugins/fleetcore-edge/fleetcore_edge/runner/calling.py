@@ -1,6 +1,6 @@
 """Calls of wasmtime's C API for what happens with each batch.
 
-``wasmtime.Func.__call__`` looks up the function's type and makes objects of each value, and every call through the
+``wasmtime.Func.__call__`` looks up the type and makes objects of each value, and every call through the
 package converts pointers. Here a batch takes half of that. It needs the package's private bindings, which is why one
 major version is required.
 """
@@ -50,7 +50,7 @@ class Calls:
         self._fuel_at = ctypes.addressof(self._fuel)
 
     def allow(self, fuel: int, ticks: int) -> None:
-        """Gives the next calls so much fuel and time."""
+        """Sets the fuel and the time that the next calls may take."""
         _set_fuel(self._context, fuel)
         _set_deadline(self._context, ticks)
 

@@ -88,7 +88,7 @@ class Instance:
         self._store.close()
 
     def place(self, size: int) -> memoryview:
-        """Where the next block of so many bytes goes, within the function's memory."""
+        """Where the next block of that size goes, within the function's memory."""
         if size > self._room:
             self._allow()
             at = self._called(self._alloc, size) & 0xFFFFFFFF

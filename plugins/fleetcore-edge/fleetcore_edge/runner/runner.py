@@ -12,12 +12,12 @@ from attrs import Factory, define
 
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.waits import end_task
-from fleetcore.runtime.clock import SystemClock
 from fleetcore_edge.runner import frames
 from fleetcore_edge.runner.answers import Answer
 from fleetcore_edge.runner.batches import Encoder
 from fleetcore_edge.runner.budget import Budget
 from fleetcore_edge.runner.link import Link, LinkLost
+from fleetcore_edge.runner.machine_clock import MachineClock
 from fleetcore_edge.runner.modules import Modules
 from fleetcore_edge.runner.records import (
     Batch,
@@ -332,7 +332,7 @@ async def open_runner(
         folder: for compiled functions. It is made for this user alone, and must be: what is in it is run.
     """
     settings = settings or RunnerSettings()
-    runner = Runner(Modules(folder, settings), settings, clock or SystemClock())
+    runner = Runner(Modules(folder, settings), settings, clock or MachineClock())
     task = asyncio.create_task(runner.keep_running(), name="runner of functions")
     try:
         yield runner

@@ -19,7 +19,7 @@ _COLUMNS = ("time", "device", "metric", "value")
 
 
 class UnreadableReadings(Exception):
-    """The file of readings has a line that is none."""
+    """The file of readings has a line that cannot be read."""
 
 
 def main(arguments: Sequence[str]) -> int:

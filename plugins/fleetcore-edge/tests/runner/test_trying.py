@@ -6,6 +6,7 @@ from array import array
 from pathlib import Path
 
 import pytest
+import wasmtime
 from fleetcore_edge.runner import frames
 from fleetcore_edge.runner.batches import Encoder
 from fleetcore_edge.runner.records import Batch
@@ -70,8 +71,15 @@ def page():
     return (ROOT / "docs" / "reference" / "edge-abi.md").read_text(encoding="utf-8")
 
 
+async def test_the_smallest_function_in_the_page_runs(runner, make, readings):
+    text, _ = re.findall(r"^```text\n(.*?)^```", page(), re.MULTILINE | re.DOTALL)
+    await runner.load(make(content=bytes(wasmtime.wat2wasm(text))))
+
+    assert (await runner.run("echo", readings())).readings == readings()
+
+
 def test_the_example_in_the_page_is_what_the_runner_writes():
-    (dump,) = re.findall(r"^```text\n(.*?)^```", page(), re.MULTILINE | re.DOTALL)
+    _, dump = re.findall(r"^```text\n(.*?)^```", page(), re.MULTILINE | re.DOTALL)
     shown = b"".join(
         bytes.fromhex(re.match(r"[0-9a-f]{4}  ((?:[0-9a-f]{4,} ?)+)", line)[1]) for line in dump.splitlines()
     )
