@@ -2,6 +2,8 @@
 
 import re
 import struct
+import subprocess
+import sys
 from array import array
 from pathlib import Path
 
@@ -102,3 +104,18 @@ def test_the_page_names_every_code():
     )
 
     assert used | REMEDIES.keys() == named - {"fc_configure", "fc_run", "cpu_percent"}
+
+
+def test_the_script_in_the_readme_prints_what_it_says(tmp_path):
+    text = (FUNCTIONS.parent / "README.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    code = script.replace("async with", "async def main():\n  async with").replace("\n    await", "\n      await")
+    code = (
+        code.replace("\n    output", "\n      output").replace("print(", "  print(")
+        + "import asyncio\nasyncio.run(main())\n"
+    )
+    (tmp_path / "functions").symlink_to(FUNCTIONS)
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == (re.search(r"print\(.*\)  # (.*)", script)[1] + "\n", "")
