@@ -43,6 +43,7 @@ NAMES = (
     "mirror",
     "top",
     "plot",
+    "edge",
 )
 RESULTS = Path(__file__).parent / "results.json"
 

@@ -11,11 +11,11 @@ VERSION = 1
 #: version, series, series_at, readings, index_at, time_at, value_at, alerts, alerts_at, commands, commands_at, 20 zeros
 HEADER = struct.Struct("<11I20x")
 #: id, device_at, device_len, metric_at, metric_len, unit_at, unit_len, 4 zeros
-SERIES = struct.Struct("<7I4x")
+SERIES_ENTRY = struct.Struct("<7I4x")
 #: device, metric, kind, message (each offset and length), severity, 4 zeros, value, time
-ALERT = struct.Struct("<9I4xdq")
+ALERT_ENTRY = struct.Struct("<9I4xdq")
 #: device, name, arguments as JSON (each offset and length)
-COMMAND = struct.Struct("<6I")
+COMMAND_ENTRY = struct.Struct("<6I")
 
 SEVERITIES = ("info", "warning", "critical")
 

@@ -1,11 +1,10 @@
 """The worker's answers: taken from its socket as they come, and as outputs."""
 
 from array import array
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import msgspec
-from attrs import frozen
 
 from fleetcore_edge.runner import frames
 from fleetcore_edge.runner.records import Batch, EdgeAlert, EdgeCommand, Output
@@ -26,8 +25,7 @@ _decoder = msgspec.json.Decoder(Said)
 _NOTHING = Said()
 
 
-@frozen
-class Answer:
+class Answer(NamedTuple):
     """One answer.
 
     Attributes:
@@ -49,9 +47,11 @@ class Answer:
         """The output of a batch; what the function may not put out is dropped, and counted."""
         said = self.said
         index, time, value = self.columns
-        kinds: dict[str, int] = {"readings": len(index), "alerts": len(said.alerts), "commands": len(said.commands)}
-        dropped: Mapping[str, int] = {kind: count for kind, count in kinds.items() if count and kind not in may}
         readings = Batch(series=batch.series if self.same else said.series, at=index, time=time, value=value)
+        if said is _NOTHING and (not index or "readings" in may):
+            return Output(readings=readings)
+        kinds = {"readings": len(index), "alerts": len(said.alerts), "commands": len(said.commands)}
+        dropped = {kind: count for kind, count in kinds.items() if count and kind not in may}
         return Output(
             readings=Batch() if "readings" in dropped else readings,
             alerts=() if "alerts" in dropped else [EdgeAlert(*alert) for alert in said.alerts],
@@ -67,22 +67,23 @@ class Incoming:
     def __init__(self) -> None:
         self._kept = b""
 
-    def feed(self, data: bytes) -> Iterator[Answer]:
-        """The answers that these bytes complete.
+    def feed(self, data: memoryview) -> Iterator[Answer]:
+        """The answers that these bytes complete. Nothing refers to them afterwards.
 
         Raises:
             ValueError: they are no answers; so the worker is not what it was.
         """
-        data = self._kept + data if self._kept else data
+        if self._kept:
+            data = memoryview(self._kept + data)
         begin, end = 0, len(data)
         while end - begin >= frames.ANSWER.size:
             length, *numbers = frames.ANSWER.unpack_from(data, begin)
             behind = begin + frames.LENGTH.size + length
             if behind > end:
                 break
-            yield _answer(memoryview(data)[begin + frames.ANSWER.size : behind], *numbers)
+            yield _answer(data[begin + frames.ANSWER.size : behind], *numbers)
             begin = behind
-        self._kept = data[begin:]
+        self._kept = bytes(data[begin:])
 
 
 def _answer(rest: memoryview, outcome: int, same: bool, *numbers: Any) -> Answer:

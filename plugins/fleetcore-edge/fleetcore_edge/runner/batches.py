@@ -59,7 +59,7 @@ class Encoder:
     def _table(self, series: Sequence[tuple[str, str, str]]) -> bytes:
         """The table of series and its texts, to a multiple of 8 bytes."""
         texts, entries = bytearray(), bytearray()
-        begin = abi.HEADER.size + abi.SERIES.size * len(series)
+        begin = abi.HEADER.size + abi.SERIES_ENTRY.size * len(series)
         for each in series:
             number = self._numbers.setdefault(each, len(self._numbers))
             places = [number]
@@ -67,7 +67,7 @@ class Encoder:
                 encoded = text.encode()
                 places += [begin + len(texts), len(encoded)]
                 texts += encoded
-            entries += abi.SERIES.pack(*places)
+            entries += abi.SERIES_ENTRY.pack(*places)
         if len(self._numbers) > self._max_series:
             raise FunctionRefused(
                 f"The function has seen more than {self._max_series} series",

@@ -4,6 +4,7 @@ After a stop the instance is gone; the next batch has a fresh one.
 """
 
 import ctypes
+import struct
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from fleetcore_edge.runner.verifier import FAULTS
 
 #: Elements of a function's tables: what is called through pointers. A compiler makes one table.
 _TABLE_ELEMENTS, _TABLES = 20_000, 2
+#: The beginning of a block's header.
+_BEGIN = struct.Struct("<5I")
 #: The verifier's own: it ends after a bounded count of steps.
 _VERIFY_FUEL, _VERIFY_TICKS = 1 << 40, 1 << 20
 
@@ -72,7 +75,7 @@ class Instance:
     @property
     def memory_kib(self) -> int:
         """Its linear memory."""
-        return 0 if self._memory is None else self._memory.data_len(self._store) >> 10
+        return 0 if self._memory is None else self._calls.memory(self._memory)[1] >> 10
 
     @property
     def log(self) -> list[str]:
@@ -85,7 +88,7 @@ class Instance:
         self._store.close()
 
     def place(self, size: int) -> memoryview:
-        """Where the next block of so many bytes goes, within the function's memory."""
+        """Where the next block of that size goes, within the function's memory."""
         if size > self._room:
             self._allow()
             at = self._called(self._alloc, size) & 0xFFFFFFFF
@@ -100,8 +103,7 @@ class Instance:
     def run(self, size: int, now_ms: int) -> tuple[Block, bool]:
         """Handles the block that was placed: what it puts out, and whether the series are the input's."""
         at = self._room_at
-        series, series_at = abi.HEADER.unpack_from(self._view, at)[1:3]
-        index_at = abi.HEADER.unpack_from(self._view, at)[4]
+        _, series, series_at, _, index_at = _BEGIN.unpack_from(self._view, at)
         named = bytes(self._view[at + series_at : at + index_at])
         self._imports.now_ms = now_ms
         self._imports.log = []
@@ -151,8 +153,7 @@ class Instance:
 
     def _allow(self) -> None:
         self._begin()
-        self._store.set_fuel(self._function.fuel)
-        self._store.set_epoch_deadline(self._ticks)
+        self._calls.allow(self._function.fuel, self._ticks)
 
     def _called(self, function: wasmtime.Func, *arguments: int) -> int:
         try:
@@ -160,7 +161,7 @@ class Instance:
         except wasmtime.Trap as trap:
             raise of_trap(trap, self.memory_kib, self._function.memory_mib << 10) from None
         finally:
-            self._fuel = self._function.fuel - self._store.get_fuel()
+            self._fuel = self._function.fuel - self._calls.fuel()
 
     def _failed(self, status: int) -> Stopped:
         if status == abi.NO_MEMORY:
@@ -171,8 +172,7 @@ class Instance:
         return f": {self.log[-1]}" if self.log else ""
 
     def _verify(self, block: Block) -> None:
-        self._store.set_fuel(_VERIFY_FUEL)
-        self._store.set_epoch_deadline(_VERIFY_TICKS)
+        self._calls.allow(_VERIFY_FUEL, _VERIFY_TICKS)
         fault = self._calls(self._check, block.index, block.time, block.value, block.readings, block.series)
         if fault & 0xFFFFFFFF:
             raise Stopped("rubbish", f"its readings have {FAULTS[fault & 0xFFFFFFFF]}")
@@ -180,8 +180,7 @@ class Instance:
     def _look(self) -> None:
         """The memory may have grown, and moved."""
         assert self._memory is not None
-        size = self._memory.data_len(self._store)
-        at = ctypes.addressof(self._memory.data_ptr(self._store).contents) if size else 0
+        at, size = self._calls.memory(self._memory)
         if (at, size) != self._view_of:
             self._view = memoryview((ctypes.c_ubyte * size).from_address(at)).cast("B") if size else memoryview(b"")
             self._view_of = (at, size)

@@ -53,6 +53,8 @@ class Link:
         self._since = 0.0
         self._unsent: deque[memoryview] = deque()
         self._incoming = Incoming()
+        #: One place for all of them: a fresh one of this size would be mapped and unmapped for each answer.
+        self._read = memoryview(bytearray(_READ_BYTES))
         self._overdue = False
         self.pid = process.pid
         self.lost = asyncio.Event()
@@ -148,16 +150,16 @@ class Link:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(_READ_BYTES)
+            count = self._socket.recv_into(self._read)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            count = 0
+        if not count:
             self._lose("it has ended")
             return
         try:
-            for answer in self._incoming.feed(data):
+            for answer in self._incoming.feed(self._read[:count]):
                 request = self._requests.popleft()
                 self._since = self._loop.time()
                 if not request.answer.done():

@@ -19,7 +19,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fleetcore.errors import ConfigError
-from fleetcore.files import make_private, replace
 from fleetcore.interfaces.waits import end_process
 from fleetcore_edge.runner.frames import LENGTH
 from fleetcore_edge.runner.records import FunctionRefused, RunnerSettings
@@ -56,7 +55,9 @@ class Modules:
 
     def __init__(self, folder: Path, settings: RunnerSettings) -> None:
         self._folder, self._settings = folder, settings
-        make_private(folder)
+        # Parents that are missing are this user's alone, too: others could otherwise put another folder here.
+        for each in (*reversed(folder.absolute().parents), folder):
+            each.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
         if folder.stat().st_uid != os.getuid():
             raise ConfigError(
@@ -105,7 +106,7 @@ class Modules:
             if len(key) == _MAC_BYTES and not file.stat().st_mode & 0o077:
                 return key
         key = secrets.token_bytes(_MAC_BYTES)
-        replace(file, key)
+        _write(file, key)
         return key
 
     def _mac(self, name: str, code: bytes) -> bytes:
@@ -125,7 +126,11 @@ class Modules:
         return None
 
     def _keep(self, name: str, code: bytes) -> None:
-        replace(self._folder / f"{name}.code", self._mac(name, code) + code)
+        try:
+            _write(self._folder / f"{name}.code", self._mac(name, code) + code)
+        except OSError as error:
+            # It runs all the same, and is compiled again next time.
+            _log.warning("A compiled function cannot be kept: %s", error)
         files = sorted(self._folder.glob("*.code"), key=lambda file: file.stat().st_mtime)
         for file in files[:-_MOST_FILES]:
             file.unlink(missing_ok=True)
@@ -165,3 +170,14 @@ class Modules:
             code="compile_limit",
             remedy="Build it with smaller functions, or raise the runner's limits",
         )
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Replaces a file, readable by this user alone. One that is lost or damaged by a power cut is made anew."""
+    beside = file.with_name(f".{file.name}-{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+            opened.write(content)
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -30,14 +30,19 @@ class Block:
             raise _rubbish(f"the output of {size} bytes at {at} lies outside the memory of {len(memory)} bytes")
         self._memory, self._base = memory, at
         fields = abi.HEADER.unpack_from(memory, at)
-        version, self.series, self.series_at, self.readings, index, time, value, *more = fields
+        version, self.series, self.series_at, count, index, time, value, *more = fields
+        self.readings = count
         self.alerts, self.alerts_at, self.commands, self.commands_at = more
         if version != abi.VERSION:
             raise _rubbish(f"the output begins with {version}, not with the ABI's version {abi.VERSION}")
-        for kind in ("series", "readings", "alerts", "commands"):
-            if getattr(self, kind) > limits[f"output_{kind}"]:
-                raise Stopped("output_too_large", f"{getattr(self, kind)} {kind} of at most {limits[f'output_{kind}']}")
-        count = self.readings
+        if (
+            self.series > limits["output_series"]
+            or count > limits["output_readings"]
+            or self.alerts > limits["output_alerts"]
+            or self.commands > limits["output_commands"]
+        ):
+            counts = f"{self.series} series, {count} readings, {self.alerts} alerts, {self.commands} commands"
+            raise Stopped("output_too_large", f"It puts out {counts}")
         self.index = self._place(index, 4 * count, "the column of indexes")
         self.time = self._place(time, 8 * count, "the column of times")
         self.value = self._place(value, 8 * count, "the column of values")
@@ -60,7 +65,7 @@ class Block:
     def named_series(self) -> list[tuple[str, str, str]]:
         """Device, metric and unit of each series."""
         found = []
-        for entry in self._entries(abi.SERIES, self.series, self.series_at, "the table of series"):
+        for entry in self._entries(abi.SERIES_ENTRY, self.series, self.series_at, "the table of series"):
             _, device_at, device_len, metric_at, metric_len, unit_at, unit_len = entry
             device = self._text(device_at, device_len, _NAME_BYTES, "a device")
             metric = self._text(metric_at, metric_len, _NAME_BYTES, "a metric")
@@ -72,7 +77,7 @@ class Block:
     def named_alerts(self) -> list[tuple[Any, ...]]:
         """Device, metric, severity, kind, message, value and time of each alert."""
         found = []
-        for entry in self._entries(abi.ALERT, self.alerts, self.alerts_at, "the table of alerts"):
+        for entry in self._entries(abi.ALERT_ENTRY, self.alerts, self.alerts_at, "the table of alerts"):
             *texts, severity, value, time = entry
             device = self._text(texts[0], texts[1], _NAME_BYTES, "a device")
             metric = self._text(texts[2], texts[3], _NAME_BYTES, "a metric")
@@ -86,7 +91,7 @@ class Block:
     def named_commands(self) -> list[tuple[str, str, str]]:
         """Device, name and arguments of each command."""
         found = []
-        for entry in self._entries(abi.COMMAND, self.commands, self.commands_at, "the table of commands"):
+        for entry in self._entries(abi.COMMAND_ENTRY, self.commands, self.commands_at, "the table of commands"):
             device = self._text(entry[0], entry[1], _NAME_BYTES, "a device")
             name = self._text(entry[2], entry[3], _NAME_BYTES, "a command")
             arguments = self._text(entry[4], entry[5], _ARGUMENT_BYTES, "a command's arguments")

@@ -52,20 +52,12 @@ class Function:
     may: frozenset[str] = frozenset({"readings"})
 
 
-class SeriesName(NamedTuple):
-    """One series of a batch. The device ``""`` is the gateway itself."""
-
-    device: str
-    metric: str
-    unit: str = ""
-
-
 @frozen(kw_only=True)
 class Batch:
     """Readings as columns, in the order in which they came.
 
     Attributes:
-        series: what the readings belong to.
+        series: device, metric and unit of what the readings belong to. The device ``""`` is the gateway itself.
         at: ``array('I')``, for each reading its index into ``series``.
         time: ``array('q')``, milliseconds since 1970.
         value: ``array('d')``, finite.

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from attrs import define, evolve
+from attrs import Factory, define
 
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.waits import end_task
-from fleetcore.runtime.clock import SystemClock
 from fleetcore_edge.runner import frames
 from fleetcore_edge.runner.answers import Answer
 from fleetcore_edge.runner.batches import Encoder
 from fleetcore_edge.runner.budget import Budget
 from fleetcore_edge.runner.link import Link, LinkLost
+from fleetcore_edge.runner.machine_clock import MachineClock
 from fleetcore_edge.runner.modules import Modules
 from fleetcore_edge.runner.records import (
     Batch,
@@ -29,6 +29,7 @@ from fleetcore_edge.runner.records import (
     Usage,
 )
 from fleetcore_edge.runner.remedies import REMEDIES
+from fleetcore_edge.runner.tally import Tally
 from fleetcore_edge.runner.verifier import TEXT
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class _Slot:
     function: Function
     encoder: Encoder
     budget: Budget
-    usage: Usage = Usage()
+    tally: Tally = Factory(Tally)
     broken: FunctionRefused | None = None
 
 
@@ -89,17 +90,8 @@ class Runner:
                 Encoder(self._settings.max_series, self._settings.batch_readings),
                 Budget(function.resources.cpu_percent, self._settings.burst_ms, self._clock.monotonic_s()),
             )
-            link = await self._ready()
-            try:
-                answer = await self._start(link, slot, code)
-            except LinkLost as lost:
-                raise FunctionRefused(
-                    f"The function ended the runner's process while it was started: {lost.reason}",
-                    code="crashed",
-                    remedy=REMEDIES["crashed"],
-                    function=function.name,
-                ) from None
-            slot.usage = evolve(slot.usage, memory_kib=answer.memory_kib)
+            answer = await self._started(slot, code)
+            slot.tally.memory_kib = answer.memory_kib
             before = self._slots.pop(function.name, None)
             self._slots[function.name] = slot
             if before is not None:
@@ -126,7 +118,7 @@ class Runner:
             raise FunctionRefused(f"The function {name!r} is not loaded", code="not_loaded", function=name)
         wait_ms = slot.budget.wait_ms(self._clock.monotonic_s())
         if wait_ms:
-            slot.usage = evolve(slot.usage, over_budget=slot.usage.over_budget + 1)
+            slot.tally.over_budget += 1
             percent = slot.function.resources.cpu_percent
             raise self._stopped(slot, "over_budget", f"It has used its {percent:g} % of a processor", wait_ms)
         pieces = slot.encoder.request(slot.number, batch, self._clock.now_ms())
@@ -148,12 +140,12 @@ class Runner:
         if answer.stopped:
             raise self._counted(slot, batch, answer.said.code, answer.said.reason, answer)
         output = answer.output(batch, slot.function.may)
-        slot.usage = _used(slot.usage, batch, answer, output)
+        slot.tally.done(batch, answer, output)
         return output
 
     def usage(self) -> Mapping[str, Usage]:
         """What each loaded function has taken."""
-        return {name: slot.usage for name, slot in self._slots.items()}
+        return {name: slot.tally.usage() for name, slot in self._slots.items()}
 
     async def keep_running(self) -> None:
         """Starts the process, and again whenever it ends, with all functions; until cancelled."""
@@ -161,13 +153,16 @@ class Runner:
         try:
             while True:
                 begun = self._clock.monotonic_s()
-                link = await self._linked_anew()
-                await link.lost.wait()
-                self._link = None
-                self._linked.clear()
-                await link.close()
+                try:
+                    link = await self._linked_anew()
+                    await link.lost.wait()
+                    self._link = None
+                    self._linked.clear()
+                    await link.close()
+                    _log.warning("The process that runs the functions has ended, and is started again")
+                except OSError as error:
+                    _log.warning("The process that runs the functions cannot be started: %s", error)
                 self.restarts += 1
-                _log.warning("The process that runs the functions has ended, and is started again")
                 if self._clock.monotonic_s() - begun > _STEADY_S:
                     wait_s = _FIRST_WAIT_S
                 await self._clock.sleep(wait_s)
@@ -194,7 +189,7 @@ class Runner:
             return
         try:
             await self._start(link, slot, await self._code(slot.function))
-            slot.usage = evolve(slot.usage, restarts=slot.usage.restarts + 1)
+            slot.tally.restarts += 1
             slot.broken = None
         except FunctionRefused as refused:
             slot.broken = refused
@@ -232,7 +227,15 @@ class Runner:
             raise FunctionRefused("Each resource must be more than 0", code="resources", function=function.name)
 
     async def _code(self, function: Function) -> bytes:
-        content = await asyncio.to_thread(_read, function.module, self._settings.module_bytes)
+        try:
+            content = await asyncio.to_thread(_read, function.module, self._settings.module_bytes)
+        except OSError as error:
+            raise FunctionRefused(
+                f"The module {function.module} cannot be read: {error.strerror}",
+                code="module_missing",
+                remedy="Download it again",
+                function=function.name,
+            ) from error
         if hashlib.sha256(content).hexdigest() != function.sha256 and len(content) <= self._settings.module_bytes:
             raise FunctionRefused(
                 f"The module {function.module} is not the one with the digest {function.sha256}",
@@ -241,6 +244,20 @@ class Runner:
                 function=function.name,
             )
         return await self._modules.code(content)
+
+    async def _started(self, slot: _Slot, code: bytes) -> Answer:
+        while True:
+            link = await self._ready()
+            try:
+                return await self._start(link, slot, code)
+            except LinkLost as lost:
+                if lost.running:
+                    raise FunctionRefused(
+                        f"The function ended the runner's process while it was started: {lost.reason}",
+                        code="crashed",
+                        remedy=REMEDIES["crashed"],
+                        function=slot.function.name,
+                    ) from None
 
     async def _start(self, link: Link, slot: _Slot, code: bytes) -> Answer:
         """Raises FunctionRefused and LinkLost."""
@@ -290,18 +307,7 @@ class Runner:
     def _counted(
         self, slot: _Slot, batch: Batch, code: str, reason: str, answer: Answer | None = None
     ) -> FunctionStopped:
-        used = slot.usage
-        slot.usage = evolve(
-            used,
-            fuel=used.fuel + (answer.fuel if answer else 0),
-            ms=used.ms + (answer.us / 1000 if answer else 0.0),
-            batches=used.batches + 1,
-            stopped=used.stopped + 1,
-            readings_in=used.readings_in + len(batch),
-            restarts=used.restarts + (answer is not None),
-            last_code=code,
-            last_reason=reason,
-        )
+        slot.tally.stop(batch, code, reason, answer)
         return self._stopped(slot, code, reason)
 
     @staticmethod
@@ -326,27 +332,12 @@ async def open_runner(
         folder: for compiled functions. It is made for this user alone, and must be: what is in it is run.
     """
     settings = settings or RunnerSettings()
-    runner = Runner(Modules(folder, settings), settings, clock or SystemClock())
+    runner = Runner(Modules(folder, settings), settings, clock or MachineClock())
     task = asyncio.create_task(runner.keep_running(), name="runner of functions")
     try:
         yield runner
     finally:
         await end_task(task)
-
-
-def _used(used: Usage, batch: Batch, answer: Answer, output: Output) -> Usage:
-    return evolve(
-        used,
-        fuel=used.fuel + answer.fuel,
-        ms=used.ms + answer.us / 1000,
-        memory_kib=answer.memory_kib,
-        batches=used.batches + 1,
-        readings_in=used.readings_in + len(batch),
-        readings_out=used.readings_out + len(output.readings),
-        alerts=used.alerts + len(output.alerts),
-        commands=used.commands + len(output.commands),
-        dropped=used.dropped + sum(output.dropped.values()),
-    )
 
 
 def _request(operation: bytes, document: bytes, parts: list[bytes]) -> list[bytes]:

@@ -101,6 +101,8 @@ class Worker:
         begun, instance = processor_us(), self._instances.get(number)
         unread = size
         try:
+            if instance is None and number not in self._functions:
+                raise Stopped("not_loaded", "It was unloaded before its turn came")
             if instance is None:
                 instance = self._instances[number] = Instance(self._functions[number], self._ticker.begin)
             place = instance.place(size)

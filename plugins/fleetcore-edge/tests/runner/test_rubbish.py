@@ -29,7 +29,7 @@ def block(
 
 def one_reading(index=0, time=NOW, value=1.5, names=("d1", "speed", "m/s")):
     content, places = texts(*names)
-    table = abi.SERIES.pack(0, *(number for place in places for number in place))
+    table = abi.SERIES_ENTRY.pack(0, *(number for place in places for number in place))
     columns = struct.pack("<Iqd", index, time, value)
     head = block(1, 64, 1, (200, 204, 212))
     return (head + table).ljust(200, b"\0") + columns.ljust(800, b"\0") + content
@@ -37,13 +37,13 @@ def one_reading(index=0, time=NOW, value=1.5, names=("d1", "speed", "m/s")):
 
 def one_alert(severity=1, value=3.0, time=NOW, names=("d1", "speed", "fast", "too fast")):
     content, places = texts(*names)
-    table = abi.ALERT.pack(*(number for place in places for number in place), severity, value, time)
+    table = abi.ALERT_ENTRY.pack(*(number for place in places for number in place), severity, value, time)
     return (block(alerts=1, alerts_at=64) + table).ljust(1000, b"\0") + content
 
 
 def one_command(names=("d1", "stop", "{}")):
     content, places = texts(*names)
-    table = abi.COMMAND.pack(*(number for place in places for number in place))
+    table = abi.COMMAND_ENTRY.pack(*(number for place in places for number in place))
     return (block(commands=1, commands_at=64) + table).ljust(1000, b"\0") + content
 
 
