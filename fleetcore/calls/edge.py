@@ -121,7 +121,7 @@ def _capacity(capacity: Capacity) -> CapacityResponse:
 def _function_state(state: FunctionState) -> GatewayFunctionResponse:
     return to_response(
         GatewayFunctionResponse, state, config=dict(state.config), promised=_capacity(state.promised),
-        usage=dict(state.usage),
+        usage=dict(state.usage), wanted_sha256=state.wanted_sha256, reported_sha256=state.reported_sha256,
     )  # fmt: skip
 
 

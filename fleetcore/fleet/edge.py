@@ -440,7 +440,9 @@ class EdgeComputing:
             rollback_to: the release that a rollback installs; None for what each gateway has now.
 
         Raises:
-            as :meth:`place`, and :meth:`Campaigns.create`.
+            NotFound: there is no such function or gateway.
+            Conflict: ``already_exists``, a campaign of that name.
+            Refused: as :meth:`place` and :meth:`Campaigns.create`.
         """
         wanted = len(dict.fromkeys(gateways)) if gateways and copies is None else copies
         placement = await self.place(function, where=where, gateways=gateways, copies=wanted)

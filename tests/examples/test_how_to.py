@@ -374,7 +374,7 @@ def test_functions_are_deployed_watched_and_rolled_back(tmp_path):
     (block,) = blocks(page, "console")
     assert block.splitlines()[2].split() == listed.splitlines()[0].split()
     assert block.splitlines()[3].split()[:5] == listed.splitlines()[1].split()[:5]
-    assert [each["wanted"] for each in rolled_back["items"]] == [None]
+    assert [each["wanted"] for each in rolled_back] == [None]
     assert "press-1" in replaced
     assert re.search(r"^functions +vibration$", replaced, re.MULTILINE), replaced
 
