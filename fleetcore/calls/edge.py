@@ -121,7 +121,7 @@ def _capacity(capacity: Capacity) -> CapacityResponse:
 def _function_state(state: FunctionState) -> GatewayFunctionResponse:
     return to_response(
         GatewayFunctionResponse, state, config=dict(state.config), promised=_capacity(state.promised),
-        usage=dict(state.usage),
+        usage=dict(state.usage), wanted_sha256=state.wanted_sha256, reported_sha256=state.reported_sha256,
     )  # fmt: skip
 
 
@@ -172,8 +172,8 @@ async def register_gateway(
 ) -> GatewayResponse:
     """Registers a gateway, or makes a registered device a gateway.
 
-    What of its capacity is not given is what the gateway reports. Repeated, it changes what is given; labels and
-    capacity stay where they are not.
+    What of its capacity is not given is what the gateway reports. Repeated, it sets capabilities and ``may_register``
+    anew; labels, model and capacity stay where they are not given.
 
     Raises:
         Refused: it promises more than this capacity to its functions.

@@ -170,6 +170,11 @@ class DesiredFunctions:
                 reason=f"the campaign {campaign.id} offers {name} {image.release}",
             )  # fmt: skip
 
+    async def is_configured(self, campaign: Campaign, device: str) -> bool:
+        """Whether a gateway has the configuration that a campaign's function is to get."""
+        entry = entries((await self._twins.get(device)).own.document).get(function_of(campaign.component), {})
+        return campaign.config is None or entry.get("config") == campaign.config
+
     async def accept(self, device: str, component: str, execution: str) -> None:
         """An offer has succeeded: its entry stays."""
         key = offer_key(device, function_of(component))

@@ -453,7 +453,9 @@ class EdgeComputing:
             rollback_to: the release that a rollback installs; None for what each gateway has now.
 
         Raises:
-            as :meth:`place`, and :meth:`Campaigns.create`.
+            NotFound: there is no such function or gateway.
+            Conflict: ``already_exists``, a campaign of that name.
+            Refused: as :meth:`place` and :meth:`Campaigns.create`.
         """
         wanted = len(dict.fromkeys(gateways)) if gateways and copies is None else copies
         placement = await self.place(function, where=where, gateways=gateways, copies=wanted)
@@ -538,6 +540,7 @@ class EdgeComputing:
     async def _replaced(self, old: str, new: str, actor: str, reason: str) -> Replacement:
         gateway, taking = _gateway(await self._registry.get(old)), await self._registry.get(new)
         if gateway.replaced_by == new:
+            await self._updates.leave(old, REPLACED, actor=actor)
             return await self._replacement(old, new)
         if old == new:
             raise Refused(f"{old!r} cannot replace itself", device=old)
@@ -552,6 +555,7 @@ class EdgeComputing:
         first, second = sorted((old, new))
         async with self._functions.turn(first), self._functions.turn(second):
             await self._take_over(old, new, actor, reason)
+        await self._updates.leave(old, REPLACED, actor=actor)  # an offer may have been made meanwhile
         return await self._replacement(old, new)
 
     async def _take_over(self, old: str, new: str, actor: str, reason: str) -> None:
@@ -563,14 +567,14 @@ class EdgeComputing:
         now = self._clock.now_ms()
         section = cast("Mapping[str, object]", before.attributes[GATEWAY])
         above = before.gateway
-        way = [] if above is None else [above, *(each.id for each in await self._registry.path(before))]
+        over_old = {each.id for each in await self._registry.path(before)}
+        over_new = {each.id for each in await self._registry.path(taking)}
         after = evolve(
-            taking, attributes={**taking.attributes, GATEWAY: dict(section)}, updated=now,
-            gateway=taking.gateway if above is None or new in way else above,
-        )  # fmt: skip
-        below_old = {each.id for each in await self._registry.below(old)}
-        if after.gateway == old or after.gateway in below_old:
-            after = evolve(after, gateway=above)
+            taking,
+            attributes={**taking.attributes, GATEWAY: dict(section)},
+            updated=now,
+            gateway=taking.gateway if new in over_old or (above is None and old not in over_new) else above,
+        )
         target = await self._updates.target(new)
         functions, told = await self._functions.taking_over(before, after, target.trust, actor=actor, reason=reason)
         leaves = [each for each in await self._registry.leaves(old) if each.id != new]

@@ -301,7 +301,8 @@ class Registry:
             for leaf in await self.leaves(asked.pop()):
                 if leaf.id not in found and leaf.id != gateway:
                     found[leaf.id] = leaf
-                    asked.append(leaf.id)
+                    if GATEWAY in leaf.attributes:
+                        asked.append(leaf.id)
         return list(found.values())
 
     async def path(self, device: Device) -> Sequence[Device]:

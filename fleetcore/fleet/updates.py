@@ -28,7 +28,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Lifecycle
-from fleetcore.model.edge import FUNCTIONS, Capacity, component_of, function_of, is_function
+from fleetcore.model.edge import FUNCTIONS, Capacity, component_of, entries, function_of, is_function
 from fleetcore.model.firmware import (
     EXECUTION_ENDS,
     MAIN,
@@ -282,10 +282,10 @@ class Updates:
         return {target.device: target for target in found}
 
     async def _target(self, record: Record, twin: Record | None) -> Target:
-        reported = twin.body.get("reported") if twin is not None else None
-        document = reported.get("document") if isinstance(reported, Mapping) else None
-        found = document if isinstance(document, Mapping) else {}
-        target = Target.of(record.key, record.body.get("model"), found.get("firmware"), found.get(FUNCTIONS))
+        reported, desired = ({}, {}) if twin is None else (_document(twin, "reported"), _document(twin, "desired"))
+        # A function that the gateway is not to run is about to stop.
+        running = {name: each for name, each in entries(reported).items() if name in entries(desired)}
+        target = Target.of(record.key, record.body.get("model"), reported.get("firmware"), running)
         if target.runs(MAIN).highest_seq is None:
             # It does not report them; the versions that it reported as installed count.
             past = await self.of_device(record.key)
@@ -749,6 +749,8 @@ class Updates:
             return False
         if execution.first_offered is not None:
             return False  # an earlier attempt may have installed it, or gone back since
+        if is_function(campaign.component) and not await self._functions.is_configured(campaign, execution.device):
+            return False
         others = [each for each in await self.of_device(execution.device) if each.id != execution.id]
         campaigns = await self.campaigns.get_many({each.campaign for each in others})
         past = [
@@ -944,6 +946,13 @@ class Updates:
                 if judged.held is None:
                     self.tell([made.execution.device])  # it may have been told to wait
         return outcomes
+
+
+def _document(twin: Record, section: str) -> Mapping[str, object]:
+    """The document of a section of a stored twin."""
+    found = twin.body.get(section)
+    document = found.get("document") if isinstance(found, Mapping) else None
+    return document if isinstance(document, Mapping) else {}
 
 
 def _is_downloaded(move: Move) -> bool:

@@ -60,7 +60,7 @@ class Function:
     Attributes:
         abi: the version of the interface between function and runner.
         metrics: patterns of the metrics that it takes, ``vibration.*``; ``where`` selects leaves, empty for all.
-        every_ms, every_readings: a batch is handed over at the latest after so long, and so many readings.
+        every_ms, every_readings: a batch is handed over at the latest after this time, and this number of readings.
         may: what it may return: ``readings``, ``alerts``, ``commands``.
         config: the defaults of its configuration.
         secrets: the names of secrets, whose values the gateway's operator gives there.
@@ -108,7 +108,7 @@ _UNITS: Mapping[str, str] = {
 
 
 def promise_of(resources: Resources, size_bytes: int) -> Capacity:
-    """What a gateway promises a function whose module has so many bytes."""
+    """What a gateway promises a function with these resources, whose module has this size."""
     return Capacity(cpu_percent=resources.cpu_percent, memory_mib=resources.memory_mib, disk_mib=-(-size_bytes // _MIB))
 
 

@@ -403,3 +403,30 @@ async def test_a_name_of_a_campaign_is_used_once(fleet, signers, gateway):
 
     with pytest.raises(Conflict, match="exists already"):
         await fleet.edge.deploy("vibration", "c", gateways=["g1"])
+
+
+async def test_a_function_that_a_gateway_still_runs_and_is_not_to_run_is_deployed_again(fleet, signers, gateway):
+    await released(fleet, signers)
+    g1 = await gateway()
+    await fleet.edge.deploy("vibration", "c", gateways=["g1"])
+    await g1.work()
+    await fleet.edge.undeploy("vibration", "g1")
+
+    await fleet.edge.deploy("vibration", "again", gateways=["g1"])
+    await g1.poll()
+
+    assert (await state(fleet, "g1", "again"), await wanted(fleet, "g1")) == ("offered", "1.0.0")
+
+
+async def test_what_a_gateway_runs_is_not_deployed_again_unless_its_configuration_changes(fleet, signers, gateway):
+    await released(fleet, signers)
+    g1 = await gateway()
+    await fleet.edge.deploy("vibration", "c", gateways=["g1"], config={"limit": 3})
+    await g1.work()
+
+    for campaign, config in (("same", None), ("equal", {"limit": 3}), ("other", {"limit": 4})):
+        await fleet.edge.deploy("vibration", campaign, gateways=["g1"], config=config)
+        await g1.poll()
+
+    assert [await state(fleet, "g1", name) for name in ("same", "equal", "other")] == ["skipped", "skipped", "offered"]
+    assert g1.desired["functions"]["vibration"]["config"] == {"limit": 4}

@@ -3,6 +3,7 @@
 Only ports differ from what a reader types, since other tests run beside these, and nothing is installed.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -21,8 +22,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from fleetcore import IoTFleetManager
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.ports import free_datagram_port, free_port
+from fleetcore.wire import messages
 from tests.examples import forked
 
 ROOT = Path(__file__).parents[2]
@@ -327,6 +330,53 @@ def test_devices_get_what_they_need_before_an_image(tmp_path):
     assert (released["requires_seq"], released["requires"]) == (20, {"modem": "acme-modem:14"})
     assert released["sbom_format"] == "cyclonedx-json"
     assert released["sbom_sha256"] == hashlib.sha256((tmp_path / "thermo-3.0.0.cdx.json").read_bytes()).hexdigest()
+
+
+async def _gateway_works(folder, gateway):
+    """A gateway comes, and runs what it is to run."""
+    async with IoTFleetManager(folder) as manager:
+        fleet = await manager.open()
+        await fleet.updates.offer(gateway)
+        functions = (await fleet.twins.get(gateway)).desired.document.get("functions", {})
+        reported = {}
+        for name, entry in functions.items():
+            body = {"execution": entry.get("execution", ""), "state": "succeeded", "version": entry["version"]}
+            await fleet.updates.status(gateway, messages.FirmwareStatus(**body))
+            reported[name] = {"version": entry["version"], "sha256": entry["sha256"], "state": "running"}
+        await fleet.twins.report(gateway, {"functions": reported})
+        return functions
+
+
+def test_functions_are_deployed_watched_and_rolled_back(tmp_path):
+    page = "run-functions-at-the-edge.md"
+    keys, roots, start, *_ = blocks("sign-firmware.md", "sh")
+    gateways, sign, place, deploy, watch, back, remove, replace = blocks(page, "sh")
+    data = tmp_path / "fleet-data"
+    for text in (keys, roots, start, gateways):
+        typed(text, tmp_path)
+    signed, placed, deployed = (typed(text, tmp_path) for text in (sign, place, deploy))
+    functions = asyncio.run(_gateway_works(data, "gw-north"))
+    watched = typed(watch, tmp_path)
+    listed = typed("fleetcore edge functions gw-north", tmp_path)
+    typed(back, tmp_path)
+    rolled_back = json.loads(typed("fleetcore edge functions gw-north -o json", tmp_path))
+    typed(remove, tmp_path)
+    typed(replace.splitlines()[0], tmp_path)
+    asyncio.run(_gateway_works(data, "gw-north"))
+    replaced = typed("\n".join(replace.splitlines()[1:]), tmp_path)
+
+    assert "vibration:1" in signed
+    assert "vibration:2" in signed
+    assert "it has 8 MiB of memory, and 16 would be promised" in placed
+    assert re.search(r"^state +running$", deployed, re.MULTILINE)
+    assert functions["vibration"]["config"] == {"limit": 3}
+    assert re.search(r"^in_sync +yes$", watched, re.MULTILINE), watched
+    (block,) = blocks(page, "console")
+    assert block.splitlines()[2].split() == listed.splitlines()[0].split()
+    assert block.splitlines()[3].split()[:5] == listed.splitlines()[1].split()[:5]
+    assert [each["wanted"] for each in rolled_back] == [None]
+    assert "press-1" in replaced
+    assert re.search(r"^functions +vibration$", replaced, re.MULTILINE), replaced
 
 
 @pytest.mark.peer("openssl")

@@ -1,6 +1,6 @@
 """Answers of calls about firmware campaigns."""
 
-from fleetcore.calls.types import Ms, Response
+from fleetcore.calls.types import Json, Ms, Response
 from fleetcore.model.firmware import CampaignState, ExecutionState
 from fleetcore.model.rollout import OnFailure
 
@@ -53,7 +53,8 @@ class CampaignResponse(Response, frozen=True):
     ``targets`` lists the first 1,000 of ``total`` devices; its executions list all, and ``counts`` is the number in
     each state. ``wave`` is the current wave, 0 before the first one or without waves. ``wave_left_s`` says in how many
     seconds all its devices have ended at the rate so far. ``rollback_version`` is what a rollback installs, and
-    ``rolls_back`` the campaign whose devices this one brings back.
+    ``rolls_back`` the campaign whose devices this one brings back. ``config`` is what a function's deployment sets of
+    its configuration.
     """
 
     id: str
@@ -85,6 +86,7 @@ class CampaignResponse(Response, frozen=True):
     created: Ms | None
     starts_at: Ms | None
     by: str
+    config: Json | None
     approval: bool
     approved_by: str | None
     finished_at: Ms | None

@@ -59,7 +59,9 @@ class GatewayFunctionResponse(Response, frozen=True):
 
     name: str
     wanted: str | None
+    wanted_sha256: str | None
     reported: str | None
+    reported_sha256: str | None
     state: str | None
     in_sync: bool
     why: str

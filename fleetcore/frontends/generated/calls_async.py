@@ -776,8 +776,8 @@ class AsyncCalls(ABC):
     ) -> GatewayResponse:
         """Registers a gateway, or makes a registered device a gateway.
 
-        What of its capacity is not given is what the gateway reports. Repeated, it changes what is given; labels and
-        capacity stay where they are not.
+        What of its capacity is not given is what the gateway reports. Repeated, it sets capabilities and ``may_register``
+        anew; labels, model and capacity stay where they are not given.
 
         Raises:
             Refused: it promises more than this capacity to its functions.
