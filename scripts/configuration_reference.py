@@ -59,6 +59,7 @@ _EXAMPLES = {
     "[clouds.azure]": 'connection_string = "env:HUB_CONNECTION"\ntier = "S1"\nunits = 2',
     "[clouds.gcp]": 'project = "my-project"\nregion = "europe-west1"\nmetrics = ["*"]',
     "[services.api]": 'listen = "https://0.0.0.0:8444"\nrequests_per_minute = 600',
+    "[services.uplink]": 'url = "wss://fleet.example:8445"\ngateway = "gw-1"\nmodel = "G-1"',
 }  # fmt: skip
 
 #: The kinds of sections on each page beside the core's.

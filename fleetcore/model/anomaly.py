@@ -64,7 +64,7 @@ class Silences:
         return Silences(series=empty, deadline=empty, since=empty, score=np.empty(0))
 
 
-#: A reading or an alert that arrives so much later than its time belongs to a backlog.
+#: A reading or an alert that arrives more than this after its time belongs to a backlog, ms.
 LATE_MS = 900_000
 
 

@@ -14,6 +14,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.testing.faults.network import CutProxy
 from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_port
 from fleetcore.testing.signers import Signers
 from fleetcore.testing.simulator import SimulatedDevice
 from fleetcore.wire.strict_json import dumps
@@ -104,13 +105,14 @@ class Site:
     def mend(self):
         self.wire.heal()
 
-    async def start(self):
-        """The gateway's fleet runs."""
+    async def start(self, *, listen=False):
+        """The gateway's fleet runs; with ``listen`` at the same port after each start."""
         path = f"wss://localhost:{self.wire.port}/device/v1/ws"
         self._running = AsyncExitStack()
-        toml = _TOML.format(name="site") + _UPLINK.format(
-            url=path, download=(await self.core.open()).protocols["http"].endpoints()[0]
-        )
+        toml = _TOML.format(name="site")
+        if listen:
+            toml = toml.replace("wss://127.0.0.1:0", f"wss://127.0.0.1:{free_port()}")
+        toml = toml + _UPLINK.format(url=path, download=(await self.core.open()).protocols["http"].endpoints()[0])
         self.gateway = await self._running.enter_async_context(self._serving("gateway", toml))
         self.uplink = (await self.gateway.open()).services["uplink"]
 

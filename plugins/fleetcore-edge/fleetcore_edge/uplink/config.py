@@ -24,8 +24,8 @@ class UplinkConfig:
             download.
         secrets: references to the values of functions' secrets, by function and name: ``"vibration.api_key"``.
         token: a reference to a device token (``env:NAME``, ``file:PATH``), instead of a certificate.
-        live_commits: once the uplink is more than so many commits behind, what is behind goes its own way, so that new
-            readings need not wait for old ones.
+        live_commits: once the uplink is more than this number of commits behind, what is behind goes its own way, and
+            new readings do not wait for old ones.
         at_once: messages with old readings that may be under way together.
         batch_s: how long new readings are collected before they are sent.
         look_s: how often the core is asked for the gateway's leaves.

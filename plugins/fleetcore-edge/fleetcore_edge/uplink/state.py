@@ -24,7 +24,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.anomaly import Anomaly
 from fleetcore.model.command import FINISHED, Command, CommandState
-from fleetcore.model.events import ANOMALY_FOUND
+from fleetcore.model.events import ANOMALY_FOUND, TWIN_ACKNOWLEDGED, TWIN_REPORTED
 from fleetcore.model.message import Downlink
 from fleetcore.model.store import Commit, FeedEntry
 from fleetcore.model.twin import OURS, Json, diff_patch
@@ -39,7 +39,6 @@ _log = logging.getLogger(__name__)
 STATE = "uplink/state"
 #: The blob with the newest time at which an alert was found that the core has, ms since the epoch.
 _ALERTS = "uplink/alerts"
-_REPORTED, _ACKNOWLEDGED = "twin.reported", "twin.acknowledged"
 _TOLD_AS: Mapping[CommandState, str] = {
     CommandState.DELIVERED: "accepted",
     CommandState.RUNNING: "running",
@@ -129,9 +128,9 @@ class State(Consumer):
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         events = [event for entry in entries for event in entry.events]
-        for device in dict.fromkeys(event.subject for event in events if event.type == _REPORTED):
+        for device in dict.fromkeys(event.subject for event in events if event.type == TWIN_REPORTED):
             await self._tell_report(device)
-        for device in dict.fromkeys(event.subject for event in events if event.type == _ACKNOWLEDGED):
+        for device in dict.fromkeys(event.subject for event in events if event.type == TWIN_ACKNOWLEDGED):
             await self._tell_acknowledged(device)
         for command in dict.fromkeys(event.subject for event in events if event.type.startswith("command.")):
             await self._tell_command(command)
