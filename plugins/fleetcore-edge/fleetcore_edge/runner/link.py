@@ -5,7 +5,7 @@ import contextlib
 import socket
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define
@@ -40,13 +40,18 @@ class _Request:
 class Link:
     """A worker, alive until `lost` is set.
 
+    Args:
+        on_lost: is called once, at the moment in which it is known to be gone, before any request fails.
+
     Attributes:
         pid: of the worker.
         lost: is set when it is gone.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, ours: socket.socket) -> None:
-        self._process, self._socket = process, ours
+    def __init__(
+        self, process: asyncio.subprocess.Process, ours: socket.socket, on_lost: Callable[["Link"], None]
+    ) -> None:
+        self._process, self._socket, self._on_lost = process, ours, on_lost
         self._loop = asyncio.get_running_loop()
         self._requests: deque[_Request] = deque()
         #: When the first of them became the first.
@@ -62,7 +67,7 @@ class Link:
         self._watch = self._loop.call_later(_LOOK_S, self._look)
 
     @classmethod
-    async def open(cls, settings: RunnerSettings) -> "Link":
+    async def open(cls, settings: RunnerSettings, on_lost: Callable[["Link"], None]) -> "Link":
         """Starts a worker."""
         ours, theirs = socket.socketpair()
         try:
@@ -80,7 +85,7 @@ class Link:
             raise
         finally:
             theirs.close()
-        return cls(process, ours)
+        return cls(process, ours, on_lost)
 
     async def close(self) -> None:
         """Ends the worker; requests that are open fail with LinkLost."""
@@ -179,6 +184,7 @@ class Link:
         if self.lost.is_set():
             return
         self.lost.set()
+        self._on_lost(self)
         self._watch.cancel()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)

@@ -67,6 +67,7 @@ class Runner:
         self._link: Link | None = None
         self._linked = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._is_closed = False
         self.restarts = 0
 
     @property
@@ -156,8 +157,6 @@ class Runner:
                 try:
                     link = await self._linked_anew()
                     await link.lost.wait()
-                    self._link = None
-                    self._linked.clear()
                     await link.close()
                     _log.warning("The process that runs the functions has ended, and is started again")
                 except OSError as error:
@@ -168,11 +167,19 @@ class Runner:
                 await self._clock.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LAST_WAIT_S)
         finally:
+            self._is_closed = True
             if self._link is not None:
                 await self._link.close()
+            # Callers that wait for a process are told that there will be no other.
+            self._linked.set()
+
+    def _lost(self, link: Link) -> None:
+        if self._link is link:
+            self._link = None
+            self._linked.clear()
 
     async def _linked_anew(self) -> Link:
-        link = await Link.open(self._settings)
+        link = await Link.open(self._settings, self._lost)
         try:
             for slot in list(self._slots.values()):
                 await self._start_again(link, slot)
@@ -200,9 +207,9 @@ class Runner:
                 )
 
     async def _ready(self) -> Link:
-        while self._link is None or self._link.lost.is_set():
-            if self._link is not None:
-                await asyncio.sleep(0)
+        while self._link is None:
+            if self._is_closed:
+                raise FunctionRefused("The runner is closed", code="not_loaded")
             await self._linked.wait()
         return self._link
 

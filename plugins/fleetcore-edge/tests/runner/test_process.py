@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fleetcore_edge.runner.records import FunctionRefused, FunctionStopped
+from fleetcore_edge.runner.runner import open_runner
 
 from fleetcore.testing.patience import PATIENCE_S
 
@@ -101,9 +102,30 @@ async def test_a_worker_that_does_not_answer_is_killed(opened, make, readings):
         os.kill(pid, 0)
 
 
-async def test_the_worker_ends_with_the_runner(opened, compiled, make):
-    from fleetcore_edge.runner.runner import open_runner
+async def test_a_batch_that_comes_at_the_moment_of_the_loss_runs_in_the_next_process(runner, make, readings):
+    await runner.load(make())
+    runner._link._lose("it has ended")
 
+    assert (await runner.run("echo", readings())).readings == readings()
+    assert runner.restarts == 1
+
+
+async def test_a_runner_that_is_closed_refuses_batches_that_wait_and_later_ones(compiled, make, wat, readings):
+    async with open_runner(compiled) as runner:
+        await runner.load(make("loops", run=wat(LOOP), resources={"time_ms": 60_000}))
+        await runner.load(make())
+        running, waiting = (asyncio.create_task(runner.run(name, readings())) for name in ("loops", "echo"))
+        await asyncio.sleep(0.05)
+
+    with pytest.raises(FunctionStopped, match="the runner is closed"):
+        await running
+    with pytest.raises(FunctionRefused, match="The runner is closed"):
+        await waiting
+    with pytest.raises(FunctionRefused, match="The runner is closed"):
+        await runner.run("echo", readings())
+
+
+async def test_the_worker_ends_with_the_runner(compiled, make):
     async with open_runner(compiled) as runner:
         await runner.load(make())
         pid = runner.pid
