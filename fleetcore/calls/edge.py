@@ -338,7 +338,7 @@ async def undeploy_function(
 
 
 @call(
-    "GET /functions", Permission.CAMPAIGNS_READ, scope=ANYWHERE, cli="edge function list",
+    "GET /functions", Permission.CAMPAIGNS_READ, scope=ANYWHERE, cli="edge releases",
     columns=("id", "release", "models", "memory_mib", "cpu_percent", "size", "expires"),
 )  # fmt: skip
 async def list_functions(
@@ -350,7 +350,7 @@ async def list_functions(
     return answered(found, _function)
 
 
-@call("GET /functions/{function}", Permission.CAMPAIGNS_READ, scope=ANYWHERE, cli="edge function show FUNCTION")
+@call("GET /functions/{function}", Permission.CAMPAIGNS_READ, scope=ANYWHERE, cli="edge release FUNCTION")
 async def get_function(caller: Caller, function: FunctionId) -> FunctionResponse:
     """Shows a released function and its contract.
 

@@ -27,7 +27,7 @@ NOUNS = {
     "restore": "Create a data folder from a backup.",
     "device": "Register, show and change devices.",
     "group": "Make groups, static or with a query, and list their members.",
-    "edge": "Gateways, and the devices behind them.",
+    "edge": "Gateways, the devices behind them, and the functions that run on them.",
     "location": "Show where devices are.",
     "twin": "Show and change the desired state of a device.",
     "command": "Send commands to devices and follow them.",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from attrs import field, frozen
 
 from fleetcore.fleet.desired_functions import contract_of, promise
-from fleetcore.model.edge import FUNCTIONS, RUNS, Capacity, Function, entries
+from fleetcore.model.edge import FAILED, FUNCTIONS, RUNS, Capacity, Function, entries
 from fleetcore.model.twin import Json, Twin
 
 
@@ -84,7 +84,7 @@ def _difference(wanted: Json | None, reported: Json) -> str:
     expected = _text(wanted, "version")
     if not reported:
         return f"it is to run {expected}, and reports nothing about it"
-    if state in ("failed", "refused"):
+    if state in FAILED:
         said = ": ".join(filter(None, (_text(reported, "code"), _text(reported, "reason"))))
         return f"it is to run {expected}, and {version} {'is refused' if state == 'refused' else 'has failed'}" + (
             f" ({said})" if said else ""

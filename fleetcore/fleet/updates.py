@@ -28,7 +28,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Lifecycle
-from fleetcore.model.edge import FUNCTIONS, Capacity, component_of, entries, function_of, is_function
+from fleetcore.model.edge import FAILED, Capacity, component_of, entries, function_of, is_function
 from fleetcore.model.firmware import (
     EXECUTION_ENDS,
     MAIN,
@@ -76,6 +76,8 @@ ABORTED = "aborted"
 SAME_VERSION = "same_version"
 #: The code of executions whose image was downloaded, and another campaign came first.
 SUPERSEDED = "superseded"
+#: The version of a function that has failed, in reasons.
+_NOTHING = "nothing"
 #: Devices without a site are at this one.
 NO_SITE = "-"
 #: How long a withdrawal is repeated to a device that does not react to it: a week.
@@ -540,10 +542,20 @@ class Updates:
 
     async def reported(self, device: str, patch: Mapping[str, object]) -> None:
         """A device reports state: where that has its version, updates of it may be concerned."""
-        running = Target.of(device, None, patch.get("firmware"), patch.get(FUNCTIONS)).running
+        functions = await self._changed_functions(device, patch)
+        running = Target.of(device, None, patch.get("firmware"), functions).running
         versions = {name: each.version for name, each in running.items() if each.version is not None}
+        failed = [name for name, each in functions.items() if each.get("state") in FAILED]
+        versions |= {component_of(name): _NOTHING for name in failed}
         if versions:
             await self._observe(device, versions)
+
+    async def _changed_functions(self, device: str, patch: Mapping[str, object]) -> Mapping[str, Mapping[str, object]]:
+        """The functions whose version or state a report may have changed, as they are reported now."""
+        names = [name for name, each in entries(patch).items() if not each.keys().isdisjoint(("version", "state"))]
+        twin = await self._storage.get("twin", device) if names else None
+        now = {} if twin is None else entries(_document(twin, "reported"))
+        return {name: now[name] for name in names if name in now}
 
     async def _observe(self, device: str, versions: Mapping[str, str]) -> None:
         """A device says which versions its components run: one may have come back, or have gone back.

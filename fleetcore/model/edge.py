@@ -16,6 +16,8 @@ FUNCTIONS = "functions"
 ABI = 1
 #: The reported state of a function that runs; only then is its version what the gateway runs.
 RUNS = "running"
+#: The reported states of a function that the gateway could not run.
+FAILED = ("failed", "refused")
 _PREFIX = "function."
 _MIB = 1 << 20
 

@@ -346,8 +346,9 @@ async def test_a_function_that_goes_back_after_it_succeeded_is_reverted(fleet, s
         await g1.work()
         await clock.advance(1)
 
-    g1.running["vibration"] = "1.0.0"
-    await g1.report()
+    await g1.client.send(messages.TWIN_REPORT, {"functions": {"vibration": {"batches": 9}}})
+    assert await state(fleet, "g1") == "succeeded"
+    await g1.client.send(messages.TWIN_REPORT, {"functions": {"vibration": {"version": "1.0.0"}}})
 
     execution = await fleet.campaigns.execution("c", "g1")
     assert execution.state is ExecutionState.REVERTED
@@ -430,3 +431,19 @@ async def test_what_a_gateway_runs_is_not_deployed_again_unless_its_configuratio
 
     assert [await state(fleet, "g1", name) for name in ("same", "equal", "other")] == ["skipped", "skipped", "offered"]
     assert g1.desired["functions"]["vibration"]["config"] == {"limit": 4}
+
+
+async def test_a_function_that_fails_while_it_soaks_is_put_back(fleet, signers, gateway, clock):
+    for seq in (1, 2):
+        await released(fleet, signers, seq=seq)
+    g1 = await gateway()
+    await fleet.edge.deploy("vibration:1", "first", gateways=["g1"])
+    await g1.work()
+    await fleet.edge.deploy("vibration:2", "c", gateways=["g1"], rollout=Rollout(soak_ms=600_000))
+    await g1.work()
+    assert await state(fleet, "g1") == "rebooting"
+
+    await clock.advance(60)
+    await g1.client.send(messages.TWIN_REPORT, {"functions": {"vibration": {"state": "failed", "code": "trapped"}}})
+
+    assert (await state(fleet, "g1"), await wanted(fleet, "g1")) == ("reverted", "1.0.0")
