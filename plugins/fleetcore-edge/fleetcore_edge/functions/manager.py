@@ -53,6 +53,7 @@ class FunctionManager:
         download: gives the bytes of a module, by its digest, from the core.
         secret: resolves a secret of a function: function and name in, value out.
         tell: tells the core the state of an execution.
+        beside: what else the gateway reports.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class FunctionManager:
         download: Callable[[str], AsyncIterator[bytes]],
         secret: Callable[[str, str], bytes],
         tell: Callable[[Mapping[str, object]], Awaitable[Reply]],
+        beside: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         self._fleet, self._runner, self._gateway, self._verifier = fleet, runner, gateway, verifier
         self._folder, self._download, self._secret, self._tell = folder, download, secret, tell
+        self._beside = beside
         self.running: dict[str, Running] = {}
         #: Set once what was wanted at the start runs, or cannot.
         self.settled = asyncio.Event()
@@ -256,6 +259,7 @@ class FunctionManager:
             FUNCTIONS: {**shown, **gone},
             "components": {**runs, **stopped},
             "resources": measured(self._fleet.config.data or Path()),
+            **self._beside(),
         }
         await self._fleet.twins.report(self._gateway, report)
 

@@ -165,6 +165,9 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     functions = FunctionManager(
         fleet, runner, config.gateway, Verifier(folder, config.model, fleet.clock), root / "functions",
         download=download, secret=secret, tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
+        beside=lambda: {
+            "uplink": {"connections": link.connections, "waiting": backlog.left(), "lost": backlog.status.lost}
+        },
     )  # fmt: skip
 
     def courier() -> Courier:
