@@ -38,7 +38,7 @@ _UPLINK = """\
 url = "{url}"
 gateway = "gw-1"
 model = "G-1"
-download = "{download}"
+http = "{http}"
 live_commits = 20
 batch_s = 0.01
 """
@@ -112,7 +112,7 @@ class Site:
         toml = _TOML.format(name="site")
         if listen:
             toml = toml.replace("wss://127.0.0.1:0", f"wss://127.0.0.1:{free_port()}")
-        toml = toml + _UPLINK.format(url=path, download=(await self.core.open()).protocols["http"].endpoints()[0])
+        toml = toml + _UPLINK.format(url=path, http=(await self.core.open()).protocols["http"].endpoints()[0])
         self.gateway = await self._running.enter_async_context(self._serving("gateway", toml))
         self.uplink = (await self.gateway.open()).services["uplink"]
 

@@ -24,10 +24,10 @@ PAGE = ROOT / "docs" / "tutorials" / "first-ten-minutes.md"
 class Reader:
     """Somebody who follows the page in a folder."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, page=PAGE, ports=("8443", "8883")):
         self.folder = folder
-        self.changed = {"8443": str(free_port()), "8883": str(free_port()), "--duration 10": "--duration 2"}
-        self.blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        self.changed = {port: str(free_port()) for port in ports} | {"--duration 10": "--duration 2"}
+        self.blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environment = {**os.environ, "PATH": path, "HOME": str(folder)}
 
@@ -51,8 +51,8 @@ class Reader:
         return done.stdout
 
     @contextmanager
-    def serving(self, end):
-        words = self.block("fleetcore serve").split()
+    def serving(self, end, holds="fleetcore serve"):
+        words = self.block(holds).split()
         with (self.folder / "log").open("ab") as log:
             server = subprocess.Popen(
                 words, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True

@@ -17,7 +17,7 @@ from fleetcore.errors import ConfigError, Refused
 from fleetcore.model.names import check_device_id
 from fleetcore.runtime.clock import SystemClock
 from fleetcore_edge.functions.wanted import TRUST
-from fleetcore_edge.uplink.config import FOLDER
+from fleetcore_edge.uplink.config import FOLDER, protocol_of
 from fleetcore_edge.uplink.credentials import Credentials
 
 if TYPE_CHECKING:
@@ -37,11 +37,10 @@ def edge() -> None:
 
 @edge.command()
 @click.argument("gateway", help="The gateway's device id at the core.")
-@click.option("--url", required=True, help="The core's endpoint for devices, such as wss://fleet.example:8445.")
-@click.option("--protocol", default="websocket", show_default=True, help="The protocol plugin that speaks to it.")
+@click.option("--url", required=True, help="The core's endpoint for devices: mqtts://HOST:8883 or wss://HOST:8445.")
+@click.option("--http", help="The core's HTTP endpoint, https://HOST:8443; needed with MQTT, and for functions.")
 @click.option("--token", required=True, help="An enrolment token of the core for this gateway; - reads it from stdin.")
 @click.option("--ca", type=_THERE, required=True, help="The core's CA, pki/ca.pem of its data folder.")
-@click.option("--download", help="The core's endpoint for downloads, such as https://fleet.example:8443.")
 @click.option("--trust", type=_THERE, help="The firmware root, trust.json: functions are verified with it.")
 @click.option("--model", help="The gateway's hardware model; functions are signed for it.")
 @click.option("--name", default="site", show_default=True, help="The name of the gateway's own fleet.")
@@ -51,10 +50,9 @@ def edge() -> None:
 def enroll(
     gateway: str,
     url: str,
-    protocol: str,
+    http: str | None,
     token: str,
     ca: Path,
-    download: str | None,
     trust: Path | None,
     model: str | None,
     name: str,
@@ -71,9 +69,9 @@ def enroll(
     check_device_id(gateway)
     host = PluginHost()
     secret = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - where to read it
-    chain, key = asyncio.run(_enrolled(host, gateway, url, protocol, secret, ca.read_bytes()))
+    chain, key = asyncio.run(_enrolled(host, gateway, http or url, secret, ca.read_bytes()))
     if not (data / "fleet.toml").exists():
-        given = {"url": url, "protocol": protocol, "gateway": gateway, "model": model, "download": download}
+        given = {"url": url, "http": http, "gateway": gateway, "model": model}
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in given.items() if value is not None]
         make_data_folder(data, name, hosts, listen, more=_UPLINK + "".join(lines))
     credentials = Credentials(data / FOLDER, gateway, SystemClock())
@@ -85,13 +83,12 @@ def enroll(
     click.echo(f"Next: fleetcore edge run --data {data}")
 
 
-async def _enrolled(
-    host: "PluginHost", gateway: str, url: str, protocol: str, token: str, ca: bytes
-) -> tuple[bytes, bytes]:
+async def _enrolled(host: "PluginHost", gateway: str, url: str, token: str, ca: bytes) -> tuple[bytes, bytes]:
     from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
     from fleetcore.testing.credentials import make_csr, make_key
     from fleetcore.wire.replies import error_of
 
+    protocol = protocol_of(url)
     provider = host.offers("protocols").get(protocol)
     if provider is None or provider.client is None:
         raise ConfigError(f"Protocol {protocol!r} is not installed", remedy=f"pip install fleetcore-{protocol}")

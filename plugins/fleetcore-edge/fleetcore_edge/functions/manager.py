@@ -14,7 +14,7 @@ from attrs import define, field
 
 from fleetcore.errors import FleetError, Refused
 from fleetcore.interfaces.waits import end_task, first_of
-from fleetcore.model.edge import FUNCTIONS, RUNS, component_of
+from fleetcore.model.edge import FUNCTIONS, RUNS
 from fleetcore.model.message import Reply
 from fleetcore_edge.functions.feed import FunctionFeed, forgetting, own_prefix
 from fleetcore_edge.functions.resources import measured
@@ -251,13 +251,8 @@ class FunctionManager:
         before: Mapping[str, Any] = twin.reported.document
         shown = {name: self._shown(name, each) for name, each in self.running.items()}
         gone = dict.fromkeys((before.get(FUNCTIONS) or {}).keys() - shown.keys())
-        runs = {component_of(name): each["version"] for name, each in shown.items() if each["state"] == RUNS}
-        stopped = dict.fromkeys(
-            name for name in (before.get("components") or {}) if name.startswith(component_of("")) and name not in runs
-        )
         report = {
             FUNCTIONS: {**shown, **gone},
-            "components": {**runs, **stopped},
             "resources": measured(self._fleet.config.data or Path()),
             **self._beside(),
         }

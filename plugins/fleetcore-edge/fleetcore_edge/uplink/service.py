@@ -18,7 +18,7 @@ from fleetcore.wire import messages
 from fleetcore_edge.functions.manager import FunctionManager
 from fleetcore_edge.functions.wanted import Verifier
 from fleetcore_edge.runner.runner import open_runner
-from fleetcore_edge.uplink.config import UplinkConfig
+from fleetcore_edge.uplink.config import UplinkConfig, protocol_of
 from fleetcore_edge.uplink.courier import Courier
 from fleetcore_edge.uplink.credentials import Credentials
 from fleetcore_edge.uplink.lanes import Backlog, Live
@@ -77,7 +77,7 @@ async def open_uplink(config: UplinkConfig, context: Context, fleet: "Fleet") ->
 
 
 async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack: AsyncExitStack) -> Uplink:
-    make, root = _maker(config.protocol, context, fleet), fleet.config.data or Path()
+    make, root = _maker(protocol_of(config.url), context, fleet), fleet.config.data or Path()
     folder = root / config.folder
     token = config.token
     credentials = Credentials(
@@ -99,14 +99,15 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     state = State(
         link, leaves, fleet.storage, fleet.clock, twins=fleet.twins, commands=fleet.commands, anomalies=fleet.anomalies
     )
-    downloads = None if config.download is None else _maker("http", context, fleet)
+    at = config.http
+    downloads = None if at is None else _maker(protocol_of(at), context, fleet)
 
     async def download(sha256: str) -> AsyncIterator[bytes]:
-        if downloads is None or config.download is None:
+        if downloads is None or at is None:
             async for piece in link.artifact(sha256):
                 yield piece
             return
-        async with downloads(config.download, credentials.secrets()) as client:
+        async with downloads(at, credentials.secrets()) as client:
             async for piece in client.artifact(sha256):
                 yield piece
 
@@ -196,7 +197,7 @@ def _maker(protocol: str, context: Context, fleet: "Fleet") -> Callable[[str, De
     provider = fleet.host.offers("protocols").get(protocol)
     if provider is None or provider.client is None:
         raise ConfigError(
-            f"[services.{context.name}] protocol: {protocol!r} is not installed, or has no client",
+            f"[services.{context.name}] the protocol {protocol!r} is not installed, or has no client",
             remedy=f"pip install fleetcore-{protocol}",
         )
     made: Callable[[str, DeviceSecrets], DeviceClient] = provider.client
