@@ -11,6 +11,7 @@ from typing import Any
 from attrs import define
 
 from fleetcore.interfaces.waits import end_process
+from fleetcore_edge.runner import frames
 from fleetcore_edge.runner.answers import Answer, Incoming
 from fleetcore_edge.runner.records import RunnerSettings
 
@@ -132,12 +133,12 @@ class Link:
             except OSError:
                 # Its end is read, too.
                 return
-        left = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
-        if sent == sum(len(piece) for piece in left):
+        (length,) = frames.LENGTH.unpack_from(pieces[0])
+        if sent == frames.LENGTH.size + length:
             return
         if not self._unsent:
             self._loop.add_writer(self._socket, self._writable)
-        self._unsent.append(memoryview(b"".join(left))[sent:])
+        self._unsent.append(memoryview(b"".join(pieces))[sent:])
 
     def _writable(self) -> None:
         try:

@@ -18,7 +18,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from fleetcore.errors import ConfigError
+from fleetcore.errors import ConfigError, Unavailable
 from fleetcore.interfaces.waits import end_process
 from fleetcore_edge.runner.frames import LENGTH
 from fleetcore_edge.runner.records import FunctionRefused, RunnerSettings
@@ -50,15 +50,21 @@ class Modules:
         damaged: files that were not what was written.
 
     Raises:
-        ConfigError: the folder belongs to another user.
+        ConfigError: the folder belongs to another user, or cannot be made.
     """
 
     def __init__(self, folder: Path, settings: RunnerSettings) -> None:
         self._folder, self._settings = folder, settings
         # Parents that are missing are this user's alone, too: others could otherwise put another folder here.
-        for each in (*reversed(folder.absolute().parents), folder):
-            each.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)
+        try:
+            for each in (*reversed(folder.absolute().parents), folder):
+                each.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as error:
+            raise ConfigError(
+                f"The folder of compiled functions {folder} cannot be made for this user alone: {error.strerror}",
+                remedy="Name a folder of this user",
+            ) from error
         if folder.stat().st_uid != os.getuid():
             raise ConfigError(
                 f"The folder of compiled functions {folder} belongs to another user",
@@ -78,6 +84,7 @@ class Modules:
         Raises:
             FunctionRefused: ``module_too_large``, ``module_invalid``, ``import_unknown``, ``export_missing``,
                 ``compile_limit``.
+            Unavailable: no process can be started.
         """
         if len(content) > self._settings.module_bytes:
             raise FunctionRefused(
@@ -137,12 +144,7 @@ class Modules:
 
     async def _compiled(self, content: bytes, *, own: bool) -> bytes:
         settings = self._settings
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-m", "fleetcore_edge.runner.compiling",
-            str(settings.compile_s), str(settings.compile_mib), str(settings.nice), "own" if own else "function",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            env={}, start_new_session=True, limit=1 << 20,
-        )  # fmt: skip
+        process = await self._compiler(own=own)
         try:
             # The processor time is the limit; a machine that is busy otherwise may take some times longer.
             async with asyncio.timeout(5 * settings.compile_s + 10):
@@ -161,6 +163,21 @@ class Modules:
             raise FunctionRefused(document["reason"], code=document["code"], remedy=document["remedy"])
         self.compiled += 1
         return code
+
+    async def _compiler(self, *, own: bool) -> asyncio.subprocess.Process:
+        settings = self._settings
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-m", "fleetcore_edge.runner.compiling",
+                str(settings.compile_s), str(settings.compile_mib), str(settings.nice), "own" if own else "function",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+                env={}, start_new_session=True, limit=1 << 20,
+            )  # fmt: skip
+        except OSError as error:
+            raise Unavailable(
+                f"No process that compiles can be started: {error.strerror}",
+                remedy="Look at this user's limits and the machine's memory",
+            ) from error
 
     def _beyond(self, what: str) -> FunctionRefused:
         settings = self._settings

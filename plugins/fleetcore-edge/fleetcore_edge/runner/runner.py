@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attrs import Factory, define
 
+from fleetcore.errors import Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.waits import end_task
 from fleetcore_edge.runner import frames
@@ -80,6 +81,7 @@ class Runner:
 
         Raises:
             FunctionRefused: with a code of docs/reference/edge-abi.md; the one before stays.
+            Unavailable: no process that compiles can be started.
         """
         self._check(function)
         code = await self._code(function)
@@ -159,7 +161,7 @@ class Runner:
                     await link.lost.wait()
                     await link.close()
                     _log.warning("The process that runs the functions has ended, and is started again")
-                except OSError as error:
+                except (OSError, Unavailable) as error:
                     _log.warning("The process that runs the functions cannot be started: %s", error)
                 self.restarts += 1
                 if self._clock.monotonic_s() - begun > _STEADY_S:

@@ -6,6 +6,9 @@ import time
 
 import pytest
 from fleetcore_edge.runner.records import FunctionRefused
+from fleetcore_edge.runner.runner import open_runner
+
+from fleetcore.errors import ConfigError, Unavailable
 
 
 def huge(branches, count):
@@ -123,3 +126,25 @@ async def test_the_oldest_files_go(opened, tmp_path, make, monkeypatch):
         await runner.load(make(more=f"(global i32 (i32.const {number}))"))
 
     assert len(list((tmp_path / "code").glob("*.code"))) == 2
+
+
+async def test_a_machine_that_starts_no_more_processes_is_a_temporary_state(opened, tmp_path, make, monkeypatch):
+    runner = await opened(tmp_path / "code")
+
+    async def refused(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", refused)
+    with pytest.raises(Unavailable, match="Resource temporarily unavailable"):
+        await runner.load(make())
+    monkeypatch.undo()
+
+    await runner.load(make())
+
+
+async def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "code").write_text("")
+
+    with pytest.raises(ConfigError, match="File exists"):
+        async with open_runner(tmp_path / "code"):
+            pass

@@ -203,3 +203,18 @@ async def test_another_file_than_the_named_one_is_refused(runner, make):
         await runner.load(function)
 
     assert caught.value.code == "hash_mismatch"
+
+
+async def test_a_module_that_is_gone_is_refused_and_after_a_restart_its_batches_are_stopped(runner, make, readings):
+    function = make()
+    await runner.load(function)
+    function.module.unlink()
+
+    with pytest.raises(FunctionRefused) as caught:
+        await runner.load(function)
+    assert caught.value.code == "module_missing"
+
+    runner._link._lose("it has ended")
+    with pytest.raises(FunctionStopped) as stopped:
+        await runner.run("echo", readings())
+    assert stopped.value.code == "module_missing"
