@@ -26,6 +26,7 @@ from fleetcore.cli.telemetry import sparkline
 from fleetcore.errors import FleetError, NotFound
 from fleetcore.frontends.catalogue import PAGE, core
 from fleetcore.interfaces.provider import Provider
+from fleetcore.interfaces.scene import Stage
 from fleetcore.interfaces.trial import Trial
 from fleetcore.interfaces.waits import end_tasks
 from fleetcore.runtime.plugins import PluginHost
@@ -169,6 +170,7 @@ async def run_demo(data: Path, devices: int, duration: float, seed: int, *, keep
             await _firmware(account, caller, fleet)
             await _commands(account, caller, fleet)
             await _leaves(account, caller, fleet, ways)
+            await _scenes(account, caller, ways, data)
             await show_mirrors(account, caller, trials, [device.device for device in fleet.devices])
             await _health(caller)
             if keep:
@@ -342,6 +344,21 @@ async def _leaves(account: Account, caller: Caller, fleet: SimulatedFleet, ways:
         sent == done == len(able),
         f"{len(able)} leaves behind gateways over {names}: {sent} readings stored, {done} commands run",
     )
+
+
+async def _scenes(account: Account, caller: Caller, ways: Sequence[Way], data: Path) -> None:
+    """What the plugins of services show, each in a folder of its own."""
+    for name, provider in PluginHost().offers("services").items():
+        if provider.scene is None:
+            continue
+        folder = data / f"demo-{name}"
+        folder.mkdir(mode=0o700)
+        stage = Stage(
+            folder=folder, ca=(data / "pki" / "ca.pem").read_bytes(),
+            endpoints={way.kind: way.endpoint for way in ways},
+            clients={way.kind: way.client for way in ways}, run=caller.run, expect=account.expect,
+        )  # fmt: skip
+        await provider.scene(stage)
 
 
 async def _health(caller: Caller) -> None:

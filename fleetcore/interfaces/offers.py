@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fleetcore.interfaces.provider import Context, Kind, Provider
+from fleetcore.interfaces.scene import Scene
 
 if TYPE_CHECKING:
     from fleetcore.interfaces.admission import Admission
@@ -118,10 +119,15 @@ def offer_service(
     config: type[C],
     opener: Callable[[C, Context, FleetT], AbstractAsyncContextManager[object]],
     *,
+    scene: Scene | None = None,
     summary: str = "",
 ) -> Provider[object]:
-    """Offers a service for ``[services.NAME]``; its opener also gets the fleet. See :func:`offer_storage`."""
-    return _offer("services", name, config, opener, summary)
+    """Offers a service for ``[services.NAME]``; its opener also gets the fleet. See :func:`offer_storage`.
+
+    Args:
+        scene: what ``fleetcore demo`` shows of it.
+    """
+    return _offer("services", name, config, opener, summary, scene=scene)
 
 
 def offer_admission(
@@ -144,9 +150,18 @@ def _offer(
     client: Callable[..., Any] | None = None,
     demo: Mapping[str, object] | None = None,
     trial: "Callable[[], AbstractAsyncContextManager[Trial]] | None" = None,
+    scene: Scene | None = None,
 ) -> Provider[T]:
     if not name or not all(c.isalnum() or c in "-_" for c in name):
         raise TypeError(f"{name!r} is not a valid offer name: use letters, digits, - and _")
     return Provider(
-        kind=kind, name=name, config_class=config, opener=opener, client=client, demo=demo, trial=trial, summary=summary
+        kind=kind,
+        name=name,
+        config_class=config,
+        opener=opener,
+        client=client,
+        demo=demo,
+        trial=trial,
+        scene=scene,
+        summary=summary,
     )

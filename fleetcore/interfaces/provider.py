@@ -11,6 +11,7 @@ from attrs import field, frozen, validators
 
 from fleetcore.errors import ConfigError
 from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.scene import Scene
 from fleetcore.interfaces.state import PluginState
 from fleetcore.interfaces.trial import Trial
 from fleetcore.listening.budget import Budget
@@ -210,4 +211,5 @@ class Provider(Generic[T]):
     client: Callable[..., Any] | None = None
     demo: Mapping[str, object] | None = None
     trial: Callable[[], AbstractAsyncContextManager[Trial]] | None = None
+    scene: Scene | None = None
     summary: str = ""

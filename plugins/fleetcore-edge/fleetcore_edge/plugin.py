@@ -12,6 +12,7 @@ from fleetcore_edge.uplink.config import UplinkConfig
 if TYPE_CHECKING:
     import click
 
+    from fleetcore.interfaces.scene import Stage
     from fleetcore.runtime.app import Fleet
     from fleetcore_edge.uplink.service import Uplink
 
@@ -31,10 +32,19 @@ async def open_uplink(config: UplinkConfig, context: Context, fleet: "Fleet") ->
         yield uplink
 
 
+async def scene(stage: "Stage") -> None:
+    """A gateway of the demo: its function filters, its uplink is cut, and nothing is lost."""
+    from fleetcore_edge.scene import play
+
+    await play(stage)
+
+
 @hookimpl
 def fleetcore_services() -> "Iterable[Provider[object]]":
     """Offers ``uplink``."""
-    yield offer_service("uplink", UplinkConfig, open_uplink, summary="connects a gateway and its leaves to the core")
+    yield offer_service(
+        "uplink", UplinkConfig, open_uplink, scene=scene, summary="connects a gateway and its leaves to the core"
+    )
 
 
 @hookimpl
