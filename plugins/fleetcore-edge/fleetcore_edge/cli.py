@@ -1,9 +1,10 @@
-"""``fleetcore edge enroll`` and ``run``: make a machine a gateway, and run its agent."""
+"""``fleetcore edge enroll``, ``run`` and ``try``: make a machine a gateway, run its agent, try a function."""
 
 import asyncio
 import json
 import sys
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,3 +116,20 @@ def run(context: click.Context, data: Path, verbose: bool) -> None:
     if not any(each.kind == "uplink" for each in load(data / "fleet.toml").services):
         raise ConfigError(f"{data} is not a gateway's folder", remedy="Make one: fleetcore edge enroll")
     context.invoke(serve, data=data, verbose=verbose)
+
+
+@edge.command("try")
+@click.argument("module", type=_THERE, help="The function's WebAssembly module.")
+@click.option("--readings", type=_THERE, required=True, help="CSV: time (ISO 8601 or ms), device, metric, value, unit.")
+@click.option("--config", type=_THERE, help="Its configuration, a JSON document.")
+@click.option("--batch", type=click.IntRange(1), default=1000, show_default=True, help="Readings at a time.")
+def try_function(module: Path, readings: Path, config: Path | None, batch: int) -> None:
+    """Try a function on a file of readings, as a gateway would run it."""
+    from fleetcore_edge.runner.trying import tried
+
+    async def show() -> None:
+        async with aclosing(tried(module, readings, config, batch)) as lines:
+            async for line in lines:
+                click.echo(line)
+
+    asyncio.run(show())

@@ -49,7 +49,7 @@ def fleetcore_services() -> "Iterable[Provider[object]]":
 
 @hookimpl
 def fleetcore_commands() -> "Iterable[click.Command]":
-    """Adds ``enroll`` and ``run`` to ``fleetcore edge``."""
+    """Adds ``enroll``, ``run`` and ``try`` to ``fleetcore edge``."""
     from fleetcore_edge.cli import edge
 
     yield edge

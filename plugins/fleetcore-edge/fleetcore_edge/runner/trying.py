@@ -1,53 +1,38 @@
 """Tries a function on a file of readings, as the runner of a gateway would run it, and prints what it puts out."""
 
-import argparse
 import asyncio
 import csv
 import hashlib
-import sys
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fleetcore.errors import FleetError
+from fleetcore.errors import Refused
 from fleetcore_edge.runner.records import Batch, Function, Output, Resources, Usage
 from fleetcore_edge.runner.runner import open_runner
 
 _COLUMNS = ("time", "device", "metric", "value")
 
 
-class UnreadableReadings(Exception):
+class UnreadableReadings(Refused):
     """The file of readings has a line that cannot be read."""
 
-
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command; its exit status: 0, 1 where the function is refused or stopped, 2 for a wrong file."""
-    parser = argparse.ArgumentParser(prog="python -m fleetcore_edge", description=__doc__)
-    tries = parser.add_subparsers(required=True).add_parser("try", help="try a function on a file of readings")
-    tries.add_argument("module", type=Path, help="the WebAssembly module")
-    tries.add_argument(
-        "--readings",
-        type=Path,
-        required=True,
-        help="CSV: time (ISO 8601 or ms), device, metric, value, perhaps unit",
-    )
-    tries.add_argument("--config", type=Path, help="a JSON document, for the function's configuration")
-    tries.add_argument("--batch", type=int, default=1000, help="readings that it gets at a time")
-    asked = parser.parse_args(arguments)
-    try:
-        asyncio.run(_try(asked.module, asked.readings, asked.config, asked.batch))
-    except FleetError as error:
-        print(f"{error.code}: {error}", file=sys.stderr)  # noqa: T201 - a command
-        return 1
-    except (OSError, UnreadableReadings) as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
+    def __init__(self, text: str) -> None:
+        super().__init__(text, code="schema_invalid", remedy=f"Give a CSV file with the columns {', '.join(_COLUMNS)}")
 
 
-async def _try(module: Path, readings: Path, config: Path | None, size: int) -> None:
+async def tried(module: Path, readings: Path, config: Path | None, size: int) -> AsyncGenerator[str, None]:
+    """What a function puts out for a file of readings, a line each, and at last what it took.
+
+    Args:
+        size: readings that it gets at a time.
+
+    Raises:
+        UnreadableReadings: the file cannot be read as readings.
+        FunctionRefused, FunctionStopped: as the runner says.
+    """
     content = await asyncio.to_thread(module.read_bytes)
     function = Function(
         name=module.stem,
@@ -63,8 +48,8 @@ async def _try(module: Path, readings: Path, config: Path | None, size: int) -> 
             await runner.load(function)
             for batch in batches(readings, size):
                 for line in lines(await runner.run(function.name, batch)):
-                    print(line)  # noqa: T201
-            print(_summary(runner.usage()[function.name]))  # noqa: T201
+                    yield line
+            yield _summary(runner.usage()[function.name])
 
 
 def batches(file: Path, size: int) -> Iterator[Batch]:
