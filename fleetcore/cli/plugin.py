@@ -64,10 +64,10 @@ def _surveyed(host: "PluginHost") -> list[dict[str, Any]]:
     from attrs import asdict
 
     from fleetcore.calls.fleet_table import of_fleet
-    from fleetcore.cli.root import NOUNS
+    from fleetcore.cli.root import TAKEN
 
     of_fleet(host)  # notes the calls that each adds, and a plugin whose call cannot be added
-    host.survey(NOUNS)
+    host.survey(TAKEN)
     return [asdict(item) for item in host.plugins.values()]
 
 

@@ -52,7 +52,8 @@ NOUNS = {
 
 #: Nouns to which plugins add verbs: of a gateway, what runs on the gateway itself.
 GROWING = frozenset({"edge"})
-_TAKEN = NOUNS.keys() - GROWING
+#: The nouns that no plugin may use.
+TAKEN = NOUNS.keys() - GROWING
 
 
 class Root(click.Group):
@@ -71,7 +72,7 @@ class Root(click.Group):
     def _from_plugins(self) -> dict[str, click.Command]:
         from fleetcore.cli.connect import plugins_of
 
-        return {noun: _guarded(noun, item) for noun, item in plugins_of(self._words).commands(_TAKEN).items()}
+        return {noun: _guarded(noun, item) for noun, item in plugins_of(self._words).commands(TAKEN).items()}
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any

@@ -78,7 +78,7 @@ class Anomaly:
         time: the reading's event time, or the deadline, ms since the epoch.
         observed: its value; None where it is missing.
         found: when the detector found it, ms since the epoch.
-        late: it came to the fleet over :data:`LATE_MS` after its time, as a backlog does: it is no news.
+        late: it came to the fleet over :data:`LATE_MS` after its time, as a backlog does, and is not notified.
     """
 
     id: str

@@ -16,6 +16,7 @@ KEPT = {
     "connectors/fleetcore-aws/fleetcore_aws/testing/hub.py:do_*": "called by the name of AWS's operation",
     "*/testing/*": "the kit, for tests of other packages",
     "fleetcore/testing/*": "the kit, for tests of other packages",
+    "plugins/*/cli.py:*": "commands that click registers",
     "plugins/fleetcore-edge/fleetcore_edge/runner/engine.py:*": "settings of wasmtime's engine",
     "plugins/fleetcore-mqtt/fleetcore_mqtt/packets.py:*": "the table of MQTT's packet types, codes and properties",
     "plugins/fleetcore-coap/fleetcore_coap/codec.py:*": "the table of CoAP's options",

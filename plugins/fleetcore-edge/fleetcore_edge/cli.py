@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -17,9 +16,7 @@ from fleetcore.cli.serve import serve
 from fleetcore.errors import ConfigError, Refused
 from fleetcore.model.names import check_device_id
 from fleetcore.runtime.clock import SystemClock
-from fleetcore_edge.functions.wanted import TRUST
 from fleetcore_edge.uplink.config import FOLDER, protocol_of
-from fleetcore_edge.uplink.credentials import Credentials
 
 if TYPE_CHECKING:
     from fleetcore.runtime.plugins import PluginHost
@@ -40,7 +37,7 @@ def edge() -> None:
 @click.argument("gateway", help="The gateway's device id at the core.")
 @click.option("--url", required=True, help="The core's endpoint for devices: mqtts://HOST:8883 or wss://HOST:8445.")
 @click.option("--http", help="The core's HTTP endpoint, https://HOST:8443; needed with MQTT, and for functions.")
-@click.option("--token", required=True, help="An enrolment token of the core for this gateway; - reads it from stdin.")
+@click.option("--token-file", type=_THERE, required=True, help="A file with an enrolment token of the core.")
 @click.option("--ca", type=_THERE, required=True, help="The core's CA, pki/ca.pem of its data folder.")
 @click.option("--trust", type=_THERE, help="The firmware root, trust.json: functions are verified with it.")
 @click.option("--model", help="The gateway's hardware model; functions are signed for it.")
@@ -52,7 +49,7 @@ def enroll(
     gateway: str,
     url: str,
     http: str | None,
-    token: str,
+    token_file: Path,
     ca: Path,
     trust: Path | None,
     model: str | None,
@@ -66,11 +63,13 @@ def enroll(
     A folder that is a gateway's already only gets a new certificate.
     """
     from fleetcore.runtime.plugins import PluginHost
+    from fleetcore_edge.functions.wanted import TRUST
+    from fleetcore_edge.uplink.credentials import Credentials
 
     check_device_id(gateway)
     host = PluginHost()
-    secret = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - where to read it
-    chain, key = asyncio.run(_enrolled(host, gateway, http or url, secret, ca.read_bytes()))
+    token = token_file.read_text(encoding="ascii").strip()
+    chain, key = asyncio.run(_enrolled(host, gateway, http or url, token, ca.read_bytes()))
     if not (data / "fleet.toml").exists():
         given = {"url": url, "http": http, "gateway": gateway, "model": model}
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in given.items() if value is not None]

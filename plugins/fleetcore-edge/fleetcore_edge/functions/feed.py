@@ -88,7 +88,7 @@ class FunctionFeed(Consumer):
         self.last = Last()
 
     def takes(self, metric: str) -> bool:
-        """Whether the function takes readings of a metric by its name; its own are none of them."""
+        """Whether the function takes readings of a metric by its name. It does not take its own."""
         return not metric.startswith(self._own) and self._pattern.fullmatch(metric) is not None
 
     async def _step(self) -> None:

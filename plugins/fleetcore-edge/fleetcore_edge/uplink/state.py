@@ -24,9 +24,9 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.anomaly import Anomaly
 from fleetcore.model.command import FINISHED, Command, CommandState
-from fleetcore.model.events import ANOMALY_FOUND, TWIN_ACKNOWLEDGED, TWIN_REPORTED
+from fleetcore.model.events import ANOMALY_FOUND, CORE, TWIN_ACKNOWLEDGED, TWIN_REPORTED, Subject
 from fleetcore.model.message import Downlink
-from fleetcore.model.store import Commit, FeedEntry
+from fleetcore.model.store import Commit, Event, FeedEntry
 from fleetcore.model.twin import OURS, Json, diff_patch
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.wire import messages
@@ -132,7 +132,7 @@ class State(Consumer):
             await self._tell_report(device)
         for device in dict.fromkeys(event.subject for event in events if event.type == TWIN_ACKNOWLEDGED):
             await self._tell_acknowledged(device)
-        for command in dict.fromkeys(event.subject for event in events if event.type.startswith("command.")):
+        for command in dict.fromkeys(event.subject for event in events if _is_about(event, Subject.COMMAND)):
             await self._tell_command(command)
         ids = dict.fromkeys(event.subject for event in events if event.type == ANOMALY_FOUND)
         found = [await self._anomalies.get(each) for each in ids]
@@ -289,6 +289,11 @@ class State(Consumer):
 
 async def _nothing(_section: Mapping[str, object]) -> None:
     return
+
+
+def _is_about(event: Event, subject: Subject) -> bool:
+    known = CORE.get(event.type)
+    return known is not None and known.subject is subject
 
 
 def _result(command: Command, status: str) -> dict[str, object]:
