@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from fleetcore_edge.functions.wanted import TRUST
@@ -121,8 +120,7 @@ class Site:
             series = [each.index for each in await fleet.storage.intern([SeriesRequest(n, "level") for n in _LEAVES])]
             begin = clock.now_ms() - _HOUR_MS
             commits = [
-                fleet.storage.commit(Commit(readings=_some(series, begin, at)))
-                for at in range(0, backlog, _PER_COMMIT)
+                fleet.storage.commit(Commit(readings=_some(series, begin, at))) for at in range(0, backlog, _PER_COMMIT)
             ]
             await asyncio.gather(*commits)
         more = _UPLINK.format(url=told["websocket"], http=told["http"])

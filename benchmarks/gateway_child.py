@@ -99,8 +99,6 @@ async def _deploy(manager: IoTFleetManager, signers: Signers, name: str, metrics
 
 async def _serve(task: dict[str, Any]) -> None:
     folder, signers = Path(task["folder"]), Signers()
-    folder.mkdir(mode=0o700)
-    (folder / "fleet.toml").write_text(_TOML)
     async with IoTFleetManager(folder, create=True) as manager:
         fleet = await manager.open()
         await fleet.serve()
@@ -138,7 +136,11 @@ async def _serve(task: dict[str, Any]) -> None:
 
 def main() -> None:
     """Serves until its input ends."""
-    run_on("uvloop", _serve(json.loads(sys.stdin.readline())))
+    task = json.loads(sys.stdin.readline())
+    folder = Path(task["folder"])
+    folder.mkdir(mode=0o700)
+    (folder / "fleet.toml").write_text(_TOML)
+    run_on("uvloop", _serve(task))
 
 
 if __name__ == "__main__":

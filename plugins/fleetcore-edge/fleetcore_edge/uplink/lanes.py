@@ -24,8 +24,8 @@ from fleetcore_edge.uplink.link import Link
 _log = logging.getLogger(__name__)
 
 LIVE, BACKLOG = "uplink/live", "uplink/backlog"
-#: Commits that the backlog lane reads at a time: so many make full messages of a gateway's leaves.
-_PAGE = 512
+#: Commits that the backlog lane reads at a time, and readings that it sends at a time: full messages of fifty leaves.
+_PAGE, _READINGS = 512, 50_000
 #: How long the backlog lane waits, without a backlog, before it lets the store trim what the live lane has sent.
 _FOLLOW_S = 5.0
 
@@ -85,7 +85,7 @@ class Backlog(Consumer):
         stretch = self.stretches[0]
         after = max(self.status.position, stretch.after)
         try:
-            entries = [] if after >= stretch.until else await self._storage.feed(after, _PAGE)
+            entries = [] if after >= stretch.until else await self._pages(after, stretch.until)
         except NotFound as error:
             oldest = int(str(error.ids["oldest"]))
             lost = min(oldest - 1, stretch.until) - after
@@ -93,7 +93,6 @@ class Backlog(Consumer):
             _log.error("%d commits were trimmed before they were sent to the core", lost)
             self.status.position = min(oldest - 1, stretch.until)
             return
-        entries = [entry for entry in entries if entry.position <= stretch.until]
         if entries:
             await self._courier.deliver(entries)
         async with self._at_work:
@@ -105,6 +104,24 @@ class Backlog(Consumer):
         if self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
             async with self._at_work:
                 await self._save()
+
+    async def _pages(self, after: int, until: int) -> Sequence[FeedEntry]:
+        """Entries up to a position, with enough readings for full messages."""
+        found: list[FeedEntry] = []
+        readings = 0
+        while after < until and readings < _READINGS:
+            try:
+                page = [entry for entry in await self._storage.feed(after, _PAGE) if entry.position <= until]
+            except NotFound:  # trimmed meanwhile: what was read is sent first
+                if not found:
+                    raise
+                break
+            if not page:
+                break
+            found += page
+            after = page[-1].position
+            readings += sum(len(entry.readings) for entry in page if entry.readings is not None)
+        return found
 
     async def _idle(self) -> None:
         """Follows the live lane, so that the store may trim what is sent."""
