@@ -18,6 +18,7 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
 from fleetcore.model.store import Commit, FeedEntry
 from fleetcore.pipeline.consumer import KEEP_EVERY_S, Consumer
+from fleetcore_edge.uplink.archive import Archive
 from fleetcore_edge.uplink.courier import Courier
 from fleetcore_edge.uplink.link import Link
 
@@ -50,6 +51,9 @@ class Backlog(Consumer):
         super().__init__(BACKLOG, storage, clock)
         self._link, self._courier = link, courier
         self.stretches: list[Stretch] = []
+        self.archive = Archive(storage)
+        #: Set once it knows what is left.
+        self.opened = asyncio.Event()
         self._more = asyncio.Event()
 
     def at_work(self) -> asyncio.Lock:
@@ -57,8 +61,14 @@ class Backlog(Consumer):
         return self._at_work
 
     def left(self) -> int:
-        """How many positions are still to be sent."""
-        return sum(each.until - max(each.after, self.status.position) for each in self.stretches)
+        """How many commits are still to be sent, and readings of those that the feed has given up."""
+        past = max(self.status.position, self.archive.until)
+        return sum(max(0, each.until - max(each.after, past)) for each in self.stretches) + self.archive.waiting()
+
+    async def first_waiting(self) -> int:
+        """The position after which the feed may hold what the core does not have."""
+        live = await self._storage.cursor(LIVE) or 0
+        return min([live, *(max(each.after, self.status.position) for each in self.stretches[:1])])
 
     async def leave(self, after: int, until: int) -> Commit:
         """The commit by which a stretch is left to this lane; :meth:`left_to` must follow it."""
@@ -76,14 +86,23 @@ class Backlog(Consumer):
     async def _open(self) -> None:
         blob = await self._storage.blob(BACKLOG)
         self.stretches = [] if blob is None else [Stretch(*each) for each in msgspec.json.decode(blob)]
+        await self.archive.load()
+        self.opened.set()
 
     async def _step(self) -> None:
         await self._link.connected()
+        if self.archive.spans:
+            entry, sent = await self.archive.page()
+            await self._courier.deliver([entry])
+            async with self._at_work:
+                self.archive.sent(sent)
+                await self._storage.commit(self.archive.saved())
+            return
         if not self.stretches:
             await self._idle()
             return
         stretch = self.stretches[0]
-        after = max(self.status.position, stretch.after)
+        after = max(self.status.position, stretch.after, min(self.archive.until, stretch.until))
         try:
             entries = [] if after >= stretch.until else await self._pages(after, stretch.until)
         except NotFound as error:
@@ -181,7 +200,7 @@ class Live(Consumer):
 
     async def _give_way(self) -> None:
         after, newest = self.status.position, await self._storage.position()
-        if newest - after <= self._far:
+        if newest - after <= self._far and after >= self._backlog.archive.until:
             return
         async with self._at_work, self._backlog.at_work():
             left = await self._backlog.leave(after, newest)
