@@ -5,7 +5,7 @@ import time
 
 from fleetcore.model.anomaly import Anomaly, Severity
 from fleetcore.model.store import Commit, SeriesRequest
-from fleetcore.model.telemetry import TelemetryBatch, TextReading
+from fleetcore.model.telemetry import SeriesKind, TelemetryBatch, TextReading
 from tests.agent.conftest import until
 
 READINGS = 3000
@@ -23,11 +23,14 @@ async def fills(site, began):
     await leaf.send({"temperature": 0.0, "time": began - 1000}, 1)
     await until(lambda: count(site), 1)
     await until(lambda: known(site), True)
+    fleet = await site.gateway.open()
+    for each in fleet.consumers:
+        await each.keep()  # so that what is sent is known to be sent
     site.cut()
     await until(lambda: connected(site), False)
-    storage = (await site.gateway.open()).storage
+    storage = fleet.storage
     level, mode = await storage.intern(
-        [SeriesRequest("pump-1", "temperature", "number"), SeriesRequest("pump-1", "mode", "text")]
+        [SeriesRequest("pump-1", "temperature"), SeriesRequest("pump-1", "mode", kind=SeriesKind.TEXT)]
     )
     made = [
         storage.commit(Commit(readings=TelemetryBatch.of([level.index], [began + 1000 * number], [float(number)])))
@@ -56,7 +59,7 @@ def near(site, *answers):
     left = list(answers)
 
     async def answer():
-        return left.pop(0)
+        return left.pop(0) if left else False
 
     site.uplink.room._near = answer
 

@@ -24,6 +24,8 @@ _LOOK_S = 10.0
 _SHARE = 16
 #: Readings are dropped to about this time, ms.
 _STEP_MS = 1000
+#: So many commits wait in the feed, 68 bytes each or more, an hour at 50 a second; then they are packed.
+_FEED_COMMITS = 200_000
 #: The newest commits stay in the feed, for consumers on the gateway.
 _NEWEST = 1000
 _PAGE = 512
@@ -57,6 +59,8 @@ class Room:
         """Makes room if it is needed."""
         if not await self._near():
             self._told = False
+            if await self._waiting() > _FEED_COMMITS:
+                await self._give_up_feed()
             return
         await self._give_up_feed()
         while await self._near():
@@ -70,10 +74,16 @@ class Room:
         size = await self._storage.size()
         return sum(size.parts.values()) - size.free_bytes > _NEAR * self._bound
 
+    async def _first(self) -> int:
+        return max(await self._backlog.first_waiting(), self._backlog.archive.until)
+
+    async def _waiting(self) -> int:
+        return await self._storage.position() - await self._first()
+
     async def _give_up_feed(self) -> None:
         """Moves what waits in the feed to the archive."""
         archive, until = self._backlog.archive, await self._storage.position() - _NEWEST
-        after = max(await self._backlog.first_waiting(), archive.until)
+        after = await self._first()
         while after < until:
             try:
                 page = [each for each in await self._storage.feed(after, _PAGE) if each.position <= until]
