@@ -5,12 +5,14 @@ import time
 
 import pytest
 from fleetcore_edge.uplink import link as links
+from fleetcore_edge.uplink.credentials import Credentials
+from fleetcore_websocket.plugin import open_client
 
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Inbound
 from fleetcore.wire.messages import TELEMETRY
 from fleetcore.wire.strict_json import dumps
-from tests.agent.conftest import until
+from tests.agent.conftest import GATEWAY, until
 
 
 def now():
@@ -83,5 +85,24 @@ async def test_readings_that_reach_the_core_twice_by_two_ways_are_there_once(sit
     async def passed():
         return site.uplink.status()["readings"]["live"].get("sent")
 
-    await until(passed, 21)
+    await until(passed, 20)  # the gateway itself had one of them
     assert await site.at_core("pump-1") == [(began + 1000 * number, float(number)) for number in range(20)]
+
+
+async def test_two_agents_with_one_identity_take_the_line_from_each_other_and_lose_nothing(site, leaf, monkeypatch):
+    monkeypatch.setattr(links, "_WAITS_S", (0.05,))
+    began, sent, other = now() - 1_000_000, [], []
+    secrets = Credentials(site.folder / "gateway" / "uplink", GATEWAY, site.uplink.link._clock).secrets()
+    for number in range(100):
+        sent.append((began + 1000 * number, float(number)))
+        await leaf.send({"temperature": float(number), "time": sent[-1][0]}, 1)
+        if number % 20 == 10:
+            await until(lambda: connected(site), True)
+            async with open_client((await site.core.open()).protocols["websocket"].endpoints()[0], secrets) as second:
+                other.append((began + 1000 * number + 500, -1.0))
+                reply = await second.send(TELEMETRY, {"temperature": -1.0, "time": other[-1][0]}, subject="pump-1")
+                assert reply.error is None
+
+    await until(lambda: count(site), 105)
+    assert await site.at_core("pump-1") == sorted(sent + other)
+    assert site.uplink.link.connections > 1, "the second one took the line"
