@@ -52,6 +52,7 @@ class Backlog(Consumer):
         self._link, self._courier = link, courier
         self.stretches: list[Stretch] = []
         self.archive = Archive(storage)
+        self._ahead: tuple[int, Sequence[FeedEntry]] = (-1, ())
         #: Set once it knows what is left.
         self.opened = asyncio.Event()
         self._more = asyncio.Event()
@@ -104,7 +105,7 @@ class Backlog(Consumer):
         stretch = self.stretches[0]
         after = max(self.status.position, stretch.after, min(self.archive.until, stretch.until))
         try:
-            entries = [] if after >= stretch.until else await self._pages(after, stretch.until)
+            entries = [] if after >= stretch.until else await self._next(after, stretch.until)
         except NotFound as error:
             oldest = int(str(error.ids["oldest"]))
             lost = min(oldest - 1, stretch.until) - after
@@ -113,7 +114,11 @@ class Backlog(Consumer):
             self.status.position = min(oldest - 1, stretch.until)
             return
         if entries:
-            await self._courier.deliver(entries)
+            async with asyncio.TaskGroup() as tasks:
+                last = entries[-1].position
+                ahead = tasks.create_task(self._read_ahead(last, stretch.until))
+                await self._courier.deliver(entries)
+            self._ahead = last, ahead.result()
         async with self._at_work:
             self.status.position = entries[-1].position if entries else stretch.until
             if self.status.position >= stretch.until or not entries:
@@ -123,6 +128,17 @@ class Backlog(Consumer):
         if self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
             async with self._at_work:
                 await self._save()
+
+    async def _next(self, after: int, until: int) -> Sequence[FeedEntry]:
+        (of, entries), self._ahead = self._ahead, (-1, ())
+        return entries if of == after and entries else await self._pages(after, until)
+
+    async def _read_ahead(self, after: int, until: int) -> Sequence[FeedEntry]:
+        """The entries after those that are being sent; none where the feed has been trimmed."""
+        try:
+            return await self._pages(after, until)
+        except NotFound:
+            return ()
 
     async def _pages(self, after: int, until: int) -> Sequence[FeedEntry]:
         """Entries up to a position, with enough readings for full messages."""
