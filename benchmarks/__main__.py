@@ -44,6 +44,7 @@ NAMES = (
     "top",
     "plot",
     "edge",
+    "gateway",
 )
 RESULTS = Path(__file__).parent / "results.json"
 

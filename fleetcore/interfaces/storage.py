@@ -538,6 +538,13 @@ class Storage(ABC):
         """
         del now_ms
 
+    async def give_up_feed(self, until: int) -> None:
+        """Lets the feed's commits up to a position go, although cursors have not passed them; readings stay stored.
+
+        A consumer that has not passed them finds them trimmed. Some of the newest may stay. By default it does nothing.
+        """
+        del until
+
     @abstractmethod
     async def forget(self, device: str) -> None:
         """Erases a device's series, readings, texts and marks permanently; events about it and its records stay."""

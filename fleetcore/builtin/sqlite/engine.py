@@ -173,6 +173,12 @@ class Engine:
         finally:
             self.sealing = False
 
+    def give_up_feed(self, until: int) -> None:
+        """Everything that :meth:`~fleetcore.interfaces.Storage.give_up_feed` guarantees."""
+        self._seal()
+        while self.write(Trim(self.state, self.config, until)):
+            pass
+
     def upkeep(self, now_ms: int) -> None:
         """Everything that :meth:`~fleetcore.interfaces.Storage.maintain` guarantees."""
         tail = self.state.tail

@@ -289,6 +289,9 @@ class SqliteStorage(Storage):
     async def maintain(self, now_ms: int) -> None:
         await self._engine.maintain(lambda: self._engine.upkeep(now_ms))
 
+    async def give_up_feed(self, until: int) -> None:
+        await self._engine.maintain(lambda: self._engine.give_up_feed(int(until)))
+
     async def forget(self, device: str) -> None:
         await self._engine.maintain(lambda: self._engine.forget(device))
 

@@ -27,10 +27,14 @@ _CUT_PAGES = 512
 
 
 class Trim(Change[bool]):
-    """Deletes some of the rows that may be deleted; the result says whether there are more."""
+    """Deletes some of the rows that may be deleted; the result says whether there are more.
 
-    def __init__(self, state: State, config: SqliteConfig) -> None:
-        self._state, self._config = state, config
+    Args:
+        given_up: rows up to this position count as passed by every cursor.
+    """
+
+    def __init__(self, state: State, config: SqliteConfig, given_up: int = 0) -> None:
+        self._state, self._config, self._given_up = state, config, given_up
         self._gone = 0
 
     def apply(self, db: sqlite3.Connection) -> None:
@@ -45,7 +49,7 @@ class Trim(Change[bool]):
         count = np.arange(len(sizes), 0, -1)
         slowest = db.execute("SELECT min(position) FROM cursors").fetchone()[0]
         sealed = state.sealed - trimmed
-        passed = len(sizes) if slowest is None else max(0, slowest - trimmed)
+        passed = len(sizes) if slowest is None else max(0, slowest - trimmed, min(self._given_up - trimmed, len(sizes)))
         recent = int(((behind > _RECENT_BYTES) | (count > _RECENT_COMMITS)).sum())
         beyond = int(((behind > config.feed_keep_bytes) | (count > config.feed_keep_commits)).sum())
         may_go = max(min(sealed, passed, recent), min(sealed, beyond))

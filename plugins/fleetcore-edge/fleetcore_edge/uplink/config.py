@@ -34,6 +34,8 @@ class UplinkConfig:
         at_once: messages with old readings that may be under way together.
         batch_s: how long new readings are collected before they are sent.
         look_s: how often the core is asked for the gateway's leaves.
+        disk_mib: the bound of the data folder. Near it the oldest readings go, first those that the core has; alerts,
+            twins and commands stay.
     """
 
     url: str
@@ -47,6 +49,7 @@ class UplinkConfig:
     at_once: int = field(default=8, validator=_POSITIVE)
     batch_s: float = field(default=0.25, validator=validators.ge(0.0))
     look_s: float = field(default=60.0, validator=validators.gt(0.0))
+    disk_mib: int = field(default=256, validator=validators.ge(16))
 
 
 def protocol_of(url: str) -> str:

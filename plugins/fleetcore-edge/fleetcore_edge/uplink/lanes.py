@@ -18,14 +18,15 @@ from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
 from fleetcore.model.store import Commit, FeedEntry
 from fleetcore.pipeline.consumer import KEEP_EVERY_S, Consumer
+from fleetcore_edge.uplink.archive import Archive
 from fleetcore_edge.uplink.courier import Courier
 from fleetcore_edge.uplink.link import Link
 
 _log = logging.getLogger(__name__)
 
 LIVE, BACKLOG = "uplink/live", "uplink/backlog"
-#: Commits that the backlog lane reads at a time: so many make full messages of a gateway's leaves.
-_PAGE = 512
+#: Commits that the backlog lane reads at a time, and readings that it sends at a time: full messages of fifty leaves.
+_PAGE, _READINGS = 512, 50_000
 #: How long the backlog lane waits, without a backlog, before it lets the store trim what the live lane has sent.
 _FOLLOW_S = 5.0
 
@@ -50,6 +51,10 @@ class Backlog(Consumer):
         super().__init__(BACKLOG, storage, clock)
         self._link, self._courier = link, courier
         self.stretches: list[Stretch] = []
+        self.archive = Archive(storage)
+        self._ahead: tuple[int, Sequence[FeedEntry]] = (-1, ())
+        #: Set once it knows what is left.
+        self.opened = asyncio.Event()
         self._more = asyncio.Event()
 
     def at_work(self) -> asyncio.Lock:
@@ -57,8 +62,14 @@ class Backlog(Consumer):
         return self._at_work
 
     def left(self) -> int:
-        """How many positions are still to be sent."""
-        return sum(each.until - max(each.after, self.status.position) for each in self.stretches)
+        """How many commits are still to be sent, and readings of those that the feed has given up."""
+        past = max(self.status.position, self.archive.until)
+        return sum(max(0, each.until - max(each.after, past)) for each in self.stretches) + self.archive.waiting()
+
+    async def first_waiting(self) -> int:
+        """The position after which the feed may hold what the core does not have."""
+        live = await self._storage.cursor(LIVE) or 0
+        return min([live, *(max(each.after, self.status.position) for each in self.stretches[:1])])
 
     async def leave(self, after: int, until: int) -> Commit:
         """The commit by which a stretch is left to this lane; :meth:`left_to` must follow it."""
@@ -76,16 +87,25 @@ class Backlog(Consumer):
     async def _open(self) -> None:
         blob = await self._storage.blob(BACKLOG)
         self.stretches = [] if blob is None else [Stretch(*each) for each in msgspec.json.decode(blob)]
+        await self.archive.load()
+        self.opened.set()
 
     async def _step(self) -> None:
         await self._link.connected()
+        if self.archive.spans:
+            entry, sent = await self.archive.page()
+            await self._courier.deliver([entry])
+            async with self._at_work:
+                self.archive.sent(sent)
+                await self._storage.commit(self.archive.saved())
+            return
         if not self.stretches:
             await self._idle()
             return
         stretch = self.stretches[0]
-        after = max(self.status.position, stretch.after)
+        after = max(self.status.position, stretch.after, min(self.archive.until, stretch.until))
         try:
-            entries = [] if after >= stretch.until else await self._storage.feed(after, _PAGE)
+            entries = [] if after >= stretch.until else await self._next(after, stretch.until)
         except NotFound as error:
             oldest = int(str(error.ids["oldest"]))
             lost = min(oldest - 1, stretch.until) - after
@@ -93,9 +113,12 @@ class Backlog(Consumer):
             _log.error("%d commits were trimmed before they were sent to the core", lost)
             self.status.position = min(oldest - 1, stretch.until)
             return
-        entries = [entry for entry in entries if entry.position <= stretch.until]
         if entries:
-            await self._courier.deliver(entries)
+            async with asyncio.TaskGroup() as tasks:
+                last = entries[-1].position
+                ahead = tasks.create_task(self._read_ahead(last, stretch.until))
+                await self._courier.deliver(entries)
+            self._ahead = last, ahead.result()
         async with self._at_work:
             self.status.position = entries[-1].position if entries else stretch.until
             if self.status.position >= stretch.until or not entries:
@@ -105,6 +128,35 @@ class Backlog(Consumer):
         if self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
             async with self._at_work:
                 await self._save()
+
+    async def _next(self, after: int, until: int) -> Sequence[FeedEntry]:
+        (of, entries), self._ahead = self._ahead, (-1, ())
+        return entries if of == after and entries else await self._pages(after, until)
+
+    async def _read_ahead(self, after: int, until: int) -> Sequence[FeedEntry]:
+        """The entries after those that are being sent; none where the feed has been trimmed."""
+        try:
+            return await self._pages(after, until)
+        except NotFound:
+            return ()
+
+    async def _pages(self, after: int, until: int) -> Sequence[FeedEntry]:
+        """Entries up to a position, with enough readings for full messages."""
+        found: list[FeedEntry] = []
+        readings = 0
+        while after < until and readings < _READINGS:
+            try:
+                page = [entry for entry in await self._storage.feed(after, _PAGE) if entry.position <= until]
+            except NotFound:  # trimmed meanwhile: what was read is sent first
+                if not found:
+                    raise
+                break
+            if not page:
+                break
+            found += page
+            after = page[-1].position
+            readings += sum(len(entry.readings) for entry in page if entry.readings is not None)
+        return found
 
     async def _idle(self) -> None:
         """Follows the live lane, so that the store may trim what is sent."""
@@ -164,7 +216,7 @@ class Live(Consumer):
 
     async def _give_way(self) -> None:
         after, newest = self.status.position, await self._storage.position()
-        if newest - after <= self._far:
+        if newest - after <= self._far and after >= self._backlog.archive.until:
             return
         async with self._at_work, self._backlog.at_work():
             left = await self._backlog.leave(after, newest)

@@ -24,6 +24,7 @@ from fleetcore_edge.uplink.credentials import Credentials
 from fleetcore_edge.uplink.lanes import Backlog, Live
 from fleetcore_edge.uplink.leaves import ACTOR, Leaves
 from fleetcore_edge.uplink.link import Link
+from fleetcore_edge.uplink.room import Room
 from fleetcore_edge.uplink.state import State
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Uplink:
     live: Courier
     backlog: Courier
     behind: Backlog
+    room: Room
     state: State
     functions: FunctionManager
 
@@ -56,7 +58,9 @@ class Uplink:
             "error": self.link.state.error,
             "connections": self.link.connections,
             "waiting": self.behind.left(),
-            "lost": self.behind.status.lost,
+            "lost": self.room.counts["lost"],
+            "dropped": self.room.counts["dropped"],
+            "trimmed": self.behind.status.lost,
             "readings": {"live": dict(self.live.counts), "backlog": dict(self.backlog.counts)},
             "state": dict(self.state.counts),
             "leaves": list(self.leaves.known()),
@@ -167,7 +171,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         fleet, runner, config.gateway, Verifier(folder, config.model, fleet.clock), root / "functions",
         download=download, secret=secret, tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
         beside=lambda: {
-            "uplink": {"connections": link.connections, "waiting": backlog.left(), "lost": backlog.status.lost}
+            "uplink": {"connections": link.connections, "waiting": backlog.left(), **room.counts}
         },
     )  # fmt: skip
 
@@ -179,6 +183,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
 
     live, old = courier(), courier()
     backlog = Backlog(link, old, fleet.storage, fleet.clock)
+    room = Room(fleet.storage, fleet.clock, backlog, config.disk_mib)
     fleet.supervisor.keep("uplink link", link.run)
     fleet.supervisor.keep("uplink downlinks", take)
     fleet.supervisor.keep("uplink leaves", look)
@@ -188,9 +193,10 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         Live(link, live, backlog, fleet.storage, fleet.clock, far=config.live_commits, batch_s=config.batch_s)
     )
     await fleet.consume(state)
+    fleet.supervisor.keep("uplink room", room.run)
     task = fleet.supervisor.keep("uplink functions", functions.run)
     stack.push_async_callback(end_task, task)
-    return Uplink(link, leaves, credentials, live, old, backlog, state, functions)
+    return Uplink(link, leaves, credentials, live, old, backlog, room, state, functions)
 
 
 def _maker(protocol: str, context: Context, fleet: "Fleet") -> Callable[[str, DeviceSecrets], DeviceClient]:

@@ -116,6 +116,9 @@ class State(Consumer):
     async def _missed(self) -> None:
         self._all_again = True
 
+    def _to_keep(self) -> bool:
+        return not self._all_again and super()._to_keep()  # a restart must find the gap again
+
     async def _tell_all(self) -> None:
         """After a gap in the feed: every leaf's report, every command's end, and the alerts that were found since."""
         for device in self._leaves.known():
