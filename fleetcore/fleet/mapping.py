@@ -120,7 +120,7 @@ async def _add(
 ) -> tuple[int, tuple[str, str, int] | None]:
     """Adds a series from a time on; returns the part's size, and where the next part begins."""
     steps = 0
-    async for piece in pieces:
+    async for piece in storage.read(series.index, start, wanted.end):
         for bucket, low, high in _steps(piece.time, wanted):
             if size >= _PART_BYTES:
                 return size, (series.device, series.metric, int(piece.time[low]))

@@ -8,13 +8,12 @@ changes nothing.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
-from fleetcore.errors import FleetError, Refused
+from fleetcore.errors import FleetError
 from fleetcore.fleet.commands import Commands
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.waits import end_tasks, first_of
-from fleetcore.model.command import FINISHED, Command
+from fleetcore.model.command import Command
 from fleetcore.model.message import Rejected
 from fleetcore.wire import messages
 
@@ -56,9 +55,11 @@ class OwnCommands:
         try:
             while True:
                 self._news.clear()
-                await self._commands.hand_out(self._gateway)
-                for command in await self._commands.snapshot(self._gateway):
-                    if command.id not in self._running and command.state not in FINISHED:
+                # One without an answer has ended by being handed out.
+                handed = await self._commands.hand_out(self._gateway)
+                heads = await self._commands.snapshot(self._gateway)
+                for command in {each.id: each for each in (*handed, *heads)}.values():
+                    if command.id not in self._running:
                         task = asyncio.create_task(self._do(command), name=f"own command {command.id}")
                         self._running[command.id] = task
                 await first_of(self._news.wait(), self._clock.sleep(_LOOK_S))
@@ -84,8 +85,6 @@ class OwnCommands:
         if command.cancel_requested:
             return messages.CommandResult(status="cancelled")
         await self._tell(command, messages.CommandResult(status="accepted"))
-        if command.respond == "ack":
-            _log.info("Command %s is acknowledged; its output is not asked for", command.name)
         told_s, telling = self._clock.monotonic_s(), set[asyncio.Task[None]]()
 
         def progress(percent: float) -> None:
@@ -105,7 +104,7 @@ class OwnCommands:
             if not (await self._commands.get(command.id)).cancel_requested:
                 raise  # the agent ends
             return messages.CommandResult(status="cancelled")
-        except Exception as error:  # a fault of one command must not end the others
+        except Exception as error:  # noqa: BLE001  # a fault of one command must not end the others
             _log.exception("Command %s failed", command.name)
             return messages.CommandResult(status="failed", code="internal", reason=f"{type(error).__name__}: {error}")
         finally:
@@ -117,40 +116,3 @@ class OwnCommands:
         if isinstance(outcome, Rejected) and outcome.code == "limit_exceeded":
             failed = messages.CommandResult(status="failed", code=outcome.code, reason=outcome.reason)
             await self._commands.result(self._gateway, command.id, failed)
-
-
-class LogKeeper(logging.Handler):
-    """Keeps the newest lines of the log of the agent and of its functions in memory."""
-
-    def __init__(self, lines: int = 2000) -> None:
-        super().__init__(logging.INFO)
-        self._lines: list[dict[str, object]] = []
-        self._most = lines
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keeps a record."""
-        try:
-            text = record.getMessage()
-        except (TypeError, ValueError):  # the caller's format is wrong; logging reports it elsewhere
-            text = str(record.msg)
-        time_ms = round(record.created * 1000)
-        self._lines.append({"time": time_ms, "level": record.levelname, "from": record.name, "text": text[:_LINE]})
-        if len(self._lines) > 2 * self._most:
-            del self._lines[: -self._most]
-
-    async def logs(self, arguments: Mapping[str, object], _progress: Progress) -> object:
-        """``edge.logs``: the last ``lines`` lines, at most as many as an output holds; ``of`` selects a function."""
-        wanted, of = arguments.get("lines", 100), arguments.get("function")
-        if type(wanted) is not int or not 1 <= wanted <= self._most:
-            raise Refused(f"lines is from 1 to {self._most}", pointer="/lines")
-        if of is not None and not isinstance(of, str):
-            raise Refused("function is the name of a function", pointer="/function")
-        found: list[Any] = [each for each in self._lines[-self._most :] if of is None or _is_of(each, of)]
-        kept: list[Any] = []
-        size = 0
-        for line in reversed(found[-wanted:]):
-            size += len(messages.dumps(line)) + 1 if hasattr(messages, "dumps") else _size(line)
-            if size > messages.OUTPUT_BYTES - 256:
-                break
-            kept.append(line)
-        return {"lines": kept[::-1], "cut": len(kept) < min(wanted, len(found))}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from fleetcore.errors import ConfigError, FleetError, Refused
+from fleetcore.fleet.mapping import MAP, read_wanted, summarise
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets
 from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.waits import end_task, first_of
@@ -24,6 +25,8 @@ from fleetcore_edge.uplink.credentials import Credentials
 from fleetcore_edge.uplink.lanes import Backlog, Live
 from fleetcore_edge.uplink.leaves import ACTOR, Leaves
 from fleetcore_edge.uplink.link import Link
+from fleetcore_edge.uplink.logs import kept_log
+from fleetcore_edge.uplink.own_commands import OwnCommands, Progress
 from fleetcore_edge.uplink.state import State
 
 if TYPE_CHECKING:
@@ -190,7 +193,20 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     await fleet.consume(state)
     task = fleet.supervisor.keep("uplink functions", functions.run)
     stack.push_async_callback(end_task, task)
-    return Uplink(link, leaves, credentials, live, old, backlog, state, functions)
+    uplink = Uplink(link, leaves, credentials, live, old, backlog, state, functions)
+
+    async def map_readings(arguments: Mapping[str, object], progress: Progress) -> object:
+        return await summarise(fleet.storage, read_wanted(arguments), progress)
+
+    async def status(_arguments: Mapping[str, object], _progress: Progress) -> object:
+        return uplink.status()
+
+    logs = stack.enter_context(kept_log()).logs
+    own = OwnCommands(
+        config.gateway, fleet.commands, fleet.clock, {MAP: map_readings, "edge.logs": logs, "edge.status": status}
+    )  # fmt: skip
+    stack.push_async_callback(end_task, fleet.supervisor.keep("uplink commands", own.run))
+    return uplink
 
 
 def _maker(protocol: str, context: Context, fleet: "Fleet") -> Callable[[str, DeviceSecrets], DeviceClient]:
