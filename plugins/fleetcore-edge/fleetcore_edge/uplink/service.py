@@ -50,6 +50,7 @@ class Uplink:
     behind: Backlog
     state: State
     functions: FunctionManager
+    own: OwnCommands
 
     def status(self) -> dict[str, object]:
         """The state of the connection, what waits, and what was sent, as plain data."""
@@ -193,7 +194,6 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     await fleet.consume(state)
     task = fleet.supervisor.keep("uplink functions", functions.run)
     stack.push_async_callback(end_task, task)
-    uplink = Uplink(link, leaves, credentials, live, old, backlog, state, functions)
 
     async def map_readings(arguments: Mapping[str, object], progress: Progress) -> object:
         return await summarise(fleet.storage, read_wanted(arguments), progress)
@@ -201,10 +201,13 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     async def status(_arguments: Mapping[str, object], _progress: Progress) -> object:
         return uplink.status()
 
-    logs = stack.enter_context(kept_log()).logs
     own = OwnCommands(
-        config.gateway, fleet.commands, fleet.clock, {MAP: map_readings, "edge.logs": logs, "edge.status": status}
-    )  # fmt: skip
+        config.gateway,
+        fleet.commands,
+        fleet.clock,
+        {MAP: map_readings, "edge.logs": stack.enter_context(kept_log()).logs, "edge.status": status},
+    )
+    uplink = Uplink(link, leaves, credentials, live, old, backlog, state, functions, own)
     stack.push_async_callback(end_task, fleet.supervisor.keep("uplink commands", own.run))
     return uplink
 
