@@ -493,7 +493,7 @@ async def deploy_function(
 
 
 @call(
-    "POST /gateways/map-reduce", Permission.COMMANDS_SEND, cli="edge map-reduce METRIC", status=202,
+    "POST /edge/map-reduce", Permission.COMMANDS_SEND, cli="edge map-reduce METRIC", status=202,
     needs_too=(Permission.DEVICES_READ,),
 )  # fmt: skip
 async def run_distributed(
@@ -534,7 +534,7 @@ async def run_distributed(
 
 
 @call(
-    "GET /operations/{operation}/map-reduce", Permission.DEVICES_READ, scope=BY_CALL, cli="edge result OPERATION",
+    "GET /edge/map-reduce/{operation}", Permission.DEVICES_READ, scope=BY_CALL, cli="edge result OPERATION",
 )  # fmt: skip
 async def get_distributed(caller: Caller, operation: OperationId, *, wait_s: WaitS = 0.0) -> DistributedResponse:
     """Shows the result of distributed processing as it is now, or waits for enough answers, as ``run_distributed``.

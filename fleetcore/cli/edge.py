@@ -54,7 +54,8 @@ def _run(at: Target, given: Mapping[str, Any], output: str, *, detach: bool, unt
 
 def _shown(_at: Target, _given: Mapping[str, Any], found: dict[str, Any], output: str) -> None:
     """Prints the rows, and on stderr which gateways are missing; exit code 7 where some are."""
-    names = ("metric", *(("group",) if found["by"] != "all" else ()), "start", *found["aggregates"])
+    group, start = ("group",) if found["by"] != "all" else (), ("start",) if found["bucket_s"] else ()
+    names = ("metric", *group, *start, *found["aggregates"])
     rows = [{name: row.get(name, row["values"].get(name)) for name in names} for row in found["rows"]]
     show(found if output == "json" else rows, output, names)
     if not found["missing"]:
