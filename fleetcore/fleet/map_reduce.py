@@ -425,12 +425,14 @@ class MapReduce:
             return evolve(part, state=state, code=asked.code, reason=asked.reason)
         stands = "nothing is sent yet" if command is None else f"its command is {command.state}"
         if operation.state is OperationState.CANCELLED:
-            return evolve(part, state="cancelled", code="cancelled", reason=f"The job was cancelled, {stands}")
+            return evolve(part, state="cancelled", code="cancelled", reason=f"The job was cancelled; {stands}")
         seen = self._presence.of(asked.gateway)
         if seen.connectivity in (Connectivity.OFFLINE, Connectivity.NEVER):
-            return evolve(part, state="offline", code="not_ready", reason=f"It is {seen.connectivity}, {stands}")
+            return evolve(part, state="offline", code="not_ready", reason=f"It is not connected; {stands}")
         if self._clock.now_ms() >= _deadline(operation):
-            return evolve(part, state="timed_out", code="too_late", reason=f"It is late, {stands}")
+            return evolve(
+                part, state="timed_out", code="too_late", reason=f"It has not answered by the deadline; {stands}"
+            )
         return evolve(part, state="waiting", reason=stands)
 
 

@@ -41,7 +41,6 @@ async def same(block, folder):
     commands = re.findall(r"^\$ (.*(?:(?<=\\)\n.*)*)$", block, re.MULTILINE)
     printed = [await typed(command, folder) for command in commands]
     shown = "".join(f"$ {command}\n{out}" for command, (out, _) in zip(commands, printed, strict=True))
-    print(shown)
     assert plain(shown) == plain(block)
     return [code for _, code in printed]
 
