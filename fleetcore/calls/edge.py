@@ -144,11 +144,11 @@ def _distributed(found: Distributed) -> DistributedResponse:
     job = found.job
     return DistributedResponse(
         operation=found.operation, state=found.state, enough=found.enough, open=found.open,
-        deadline=Ms(found.deadline), metric=job.metric, start=Ms(job.start), end=Ms(job.end),
+        deadline=Ms(found.deadline), metric=job.metric, start=Ms(job.start) if job.start else None, end=Ms(job.end),
         bucket_s=None if job.bucket_ms is None else job.bucket_ms / 1000, by=job.by, aggregates=list(job.aggregates),
         error=ACCURACY, series=found.series, readings=found.readings,
         rows=[
-            SummaryResponse(metric, group, Ms(start), dict(zip(job.aggregates, values, strict=True)))
+            SummaryResponse(metric, group, Ms(start) if start else None, dict(zip(job.aggregates, values, strict=True)))
             for metric, group, start, values in found.rows
         ],
         missing=[each.gateway for each in found.gateways if each.state != "answered"],

@@ -131,12 +131,12 @@ class ReplacementResponse(Response, frozen=True):
 class SummaryResponse(Response, frozen=True):
     """The aggregates of a metric's readings in a bucket of time, from its start on; null where there are none.
 
-    ``group`` is a device or a model, and empty where the row is of all.
+    ``start`` is null where the range has none. ``group`` is a device or a model, and empty where the row is of all.
     """
 
     metric: str
     group: str
-    start: Ms
+    start: Ms | None
     values: dict[str, int | float | None]
 
 
@@ -171,7 +171,7 @@ class DistributedResponse(Response, frozen=True):
     open: bool
     deadline: Ms
     metric: str
-    start: Ms
+    start: Ms | None
     end: Ms
     bucket_s: float | None
     by: str
