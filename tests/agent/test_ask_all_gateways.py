@@ -79,6 +79,10 @@ async def test_the_page_says_what_happens(site, gateways):
     first, chosen, partial = blocks("console")
     assert await same(first, site.folder) == [0]
     assert await same(chosen, site.folder) == [0, 0]
+    for share in ("120%", "0%", "most"):
+        out, code = await typed(f"fleetcore edge map-reduce temperature --wait-for {share}", site.folder)
+        assert code
+        assert "80%" in out
     await gateways["gw-south"].agent.kill()
     core = await site.core.open()
 

@@ -266,6 +266,27 @@ async def test_a_failing_gateway_fails_alone(fleet, agents):
     assert (operation.state, operation.done, operation.failed) == ("partly", 3, 2)
 
 
+async def test_a_gateway_that_fails_in_the_middle_does_not_count(fleet, agents):
+    await filled(agents, np.random.default_rng(8), count=3000)
+    started = await fleet.edge.run_distributed(
+        "temperature", bucket_s=600.0, by="device", aggregates=["count"], start=BEGIN, end=BEGIN + 50 * HOUR, wait_s=0
+    )
+    await agents.turn()
+    for gateway in agents.stores:
+        assert await fleet.commands.list(gateway, unfinished=True)
+    await agents.work("gw-1", "gw-2")
+    await agents.work("gw-3", most=1)
+    await agents.turn()
+    before = await fleet.edge.distributed(started.operation)
+    (command,) = await fleet.commands.list("gw-3", unfinished=True)
+    await agents.end(command, status="failed", code="internal", reason="a fault")
+    await agents.turn()
+    after = await fleet.edge.distributed(started.operation)
+
+    assert [(each.gateways[2].parts, each.readings) for each in (before, after)] == [(1, 12_000), (1, 12_000)]
+    assert {group for _, group, *_ in after.rows} == {"leaf-1-1", "leaf-1-2", "leaf-2-1", "leaf-2-2"}
+
+
 async def test_late_answers_are_added_until_the_job_ends(fleet, clock, agents):
     await filled(agents, np.random.default_rng(4))
     started = await fleet.edge.run_distributed(
