@@ -26,6 +26,8 @@ OwnCommand = Callable[[Mapping[str, object], Progress], Awaitable[object]]
 
 #: How often commands are looked for even without news, and how often progress is told at most, s.
 _LOOK_S, _PROGRESS_S = 30.0, 2.0
+#: The wait after an end that could not be stored, s.
+_AGAIN_S = 10.0
 
 
 class OwnCommands:
@@ -72,6 +74,7 @@ class OwnCommands:
             await self._tell(command, await self._ended(command))
         except FleetError as error:
             _log.warning("The end of command %s cannot be stored: %s", command.name, error)
+            await self._clock.sleep(_AGAIN_S)  # then it runs again
         finally:
             self._running.pop(command.id, None)
             self._news.set()
