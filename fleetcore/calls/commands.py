@@ -178,16 +178,18 @@ async def send_command(
     )  # fmt: skip
     try:
         with caller.waiting() as news:
-            pause = _pause(caller, device_id, news)
+            pause = pausing(caller, device_id, news)
             command = await commands.wait(command, min(wait_s, caller.max_wait_s), pause=pause)
     except CallerLeft:
         command = await commands.get(command.id)
     return _command(command)
 
 
-def _pause(
-    caller: Caller, device: str, wait: Callable[[Coroutine[Any, Any, object]], Awaitable[None]]
+def pausing(
+    caller: Caller, device: str | None, wait: Callable[[Coroutine[Any, Any, object]], Awaitable[None]]
 ) -> Callable[[Coroutine[Any, Any, bool]], Awaitable[None]]:
+    """Waits for news, and checks the caller's right on the device, or on the whole fleet, after that."""
+
     async def pause(news: Coroutine[Any, Any, bool]) -> None:
         await wait(news)
         await caller.still(device=device)

@@ -1,12 +1,12 @@
 """The edge: gateways, the leaves that are connected through them, and the functions that run on them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from attrs import evolve
 from msgspec import Meta
 
-from fleetcore.calls.caller import Caller, answered, missing
+from fleetcore.calls.caller import Caller, CallerLeft, answered, missing
 from fleetcore.calls.campaigns import (
     CampaignName,
     DeviceSoak,
@@ -26,27 +26,34 @@ from fleetcore.calls.campaigns import (
     campaign_response,
     ms_of,
 )
+from fleetcore.calls.commands import WaitS, pausing
 from fleetcore.calls.cursors import decode
 from fleetcore.calls.devices import device_response
+from fleetcore.calls.operations import OperationId, own_operation
 from fleetcore.calls.responses.campaigns import CampaignResponse
 from fleetcore.calls.responses.devices import DeviceResponse
 from fleetcore.calls.responses.edge import (
     CandidateResponse,
     CapacityResponse,
+    DistributedResponse,
     FunctionResponse,
     GatewayFunctionResponse,
+    GatewayPartResponse,
     GatewayResponse,
     GatewayStateResponse,
     PlacementResponse,
     ReplacementResponse,
+    SummaryResponse,
 )
 from fleetcore.calls.table import ANYWHERE, BY_CALL, call, on
+from fleetcore.calls.telemetry import End, Start
 from fleetcore.calls.types import (
     Cursor,
     DeviceId,
     Json,
     Label,
     Limit,
+    Ms,
     Names,
     NewDeviceId,
     Page,
@@ -58,6 +65,7 @@ from fleetcore.calls.types import (
 from fleetcore.errors import Refused
 from fleetcore.fleet.edge import Candidate, Gateway
 from fleetcore.fleet.function_states import FunctionState
+from fleetcore.fleet.map_reduce import ACCURACY, Distributed
 from fleetcore.fleet.registry import GATEWAYS
 from fleetcore.fleet.releases import FUNCTION_RELEASES, OF_FUNCTION
 from fleetcore.model.edge import Capacity, function_of
@@ -105,6 +113,47 @@ FunctionRollback = Annotated[
 ]
 NewGateway = Annotated[DeviceId, Meta(description="The gateway that takes over.")]
 Retire = Annotated[bool, Meta(description="Retire the old gateway, instead of suspending it.")]
+MetricPattern = Annotated[
+    str, Meta(min_length=1, max_length=128, description="The metric, or a pattern of metrics with `*` and `?`.")
+]
+OfGateways = Annotated[
+    Sequence[DeviceId], Meta(max_length=2000, description="A gateway to ask, by id; all by default."), Word("gateway")
+]
+LeavesWhere = Annotated[str, Meta(max_length=4096, description="A query that leaves have to satisfy.")]
+RangeBucket = Annotated[
+    float,
+    Meta(gt=0, le=31_622_400, description="A bucket's length, in seconds; by default one for all."),
+    Word("every"),
+]
+Aggregates = Annotated[
+    Sequence[Annotated[str, Meta(min_length=1, max_length=16)]],
+    Meta(min_length=1, max_length=20, description="`count`, `sum`, `min`, `max`, `mean`, or a percentile: `p99.9`."),
+    Word("aggregate"),
+]
+RowsBy = Annotated[Literal["all", "device", "model"], Meta(description="What a row is of.")]
+AnswerWithin = Annotated[
+    float, Meta(gt=0, le=2_592_000, description="Seconds after which a result without all gateways is partial.")
+]
+WaitFor = Annotated[float, Meta(gt=0, le=1, description="The share of the gateways that is enough.")]
+OpenFor = Annotated[
+    float, Meta(gt=0, le=2_592_000, description="Seconds that gateways have to answer: late answers are added.")
+]
+
+
+def _distributed(found: Distributed) -> DistributedResponse:
+    job = found.job
+    return DistributedResponse(
+        operation=found.operation, state=found.state, enough=found.enough, open=found.open,
+        deadline=Ms(found.deadline), metric=job.metric, start=Ms(job.start) if job.start else None, end=Ms(job.end),
+        bucket_s=None if job.bucket_ms is None else job.bucket_ms / 1000, by=job.by, aggregates=list(job.aggregates),
+        error=ACCURACY, series=found.series, readings=found.readings,
+        rows=[
+            SummaryResponse(metric, group, Ms(start) if start else None, dict(zip(job.aggregates, values, strict=True)))
+            for metric, group, start, values in found.rows
+        ],
+        missing=[each.gateway for each in found.gateways if each.state != "answered"],
+        gateways=[to_response(GatewayPartResponse, each) for each in found.gateways],
+    )  # fmt: skip
 
 
 def _gateway(gateway: Gateway) -> GatewayResponse:
@@ -441,3 +490,70 @@ async def deploy_function(
         approval=approval, actor=caller.actor, reason=reason,
     )  # fmt: skip
     return await campaign_response(caller, made)
+
+
+@call(
+    "POST /edge/map-reduce", Permission.COMMANDS_SEND, cli="edge map-reduce METRIC", status=202,
+    needs_too=(Permission.DEVICES_READ,),
+)  # fmt: skip
+async def run_distributed(
+    caller: Caller,
+    metric: MetricPattern,
+    *,
+    where: LeavesWhere = "",
+    gateways: OfGateways = (),
+    start: Start | None = None,
+    end: End | None = None,
+    bucket_s: RangeBucket | None = None,
+    aggregates: Aggregates = ("count", "sum", "min", "max", "mean"),
+    by: RowsBy = "all",
+    within_s: AnswerWithin = 60.0,
+    wait_for: WaitFor = 1.0,
+    open_s: OpenFor = 86_400.0,
+    wait_s: WaitS = 0.0,
+    reason: Reason = "",
+) -> DistributedResponse:
+    """Summarises the readings that each gateway has stored itself, there, and adds the summaries here.
+
+    It is an operation. With ``wait_s`` it waits that long for enough answers, at most until the deadline; the answer is
+    the result by then, and ``get_distributed`` gives it again, with late answers. A gateway counts once it has answered
+    completely. Each device is asked of the gateway that it is a leaf of.
+
+    Raises:
+        NotFound: there is no such gateway, none with a selected device, or none has such a metric.
+        QuerySyntaxError: the query cannot be read.
+        Refused: ``range_invalid``, no time is in the range; ``limit_exceeded``, the result would be too long; there is
+            no such aggregate.
+    """
+    started = await caller.fleet.edge.run_distributed(
+        metric, where=where or None, gateways=gateways, start=None if start is None else int(start),
+        end=None if end is None else int(end), bucket_s=bucket_s, aggregates=aggregates, by=by, within_s=within_s,
+        wait_for=wait_for, open_s=open_s, wait_s=0.0, actor=caller.actor, reason=reason,
+    )  # fmt: skip
+    return await _waited(caller, started, wait_s)
+
+
+@call(
+    "GET /edge/map-reduce/{operation}", Permission.DEVICES_READ, scope=BY_CALL, cli="edge result OPERATION",
+)  # fmt: skip
+async def get_distributed(caller: Caller, operation: OperationId, *, wait_s: WaitS = 0.0) -> DistributedResponse:
+    """Shows the result of distributed processing as it is now, or waits for enough answers, as ``run_distributed``.
+
+    Raises:
+        NotFound: there is no such operation, it is another principal's or of another kind; or no gateway has such a
+            metric.
+    """
+    found = await own_operation(caller, operation)
+    return await _waited(caller, await caller.fleet.edge.distributed(found.id), wait_s)
+
+
+async def _waited(caller: Caller, found: Distributed, wait_s: float) -> DistributedResponse:
+    if not found.enough and min(wait_s, caller.max_wait_s) > 0:
+        try:
+            with caller.waiting() as news:
+                found = await caller.fleet.edge.distributed(
+                    found.operation, wait_s=min(wait_s, caller.max_wait_s), pause=pausing(caller, None, news)
+                )
+        except CallerLeft:
+            found = await caller.fleet.edge.distributed(found.operation)
+    return _distributed(found)

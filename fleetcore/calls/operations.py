@@ -10,7 +10,7 @@ from fleetcore.calls.cursors import decode
 from fleetcore.calls.responses.operations import OperationResponse
 from fleetcore.calls.table import BY_CALL, call
 from fleetcore.calls.types import Cursor, Limit, Names, Page, Reason, to_response
-from fleetcore.fleet import bulk_commands, cutovers, renewals
+from fleetcore.fleet import bulk_commands, cutovers, map_reduce, renewals
 from fleetcore.fleet.repository import Repository
 from fleetcore.model.operation import Operation
 from fleetcore.model.operator import Permission
@@ -23,6 +23,7 @@ OperationKind = Annotated[str, Meta(max_length=64, description="Only this kind: 
 #: The permission needed to stop or pause another principal's operation.
 _NEEDED = {
     bulk_commands.KIND: Permission.COMMANDS_SEND,
+    map_reduce.KIND: Permission.COMMANDS_SEND,
     renewals.KIND: Permission.SECURITY_WRITE,
     cutovers.KIND: Permission.SECURITY_WRITE,
 }

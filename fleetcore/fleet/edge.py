@@ -13,6 +13,7 @@ from fleetcore.errors import Conflict, NotAuthorised, NotFound, Refused
 from fleetcore.fleet.campaigns import Campaigns
 from fleetcore.fleet.desired_functions import DesiredFunctions, image_promise, together
 from fleetcore.fleet.function_states import FunctionState, function_states
+from fleetcore.fleet.map_reduce import AGGREGATES, Distributed, Job, MapReduce, Pause
 from fleetcore.fleet.registry import GATEWAY, GATEWAYS, Registry
 from fleetcore.fleet.releases import FUNCTION_RELEASES, OF_FUNCTION, Releases
 from fleetcore.fleet.repository import retried
@@ -40,7 +41,7 @@ from fleetcore.model.firmware import Campaign, Release
 from fleetcore.model.message import Handler, MessageType, Reply, Request
 from fleetcore.model.rollout import AT_ONCE, Rollout
 from fleetcore.model.store import Commit, Event, place
-from fleetcore.query.ast import And, Compare
+from fleetcore.query.ast import And, Clause, Compare
 from fleetcore.query.parse import parse
 from fleetcore.wire import messages
 from fleetcore.wire.manifest import peek_manifest
@@ -168,11 +169,12 @@ class EdgeComputing:
     def __init__(
         self, storage: Storage, clock: Clock, registry: Registry, twins: Twins, functions: DesiredFunctions,
         updates: Updates, campaigns: Campaigns, releases: Releases, search: Search,
-        retire: Callable[[str, str, str], Awaitable[None]],
+        retire: Callable[[str, str, str], Awaitable[None]], map_reduce: MapReduce,
     ) -> None:  # fmt: skip
         self._storage, self._clock, self._registry, self._twins = storage, clock, registry, twins
         self._functions, self._updates, self._campaigns = functions, updates, campaigns
         self._releases, self._search, self._retire = releases, search, retire
+        self._map_reduce = map_reduce
         self._shield = Shield()
 
     # --- gateways and leaves -------------------------------------------------------------------------------------
@@ -512,6 +514,67 @@ class EdgeComputing:
             promised=together((await self._functions.promises(gateway, twin)).values()),
             reported=found if isinstance(found, Mapping) else {},
         )
+
+    # --- distributed processing --------------------------------------------------------------------------------------
+
+    async def run_distributed(
+        self,
+        metric: str,
+        *,
+        where: str | Clause | None = None,
+        gateways: Sequence[str] = (),
+        start: int | None = None,
+        end: int | None = None,
+        bucket_s: float | None = None,
+        aggregates: Sequence[str] = AGGREGATES,
+        by: str = "all",
+        within_s: float = 60.0,
+        wait_for: float = 1.0,
+        open_s: float = 86_400.0,
+        wait_s: float | None = None,
+        pause: Pause | None = None,
+        actor: str = "system",
+        reason: str = "",
+    ) -> Distributed:
+        """Summarises the readings that each gateway has stored itself, there, and adds the summaries here.
+
+        The job is an operation. The result is what it is once ``wait_for`` of the gateways have answered, or after
+        ``within_s``; it names those that are missing. :meth:`distributed` gives it again, with late answers.
+
+        Args:
+            metric: a metric, or a pattern with ``*`` and ``?``.
+            where: a query for leaves, and gateways, by what the core knows of them.
+            gateways: only these; by default all.
+            start, end: ``start <= time < end``, ms since the epoch; up to now by default.
+            bucket_s: the length of a bucket, aligned to the epoch; by default one over the whole range.
+            aggregates: ``count``, ``sum``, ``min``, ``max``, ``mean``, and percentiles such as ``p50`` and ``p99.9``,
+                which are within 1 % of the true ones.
+            by: a row for ``all``, for each ``device`` or for each ``model``.
+            wait_for: the share of the gateways that is enough, above 0 and up to 1.
+            open_s: how long late answers are added.
+            wait_s: returns after this time at the latest; by default ``within_s``.
+
+        Raises:
+            NotFound: there is no such gateway, none with a selected device, or none with such a metric.
+            Refused: ``range_invalid``, no time is in the range; ``limit_exceeded``, the result would be too long;
+                there is no such aggregate.
+        """
+        job = Job(
+            metric=metric, start=start or 0, end=end or 0, aggregates=tuple(aggregates), by=by, wait_for=wait_for,
+            bucket_ms=None if bucket_s is None else max(1, int(bucket_s * 1000)), within_ms=int(within_s * 1000),
+            open_ms=int(open_s * 1000),
+        )  # fmt: skip
+        started = await self._map_reduce.start(job, where=where, gateways=gateways, actor=actor, reason=reason)
+        return await self.distributed(started.id, wait_s=within_s if wait_s is None else wait_s, pause=pause)
+
+    async def distributed(self, operation: str, *, wait_s: float = 0.0, pause: Pause | None = None) -> Distributed:
+        """The result of distributed processing as it is now, or once there is enough, after ``wait_s`` at the latest.
+
+        Raises:
+            NotFound: there is no such operation, or it is of another kind; none of the devices has such a metric.
+        """
+        await self._map_reduce.wait(operation, wait_s, pause=pause)
+        return await self._map_reduce.result(operation)
 
     # --- replacement ---------------------------------------------------------------------------------------------
 

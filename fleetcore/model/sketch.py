@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 from attrs import field, frozen
 
 from fleetcore.errors import Refused
@@ -104,6 +106,23 @@ def sketch_of(numbers: Iterable[float]) -> Sketch:
     if least > most:
         return Sketch()
     return Sketch(positive=dict(positive), negative=dict(negative), zeros=zeros, least=least, most=most)
+
+
+def sketch_of_column(numbers: npt.NDArray[np.float64]) -> Sketch:
+    """The same of a column of finite numbers, which numpy counts."""
+    if not len(numbers):
+        return Sketch()
+    magnitude = np.abs(numbers)
+    tiny = magnitude < TINY
+    return Sketch(
+        positive=_counted(magnitude[~tiny & (numbers > 0)]), negative=_counted(magnitude[~tiny & (numbers < 0)]),
+        zeros=int(tiny.sum()), least=float(numbers.min()), most=float(numbers.max()),
+    )  # fmt: skip
+
+
+def _counted(magnitudes: npt.NDArray[np.float64]) -> Mapping[int, int]:
+    bucket, count = np.unique(np.ceil(np.log(magnitudes) / _LOG_GAMMA).astype(np.int64), return_counts=True)
+    return dict(zip(bucket.tolist(), count.tolist(), strict=True))
 
 
 def merged(sketches: Iterable[Sketch]) -> Sketch:

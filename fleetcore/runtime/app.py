@@ -37,6 +37,7 @@ from fleetcore.fleet.health import FleetHealth
 from fleetcore.fleet.health_gates import HealthGates
 from fleetcore.fleet.importing import Importing
 from fleetcore.fleet.lifecycles import Lifecycles
+from fleetcore.fleet.map_reduce import MapReduce
 from fleetcore.fleet.mirrors import Entities
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
@@ -416,6 +417,9 @@ class Fleet:
         self.edge = EdgeComputing(
             self.storage, self.clock, self.devices, self.twins, self.functions, self.updates, self.campaigns,
             self.releases, self.search, retire,
+            MapReduce(
+                self.storage, self.clock, self.devices, self.search, self.commands, self.operations, self.presence
+            ),
         )  # fmt: skip
         self.erasing = Erasing(
             self.storage,

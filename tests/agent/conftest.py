@@ -1,10 +1,12 @@
 """A core and a gateway's own fleet, each with real listeners, and the link between them, which tests cut."""
 
 import asyncio
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from fleetcore_edge.functions.wanted import TRUST
 from fleetcore_edge.uplink.credentials import Credentials
@@ -12,6 +14,8 @@ from fleetcore_websocket.plugin import open_client
 
 from fleetcore import IoTFleetManager
 from fleetcore.interfaces.protocol import DeviceSecrets
+from fleetcore.model.store import Commit, SeriesRequest
+from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.testing.faults.network import CutProxy
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.ports import free_port
@@ -36,7 +40,7 @@ listen = "https://127.0.0.1:0"
 _UPLINK = """\
 [services.uplink]
 url = "{url}"
-gateway = "gw-1"
+gateway = "{gateway}"
 model = "G-1"
 http = "{http}"
 live_commits = 20
@@ -52,6 +56,44 @@ async def until(look, wanted=True):
     return found
 
 
+class Agent:
+    """``fleetcore edge run`` on a gateway's folder."""
+
+    def __init__(self, folder):
+        self.folder, self._process = folder, None
+
+    async def start(self):
+        with (self.folder / "log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "fleetcore", "edge", "run", "--data", str(self.folder),
+                stdout=asyncio.subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+        async with asyncio.timeout(PATIENCE_S):
+            while (line := await self._process.stdout.readline()).strip() != b"ready":
+                assert line, (self.folder / "log").read_text()[-3000:]
+
+    async def kill(self):
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+
+class Neighbour:
+    """A further gateway of the core: its folder, its wire, and its agent, which is a process."""
+
+    def __init__(self, name, folder, wire):
+        self.name, self.folder, self.wire, self.agent = name, folder, wire, Agent(folder)
+
+    async def store(self, device, metric, times, values):
+        """Stores readings in the gateway's own store while its agent does not run."""
+        async with IoTFleetManager(self.folder, create=not (self.folder / "fleet.db").exists()) as manager:
+            await manager.create_device(device, type="pump")
+            storage = (await manager.open()).storage
+            (series,) = await storage.intern([SeriesRequest(device, metric)])
+            batch = TelemetryBatch.of(np.full(len(times), series.index), times, values)
+            await storage.commit(Commit(readings=batch))
+
+
 class Site:
     """The core, its gateway, and the wire between them."""
 
@@ -65,27 +107,40 @@ class Site:
         core = await self.core.open()
         await self.core.create_device(GATEWAY, type="gateway", model="G-1")
         await self.core.call("register_gateway", id=GATEWAY, may_register=True)
+        await self.core.set_firmware_root(self.signers.trust(expires=ALWAYS))
         url = core.protocols["websocket"].endpoints()[0]
         self.wire = await self._stack.enter_async_context(CutProxy("127.0.0.1", urlsplit(url).port))
-        await self._enrol(core, url)
+        await self._enrol(core, url, GATEWAY, self.folder / "gateway")
         return self
 
     async def __aexit__(self, *error):
         await self.stop()
         await self._stack.__aexit__(*error)
 
-    async def _enrol(self, core, url):
-        """The gateway's folder with its credentials for the core."""
-        device = SimulatedDevice(
-            DeviceSecrets(device=GATEWAY, ca=core.security.authority.ca_pem()), open_client, url, core.clock
+    async def neighbour(self, name):
+        """A further gateway, whose agent has not started yet."""
+        core = await self.core.open()
+        await self.core.call("register_gateway", id=name, may_register=True)
+        url = core.protocols["websocket"].endpoints()[0]
+        wire = await self._stack.enter_async_context(CutProxy("127.0.0.1", urlsplit(url).port))
+        folder = self.folder / name
+        await self._enrol(core, url, name, folder)
+        uplink = _UPLINK.format(
+            url=f"wss://localhost:{wire.port}/device/v1/ws", http=core.protocols["http"].endpoints()[0], gateway=name
         )
-        await device.enroll(await core.security.enrollment_tokens.create(device=GATEWAY))
-        folder = self.folder / "gateway"
+        (folder / "fleet.toml").write_text(_TOML.format(name="site") + uplink)
+        return Neighbour(name, folder, wire)
+
+    async def _enrol(self, core, url, gateway, folder):
+        """A gateway's folder with its credentials for the core."""
+        device = SimulatedDevice(
+            DeviceSecrets(device=gateway, ca=core.security.authority.ca_pem()), open_client, url, core.clock
+        )
+        await device.enroll(await core.security.enrollment_tokens.create(device=gateway))
         folder.mkdir(mode=0o700)
-        credentials = Credentials(folder / "uplink", GATEWAY, core.clock)
+        credentials = Credentials(folder / "uplink", gateway, core.clock)
         credentials.keep(device.secrets.certificate, device.secrets.key)
         credentials.keep_ca(device.secrets.ca)
-        await self.core.set_firmware_root(self.signers.trust(expires=ALWAYS))
         (folder / "uplink" / TRUST).write_bytes(dumps(self.signers.trust(expires=ALWAYS)))
 
     @asynccontextmanager
@@ -112,7 +167,8 @@ class Site:
         toml = _TOML.format(name="site")
         if listen:
             toml = toml.replace("wss://127.0.0.1:0", f"wss://127.0.0.1:{free_port()}")
-        toml = toml + _UPLINK.format(url=path, http=(await self.core.open()).protocols["http"].endpoints()[0])
+        http = (await self.core.open()).protocols["http"].endpoints()[0]
+        toml = toml + _UPLINK.format(url=path, http=http, gateway=GATEWAY)
         self.gateway = await self._running.enter_async_context(self._serving("gateway", toml))
         self.uplink = (await self.gateway.open()).services["uplink"]
 

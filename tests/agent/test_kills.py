@@ -3,40 +3,18 @@
 import asyncio
 import contextlib
 import random
-import sys
 import time
 
 from fleetcore.errors import FleetError, Unavailable
 from fleetcore.interfaces.waits import end_tasks
 from fleetcore.testing.patience import PATIENCE_S
-from tests.agent.conftest import until
+from tests.agent.conftest import Agent, until
 
 KILLS = 6
 
 
 def now():
     return time.time_ns() // 1_000_000
-
-
-class Agent:
-    """``fleetcore edge run`` on the gateway's folder."""
-
-    def __init__(self, folder):
-        self.folder, self._process = folder, None
-
-    async def start(self):
-        with (self.folder / "log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "fleetcore", "edge", "run", "--data", str(self.folder),
-                stdout=asyncio.subprocess.PIPE, stderr=log,
-            )  # fmt: skip
-        async with asyncio.timeout(PATIENCE_S):
-            while (line := await self._process.stdout.readline()).strip() != b"ready":
-                assert line, (self.folder / "log").read_text()[-3000:]
-
-    async def kill(self):
-        self._process.kill()
-        await self._process.wait()
 
 
 async def sends(leaf, acknowledged):

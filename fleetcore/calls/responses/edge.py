@@ -126,3 +126,59 @@ class ReplacementResponse(Response, frozen=True):
     new: str
     leaves: int
     functions: list[str]
+
+
+class SummaryResponse(Response, frozen=True):
+    """The aggregates of a metric's readings in a bucket of time, from its start on; null where there are none.
+
+    ``start`` is null where the range has none. ``group`` is a device or a model, and empty where the row is of all.
+    """
+
+    metric: str
+    group: str
+    start: Ms | None
+    values: dict[str, int | float | None]
+
+
+class GatewayPartResponse(Response, frozen=True):
+    """What came of a gateway.
+
+    ``state`` is ``answered``, ``waiting``, ``offline``, ``timed_out`` (nothing by the deadline), ``failed`` or
+    ``cancelled``; ``reason`` says why it has not answered. ``progress`` is that of its present part, in percent.
+    """
+
+    gateway: str
+    state: str
+    code: str
+    reason: str
+    progress: float | None
+    readings: int
+    parts: int
+
+
+class DistributedResponse(Response, frozen=True):
+    """The result of distributed processing as it is now; ``operation`` gives it again.
+
+    ``state`` is ``running`` until the deadline, ``partial`` where gateways are missing after it or have failed, and
+    ``complete``. ``enough`` says whether those have answered that were to be waited for, or whether there is nothing to
+    wait for; ``open`` whether late answers are still added. Percentiles are within ``error`` of the true ones, relative
+    to them. ``readings`` counts those in ``rows``.
+    """
+
+    operation: str
+    state: str
+    enough: bool
+    open: bool
+    deadline: Ms
+    metric: str
+    start: Ms | None
+    end: Ms
+    bucket_s: float | None
+    by: str
+    aggregates: list[str]
+    error: float
+    series: int
+    readings: int
+    rows: list[SummaryResponse]
+    missing: list[str]
+    gateways: list[GatewayPartResponse]

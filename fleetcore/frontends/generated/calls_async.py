@@ -42,6 +42,7 @@ from fleetcore.calls.responses.devices import (
     ProvisionedResponse,
 )
 from fleetcore.calls.responses.edge import (
+    DistributedResponse,
     FunctionResponse,
     GatewayFunctionResponse,
     GatewayResponse,
@@ -218,6 +219,8 @@ if TYPE_CHECKING:
         TypeName,
     )
     from fleetcore.calls.edge import (
+        Aggregates,
+        AnswerWithin,
         Copies,
         CpuPercent,
         DiskMib,
@@ -230,14 +233,21 @@ if TYPE_CHECKING:
         GatewayLabels,
         GatewayModel,
         LeafId,
+        LeavesWhere,
         MayRegister,
         MemoryMib,
+        MetricPattern,
         NewGateway,
         NewGatewayId,
         OfFunction,
+        OfGateways,
         OnGateways,
+        OpenFor,
         PlaceWhere,
+        RangeBucket,
         Retire,
+        RowsBy,
+        WaitFor,
     )
     from fleetcore.calls.enrollment import (
         Admission,
@@ -1012,6 +1022,64 @@ class AsyncCalls(ABC):
             },
             CampaignResponse,
         )
+
+    async def run_distributed(
+        self,
+        metric: MetricPattern,
+        *,
+        where: LeavesWhere = "",
+        gateways: OfGateways = (),
+        start: Time | None = None,
+        end: Time | None = None,
+        bucket_s: RangeBucket | None = None,
+        aggregates: Aggregates = ("count", "sum", "min", "max", "mean"),
+        by: RowsBy = "all",
+        within_s: AnswerWithin = 60.0,
+        wait_for: WaitFor = 1.0,
+        open_s: OpenFor = 86400.0,
+        wait_s: WaitS = 0.0,
+        reason: Reason = "",
+    ) -> DistributedResponse:
+        """Summarises the readings that each gateway has stored itself, there, and adds the summaries here.
+
+        It is an operation. With ``wait_s`` it waits that long for enough answers, at most until the deadline; the answer is
+        the result by then, and ``get_distributed`` gives it again, with late answers. A gateway counts once it has answered
+        completely. Each device is asked of the gateway that it is a leaf of.
+
+        Raises:
+            NotFound: there is no such gateway, none with a selected device, or none has such a metric.
+            QuerySyntaxError: the query cannot be read.
+            Refused: ``range_invalid``, no time is in the range; ``limit_exceeded``, the result would be too long; there is
+                no such aggregate.
+        """
+        return await self._value(
+            "run_distributed",
+            {
+                "metric": metric,
+                "where": where,
+                "gateways": gateways,
+                "start": start,
+                "end": end,
+                "bucket_s": bucket_s,
+                "aggregates": aggregates,
+                "by": by,
+                "within_s": within_s,
+                "wait_for": wait_for,
+                "open_s": open_s,
+                "wait_s": wait_s,
+                "reason": reason,
+            },
+            DistributedResponse,
+        )
+
+    async def get_distributed(self, operation: OperationId, *, wait_s: WaitS = 0.0) -> DistributedResponse:
+        """Shows the result of distributed processing as it is now, or waits for enough answers, as ``run_distributed``.
+
+        Raises:
+            NotFound: there is no such operation, it is another principal's or of another kind; or no gateway has such a
+                metric.
+        """
+        return await self._value("get_distributed", {"operation": operation, "wait_s": wait_s}, DistributedResponse)
 
     async def get_twin(self, device_id: DeviceId) -> TwinResponse:
         """Shows a device's twin: desired and reported state, the differences and since when, and the attributes.

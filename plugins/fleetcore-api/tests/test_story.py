@@ -527,6 +527,13 @@ STORY = [
     ("list_gateway_functions", {"gateway_id": "pump-1"}),
     ("get_gateway", {"gateway_id": "gw-1"}),
     ("get_gateway", {"gateway_id": "pump-1"}),
+    ("run_distributed", {"metric": "heat", "gateways": ["gw-1"], "start": 2000, "end": 1000}),
+    ("run_distributed", {"metric": "heat", "gateways": ["nobody"]}),
+    ("run_distributed", {"metric": "heat", "aggregates": ["p101"]}),
+    ("run_distributed", {"metric": "he at"}),
+    ("run_distributed", {"metric": "heat*", "gateways": ["gw-1"], "end": "2025-12-31T00:00:00Z", "bucket_s": 3600.0, "aggregates": ["count", "p99.9"], "by": "model", "within_s": 5.0, "open_s": 9.0, "reason": "the year"}),
+    ("run_distributed", {"metric": "heat", "where": "type = 'no such'"}),
+    ("get_distributed", {"operation": "nothing"}),
     ("undeploy_function", {"gateway_id": "gw-1", "function": "filter", "reason": "too much"}),
     ("undeploy_function", {"gateway_id": "nobody", "function": "filter"}),
     ("get_campaign", {"campaign": "edge-1"}),
@@ -847,7 +854,7 @@ class Shell:
         into = ["--into", str(self._files / "factory")] if name == "create_claim" else []
         if core()[name].answer == "stream":
             line += ["--limit", str(SEEN)]
-        line += ["--detach"] if name in ("send_commands", "renew_certificates") else []
+        line += ["--detach"] if name in ("send_commands", "renew_certificates", "run_distributed") else []
         code = await asyncio.to_thread(run_command, [*line, *into, *self._place, "-o", "json"])
         out, err = self._capture.readouterr()
         if code and not out:  # with an answer the code says more of it

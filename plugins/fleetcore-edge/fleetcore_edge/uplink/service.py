@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from fleetcore.errors import ConfigError, FleetError, Refused
+from fleetcore.fleet.mapping import MAP, read_wanted, summarise
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets
 from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.waits import end_task, first_of
@@ -24,6 +25,8 @@ from fleetcore_edge.uplink.credentials import Credentials
 from fleetcore_edge.uplink.lanes import Backlog, Live
 from fleetcore_edge.uplink.leaves import ACTOR, Leaves
 from fleetcore_edge.uplink.link import Link
+from fleetcore_edge.uplink.logs import kept_log
+from fleetcore_edge.uplink.own_commands import OwnCommands, Progress
 from fleetcore_edge.uplink.room import Room
 from fleetcore_edge.uplink.state import State
 
@@ -49,6 +52,7 @@ class Uplink:
     room: Room
     state: State
     functions: FunctionManager
+    own: OwnCommands
 
     def status(self) -> dict[str, object]:
         """The state of the connection, what waits, and what was sent, as plain data."""
@@ -196,7 +200,22 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     fleet.supervisor.keep("uplink room", room.run)
     task = fleet.supervisor.keep("uplink functions", functions.run)
     stack.push_async_callback(end_task, task)
-    return Uplink(link, leaves, credentials, live, old, backlog, room, state, functions)
+
+    async def map_readings(arguments: Mapping[str, object], progress: Progress) -> object:
+        return await summarise(fleet.storage, read_wanted(arguments), progress)
+
+    async def status(_arguments: Mapping[str, object], _progress: Progress) -> object:
+        return uplink.status()
+
+    own = OwnCommands(
+        config.gateway,
+        fleet.commands,
+        fleet.clock,
+        {MAP: map_readings, "edge.logs": stack.enter_context(kept_log()).logs, "edge.status": status},
+    )
+    uplink = Uplink(link, leaves, credentials, live, old, backlog, state, functions, own)
+    stack.push_async_callback(end_task, fleet.supervisor.keep("uplink commands", own.run))
+    return uplink
 
 
 def _maker(protocol: str, context: Context, fleet: "Fleet") -> Callable[[str, DeviceSecrets], DeviceClient]:

@@ -250,6 +250,7 @@ class State(Consumer):
         )
         self.counts["desired"] += 1
         await self._keep_leaf(device, lambda old: evolve(old, desired=change["version"], here=twin.desired.version))
+        await self._tell_acknowledged(device)  # a leaf may have been faster than the line above
 
     async def _command(self, device: str, body: Mapping[str, Any]) -> None:
         if body.get("cancel"):
