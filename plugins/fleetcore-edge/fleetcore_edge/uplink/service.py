@@ -213,7 +213,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         fleet.clock,
         {MAP: map_readings, "edge.logs": stack.enter_context(kept_log()).logs, "edge.status": status},
     )
-    uplink = Uplink(link, leaves, credentials, live, old, backlog, state, functions, own)
+    uplink = Uplink(link, leaves, credentials, live, old, backlog, room, state, functions, own)
     stack.push_async_callback(end_task, fleet.supervisor.keep("uplink commands", own.run))
     return uplink
 
