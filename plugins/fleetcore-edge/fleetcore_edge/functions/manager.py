@@ -133,11 +133,15 @@ class FunctionManager:
         try:
             wanted = self._verifier.verify(name, entry)
             self._say(entry, "accepted")
-            if known is None or known.state != RUNS or not wanted.is_same(known.wanted):
-                self._say(entry, "downloading")
-                module = await self._module(wanted)
-                self._say(entry, "installing")
-                await self._runner.load(self._function(wanted, module))
+            if known is not None and known.state == RUNS and wanted.is_same(known.wanted):
+                # It keeps its state: the entry was put back, or another campaign wants the same.
+                known.entry, known.wanted, known.code, known.reason = entry, wanted, "", ""
+                self._say(entry, "succeeded", version=wanted.version)
+                return True
+            self._say(entry, "downloading")
+            module = await self._module(wanted)
+            self._say(entry, "installing")
+            await self._runner.load(self._function(wanted, module))
         except FleetError as error:
             _log.warning("Function %s cannot run: %s", name, error)
             self._failed(name, entry, error)
@@ -216,7 +220,9 @@ class FunctionManager:
 
     async def _stop(self, name: str) -> None:
         known = self.running.pop(name, None)
-        if known is not None and known.task is not None:
+        if known is not None and known.task is not None and known.feed is not None:
+            # A batch under way is finished with its outputs: the function has seen it, and would not give them again.
+            await known.feed.keep()
             await end_task(known.task)
 
     async def _remove(self, name: str) -> None:
