@@ -335,7 +335,7 @@ async def test_another_method_is_405_and_names_the_right_one(curl, method, allow
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/events", 404), ("/telemetry/", 404), ("/leaf/leaf1", 404), ("/leaf//twin", 422), ("/twin%2Fdesired", 404)],
+    [("/logs", 404), ("/telemetry/", 404), ("/leaf/leaf1", 404), ("/leaf//twin", 422), ("/twin%2Fdesired", 404)],
 )
 async def test_an_unknown_path_is_a_problem_and_no_page(curl, path, status):
     answer = await curl(path)

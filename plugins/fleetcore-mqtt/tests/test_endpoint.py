@@ -219,7 +219,7 @@ async def test_a_leaf_below_another_gateway_is_judged_as_itself(dial, plane, cod
     ("topic", "reason"),
     [
         ("fleet/v1/dev1/nonsense", 0x90),
-        ("fleet/v1/dev1/events", 0x90),
+        ("fleet/v1/dev1/logs", 0x90),
         ("fleet/v1/dev1/commands", 0x90),
         ("fleet/v2/dev1/telemetry", 0x90),
         ("other", 0x90),

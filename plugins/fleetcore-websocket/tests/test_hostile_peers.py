@@ -94,7 +94,7 @@ async def test_a_length_of_64_bits_with_the_highest_set_is_refused(device):
         (b'{"op":"telemetry","body":{},"data_base64":"AA=="}', "schema_invalid"),
         (b'{"op":"telemetry","body":{},"message_id":"two words"}', "schema_invalid"),
         (b'{"op":"nothing","body":{}}', "operation_unknown"),
-        (b'{"op":"event","body":{}}', "operation_unknown"),
+        (b'{"op":"logs","body":{}}', "operation_unknown"),
         (b'{"op":"command","body":{}}', "operation_unknown"),
         (b'{"op":"artifact","target":"' + b"0" * 64 + b'"}', "operation_unknown"),
         (b'{"op":"hello","body":{}}', "operation_unknown"),
