@@ -14,7 +14,7 @@ from attrs import define, field
 
 from fleetcore.errors import FleetError, Refused
 from fleetcore.interfaces.waits import end_task, first_of
-from fleetcore.model.edge import FUNCTIONS, RUNS
+from fleetcore.model.edge import FUNCTIONS, RUNS, entries
 from fleetcore.model.message import Reply
 from fleetcore_edge.functions.feed import FunctionFeed, forgetting, own_prefix
 from fleetcore_edge.functions.resources import measured
@@ -105,18 +105,9 @@ class FunctionManager:
                 return metric.removeprefix(own_prefix(name))
         return metric
 
-    async def _entries(self) -> Mapping[str, Mapping[str, object]]:
-        twin = await self._fleet.twins.get(self._gateway)
-        found = twin.desired.document.get(FUNCTIONS)
-        return (
-            {name: each for name, each in found.items() if isinstance(each, Mapping)}
-            if isinstance(found, Mapping)
-            else {}
-        )
-
     async def _reconcile(self) -> bool:
         """One round; returns whether something is to be tried again."""
-        wanted = await self._entries()
+        wanted = entries((await self._fleet.twins.get(self._gateway)).desired.document)
         for name in self.running.keys() - wanted.keys():
             await self._remove(name)
         failed = False
