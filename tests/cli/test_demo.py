@@ -19,9 +19,7 @@ def test_devices_over_every_installed_protocol_are_updated(process):
         if provider.demo is not None and name != "local":  # in process, for where there is no other
             assert re.search(rf"\d+ over {name}\b", done.stdout), done.stdout
     assert "rejected" not in done.stdout
-    stopped = (
-        r"✓ firmware 2\.0\.0 on 12 devices stopped by itself in wave 1: [3-6] of [3-6] updated devices are bad, and [01] of"
-    )
+    stopped = r"✓ firmware 2\.0\.0 on 12 devices stopped by itself in wave 1: [3-6] of [3-6] updated devices are bad, and [01] of"
     assert re.search(stopped, done.stdout), done.stdout
     assert re.search(r"^    demo-\d{4}: temperature: .* is normal", done.stdout, re.MULTILINE), "the evidence"
     assert re.search(r"✓ rolled back: \d+ run 1\.0\.0 again, 0 run 2\.0\.0", done.stdout)
