@@ -31,8 +31,8 @@ from fleetcore.model.names import device_uri
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.config import Config, FleetSection, Instance
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.wire import messages
+from fleetcore.wire.identity import make_csr, make_key
 
 _REVOKED = 1_000_000
 

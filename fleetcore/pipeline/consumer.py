@@ -61,8 +61,8 @@ def remedy_of(error: BaseException) -> str:
     return "Correct its plugin or its section of fleet.toml; unhandled data waits for it"
 
 
-class Consumer(ABC):
-    """The loop: read a page, handle it, save the position; after a failure wait and restart at the saved position."""
+class CursorTask(ABC):
+    """Work from a saved position of the feed on; after a failure it waits, and restarts at that position."""
 
     def __init__(self, name: str, storage: Storage, clock: Clock) -> None:
         self.name, self._storage, self._clock = name, storage, clock
@@ -120,30 +120,9 @@ class Consumer(ABC):
         self.status.state, self.status.error, self.status.remedy = state, error, remedy
         self._moved.set()
 
+    @abstractmethod
     async def _step(self) -> None:
-        after = self.status.position
-        try:
-            entries = await self._storage.feed(after, _PAGE)
-        except NotFound as error:
-            oldest = error.ids["oldest"]
-            assert isinstance(oldest, int)
-            self.status.lost += oldest - after - 1
-            _log.error("%s was too slow: %d commits were trimmed before it read them", self.name, oldest - after - 1)
-            self.status.position = oldest - 1
-            await self._missed()
-            self._moved.set()
-            return
-        if not entries:
-            dirty = self._to_keep()
-            if not await self._rest(after, KEEP_EVERY_S if dirty else _POLL_S) and dirty:
-                await self.keep()
-            return
-        async with self._at_work:
-            urgent = await self._handle(entries)
-            self.status.position = entries[-1].position
-        self._moved.set()
-        if urgent or self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
-            await self.keep()
+        """Does some work and moves the position, or waits for work."""
 
     async def catch_up(self, position: int | None = None) -> None:
         """Returns once everything committed before the call, or up to a position, was handled."""
@@ -157,17 +136,6 @@ class Consumer(ABC):
 
     async def _shut(self) -> None:  # noqa: B027 - see _open
         """Releases what :meth:`_open` made; must not raise."""
-
-    async def _missed(self) -> None:  # noqa: B027 - see _open
-        """Called when the feed no longer has the commits after the saved position."""
-
-    async def _rest(self, after: int, seconds: float) -> bool:
-        """Waits for something after a position, at most this long; True if there may be something."""
-        return await self._storage.wait_feed(after, seconds)
-
-    @abstractmethod
-    async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
-        """Handles some entries in order; returns True if repeating them should be avoided: then saves the position."""
 
     async def _state(self) -> bytes | None:
         """The state to save with the position, or None for a consumer without one."""
@@ -194,3 +162,43 @@ class Consumer(ABC):
 
     def _wrote(self) -> None:  # noqa: B027 - see _open
         """Called after the commit that saved the position."""
+
+
+class Consumer(CursorTask):
+    """A step reads a page of the feed, handles it, and moves the position past it."""
+
+    async def _step(self) -> None:
+        after = self.status.position
+        try:
+            entries = await self._storage.feed(after, _PAGE)
+        except NotFound as error:
+            oldest = error.ids["oldest"]
+            assert isinstance(oldest, int)
+            self.status.lost += oldest - after - 1
+            _log.error("%s was too slow: %d commits were trimmed before it read them", self.name, oldest - after - 1)
+            self.status.position = oldest - 1
+            await self._missed()
+            self._moved.set()
+            return
+        if not entries:
+            dirty = self._to_keep()
+            if not await self._rest(after, KEEP_EVERY_S if dirty else _POLL_S) and dirty:
+                await self.keep()
+            return
+        async with self._at_work:
+            urgent = await self._handle(entries)
+            self.status.position = entries[-1].position
+        self._moved.set()
+        if urgent or self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:
+            await self.keep()
+
+    async def _missed(self) -> None:
+        """Called when the feed no longer has the commits after the saved position."""
+
+    async def _rest(self, after: int, seconds: float) -> bool:
+        """Waits for something after a position, at most this long; True if there may be something."""
+        return await self._storage.wait_feed(after, seconds)
+
+    @abstractmethod
+    async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
+        """Handles some entries in order; returns True if repeating them should be avoided: then saves the position."""

@@ -74,7 +74,7 @@ from fleetcore.model.gate import Observation
 from fleetcore.model.names import check_metric
 from fleetcore.pipeline.bulk import Bulk
 from fleetcore.pipeline.component_state import ComponentState
-from fleetcore.pipeline.consumer import Consumer
+from fleetcore.pipeline.consumer import CursorTask
 from fleetcore.pipeline.dead_letters import DeadLetters
 from fleetcore.pipeline.decode import Codecs
 from fleetcore.pipeline.detect import Detection, Scope
@@ -267,7 +267,7 @@ class Fleet:
         self.events = host.events()
         self.denials = Denials(storage, clock)
         self.operators = Operators(storage, self.search, clock)
-        self.consumers: list[Consumer] = []
+        self.consumers: list[CursorTask] = []
         self.mirrors: dict[str, Mirror] = {}
         self.repair = Repair(self.mirrors, self.operations)
         adopting = Adopting(storage, self.devices, self.twins, self.groups)
@@ -602,7 +602,7 @@ class Fleet:
             )
         self.supervisor.every("retention", self.retention.every_s, self.retention.run)
 
-    async def consume(self, consumer: Consumer) -> None:
+    async def consume(self, consumer: CursorTask) -> None:
         """Starts a consumer of the feed, and keeps it running until the fleet closes."""
         await consumer.start()
         self.consumers.append(consumer)
@@ -881,7 +881,7 @@ class Fleet:
                 _DRAIN_S,
             )
 
-    async def _keep(self, consumer: Consumer) -> None:
+    async def _keep(self, consumer: CursorTask) -> None:
         """Saves one consumer's final state; without it, the consumer repeats its work since the last save."""
         try:
             async with asyncio.timeout(_KEEP_S):

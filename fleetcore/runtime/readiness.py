@@ -13,7 +13,7 @@ from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit
-from fleetcore.pipeline.consumer import Consumer
+from fleetcore.pipeline.consumer import CursorTask
 from fleetcore.runtime.supervise import Supervisor
 
 #: The blob that a probe writes; it does not appear in the feed.
@@ -29,7 +29,7 @@ class Parts:
     storage: Storage
     clock: Clock
     supervisor: Supervisor
-    consumers: Callable[[], Sequence[Consumer]]
+    consumers: Callable[[], Sequence[CursorTask]]
     listeners: Callable[[], Mapping[str, str]]
 
 

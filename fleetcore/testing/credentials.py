@@ -12,39 +12,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from attrs import evolve
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from fleetcore.errors import FleetError
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.interfaces.waits import end_task
 from fleetcore.model.message import Reply
+from fleetcore.wire.identity import issued_chain, make_csr, make_key
 from fleetcore.wire.times import parse_time
-
-
-def make_key() -> tuple[bytes, ec.EllipticCurvePrivateKey]:
-    """A new P-256 key: PEM (unencrypted, PKCS #8) and object."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return pem, key
-
-
-def make_csr(device: str, key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A certificate request for a device id, PEM."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
-    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return csr.public_bytes(serialization.Encoding.PEM)
-
-
-def key_digest(key: ec.EllipticCurvePrivateKey) -> str:
-    """SHA-256 (hex) of a key's SubjectPublicKeyInfo, by which a fleet identifies it."""
-    public = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )  # fmt: skip
-    return hashlib.sha256(public).hexdigest()
 
 
 class Traffic:
@@ -155,8 +130,9 @@ class CredentialCare:
                 self.failures.append(str((reply.error or {}).get("code", reply.status)))
                 return
             body = reply.body
-            chain = str(body["certificate"]) + str(body.get("chain", ""))
-            await self._move(evolve(self._secrets(), certificate=chain.encode(), key=pem, ca=str(body["ca"]).encode()))
+            await self._move(
+                evolve(self._secrets(), certificate=issued_chain(body), key=pem, ca=str(body["ca"]).encode())
+            )
             self.issued(body)
             self.renewals += 1
             self.obeyed = value

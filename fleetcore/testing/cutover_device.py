@@ -19,9 +19,9 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
 from fleetcore.model.cutover import cutover_of
 from fleetcore.model.twin import Json
-from fleetcore.testing.credentials import key_digest, make_csr, make_key
 from fleetcore.testing.flash import Flash
 from fleetcore.wire import messages
+from fleetcore.wire.identity import issued_chain, key_digest, make_csr, make_key
 
 FLEET = "fleet"
 _MEMORY, _CREDENTIAL = "cutover.json", "credential.json"
@@ -234,5 +234,4 @@ class FleetSide(Side):
         if reply.status != 201 or reply.body is None:
             code = (reply.error or {}).get("code", reply.status)
             raise Unavailable(f"{device} is not admitted yet: {code}", code="not_ready")
-        chain = str(reply.body["certificate"]) + str(reply.body.get("chain", ""))
-        self._save(certificate=chain, ca=str(reply.body["ca"]))
+        self._save(certificate=issued_chain(reply.body).decode(), ca=str(reply.body["ca"]))

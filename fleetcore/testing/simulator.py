@@ -25,12 +25,13 @@ from fleetcore.interfaces.waits import end_task
 from fleetcore.model.cutover import cutover_of
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.model.twin import merge_patch
-from fleetcore.testing.credentials import CredentialCare, Traffic, make_csr, make_key
+from fleetcore.testing.credentials import CredentialCare, Traffic
 from fleetcore.testing.cutover_device import FLEET, LOOK_S, FleetSide, Mover, Side
 from fleetcore.testing.flash import Flash, MemoryFlash
 from fleetcore.testing.slots import Image
 from fleetcore.testing.updater import Updater
 from fleetcore.wire import dsse, messages
+from fleetcore.wire.identity import issued_chain, make_csr, make_key
 from fleetcore.wire.strict_json import loads
 
 ClientFactory = Callable[[str, DeviceSecrets], DeviceClient]
@@ -203,9 +204,8 @@ class SimulatedDevice:
         if reply.status != 201 or reply.body is None:
             code = str((reply.error or {}).get("code", "enrollment_pending"))
             raise NotAuthenticated(f"{self.device} was not enrolled", code=code)
-        chain = cast("str", reply.body["certificate"]) + cast("str", reply.body.get("chain", ""))
         ca = cast("str", reply.body["ca"]).encode()
-        self.secrets = evolve(self.secrets, certificate=chain.encode(), key=pem, ca=ca)
+        self.secrets = evolve(self.secrets, certificate=issued_chain(reply.body), key=pem, ca=ca)
         self.credentials.issued(reply.body)
 
     def use_token(self, token: str) -> None:

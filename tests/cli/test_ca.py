@@ -7,7 +7,7 @@ import pytest
 from cryptography import x509
 
 from fleetcore import IoTFleetManager
-from fleetcore.testing.credentials import make_csr, make_key
+from fleetcore.wire.identity import make_csr, make_key
 
 
 def answer(done):

@@ -67,7 +67,7 @@ def test_a_passphrase_is_a_reference_and_locks_the_key(shop, tmp_path, monkeypat
 
 @pytest.mark.parametrize("file", ["app.bin", "maker.pub", "foreign.key"])
 def test_what_is_no_ed25519_key_signs_nothing(shop, tmp_path, file):
-    from fleetcore.testing.credentials import make_key
+    from fleetcore.wire.identity import make_key
 
     (tmp_path / "foreign.key").write_bytes(make_key()[0])
     (tmp_path / file).chmod(0o600)

@@ -13,9 +13,9 @@ from fleetcore import IoTFleetManager
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Inbound
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.ports import free_port
 from fleetcore.wire import messages
+from fleetcore.wire.identity import make_csr, make_key
 
 from .test_how_to import ROOT, blocks, ready, running, transcript, typed, until, unvarying
 

@@ -5,7 +5,7 @@ import pytest
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.device import Lifecycle
-from fleetcore.testing.credentials import make_csr, make_key
+from fleetcore.wire.identity import make_csr, make_key
 
 
 async def enroll(fleet, device, token, key=None):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.model.operation import OperationState
 from fleetcore.rollout.waves import wave_sizes
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.wire import messages
+from fleetcore.wire.identity import make_csr, make_key
 from fleetcore.wire.tls import der_of
 
 

@@ -10,7 +10,7 @@ from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.credential import AssertedCredential, CertificateCredential, KeyCredential, TokenCredential
 from fleetcore.model.device import Lifecycle
 from fleetcore.testing.clock import MovableClock
-from fleetcore.testing.credentials import make_csr, make_key
+from fleetcore.wire.identity import make_csr, make_key
 from fleetcore.wire.shared_keys import shared_key
 
 DAY_MS = 86_400_000

@@ -10,8 +10,8 @@ from fleetcore.fleet.security.manager import OVERLAP
 from fleetcore.interfaces.cloud import CloudLimits
 from fleetcore.model.mirror import EntityKey
 from fleetcore.testing.clock import MovableClock
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.memory_cloud import MemoryCloud, MemoryHub
+from fleetcore.wire.identity import make_csr, make_key
 from fleetcore.wire.tls import der_of
 
 from .conftest import caught_up, registry, until

@@ -15,10 +15,10 @@ from fleetcore.model.mirror import EntityKey
 from fleetcore.model.twin import OURS
 from fleetcore.runtime.clock import SystemClock
 from fleetcore.runtime.hub_reads import held_at
-from fleetcore.testing.credentials import key_digest, make_csr, make_key
 from fleetcore.testing.cutover_device import Mover, Side
 from fleetcore.testing.flash import MemoryFlash
 from fleetcore.testing.patience import until
+from fleetcore.wire.identity import key_digest, make_csr, make_key
 
 from .conftest import caught_up
 

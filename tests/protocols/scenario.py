@@ -5,8 +5,8 @@ A step is judged here, once: the same answer and the same refusal are expected o
 
 import json
 
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.wire import matrix, messages
+from fleetcore.wire.identity import make_csr, make_key
 from tests.protocols.conftest import FOREIGN, GATEWAY, IMAGE, LEAF, SHA256
 
 #: 2026-01-31T12:00:00Z: readings have their own times, so that each protocol stores the same.

@@ -12,8 +12,9 @@ from fleetcore_mqtt.client import MqttDeviceClient
 from fleetcore.errors import NotAuthorised, Refused
 from fleetcore.interfaces import DeviceSecrets, EnrollRequest
 from fleetcore.testing.patience import PATIENCE_S
-from fleetcore.testing.simulator import SimulatedDevice, make_csr, make_key
+from fleetcore.testing.simulator import SimulatedDevice
 from fleetcore.wire import messages
+from fleetcore.wire.identity import make_csr, make_key
 
 from .conftest import Shell
 

@@ -11,9 +11,9 @@ from fleetcore_coap.plugin import open_client
 
 from fleetcore.errors import NotAuthenticated, NotAuthorised
 from fleetcore.interfaces import DeviceSecrets, EnrollRequest
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
+from fleetcore.wire.identity import make_csr, make_key
 
 pytestmark = [pytest.mark.peer("coap-client-openssl")]
 

@@ -5,8 +5,9 @@ from fleetcore_websocket.plugin import open_client
 
 from fleetcore.errors import NotAuthorised
 from fleetcore.interfaces import DeviceSecrets, EnrollRequest
-from fleetcore.testing.simulator import SimulatedDevice, make_csr, make_key
+from fleetcore.testing.simulator import SimulatedDevice
 from fleetcore.wire import messages
+from fleetcore.wire.identity import make_csr, make_key
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from fleetcore.errors import FleetError, NotAuthenticated
 from fleetcore.interfaces import DeviceSecrets, EnrollRequest
 from fleetcore.model.device import Lifecycle
 from fleetcore.testing.clock import MovableClock
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.wire import messages
+from fleetcore.wire.identity import make_csr, make_key
 from fleetcore.wire.shared_keys import SharedKey, shared_key
 
 

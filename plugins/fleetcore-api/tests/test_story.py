@@ -39,9 +39,9 @@ from fleetcore.model.edge import Function, Resources
 from fleetcore.model.message import Inbound
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.command_line import command_of, words
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.signers import IMAGE, Signers, digest
 from fleetcore.wire import messages
+from fleetcore.wire.identity import make_csr, make_key
 
 ACTOR = "operator:story"
 #: An image that is uploaded in parts.

@@ -167,7 +167,7 @@ async def test_who_lets_devices_in_and_out_does_not_rotate_or_distrust_the_ca(fl
 
 
 async def test_the_cas_are_rotated_over_the_api(fleet, manager, admin):
-    from fleetcore.testing.credentials import make_csr, make_key
+    from fleetcore.wire.identity import make_csr, make_key
 
     await manager.register_device("dev1", "x")
     await fleet.security.issue(make_csr("dev1", make_key()[1]))
@@ -201,7 +201,7 @@ async def test_the_cas_are_rotated_over_the_api(fleet, manager, admin):
 
 
 async def test_an_incident_is_told_and_its_ca_distrusted(fleet, manager, admin):
-    from fleetcore.testing.credentials import make_csr, make_key
+    from fleetcore.wire.identity import make_csr, make_key
 
     await manager.register_device("dev1", "x")
     await fleet.security.issue(make_csr("dev1", make_key()[1]))
@@ -218,7 +218,7 @@ async def test_an_incident_is_told_and_its_ca_distrusted(fleet, manager, admin):
 
 
 async def test_a_renewal_in_waves_is_planned_before_it_is_done(fleet, manager, admin):
-    from fleetcore.testing.credentials import make_csr, make_key
+    from fleetcore.wire.identity import make_csr, make_key
 
     await manager.register_device("dev1", "x")
     await fleet.security.issue(make_csr("dev1", make_key()[1]))
@@ -236,7 +236,7 @@ async def test_a_renewal_in_waves_is_planned_before_it_is_done(fleet, manager, a
 
 
 async def test_the_forecast_counts_by_type_for_those_a_query_selects(fleet, manager, admin):
-    from fleetcore.testing.credentials import make_csr, make_key
+    from fleetcore.wire.identity import make_csr, make_key
 
     for name, kind in (("a", "x"), ("b", "y")):
         await manager.register_device(name, kind)

@@ -25,10 +25,10 @@ from fleetcore.interfaces.waits import end_tasks
 from fleetcore.listening.limits import ListenerLimits
 from fleetcore.model.credential import CertificateCredential, KeyCredential
 from fleetcore.testing import context
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.recording_plane import RecordingPlane
 from fleetcore.wire import messages
+from fleetcore.wire.identity import make_csr, make_key
 from fleetcore.wire.shared_keys import shared_key
 
 KEY_PROGRAMS = [

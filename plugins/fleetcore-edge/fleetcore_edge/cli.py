@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,13 +11,10 @@ from fleetcore import files
 from fleetcore.cli.connect import data_option
 from fleetcore.cli.init import make_data_folder
 from fleetcore.cli.serve import serve
-from fleetcore.errors import ConfigError, Refused
+from fleetcore.errors import ConfigError
 from fleetcore.model.names import check_device_id
 from fleetcore.runtime.clock import SystemClock
-from fleetcore_edge.uplink.config import FOLDER, protocol_of
-
-if TYPE_CHECKING:
-    from fleetcore.runtime.plugins import PluginHost
+from fleetcore_edge.uplink.config import FOLDER
 
 _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _UPLINK = """
@@ -64,44 +59,23 @@ def enroll(
     """
     from fleetcore.runtime.plugins import PluginHost
     from fleetcore_edge.functions.wanted import TRUST
+    from fleetcore_edge.uplink.clients import client_for
     from fleetcore_edge.uplink.credentials import Credentials
+    from fleetcore_edge.uplink.enrolling import enrol
 
     check_device_id(gateway)
     host = PluginHost()
     token = token_file.read_text(encoding="ascii").strip()
-    chain, key = asyncio.run(_enrolled(host, gateway, http or url, token, ca.read_bytes()))
+    credentials, at = Credentials(data / FOLDER, gateway, SystemClock()), http or url
+    asyncio.run(enrol(credentials, client_for(host, at), at, token=token, ca=ca.read_bytes()))
     if not (data / "fleet.toml").exists():
         given = {"url": url, "http": http, "gateway": gateway, "model": model}
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in given.items() if value is not None]
         make_data_folder(data, name, hosts, listen, more=_UPLINK + "".join(lines))
-    credentials = Credentials(data / FOLDER, gateway, SystemClock())
-    credentials.keep(chain, key)
-    credentials.keep_ca(ca.read_bytes())
     if trust is not None:
         files.replace(data / FOLDER / TRUST, trust.read_bytes())
     click.echo(f"{gateway} has its certificate in {data / FOLDER}.")
     click.echo(f"Next: fleetcore edge run --data {data}")
-
-
-async def _enrolled(host: "PluginHost", gateway: str, url: str, token: str, ca: bytes) -> tuple[bytes, bytes]:
-    from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
-    from fleetcore.testing.credentials import make_csr, make_key
-    from fleetcore.wire.replies import error_of
-
-    protocol = protocol_of(url)
-    provider = host.offers("protocols").get(protocol)
-    if provider is None or provider.client is None:
-        raise ConfigError(f"Protocol {protocol!r} is not installed", remedy=f"pip install fleetcore-{protocol}")
-    key, private = make_key()
-    make: Callable[[str, DeviceSecrets], DeviceClient] = provider.client
-    async with make(url, DeviceSecrets(device=gateway, ca=ca)) as client:
-        reply = await client.enroll(EnrollRequest(csr=make_csr(gateway, private), token=token))
-    if reply.error is not None:
-        raise error_of(reply)
-    body = reply.body or {}
-    if "certificate" not in body:
-        raise Refused("The core has not issued a certificate yet: the enrolment waits for approval")
-    return f"{body['certificate']}{body.get('chain', '')}".encode(), key
 
 
 @edge.command()

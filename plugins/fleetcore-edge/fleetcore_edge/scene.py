@@ -11,12 +11,11 @@ from urllib.parse import urlsplit
 from fleetcore import files
 from fleetcore.errors import FleetError
 from fleetcore.frontends.library import IoTFleetManager
-from fleetcore.interfaces.protocol import DeviceSecrets, EnrollRequest
+from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.interfaces.scene import Stage
 from fleetcore.model.edge import Function
 from fleetcore.runtime.app import Fleet
 from fleetcore.runtime.clock import SystemClock
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.faults.network import CutProxy
 from fleetcore.testing.signers import Signers
 from fleetcore.testing.simulator import SimulatedDevice
@@ -24,6 +23,7 @@ from fleetcore.wire.strict_json import dumps
 from fleetcore_edge.functions.wanted import TRUST
 from fleetcore_edge.uplink.config import FOLDER
 from fleetcore_edge.uplink.credentials import Credentials
+from fleetcore_edge.uplink.enrolling import enrol
 from fleetcore_edge.uplink.service import Uplink
 
 _GATEWAY, _MODEL, _LEAVES, _READINGS = "demo-gateway", "demo-gw", 3, 40
@@ -77,14 +77,8 @@ async def play(stage: Stage) -> None:
 
 async def _enrol(stage: Stage, trust: object) -> None:
     token = (await stage.run("create_enrollment_token", {"device": _GATEWAY}))["token"]
-    pem, key = make_key()
-    secrets = DeviceSecrets(device=_GATEWAY, ca=stage.ca)
-    async with stage.clients["websocket"](stage.endpoints["websocket"], secrets) as client:
-        reply = await client.enroll(EnrollRequest(csr=make_csr(_GATEWAY, key), token=token))
-    body = reply.body or {}
-    credentials = Credentials(stage.folder / FOLDER, _GATEWAY, SystemClock())
-    credentials.keep(f"{body['certificate']}{body.get('chain', '')}".encode(), pem)
-    credentials.keep_ca(stage.ca)
+    credentials, make = Credentials(stage.folder / FOLDER, _GATEWAY, SystemClock()), stage.clients["websocket"]
+    await enrol(credentials, make, stage.endpoints["websocket"], token=token, ca=stage.ca)
     files.replace(stage.folder / FOLDER / TRUST, dumps(trust))
 
 

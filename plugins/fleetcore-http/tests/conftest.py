@@ -16,10 +16,10 @@ from fleetcore.interfaces.provider import Limits
 from fleetcore.listening.limits import ListenerLimits
 from fleetcore.testing import context, peers
 from fleetcore.testing.clock import MovableClock
-from fleetcore.testing.credentials import make_csr, make_key
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.recording_plane import RecordingPlane
 from fleetcore.testing.throwaway_ca import ThrowawayCa
+from fleetcore.wire.identity import make_csr, make_key
 
 pytest_runtest_setup = peers.require
 

@@ -13,8 +13,8 @@ from fleetcore.errors import Refused
 from fleetcore.interfaces import DeviceSecrets, EnrollRequest
 from fleetcore.listening import applicants
 from fleetcore.model.message import Reply
-from fleetcore.testing.simulator import make_csr, make_key
 from fleetcore.wire import messages
+from fleetcore.wire.identity import make_csr, make_key
 
 TEXT = 1
 TOKEN = "fc_enr_7_secret"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from fleetcore.errors import FleetError, Refused
+from fleetcore.errors import CODES, FleetError, Refused
 from fleetcore.interfaces.waits import end_task, first_of
 from fleetcore.model.edge import FUNCTIONS, RUNS, entries
 from fleetcore.model.message import Reply
@@ -280,5 +280,5 @@ class FunctionManager:
 
 
 def _may_pass(code: str) -> bool:
-    """Whether a refusal may be over when it is tried again: the module could not be loaded from the core."""
-    return code in {"not_ready", "internal", "storage_full", "overloaded", "rate_limited"}
+    """Whether a refusal may be over when it is tried again; ``internal`` is an answer of the core."""
+    return code == "internal" or (code in CODES and CODES[code].temporary)

@@ -11,18 +11,22 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleetcore import files
 from fleetcore.errors import ConfigError, FleetError
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.model.message import Reply
-from fleetcore.testing.credentials import make_csr, make_key
+from fleetcore.wire.identity import issued_chain, make_csr, make_key
 from fleetcore.wire.replies import error_of
 
 _log = logging.getLogger(__name__)
 
 IDENTITY, BEFORE, CA = "identity.pem", "identity.before.pem", "ca.pem"
+#: The key of an enrolment that waits for its certificate.
+_PENDING = "enrolling.pem"
 _KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVATE KEY-----\n?", re.DOTALL)
 
 
@@ -38,7 +42,7 @@ class Credentials:
     """
 
     def __init__(self, folder: Path, gateway: str, clock: Clock, *, token: Callable[[], str] | None = None) -> None:
-        self._folder, self._gateway, self._clock, self._token = folder, gateway, clock, token
+        self._folder, self.gateway, self._clock, self._token = folder, gateway, clock, token
         self.renewals, self.error = 0, ""
         self._obeyed: object = None
         self._fall_back = False
@@ -48,7 +52,7 @@ class Credentials:
         ca = self._folder / CA
         bundle = ca.read_bytes() if ca.exists() else None
         if self._token is not None:
-            return DeviceSecrets(device=self._gateway, ca=bundle, token=self._token())
+            return DeviceSecrets(device=self.gateway, ca=bundle, token=self._token())
         before = self._folder / BEFORE
         file = before if self._fall_back and before.exists() else self._folder / IDENTITY
         try:
@@ -61,7 +65,20 @@ class Credentials:
         key = _KEY.search(text)
         if key is None:
             raise ConfigError(f"{file} holds no private key", remedy="Enrol the gateway again: fleetcore edge enroll")
-        return DeviceSecrets(device=self._gateway, certificate=_KEY.sub(b"", text), key=key[0], ca=bundle)
+        return DeviceSecrets(device=self.gateway, certificate=_KEY.sub(b"", text), key=key[0], ca=bundle)
+
+    def pending_key(self) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
+        """The key to enrol with, and its PEM: a new one, or that of an enrolment that still waits for approval."""
+        pending = self._folder / _PENDING
+        if pending.exists():
+            pem = pending.read_bytes()
+            key = serialization.load_pem_private_key(pem, None)
+            if isinstance(key, ec.EllipticCurvePrivateKey):
+                return key, pem
+        pem, key = make_key()
+        files.make_private(self._folder)
+        files.replace(pending, pem)
+        return key, pem
 
     def keep(self, chain: bytes, key: bytes) -> None:
         """Replaces certificate and key, in one step."""
@@ -70,6 +87,7 @@ class Credentials:
         if identity.exists():
             files.replace(self._folder / BEFORE, identity.read_bytes())
         files.replace(identity, chain.rstrip() + b"\n" + key)
+        (self._folder / _PENDING).unlink(missing_ok=True)
 
     def keep_ca(self, bundle: bytes) -> None:
         """Replaces the CA certificates that the core is trusted by."""
@@ -96,13 +114,13 @@ class Credentials:
     async def renew(self, request: Callable[[bytes], Awaitable[Reply]]) -> None:
         """Asks for a certificate with a new key, and keeps it. Raises FleetError where the core refuses."""
         pem, key = make_key()
-        reply = await request(make_csr(self._gateway, key))
+        reply = await request(make_csr(self.gateway, key))
         if reply.error is not None:
             error: FleetError = error_of(reply)
             self.error = f"{error.code}: {error.message}"
             raise error
         body = reply.body or {}
-        self.keep(f"{body['certificate']}{body.get('chain', '')}".encode(), pem)
+        self.keep(issued_chain(body), pem)
         self.renewals, self.error = self.renewals + 1, ""
         _log.info("The gateway's certificate at the core is renewed")
 

@@ -17,7 +17,7 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.interfaces.waits import first_of
 from fleetcore.model.store import Commit, FeedEntry
-from fleetcore.pipeline.consumer import KEEP_EVERY_S, Consumer
+from fleetcore.pipeline.consumer import KEEP_EVERY_S, Consumer, CursorTask
 from fleetcore_edge.uplink.archive import Archive
 from fleetcore_edge.uplink.courier import Courier
 from fleetcore_edge.uplink.link import Link
@@ -39,7 +39,7 @@ class Stretch:
     until: int
 
 
-class Backlog(Consumer):
+class Backlog(CursorTask):
     """Sends what the live lane left behind, the oldest first.
 
     Attributes:
@@ -180,9 +180,6 @@ class Backlog(Consumer):
         async with self._at_work:
             if self.status.state == "running" and self._to_keep() and self.stretches:
                 await self._save()
-
-    async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
-        raise NotImplementedError  # its step reads stretches
 
 
 class Live(Consumer):

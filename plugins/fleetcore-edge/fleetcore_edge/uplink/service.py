@@ -2,16 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from fleetcore.errors import ConfigError, FleetError, Refused
+from fleetcore.errors import FleetError, Refused
 from fleetcore.fleet.mapping import MAP, read_wanted, summarise
-from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets
 from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.waits import end_task, first_of
 from fleetcore.model.message import Downlink
@@ -19,7 +18,8 @@ from fleetcore.wire import messages
 from fleetcore_edge.functions.manager import FunctionManager
 from fleetcore_edge.functions.wanted import Verifier
 from fleetcore_edge.runner.runner import open_runner
-from fleetcore_edge.uplink.config import UplinkConfig, protocol_of
+from fleetcore_edge.uplink.clients import client_for
+from fleetcore_edge.uplink.config import UplinkConfig
 from fleetcore_edge.uplink.courier import Courier
 from fleetcore_edge.uplink.credentials import Credentials
 from fleetcore_edge.uplink.lanes import Backlog, Live
@@ -85,7 +85,7 @@ async def open_uplink(config: UplinkConfig, context: Context, fleet: "Fleet") ->
 
 
 async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack: AsyncExitStack) -> Uplink:
-    make, root = _maker(protocol_of(config.url), context, fleet), fleet.config.data or Path()
+    make, root = client_for(fleet.host, config.url), fleet.config.data or Path()
     folder = root / config.folder
     token = config.token
     credentials = Credentials(
@@ -108,7 +108,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         link, leaves, fleet.storage, fleet.clock, twins=fleet.twins, commands=fleet.commands, anomalies=fleet.anomalies
     )
     at = config.http
-    downloads = None if at is None else _maker(protocol_of(at), context, fleet)
+    downloads = None if at is None else client_for(fleet.host, at)
 
     async def download(sha256: str) -> AsyncIterator[bytes]:
         if downloads is None or at is None:
@@ -216,14 +216,3 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     uplink = Uplink(link, leaves, credentials, live, old, backlog, room, state, functions, own)
     stack.push_async_callback(end_task, fleet.supervisor.keep("uplink commands", own.run))
     return uplink
-
-
-def _maker(protocol: str, context: Context, fleet: "Fleet") -> Callable[[str, DeviceSecrets], DeviceClient]:
-    provider = fleet.host.offers("protocols").get(protocol)
-    if provider is None or provider.client is None:
-        raise ConfigError(
-            f"[services.{context.name}] the protocol {protocol!r} is not installed, or has no client",
-            remedy=f"pip install fleetcore-{protocol}",
-        )
-    made: Callable[[str, DeviceSecrets], DeviceClient] = provider.client
-    return made
