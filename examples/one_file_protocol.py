@@ -307,8 +307,9 @@ class LinesClient(DeviceClient):
         """Not supported: devices of this protocol have a token."""
         raise Refused("Devices of this protocol have a device token")
 
-    def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:  # noqa: ARG002 - the interface's parameters
+    def artifact(self, sha256: str, start: int = 0, *, subject: str | None = None) -> AsyncIterator[bytes]:
         """Not supported: firmware is downloaded over HTTP."""
+        del sha256, start, subject
         raise Refused("This protocol cannot transfer artifacts")
 
 

@@ -163,8 +163,8 @@ class LocalClient(DeviceClient):
     async def enroll(self, request: EnrollRequest) -> Reply:
         return await self._plane.enroll(evolve(request, protocol="local"))
 
-    async def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
+    async def artifact(self, sha256: str, start: int = 0, *, subject: str | None = None) -> AsyncIterator[bytes]:
         session = self._alive()
-        reader = await self._plane.open_artifact(session, session.identity, sha256)
+        reader = await self._plane.open_artifact(session, subject or session.identity, sha256)
         async for piece in reader.read(start):
             yield piece

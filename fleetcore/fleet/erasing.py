@@ -13,6 +13,7 @@ from fleetcore.fleet.desired_functions import DesiredFunctions
 from fleetcore.fleet.groups import Groups
 from fleetcore.fleet.health_gates import HealthGates
 from fleetcore.fleet.lifecycles import Lifecycles
+from fleetcore.fleet.passed_offers import KIND as PASSED_OFFER
 from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import Registry
 from fleetcore.fleet.repository import ATTEMPTS, Repository
@@ -25,7 +26,7 @@ from fleetcore.model.events import DEVICE_ERASED
 from fleetcore.model.store import Commit, Delete, Event, Record
 
 #: Kinds of records whose key is the device's id, besides its twin.
-_BY_KEY = ("position", "presence", "device")
+_BY_KEY = ("position", "presence", PASSED_OFFER, "device")
 _PAST = "twin_past"
 _CHUNK = 1000
 

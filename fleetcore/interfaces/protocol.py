@@ -409,5 +409,8 @@ class DeviceClient(ABC):
         """Requests a certificate. Raises :class:`~fleetcore.errors.Refused` where the protocol cannot enrol."""
 
     @abstractmethod
-    def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
-        """Downloads an artifact from byte ``start``. Raises Refused where the protocol cannot download."""
+    def artifact(self, sha256: str, start: int = 0, *, subject: str | None = None) -> AsyncIterator[bytes]:
+        """Downloads an artifact of an offer, to a leaf ``subject`` or to the device itself, from byte ``start``.
+
+        Raises Refused where the protocol cannot download.
+        """

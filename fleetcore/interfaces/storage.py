@@ -428,6 +428,16 @@ class Storage(ABC):
         del sha256, start, end
         return None
 
+    async def drop_artifact(self, sha256: str) -> None:
+        """Removes an artifact; does nothing where there is none. A reader that has begun gets all of it, or an error.
+
+        In one commit.
+        """
+        found = await self.artifact(sha256)
+        if found is not None:
+            pieces = (_piece(sha256, number) for number in range(-(-found.size_bytes // _PIECE_BYTES)))
+            await self.commit(Commit(blobs=dict.fromkeys((*pieces, _artifact(sha256)))))
+
     # A part is an artifact of which only the beginning has come. It is never an artifact itself: :meth:`artifact` and
     # :meth:`read_artifact` do not know it, and a backup has none. Two parts may differ in their announced size alone.
     # The caller appends to one part from one place at a time, and drops old parts.

@@ -156,6 +156,7 @@ _TEXT, _INTEGER = Member(kind=str), Member(kind=int)
 # The event types that other parts of the fleet refer to by name.
 ANOMALY_FOUND = "anomaly.found"
 TWIN_REPORTED, TWIN_ACKNOWLEDGED = "twin.reported", "twin.acknowledged"
+OFFER_PASSED, OFFER_ANSWERED = "offer.passed", "offer.answered"
 DEVICE_ERASED = "device.erased"
 GROUP_JOINED, GROUP_LEFT, GROUP_CHANGED = "group.joined", "group.left", "group.changed"
 DEVICE_ERASED = "device.erased"
@@ -263,6 +264,16 @@ def _of_campaigns() -> Iterator[EventType]:
             name=f"freeze.{name}", subject=Subject.FREEZE, permission=Permission.CAMPAIGNS_READ, meaning=meaning,
             data=data,
         )  # fmt: skip
+    yield EventType(
+        name=OFFER_PASSED, subject=Subject.DEVICE, device=SUBJECT, permission=Permission.CAMPAIGNS_READ, audited=False,
+        meaning="A gateway passes the core's firmware offer, or its withdrawal, to a device.",
+        data={"execution": _TEXT, "withdrawn": Member(kind=bool)},
+    )  # fmt: skip
+    yield EventType(
+        name=OFFER_ANSWERED, subject=Subject.DEVICE, device=SUBJECT, permission=Permission.CAMPAIGNS_READ,
+        audited=False, meaning="A device reports about an offer of the core to its gateway.",
+        data={"execution": _TEXT, "status": Member(kind=dict)},
+    )  # fmt: skip
     for state in ExecutionState:
         yield EventType(
             name=f"execution.{state}", subject=Subject.EXECUTION, device="device", permission=Permission.CAMPAIGNS_READ,

@@ -42,6 +42,7 @@ from fleetcore.fleet.mirrors import Entities
 from fleetcore.fleet.operations import Operations
 from fleetcore.fleet.operators import Operators
 from fleetcore.fleet.overview import Overview
+from fleetcore.fleet.passed_offers import PassedOffers
 from fleetcore.fleet.plans import Plans
 from fleetcore.fleet.process_state.columns import RegistryColumns
 from fleetcore.fleet.process_state.denials import Denials
@@ -245,6 +246,7 @@ class Fleet:
         self.eligibility = EligibilityJudge(self.search, self.freezes, clock)
         self.functions = DesiredFunctions(storage, clock, self.twins, self.devices, self.trust_root)
         self.updates = Updates(storage, clock, self.update_policy, self.eligibility, self.functions)
+        self.passed_offers = PassedOffers(storage, clock, self.update_policy, self.updates.tell)
         self.twins.on_reported(self.updates.reported)
         self.anomalies = AnomalyDetector(storage, clock, self.limits)
         facts = FactsReader(storage, self.presence, self.anomalies)
@@ -460,7 +462,8 @@ class Fleet:
         )
         codecs = [codec for name in self.host.offers("codecs") if (codec := await self._codec(name)) is not None]
         desired = {row: self.updates.before_desired(source) for row, source in self.twins.waiting.items()}
-        sources = {**desired, **self.commands.waiting, **self.updates.waiting}
+        firmware = {row: self.passed_offers.before_firmware(each) for row, each in self.updates.waiting.items()}
+        sources = {**desired, **self.commands.waiting, **firmware}
         self.device_sessions = Sessions(
             storage=self.storage,
             clock=self.clock,
@@ -491,7 +494,7 @@ class Fleet:
             TimeService(self.clock), waiting,
         ):  # fmt: skip
             self.handlers.add(part.handlers)
-        self.handlers.add_joint(self.updates.handlers)
+        self.handlers.add_joint(self.passed_offers.before_reports(self.updates.handlers))
         self.path = DataPath(
             self.storage,
             Codecs(codecs),
@@ -514,6 +517,7 @@ class Fleet:
             security=self.security,
             updates=self.updates,
             functions=self.functions,
+            passed_offers=self.passed_offers,
             rate=RateLimit(self.clock, self.limits),
             downloads=Downloads(
                 self.clock, at_once=self.config.firmware.downloads_at_once,

@@ -466,8 +466,12 @@ class ProtocolContract(Contract):
                 pytest.skip("this protocol cannot transfer artifacts")
             rest = b"".join([piece async for piece in device.artifact(digest, 2000)])
 
+            leafs = b"".join([piece async for piece in device.artifact(digest, subject="leaf1")])
+
         assert whole == content
         assert rest == content[2000:]
+        assert leafs == content
+        assert {subject for subject, _ in plane.downloads} == {"dev1", "leaf1"}
 
     # the end
 

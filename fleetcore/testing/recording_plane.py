@@ -107,6 +107,8 @@ class RecordingPlane(DevicePlane, Ingest):
         self.enroll_reply = Reply(status=201, body={"device": "dev3", "certificate": "PEM"})
         self.ca_pem = "PEM"
         self.artifacts: dict[str, RecordedArtifact] = {}
+        #: Downloads: subject and digest.
+        self.downloads: list[tuple[str, str]] = []
         self._revoked: dict[str, str] = {}
         self._suspended: set[str] = set()
         self._holding = self._filled = False
@@ -643,6 +645,7 @@ class RecordingPlane(DevicePlane, Ingest):
 
     async def open_artifact(self, session: Session, subject: str, sha256: str) -> ArtifactReader:
         self._check(session, subject)
+        self.downloads.append((subject, sha256))
         if sha256 not in self.artifacts:
             raise NotFound("No open offer names this artifact", code="artifact_unknown")
         return self.artifacts[sha256]

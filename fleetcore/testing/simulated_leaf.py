@@ -53,9 +53,9 @@ class LeafClient(DeviceClient):
         del request
         raise Refused("A leaf has no credential: its gateway registers it", code="operation_unknown")
 
-    def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
-        del sha256, start
-        raise Refused("A simulated leaf cannot download", code="operation_unknown")
+    def artifact(self, sha256: str, start: int = 0, *, subject: str | None = None) -> AsyncIterator[bytes]:
+        del subject
+        return self._gateway.connection.artifact(sha256, start, subject=self._leaf)
 
 
 def simulated_leaf(

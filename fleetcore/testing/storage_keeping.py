@@ -373,6 +373,20 @@ class KeepingContract(StorageCase):
         assert await storage.put_artifact(_pieces(b"same"), sha256=first.sha256, limit_bytes=_MIB) == first
         assert await _whole(storage.read_artifact(first.sha256)) == b"same"
 
+    async def test_an_artifact_that_is_dropped_is_gone_and_may_come_again(self, storage: Storage) -> None:
+        content = bytes(range(256)) * 4096
+        info = await storage.put_artifact(_pieces(content), sha256=None, limit_bytes=_MIB)
+
+        await storage.drop_artifact(info.sha256)
+        await storage.drop_artifact(info.sha256)
+
+        assert await storage.artifact(info.sha256) is None
+        with pytest.raises(NotFound):
+            await _whole(storage.read_artifact(info.sha256))
+        assert await storage.put_artifact(_pieces(content), sha256=info.sha256, limit_bytes=_MIB) == info
+        assert await _whole(storage.read_artifact(info.sha256)) == content
+        assert await problems(storage) == []
+
     async def test_an_empty_artifact_is_one_too(self, storage: Storage) -> None:
         info = await storage.put_artifact(_pieces(b""), sha256=None, limit_bytes=0)
 

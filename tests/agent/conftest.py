@@ -160,15 +160,16 @@ class Site:
     def mend(self):
         self.wire.heal()
 
-    async def start(self, *, listen=False):
-        """The gateway's fleet runs; with ``listen`` at the same port after each start."""
+    async def start(self, *, listen=False, http=True):
+        """The gateway's fleet runs: with ``listen`` at the same port after each start, without ``http`` by WebSocket alone."""
         path = f"wss://localhost:{self.wire.port}/device/v1/ws"
         self._running = AsyncExitStack()
         toml = _TOML.format(name="site")
         if listen:
             toml = toml.replace("wss://127.0.0.1:0", f"wss://127.0.0.1:{free_port()}")
-        http = (await self.core.open()).protocols["http"].endpoints()[0]
-        toml = toml + _UPLINK.format(url=path, http=http, gateway=GATEWAY)
+        at = (await self.core.open()).protocols["http"].endpoints()[0]
+        uplink = _UPLINK.format(url=path, http=at, gateway=GATEWAY)
+        toml += uplink if http else uplink.replace(f'http = "{at}"\n', "")
         self.gateway = await self._running.enter_async_context(self._serving("gateway", toml))
         self.uplink = (await self.gateway.open()).services["uplink"]
 

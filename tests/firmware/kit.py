@@ -41,8 +41,8 @@ class Between(LocalClient):
             offer = downlink.body.get("offer") if downlink.type is messages.FIRMWARE else None
             yield evolve(downlink, body={"offer": type(self).change(offer)}) if offer else downlink
 
-    async def artifact(self, sha256, start=0):
-        source = super().artifact(sha256, start) if self.image is None else type(self).image(start)
+    async def artifact(self, sha256, start=0, *, subject=None):
+        source = super().artifact(sha256, start, subject=subject) if self.image is None else type(self).image(start)
         async for piece in source:
             type(self).served += len(piece)
             yield piece

@@ -44,7 +44,7 @@ class HostileBroker(DeviceClient):
     async def enroll(self, request):
         raise NotImplementedError
 
-    def artifact(self, sha256, start=0):
+    def artifact(self, sha256, start=0, *, subject=None):
         raise NotImplementedError
 
 

@@ -238,6 +238,11 @@ class KeepsWrongUploads(Whole):
         pass
 
 
+class KeepsDroppedArtifacts(Whole):
+    async def drop_artifact(self, sha256):
+        pass
+
+
 class HasNoLimits(Whole):
     async def put_artifact(self, content, *, sha256, limit_bytes):
         async def bounded() -> AsyncIterator[bytes]:
@@ -509,6 +514,7 @@ BROKEN = [
     (ShowsUnfinishedUploads, "test_an_upload_that_breaks_keeps_what_came_and_shows_no_artifact"),
     (ForgetsBrokenUploads, "test_an_upload_that_breaks_keeps_what_came_and_shows_no_artifact"),
     (ContinuesAnywhere, "test_an_upload_continues_nowhere_but_at_its_end"),
+    (KeepsDroppedArtifacts, "test_an_artifact_that_is_dropped_is_gone_and_may_come_again"),
     (KeepsWrongUploads, "test_uploads_are_known_by_digest_and_size_and_dropped_alone"),
     (HasNoLimits, "test_an_artifact_beyond_the_limit_is_refused_before_it_is_read_to_its_end"),
 ]

@@ -107,6 +107,10 @@ class Artifacts(ABC):
         return None
 
     @abstractmethod
+    async def remove(self, sha256: str) -> None:
+        """Removes a blob; does nothing where there is none."""
+
+    @abstractmethod
     async def parts(self) -> Sequence[PartInfo]:
         """The unfinished uploads."""
 
@@ -166,6 +170,9 @@ class MemoryArtifacts(Artifacts):
         part = self._blobs[sha256][start:end]
         for at in range(0, len(part), _PIECE_BYTES):
             yield part[at : at + _PIECE_BYTES]
+
+    async def remove(self, sha256: str) -> None:
+        self._blobs.pop(sha256, None)
 
     async def parts(self) -> Sequence[PartInfo]:
         return [
@@ -253,6 +260,21 @@ class FileArtifacts(Artifacts):
             # Already renamed on success.
             await asyncio.shield(asyncio.to_thread(lambda: Path(file.name).unlink(missing_ok=True)))
         return ArtifactInfo(digest.hexdigest(), size)
+
+    async def remove(self, sha256: str) -> None:
+        if _DIGEST.fullmatch(sha256) is not None:
+            await _in_thread(self._remove, self._place(sha256))
+
+    def _remove(self, place: Path) -> None:
+        if not place.exists():
+            return
+        size = place.stat().st_size
+        place.unlink()
+        with self._counting:
+            self._known.pop(place.name, None)
+            if self._total is not None:
+                self._total -= size
+        _sync_folder(place.parent)
 
     async def parts(self) -> Sequence[PartInfo]:
         return await _in_thread(self._list_parts)

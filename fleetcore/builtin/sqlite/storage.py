@@ -314,6 +314,10 @@ class SqliteStorage(Storage):
     def artifact_spans(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[FileSpan] | None:
         return self._engine.artifacts.spans(sha256, start, end)
 
+    async def drop_artifact(self, sha256: str) -> None:
+        self._engine.refuse_read_only()
+        await self._engine.artifacts.remove(sha256)
+
     async def parts(self) -> Sequence[PartInfo]:
         return await self._engine.artifacts.parts()
 

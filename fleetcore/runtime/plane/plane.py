@@ -6,6 +6,7 @@ from typing import TypeVar
 from fleetcore.errors import FleetError, NotFound, Unavailable
 from fleetcore.fleet.deltas import is_delta_to
 from fleetcore.fleet.desired_functions import DesiredFunctions
+from fleetcore.fleet.passed_offers import PassedOffers
 from fleetcore.fleet.security import SecurityManager
 from fleetcore.fleet.updates import Updates
 from fleetcore.interfaces.ingest import Ingest
@@ -48,10 +49,11 @@ class Plane(DevicePlane):
         security: SecurityManager,
         updates: Updates,
         functions: DesiredFunctions,
+        passed_offers: PassedOffers,
         rate: RateLimit,
         downloads: Downloads,
     ) -> None:
-        self._rate, self._downloads, self._functions = rate, downloads, functions
+        self._rate, self._downloads, self._functions, self._passed_offers = rate, downloads, functions, passed_offers
         self._storage, self._ingest, self._security, self._updates = storage, ingest, security, updates
         self._sessions, self._handlers, self._refusals = sessions, handlers, refusals
         self._downlinks, self._waiting, self._claims = downlinks, waiting, claims
@@ -133,6 +135,7 @@ class Plane(DevicePlane):
         image = await self._updates.image_of(subject)
         allowed = image == sha256 or await is_delta_to(self._storage, image, sha256)
         allowed = allowed or await self._functions.names_artifact(subject, sha256)
+        allowed = allowed or await self._passed_offers.names_artifact(subject, sha256)
         info = await self._storage.artifact(sha256) if allowed else None
         if info is None:
             raise NotFound("No open offer of this device has that artifact", code="artifact_unknown")

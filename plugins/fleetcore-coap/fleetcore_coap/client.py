@@ -198,7 +198,7 @@ class CoapDeviceClient(DeviceClient):
                 _Ask(method=Method.POST, path=(*_BASE, "enroll"), body=dumps(body), content_format=JSON)
             )
 
-    async def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
+    async def artifact(self, sha256: str, start: int = 0, *, subject: str | None = None) -> AsyncIterator[bytes]:
         """Downloads from byte ``start``, a block at a time. Does not check the digest.
 
         Raises:
@@ -206,7 +206,7 @@ class CoapDeviceClient(DeviceClient):
             Refused: the artifact was replaced meanwhile.
             Unavailable: the server had no slot for the download for an hour.
         """
-        ask = _Ask(method=Method.GET, path=self._path(messages.ARTIFACT, None, sha256))
+        ask = _Ask(method=Method.GET, path=self._path(messages.ARTIFACT, subject, sha256))
         number, skip = divmod(start, BLOCK_BYTES)
         again = AskAgain()
         while True:

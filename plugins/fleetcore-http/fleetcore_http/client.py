@@ -155,7 +155,7 @@ class HttpDeviceClient(DeviceClient):
         async with self._in_order:
             return await self._exchange("POST", self._url("enroll"), data=_json(body), headers=headers)
 
-    async def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
+    async def artifact(self, sha256: str, start: int = 0, *, subject: str | None = None) -> AsyncIterator[bytes]:
         """Downloads from byte ``start``; resumes a broken connection by Range. Does not check the digest.
 
         Raises:
@@ -167,7 +167,7 @@ class HttpDeviceClient(DeviceClient):
         while True:
             begun = at
             try:
-                async for piece in self._download(sha256, at):
+                async for piece in self._download(sha256, at, subject):
                     at += len(piece)
                     yield piece
             except Unavailable as error:
@@ -179,12 +179,12 @@ class HttpDeviceClient(DeviceClient):
             else:
                 return
 
-    async def _download(self, sha256: str, start: int) -> AsyncIterator[bytes]:
+    async def _download(self, sha256: str, start: int, subject: str | None) -> AsyncIterator[bytes]:
         headers = {"Range": f"bytes={start}-", "If-Range": f'"{sha256}"'} if start else {}
         timeout = aiohttp.ClientTimeout(total=None, sock_read=_ANSWER_S)
         try:
             async with self._session.get(
-                self._url(f"artifacts/{sha256}"), headers=headers, timeout=timeout
+                self._url(f"artifacts/{sha256}", subject), headers=headers, timeout=timeout
             ) as response:
                 if response.status == 416 and response.headers.get("Content-Range") == f"bytes */{start}":
                     return  # the whole artifact was there already

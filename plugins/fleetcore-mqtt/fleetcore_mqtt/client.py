@@ -325,8 +325,8 @@ class MqttDeviceClient(DeviceClient):
         # A token is never sent over MQTT (docs/reference/wire.md §1).
         return await claiming.enroll(evolve(request, token=None), partial(self.request, messages.ENROLL))
 
-    def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
-        del sha256, start
+    def artifact(self, sha256: str, start: int = 0, *, subject: str | None = None) -> AsyncIterator[bytes]:
+        del sha256, start, subject
         raise Refused("MQTT cannot transfer artifacts", code="operation_unknown", remedy="Download over HTTP or CoAP")
 
 

@@ -226,8 +226,8 @@ class WebSocketDeviceClient(DeviceClient):
     def _with(self, secrets: DeviceSecrets) -> "WebSocketDeviceClient":
         return WebSocketDeviceClient(self._url, secrets, form=self._form.name, browser=self._browser)
 
-    def artifact(self, sha256: str, start: int = 0) -> AsyncIterator[bytes]:
-        del sha256, start
+    def artifact(self, sha256: str, start: int = 0, *, subject: str | None = None) -> AsyncIterator[bytes]:
+        del sha256, start, subject
         raise Refused("A WebSocket cannot transfer artifacts", code="operation_unknown", remedy="Download over HTTP")
 
 

@@ -147,12 +147,12 @@ class Link:
         """The same for a call, which is answered with content."""
         return await self._until_final(lambda client: client.request(type, body, subject=subject))
 
-    async def artifact(self, sha256: str) -> AsyncIterator[bytes]:
+    async def artifact(self, sha256: str, start: int = 0, subject: str | None = None) -> AsyncIterator[bytes]:
         """The bytes of an artifact. Raises Unavailable where the connection breaks, and what the core refuses."""
         await self._there.wait()
         if self._client is None:
             raise Unavailable("The connection to the core is lost", code="not_ready")
-        async for piece in self._client.artifact(sha256):
+        async for piece in self._client.artifact(sha256, start, subject=subject):
             yield piece
 
     async def _until_final(self, send: Callable[[DeviceClient], Awaitable[Reply]]) -> Reply:

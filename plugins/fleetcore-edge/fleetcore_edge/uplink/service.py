@@ -22,6 +22,7 @@ from fleetcore_edge.uplink.clients import client_for
 from fleetcore_edge.uplink.config import UplinkConfig
 from fleetcore_edge.uplink.courier import Courier
 from fleetcore_edge.uplink.credentials import Credentials
+from fleetcore_edge.uplink.firmware import LeafFirmware
 from fleetcore_edge.uplink.lanes import Backlog, Live
 from fleetcore_edge.uplink.leaves import ACTOR, Leaves
 from fleetcore_edge.uplink.link import Link
@@ -51,6 +52,7 @@ class Uplink:
     behind: Backlog
     room: Room
     state: State
+    firmware: LeafFirmware
     functions: FunctionManager
     own: OwnCommands
 
@@ -67,6 +69,7 @@ class Uplink:
             "trimmed": self.behind.status.lost,
             "readings": {"live": dict(self.live.counts), "backlog": dict(self.backlog.counts)},
             "state": dict(self.state.counts),
+            "firmware": dict(self.firmware.counts),
             "leaves": list(self.leaves.known()),
             "refused_leaves": dict(self.leaves.refused),
             "refused_readings": [*self.live.refused, *self.backlog.refused],
@@ -104,20 +107,29 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         refused=credentials.refused,
     )  # fmt: skip
     leaves = Leaves(config.gateway, link, fleet.devices, fleet.lifecycles, fleet.clock)
-    state = State(
-        link, leaves, fleet.storage, fleet.clock, twins=fleet.twins, commands=fleet.commands, anomalies=fleet.anomalies
-    )
     at = config.http
     downloads = None if at is None else client_for(fleet.host, at)
 
-    async def download(sha256: str) -> AsyncIterator[bytes]:
+    async def download(sha256: str, start: int = 0, subject: str | None = None) -> AsyncIterator[bytes]:
         if downloads is None or at is None:
-            async for piece in link.artifact(sha256):
+            async for piece in link.artifact(sha256, start, subject):
                 yield piece
             return
         async with downloads(at, credentials.secrets()) as client:
-            async for piece in client.artifact(sha256):
+            async for piece in client.artifact(sha256, start, subject=subject):
                 yield piece
+
+    firmware = LeafFirmware(link, fleet.storage, fleet.clock, fleet.passed_offers, download)
+    state = State(
+        link,
+        leaves,
+        fleet.storage,
+        fleet.clock,
+        twins=fleet.twins,
+        commands=fleet.commands,
+        anomalies=fleet.anomalies,
+        firmware=firmware,
+    )
 
     def secret(function: str, name: str) -> bytes:
         reference = config.secrets.get(f"{function}.{name}")
@@ -151,6 +163,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
             await link.connected()
             if credentials.is_due():
                 await renew()
+            await firmware.care()
             await fleet.clock.sleep(_CARE_S)
 
     async def renew() -> None:
@@ -191,6 +204,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     fleet.supervisor.keep("uplink link", link.run)
     fleet.supervisor.keep("uplink downlinks", take)
     fleet.supervisor.keep("uplink leaves", look)
+    fleet.supervisor.keep("uplink firmware", firmware.run)
     fleet.supervisor.keep("uplink credentials", care)
     await fleet.consume(backlog)
     await fleet.consume(
@@ -213,6 +227,6 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         fleet.clock,
         {MAP: map_readings, "edge.logs": stack.enter_context(kept_log()).logs, "edge.status": status},
     )
-    uplink = Uplink(link, leaves, credentials, live, old, backlog, room, state, functions, own)
+    uplink = Uplink(link, leaves, credentials, live, old, backlog, room, state, firmware, functions, own)
     stack.push_async_callback(end_task, fleet.supervisor.keep("uplink commands", own.run))
     return uplink

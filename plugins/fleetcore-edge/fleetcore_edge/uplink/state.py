@@ -24,13 +24,14 @@ from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.anomaly import Anomaly
 from fleetcore.model.command import FINISHED, Command, CommandState
-from fleetcore.model.events import ANOMALY_FOUND, CORE, TWIN_ACKNOWLEDGED, TWIN_REPORTED, Subject
+from fleetcore.model.events import ANOMALY_FOUND, CORE, OFFER_ANSWERED, TWIN_ACKNOWLEDGED, TWIN_REPORTED, Subject
 from fleetcore.model.message import Downlink
 from fleetcore.model.store import Commit, Event, FeedEntry
 from fleetcore.model.twin import OURS, Json, diff_patch
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.wire import messages
 from fleetcore.wire.times import format_time, parse_time
+from fleetcore_edge.uplink.firmware import LeafFirmware
 from fleetcore_edge.uplink.leaves import ACTOR, Leaves
 from fleetcore_edge.uplink.link import Link
 
@@ -95,10 +96,11 @@ class State(Consumer):
         twins: Twins,
         commands: Commands,
         anomalies: AnomalyDetector,
+        firmware: LeafFirmware,
     ) -> None:
         super().__init__(STATE, storage, clock)
         self._link, self._leaves = link, leaves
-        self._twins, self._commands, self._anomalies = twins, commands, anomalies
+        self._twins, self._commands, self._anomalies, self._firmware = twins, commands, anomalies, firmware
         self._leaf_states = Repository(storage, "uplink_leaf", LeafState, key="device")
         self._core_commands = Repository(storage, "uplink_command", CoreCommand)
         self.counts: Counter[str] = Counter()
@@ -125,6 +127,7 @@ class State(Consumer):
             await self._tell_report(device)
         async for each in self._core_commands.iterate():
             await self._tell_command(each.id)
+        await self._firmware.told_all()
         since = int(await self._storage.blob(_ALERTS) or 0)
         await self._tell_alerts([each async for each in self._anomalies.found_since(since)])
         self._all_again = False
@@ -137,6 +140,9 @@ class State(Consumer):
             await self._tell_acknowledged(device)
         for command in dict.fromkeys(event.subject for event in events if _is_about(event, Subject.COMMAND)):
             await self._tell_command(command)
+        for event in events:
+            if event.type == OFFER_ANSWERED:
+                await self._firmware.told(event.subject, event.data)
         ids = dict.fromkeys(event.subject for event in events if event.type == ANOMALY_FOUND)
         found = [await self._anomalies.get(each) for each in ids]
         await self._tell_alerts([each for each in found if each is not None])
@@ -222,6 +228,8 @@ class State(Consumer):
                     await self._desired(downlink.subject, cast("Mapping[str, Any]", downlink.body))
                 case messages.COMMAND:
                     await self._command(downlink.subject, cast("Mapping[str, Any]", downlink.body))
+                case messages.FIRMWARE if downlink.subject != self._leaves.gateway:
+                    self._firmware.heard(downlink.subject, cast("Mapping[str, Any]", downlink.body))
                 case messages.COMMAND_CANCEL:
                     await self._cancel(str(downlink.target or downlink.body.get("id")))
         except FleetError as error:
