@@ -41,6 +41,7 @@ from fleetcore.calls.responses.edge import (
     GatewayPartResponse,
     GatewayResponse,
     GatewayStateResponse,
+    GatewayUsageResponse,
     PlacementResponse,
     ReplacementResponse,
     SummaryResponse,
@@ -68,7 +69,8 @@ from fleetcore.fleet.function_states import FunctionState
 from fleetcore.fleet.map_reduce import ACCURACY, Distributed
 from fleetcore.fleet.registry import GATEWAYS
 from fleetcore.fleet.releases import FUNCTION_RELEASES, OF_FUNCTION
-from fleetcore.model.edge import Capacity, function_of
+from fleetcore.model.device import Device
+from fleetcore.model.edge import Capacity, amount, function_of, whole_amount
 from fleetcore.model.firmware import Release
 from fleetcore.model.operator import Permission
 from fleetcore.model.rollout import FailureLimit, HealthGate, OnFailure, Rate, Retries, Rollout, TimeLimits
@@ -203,6 +205,31 @@ async def list_gateways(caller: Caller, *, limit: Limit = 100, cursor: Cursor | 
         limit,
         ref=GATEWAYS,
     )
+
+
+@call("GET /gateways/usage", Permission.DEVICES_READ, scope=BY_CALL, cli="edge top")
+async def list_gateway_usage(
+    caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None
+) -> Page[GatewayUsageResponse]:
+    """Lists what gateways have, promise and use, by id; from their last reports."""
+    found = await caller.page(
+        caller.fleet.devices.records, lambda device: device.id, lambda device: device, cursor, limit, ref=GATEWAYS
+    )
+    return Page([await _usage(caller, device) for device in found.items], found.next)
+
+
+async def _usage(caller: Caller, device: Device) -> GatewayUsageResponse:
+    presence, usage = caller.fleet.presence.of(device.id), await caller.fleet.edge.usage(device)
+    reported, uplink = usage.resources.reported, usage.uplink
+    return GatewayUsageResponse(
+        device=device.id, connectivity=presence.connectivity,
+        last_seen=None if presence.last_seen is None else Ms(presence.last_seen),
+        functions=usage.functions, running=usage.running, in_sync=usage.in_sync,
+        capacity=_capacity(usage.resources.capacity), promised=_capacity(usage.resources.promised),
+        used=_capacity(usage.used), load=amount(reported, "load"),
+        **{name: whole_amount(reported, name) for name in ("free_memory_mib", "free_disk_mib")},
+        **{name: whole_amount(uplink, name) for name in ("waiting", "lost", "dropped")},
+    )  # fmt: skip
 
 
 @call("POST /gateways", Permission.DEVICES_WRITE, cli="edge register ID", status=201, location="/devices/{device}")

@@ -8,6 +8,7 @@ import click
 
 from fleetcore.cli.connect import Target, connect
 from fleetcore.cli.derived import command as derived
+from fleetcore.cli.edge_top import top
 from fleetcore.cli.exits import PARTLY, printable
 from fleetcore.cli.output import show
 from fleetcore.cli.progress import progress
@@ -71,6 +72,7 @@ def _shown(_at: Target, _given: Mapping[str, Any], found: dict[str, Any], output
 
 
 _map_reduce, _result = core()["run_distributed"], core()["get_distributed"]
+edge.add_command(top)
 edge.add_command(
     derived(
         _map_reduce,

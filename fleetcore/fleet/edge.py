@@ -27,7 +27,9 @@ from fleetcore.model.device import Device, Lifecycle
 from fleetcore.model.edge import (
     ABI,
     NOTHING_PROMISED,
+    RUNS,
     Capacity,
+    amount,
     declared,
     function_of,
     is_function,
@@ -35,12 +37,14 @@ from fleetcore.model.edge import (
     largest,
     reported,
     room_left,
+    whole_amount,
 )
 from fleetcore.model.events import GATEWAY_REPLACED
 from fleetcore.model.firmware import Campaign, Release
 from fleetcore.model.message import Handler, MessageType, Reply, Request
 from fleetcore.model.rollout import AT_ONCE, Rollout
 from fleetcore.model.store import Commit, Event, place
+from fleetcore.model.twin import Twin
 from fleetcore.query.ast import And, Clause, Compare
 from fleetcore.query.parse import parse
 from fleetcore.wire import messages
@@ -93,6 +97,26 @@ class GatewayResources:
     capacity: Capacity
     promised: Capacity
     reported: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class GatewayUsage:
+    """What a gateway uses, by its last report.
+
+    Attributes:
+        resources: what it has, promises and reports.
+        used: the processor time of functions between its last two reports, their memory, and the disk that is not free.
+        uplink: ``uplink`` as the gateway reports it: what waits and what was lost.
+        functions, running: how many functions it is to run or reports, and how many run.
+        in_sync: whether it runs exactly what is deployed.
+    """
+
+    resources: GatewayResources
+    used: Capacity
+    uplink: Mapping[str, object]
+    functions: int
+    running: int
+    in_sync: bool
 
 
 @frozen(kw_only=True)
@@ -498,6 +522,27 @@ class EdgeComputing:
             why=[f"function {each.name}: {each.why}" for each in differ],
         )
 
+    async def usage(self, device: Device) -> GatewayUsage:
+        """What a gateway has, promises and uses. Raises Refused where the device is not a gateway."""
+        _gateway(device)
+        twin = await self._twins.get(device.id)
+        resources, states = await self._resources(device, twin), function_states(twin)
+        uplink = twin.reported.document.get("uplink")
+        kib = sum(amount(each.usage, "memory_kib") or 0.0 for each in states)
+        all_mib, free_mib = (whole_amount(resources.reported, name) for name in ("disk_mib", "free_disk_mib"))
+        return GatewayUsage(
+            resources=resources,
+            used=Capacity(
+                cpu_percent=round(sum(amount(each.usage, "cpu_percent") or 0.0 for each in states)),
+                memory_mib=-(-round(kib) // 1024),
+                disk_mib=None if all_mib is None or free_mib is None else all_mib - free_mib,
+            ),
+            uplink=uplink if isinstance(uplink, Mapping) else {},
+            functions=len(states),
+            running=sum(each.state == RUNS for each in states),
+            in_sync=all(each.in_sync for each in states),
+        )
+
     async def resources(self, gateway: str) -> GatewayResources:
         """What a gateway has for functions, promises to them, and reports.
 
@@ -507,11 +552,13 @@ class EdgeComputing:
         """
         device = await self._registry.get(gateway)
         _gateway(device)
-        twin = await self._twins.get(gateway)
+        return await self._resources(device, await self._twins.get(gateway))
+
+    async def _resources(self, device: Device, twin: Twin) -> GatewayResources:
         found = twin.reported.document.get("resources")
         return GatewayResources(
             capacity=await self._functions.capacity(device),
-            promised=together((await self._functions.promises(gateway, twin)).values()),
+            promised=together((await self._functions.promises(device.id, twin)).values()),
             reported=found if isinstance(found, Mapping) else {},
         )
 

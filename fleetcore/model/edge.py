@@ -100,6 +100,8 @@ class Capacity:
         return {name: getattr(self, name) for name in fields_dict(Capacity)}
 
 
+#: Reported amounts are below this; every integer below it is exact as a float.
+_MOST = 2**53
 #: What is promised where nothing is.
 NOTHING_PROMISED = Capacity(cpu_percent=0, memory_mib=0, disk_mib=0)
 _UNITS: Mapping[str, str] = {
@@ -151,15 +153,15 @@ def reported(document: Json) -> Capacity:
     """What a gateway reports that it has (``resources``)."""
     found = document.get("resources")
     amounts = found if isinstance(found, Mapping) else {}
-    cores = amounts.get("cpu_cores")
-    percent = int(cores * 100) if isinstance(cores, int | float) and not isinstance(cores, bool) else None
+    cores = amount(amounts, "cpu_cores")
+    percent = None if cores is None else int(cores * 100)
     return Capacity(
         cpu_percent=percent, memory_mib=_whole(amounts.get("memory_mib")), disk_mib=_whole(amounts.get("disk_mib"))
     )
 
 
 def _whole(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < _MOST else None
 
 
 def room_left(capacity: Capacity, promised: Capacity) -> float:
@@ -203,3 +205,17 @@ def entries(document: Json) -> Mapping[str, Json]:
     if not isinstance(found, Mapping):
         return {}
     return {name: entry for name, entry in found.items() if isinstance(entry, Mapping)}
+
+
+def amount(reported: Json, name: str) -> float | None:
+    """A reported amount; None where there is none, or a value that no machine has."""
+    value = reported.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value < _MOST else None
+
+
+def whole_amount(reported: Json, name: str) -> int | None:
+    """As :func:`amount`, rounded."""
+    value = amount(reported, name)
+    return None if value is None else round(value)

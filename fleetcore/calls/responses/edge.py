@@ -1,7 +1,7 @@
 """Answers about gateways, their leaves, and the functions that run on them."""
 
 from fleetcore.calls.types import Json, Ms, Response
-from fleetcore.model.device import Lifecycle
+from fleetcore.model.device import Connectivity, Lifecycle
 
 
 class CapacityResponse(Response, frozen=True):
@@ -48,6 +48,32 @@ class GatewayStateResponse(Response, frozen=True):
     since: Ms | None
     why: list[str]
     replaced_by: str | None
+
+
+class GatewayUsageResponse(Response, frozen=True):
+    """What a gateway has, promises and uses, by its last report; null where it reports nothing of it.
+
+    ``running`` of its ``functions`` run, and ``in_sync`` says whether they are exactly those that are deployed.
+    ``used`` is the processor time of functions between its last two reports, their memory, and the disk that is not
+    free. ``load`` is that of the machine over a minute. ``waiting`` counts commits that the core does not have yet,
+    ``lost`` and ``dropped`` the readings that had to go for want of room: those that the core has not, and has.
+    """
+
+    device: str
+    connectivity: Connectivity
+    last_seen: Ms | None
+    functions: int
+    running: int
+    in_sync: bool
+    capacity: CapacityResponse
+    promised: CapacityResponse
+    used: CapacityResponse
+    load: float | None
+    free_memory_mib: int | None
+    free_disk_mib: int | None
+    waiting: int | None
+    lost: int | None
+    dropped: int | None
 
 
 class GatewayFunctionResponse(Response, frozen=True):

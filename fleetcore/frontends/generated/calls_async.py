@@ -47,6 +47,7 @@ from fleetcore.calls.responses.edge import (
     GatewayFunctionResponse,
     GatewayResponse,
     GatewayStateResponse,
+    GatewayUsageResponse,
     PlacementResponse,
     ReplacementResponse,
 )
@@ -770,6 +771,16 @@ class AsyncCalls(ABC):
     def iter_gateways(self) -> AsyncIterator[GatewayResponse]:
         """Goes through all that ``list_gateways`` lists, page by page."""
         return self._pages("list_gateways", {}, GatewayResponse)
+
+    async def list_gateway_usage(
+        self, *, limit: Limit = 100, cursor: Cursor | None = None
+    ) -> Page[GatewayUsageResponse]:
+        """Lists what gateways have, promise and use, by id; from their last reports."""
+        return await self._value("list_gateway_usage", {"limit": limit, "cursor": cursor}, Page[GatewayUsageResponse])
+
+    def iter_gateway_usage(self) -> AsyncIterator[GatewayUsageResponse]:
+        """Goes through all that ``list_gateway_usage`` lists, page by page."""
+        return self._pages("list_gateway_usage", {}, GatewayUsageResponse)
 
     async def register_gateway(
         self,

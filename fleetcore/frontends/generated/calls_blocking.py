@@ -46,6 +46,7 @@ from fleetcore.calls.responses.edge import (
     GatewayFunctionResponse,
     GatewayResponse,
     GatewayStateResponse,
+    GatewayUsageResponse,
     PlacementResponse,
     ReplacementResponse,
 )
@@ -751,6 +752,14 @@ class BlockingCalls(ABC):
     def iter_gateways(self) -> Iterator[GatewayResponse]:
         """Goes through all that ``list_gateways`` lists, page by page."""
         return self._pages("list_gateways", {}, GatewayResponse)
+
+    def list_gateway_usage(self, *, limit: Limit = 100, cursor: Cursor | None = None) -> Page[GatewayUsageResponse]:
+        """Lists what gateways have, promise and use, by id; from their last reports."""
+        return self._value("list_gateway_usage", {"limit": limit, "cursor": cursor}, Page[GatewayUsageResponse])
+
+    def iter_gateway_usage(self) -> Iterator[GatewayUsageResponse]:
+        """Goes through all that ``list_gateway_usage`` lists, page by page."""
+        return self._pages("list_gateway_usage", {}, GatewayUsageResponse)
 
     def register_gateway(
         self,

@@ -225,6 +225,7 @@ STORY = [
     ("attach_leaf", {"gateway_id": "gw", "device": "nobody"}),
     ("attach_leaf", {"gateway_id": "pump-1", "device": "th-1"}),
     ("list_gateways", {}),
+    ("list_gateway_usage", {}),
     ("list_leaves", {"gateway_id": "gw"}),
     ("detach_leaf", {"gateway_id": "gw", "device_id": "th-1"}),
     ("detach_leaf", {"gateway_id": "gw", "device_id": "th-1"}),

@@ -76,6 +76,8 @@ class FunctionManager:
         #: Set once what was wanted at the start runs, or cannot.
         self.settled = asyncio.Event()
         self._look = asyncio.Event()
+        #: Function → its processor time at the last report, ms, and when that was, monotonic.
+        self._used: dict[str, tuple[float, float]] = {}
         self._told: set[tuple[str, str]] = set()
         self._telling: set[asyncio.Task[Reply]] = set()
         fleet.twins.on_desired(lambda device, _: self._look.set() if device == gateway else None)
@@ -255,6 +257,14 @@ class FunctionManager:
         }
         await self._fleet.twins.report(self._gateway, report)
 
+    def _cpu_percent(self, name: str, used_ms: float) -> float:
+        """The processor time of a function since the report before, as a share of one processor."""
+        now_s = self._fleet.clock.monotonic_s()
+        before_ms, before_s = self._used.get(name, (used_ms, now_s))
+        self._used[name] = used_ms, now_s
+        # A runner that was started anew counts from 0.
+        return round(max(0.0, used_ms - before_ms) / (now_s - before_s) / 10, 1) if now_s > before_s else 0.0
+
     def _shown(self, name: str, each: Running) -> dict[str, Any]:
         usage = self._runner.usage().get(name)
         counts = each.feed.counts if each.feed is not None else {}
@@ -275,6 +285,7 @@ class FunctionManager:
             "stopped_batches": counts.get("stopped", 0),
             "fuel": 0 if usage is None else usage.fuel,
             "ms": 0 if usage is None else round(usage.ms),
+            "cpu_percent": self._cpu_percent(name, 0.0 if usage is None else usage.ms),
             "memory_kib": 0 if usage is None else usage.memory_kib,
         }
 
