@@ -156,7 +156,7 @@ _TEXT, _INTEGER = Member(kind=str), Member(kind=int)
 # The event types that other parts of the fleet refer to by name.
 ANOMALY_FOUND = "anomaly.found"
 TWIN_REPORTED, TWIN_ACKNOWLEDGED = "twin.reported", "twin.acknowledged"
-OFFER_PASSED, OFFER_ANSWERED = "offer.passed", "offer.answered"
+OFFER_PASSED, OFFER_ANSWERED = "execution.passed", "execution.answered"
 DEVICE_ERASED = "device.erased"
 GROUP_JOINED, GROUP_LEFT, GROUP_CHANGED = "group.joined", "group.left", "group.changed"
 DEVICE_ERASED = "device.erased"
