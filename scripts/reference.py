@@ -15,6 +15,7 @@ import wire_reference
 
 from fleetcore.errors import CODES
 from fleetcore.model.events import CORE, SUBJECT, EventType
+from fleetcore.model.operator import Permission
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "reference"
 
@@ -85,16 +86,66 @@ def events() -> str:
         "Plugins write types of their own, `x.NAME.WHAT` by the plugin's name, and declare them with the hook",
         "[`fleetcore_events`](hooks.md). `fleetcore.model.events` is this page's source.",
         "",
+        "The types of [campaigns](campaign-events.md) and [security](security-events.md) have pages of their own.",
+        "",
     ]
+    return "\n".join([*lines, *_families("events.md")])
+
+
+def _campaign_events() -> str:
+    begin = (
+        "# Event types of campaigns",
+        "",
+        "You follow firmware by these events, from a signed release to the last device of a campaign.",
+        "[Event types](events.md) says what an event has:",
+        "",
+        "```console",
+        "$ fleetcore event watch --after 0 --type freeze. --limit 1",
+        "2026-11-30T11:01:03.301Z  freeze.added  holidays  cli:ana",
+        "```",
+        "",
+    )
+    return "\n".join([*begin, *_families("campaign-events.md")])
+
+
+def _security_events() -> str:
+    begin = (
+        "# Event types of security",
+        "",
+        "You follow credentials, enrolments and operators' rights by these events.",
+        "[Event types](events.md) says what an event has:",
+        "",
+        "```console",
+        "$ fleetcore event watch --after 0 --type enrollment_token --limit 1",
+        "2026-11-30T10:50:41.180Z  enrollment_token.created  pump-1  cli:ana",
+        "```",
+        "",
+    )
+    return "\n".join([*begin, *_families("security-events.md")])
+
+
+#: Permissions whose events have a page of their own.
+_PAGE_OF = {
+    Permission.CAMPAIGNS_READ: "campaign-events.md",
+    Permission.SECURITY_READ: "security-events.md",
+    Permission.AUDIT_READ: "security-events.md",
+}
+
+
+def _families(page: str) -> list[str]:
+    """The event types of a page, by the first part of their names."""
     families: dict[str, list[EventType]] = {}
     for event_type in CORE.values():
-        families.setdefault(event_type.name.partition(".")[0], []).append(event_type)
+        at = "events.md" if event_type.permission is None else _PAGE_OF.get(event_type.permission, "events.md")
+        if at == page:
+            families.setdefault(event_type.name.partition(".")[0], []).append(event_type)
+    lines: list[str] = []
     for family, types in families.items():
         lines += [f"## {family}", "", "| type | meaning | subject | about | permission | audited | data |"]
         lines.append("|---|---|---|---|---|---|---|")
         lines += [_event(event_type) for event_type in types]
         lines.append("")
-    return "\n".join(lines)
+    return lines
 
 
 def _event(event_type: EventType) -> str:
@@ -118,6 +169,8 @@ def pages() -> dict[str, str]:
         "protocols.md": protocol_matrix.page(),
         "errors.md": errors(),
         "events.md": events(),
+        "campaign-events.md": _campaign_events(),
+        "security-events.md": _security_events(),
         "metrics.md": metrics_reference.page(),
         "campaigns.md": campaigns_reference.page(),
         **cli_reference.pages(PAGES),
