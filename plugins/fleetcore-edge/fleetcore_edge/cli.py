@@ -14,6 +14,9 @@ from fleetcore.cli.serve import serve
 from fleetcore.errors import ConfigError
 from fleetcore.model.names import check_device_id
 from fleetcore.runtime.clock import SystemClock
+from fleetcore_edge.agent.slots import FOLDER as AGENT
+from fleetcore_edge.agent.slots import Slots
+from fleetcore_edge.agent.starting import become, running_site
 from fleetcore_edge.uplink.config import FOLDER
 
 _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -88,7 +91,13 @@ def run(context: click.Context, data: Path, verbose: bool) -> None:
 
     if not any(each.kind == "uplink" for each in load(data / "fleet.toml").services):
         raise ConfigError(f"{data} is not a gateway's folder", remedy="Make one: fleetcore edge enroll")
+    if running_site() is None:
+        site = Slots(data / AGENT).begin()
+        if site is not None:
+            become(site, data, verbose=verbose)
     context.invoke(serve, data=data, verbose=verbose)
+    if Slots(data / AGENT).memory.restart:
+        become(None, data, verbose=verbose)  # the installed agent chooses what starts
 
 
 @edge.command("try")

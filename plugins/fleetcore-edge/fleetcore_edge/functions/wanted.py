@@ -10,7 +10,7 @@ from fleetcore import files
 from fleetcore.errors import FleetError, Refused
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.edge import Function, component_of
-from fleetcore.wire.manifest import check_model, check_time, open_manifest
+from fleetcore.wire.manifest import Manifest, check_model, check_time, open_manifest
 from fleetcore.wire.strict_json import dumps, loads
 from fleetcore.wire.trust import FirmwareRoot, first_trust, follow_all
 
@@ -65,19 +65,7 @@ class Verifier:
             Refused: ``trust_missing``; ``signature_invalid``, ``model_mismatch``, ``manifest_expired``, or
                 ``schema_invalid`` where the entry and its manifest differ.
         """
-        root = self.root()
-        if root is None:
-            raise Refused(
-                "This gateway has no firmware root to verify functions with",
-                code="trust_missing",
-                remedy="Enrol it again with --trust trust.json",
-            )
-        root = self._followed(root, entry.get("trust"))
-        root.check_time(self._clock.now_ms())
-        manifest = open_manifest(entry.get("manifest"), root, ())
-        check_model(manifest, self._model)
-        open_manifest(entry.get("manifest"), root, (cast("str", self._model),))
-        check_time(manifest, self._clock.now_ms())
+        manifest = self.manifest(entry)
         if manifest.component != component_of(name) or manifest.function is None:
             raise Refused(f"The manifest is not of the function {name!r}", code="signature_invalid")
         if (manifest.sha256, manifest.size) != (entry.get("sha256"), entry.get("size")):
@@ -94,6 +82,28 @@ class Verifier:
             execution=execution if isinstance(execution, str) else None,
             entry=entry,
         )
+
+    def manifest(self, offer: Mapping[str, object]) -> Manifest:
+        """The manifest of an offer or an entry, signed for this gateway's model.
+
+        Raises:
+            Refused: ``trust_missing``, ``trust_invalid``, ``signature_invalid``, ``model_mismatch``,
+                ``manifest_expired``.
+        """
+        root = self.root()
+        if root is None:
+            raise Refused(
+                "This gateway has no firmware root to verify signatures with",
+                code="trust_missing",
+                remedy="Enrol it again with --trust trust.json",
+            )
+        root = self._followed(root, offer.get("trust"))
+        root.check_time(self._clock.now_ms())
+        manifest = open_manifest(offer.get("manifest"), root, ())
+        check_model(manifest, self._model)
+        open_manifest(offer.get("manifest"), root, (cast("str", self._model),))
+        check_time(manifest, self._clock.now_ms())
+        return manifest
 
     def _followed(self, root: FirmwareRoot, chain: object) -> FirmwareRoot:
         for envelope in chain if isinstance(chain, list | tuple) else ():

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from attrs import define
 
 from fleetcore.interfaces.waits import end_process
+from fleetcore_edge.agent.starting import isolated
 from fleetcore_edge.runner import frames
 from fleetcore_edge.runner.answers import Answer, Incoming
 from fleetcore_edge.runner.records import RunnerSettings
@@ -75,11 +75,12 @@ class Link:
             for each in (ours, theirs):
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
             ours.setblocking(False)
+            interpreter, environment = isolated()
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-m", "fleetcore_edge.runner.worker", str(theirs.fileno()),
+                *interpreter, "-m", "fleetcore_edge.runner.worker", str(theirs.fileno()),
                 str(settings.memory_mib + settings.own_memory_mib), str(settings.nice),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-                env={}, pass_fds=(theirs.fileno(),), start_new_session=True,
+                env=environment, pass_fds=(theirs.fileno(),), start_new_session=True,
             )  # fmt: skip
         except BaseException:
             ours.close()

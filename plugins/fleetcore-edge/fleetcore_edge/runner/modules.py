@@ -14,12 +14,12 @@ import logging
 import os
 import platform
 import secrets
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 from fleetcore.errors import ConfigError, Unavailable
 from fleetcore.interfaces.waits import end_process
+from fleetcore_edge.agent.starting import isolated
 from fleetcore_edge.runner.frames import LENGTH
 from fleetcore_edge.runner.records import FunctionRefused, RunnerSettings
 
@@ -166,12 +166,13 @@ class Modules:
 
     async def _compiler(self, *, own: bool) -> asyncio.subprocess.Process:
         settings = self._settings
+        interpreter, environment = isolated()
         try:
             return await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-m", "fleetcore_edge.runner.compiling",
+                *interpreter, "-m", "fleetcore_edge.runner.compiling",
                 str(settings.compile_s), str(settings.compile_mib), str(settings.nice), "own" if own else "function",
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-                env={}, start_new_session=True, limit=1 << 20,
+                env=environment, start_new_session=True, limit=1 << 20,
             )  # fmt: skip
         except OSError as error:
             raise Unavailable(

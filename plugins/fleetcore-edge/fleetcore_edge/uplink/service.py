@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,6 +17,10 @@ from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.waits import end_task, first_of
 from fleetcore.model.message import Downlink
 from fleetcore.wire import messages
+from fleetcore_edge.agent.slots import FOLDER as AGENT
+from fleetcore_edge.agent.slots import Slots
+from fleetcore_edge.agent.starting import running_site
+from fleetcore_edge.agent.updating import AgentUpdate
 from fleetcore_edge.functions.manager import FunctionManager
 from fleetcore_edge.functions.wanted import Verifier
 from fleetcore_edge.runner.runner import open_runner
@@ -184,13 +190,22 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     state.on_ours(obey)
 
     runner = await stack.enter_async_context(open_runner(root / "functions" / "compiled"))
+    verifier = Verifier(folder, config.model, fleet.clock)
     functions = FunctionManager(
-        fleet, runner, config.gateway, Verifier(folder, config.model, fleet.clock), root / "functions",
+        fleet, runner, config.gateway, verifier, root / "functions",
         download=download, secret=secret, tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
         beside=lambda: {
-            "uplink": {"connections": link.connections, "waiting": backlog.left(), **room.counts}
+            "uplink": {"connections": link.connections, "waiting": backlog.left(), **room.counts},
         },
     )  # fmt: skip
+
+    agent = AgentUpdate(
+        Slots(root / AGENT), fleet.clock, verify=verifier.manifest, download=download,
+        tell=lambda body: link.send(messages.FIRMWARE_STATUS, body), connected=link.connected,
+        settled=functions.settled.wait, report=lambda patch: fleet.twins.report(config.gateway, patch),
+        restart=lambda: os.kill(os.getpid(), signal.SIGTERM), site=running_site(),
+    )  # fmt: skip
+    state.on_own_firmware(agent.heard)
 
     def courier() -> Courier:
         return Courier(
@@ -205,6 +220,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     fleet.supervisor.keep("uplink downlinks", take)
     fleet.supervisor.keep("uplink leaves", look)
     fleet.supervisor.keep("uplink firmware", firmware.run)
+    fleet.supervisor.keep("uplink agent", agent.run)
     fleet.supervisor.keep("uplink credentials", care)
     await fleet.consume(backlog)
     await fleet.consume(

@@ -105,6 +105,7 @@ class State(Consumer):
         self._core_commands = Repository(storage, "uplink_command", CoreCommand)
         self.counts: Counter[str] = Counter()
         self._all_again = False
+        self._agent: Callable[[Mapping[str, object]], None] = lambda _body: None
         self._ours: Callable[[Mapping[str, object]], Awaitable[None]] = _nothing
 
     # --- towards the core ----------------------------------------------------------------------------------------
@@ -228,12 +229,18 @@ class State(Consumer):
                     await self._desired(downlink.subject, cast("Mapping[str, Any]", downlink.body))
                 case messages.COMMAND:
                     await self._command(downlink.subject, cast("Mapping[str, Any]", downlink.body))
-                case messages.FIRMWARE if downlink.subject != self._leaves.gateway:
+                case messages.FIRMWARE if downlink.subject == self._leaves.gateway:
+                    self._agent(cast("Mapping[str, Any]", downlink.body))
+                case messages.FIRMWARE:
                     self._firmware.heard(downlink.subject, cast("Mapping[str, Any]", downlink.body))
                 case messages.COMMAND_CANCEL:
                     await self._cancel(str(downlink.target or downlink.body.get("id")))
         except FleetError as error:
             _log.warning("%s for %s cannot be taken: %s", downlink.type, downlink.subject, error)
+
+    def on_own_firmware(self, callback: Callable[[Mapping[str, object]], None]) -> None:
+        """Calls ``callback(body)`` with each firmware offer to the gateway itself, and each withdrawal."""
+        self._agent = callback
 
     def on_ours(self, callback: Callable[[Mapping[str, object]], Awaitable[None]]) -> None:
         """Awaits ``callback(section)`` with what the core itself wants of the gateway: ``desired.fleetcore``."""
