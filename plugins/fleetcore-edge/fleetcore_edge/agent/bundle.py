@@ -14,10 +14,10 @@ _LIBRARIES = ("purelib", "platlib")
 
 
 def unpack(bundle: Path, site: Path) -> None:
-    """Unpacks the wheels of a bundle into a new folder, which appears once it is complete.
+    """Unpacks the wheels of a bundle into a new folder. It appears when it is complete.
 
     Raises:
-        Refused: ``bundle_invalid``, it is no zip of wheels, names places outside the folder, or is too large.
+        Refused: ``schema_invalid``, it is not a zip of wheels, names places outside the folder, or is too large.
     """
     part = site.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
