@@ -15,6 +15,8 @@ need nginx nginx-light
 need haproxy haproxy
 need coap-client-openssl libcoap3-bin
 need node nodejs
+# Network namespaces, whose links tests cut.
+need ip iproute2
 # npm's ws, a device that others wrote: Debian's package, or from npm into build/ where node is not Debian's.
 in_build="import sys; sys.path.insert(0, 'build/micropython'); import micropython_unix"
 has_ws() { NODE_PATH=build/node_modules:/usr/share/nodejs node -e 'require("ws")' >/dev/null 2>&1; }
