@@ -4,6 +4,9 @@ A row is written with every commit on the hot path, so packing uses only nearly 
 costs 8 bytes, an integer column the bytes of its range. The feed and, after a restart, the tail are read from it.
 """
 
+import struct
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from attrs import frozen
@@ -13,15 +16,20 @@ from fleetcore.builtin.sqlite import checksum
 from fleetcore.builtin.sqlite.plain import encode
 from fleetcore.errors import StorageError
 from fleetcore.model.store import Event, FeedEntry
-from fleetcore.model.telemetry import Float64, Int64, TelemetryBatch, TextReading
+from fleetcore.model.telemetry import Int64, TelemetryBatch, TextReading
 
 Mask = npt.NDArray[np.bool_]
 
 _FORMAT = 1
 #: format, columns' widths (series, time, received, value, quality, seq, shown), number of readings.
-_HEAD = np.dtype([("format", "u1"), ("width", "u1", (7,)), ("n", "<u4")])
+_HEAD = struct.Struct("<B7BI")
+#: The place of the values among the columns.
+_VALUE = 3
 _ONE = (1).to_bytes(8, "little")
 _UNSIGNED = {1: "<u1", 2: "<u2", 4: "<u4"}
+_LETTERS = {1: "B", 2: "H", 4: "I", 8: "q"}
+#: Up to so many readings a row is read number by number: a call of numpy takes as long as twenty numbers.
+_FEW = 32
 
 
 @frozen(eq=False)
@@ -35,7 +43,6 @@ class Logged:
 def pack(logged: Logged) -> bytes:
     """The readings as bytes."""
     batch, n = logged.batch, len(logged.batch)
-    head = np.zeros(1, _HEAD)
     shown = (_ONE, 0) if logged.shown is None else _narrow(logged.shown.astype(np.uint8))
     columns = (
         _narrow(batch.series),
@@ -48,8 +55,7 @@ def pack(logged: Logged) -> bytes:
     )
     widths = [width for _, width in columns]
     parts = [octets for octets, _ in columns]
-    head["format"], head["width"], head["n"] = _FORMAT, widths, n
-    return b"".join((head.tobytes(), *parts))
+    return b"".join((_HEAD.pack(_FORMAT, *widths, n), *parts))
 
 
 def unpack(row: bytes) -> Logged:
@@ -59,30 +65,53 @@ def unpack(row: bytes) -> Logged:
         StorageError: the row is damaged or its format is unknown to this release.
     """
     try:
-        head = np.frombuffer(row, _HEAD, 1)[0]
-        if head["format"] != _FORMAT:
-            raise StorageError(f"A log row has format {head['format']}, which is unknown to this release")
-        n, at = int(head["n"]), _HEAD.itemsize
-        columns: list[Int64 | Float64] = []
-        for i, width in enumerate(head["width"].tolist()):
-            if i == 3:
-                columns.append(np.frombuffer(row, "<f8", n, at).astype(np.float64))
-                at += 8 * n
-                continue
-            column, at = _widen(row, at, n, width)
-            columns.append(column)
-    except ValueError as error:
+        kind, *widths, n = _HEAD.unpack_from(row)
+        if kind != _FORMAT:
+            raise StorageError(f"A log row has format {kind}, which is unknown to this release")
+        if 8 * n > len(row):  # the values alone are longer
+            raise checksum.damaged("A row of the log")
+        return _few(row, widths, n) if n <= _FEW else _many(row, widths, n)
+    except (ValueError, OverflowError, KeyError, struct.error) as error:
         raise checksum.damaged("A row of the log") from error
-    series, time, received, value, quality, seq, shown = columns
-    batch = TelemetryBatch(
-        series.astype(np.int64),
-        time.astype(np.int64),
-        received.astype(np.int64),
-        value.astype(np.float64),
-        quality.astype(np.uint8),
-        seq.astype(np.int64),
-    )
+
+
+def _many(row: bytes, widths: Sequence[int], n: int) -> Logged:
+    columns: list[Int64] = []
+    at = _HEAD.size
+    for place, width in enumerate(widths):
+        if place == _VALUE:
+            value = np.frombuffer(row, "<f8", n, at).astype(np.float64)
+            at += 8 * n
+            continue
+        column, at = _widen(row, at, n, width)
+        columns.append(column)
+    series, time, received, quality, seq, shown = columns
+    batch = TelemetryBatch(series, time, received, value, quality.astype(np.uint8), seq)
     return Logged(batch, None if shown.all() else shown.astype(np.bool_))
+
+
+def _few(row: bytes, widths: Sequence[int], n: int) -> Logged:
+    columns: list[Sequence[int]] = []
+    at = _HEAD.size
+    for place, width in enumerate(widths):
+        if place == _VALUE:
+            value = np.frombuffer(row, "<f8", n, at).astype(np.float64)
+            at += 8 * n
+        elif width == 8:
+            columns.append(struct.unpack_from(f"<{n}q", row, at))
+            at += 8 * n
+        else:
+            base = int.from_bytes(row[at : at + 8], "little", signed=True)
+            at += 8
+            if width == 0:
+                columns.append((base,) * n)
+                continue
+            columns.append([base + each for each in struct.unpack_from(f"<{n}{_LETTERS[width]}", row, at)])
+            at += width * n
+    *numbers, quality, seq, shown = columns
+    series, time, received, seqs = np.array((*numbers, seq), np.int64)
+    batch = TelemetryBatch(series, time, received, value, np.array(quality, np.uint8), seqs)
+    return Logged(batch, None if all(shown) else np.array(shown, np.bool_))
 
 
 def pack_extras(texts: tuple[TextReading, ...], events: tuple[Event, ...]) -> bytes | None:
@@ -118,7 +147,9 @@ def entry(row: Row) -> FeedEntry:
         logged = unpack(readings)
         shown = logged.batch if logged.shown is None else logged.batch.take(logged.shown)
         batch = shown if len(shown) else None
-    plain = json.decode(extras) if extras is not None else {"t": [], "e": []}
+    if extras is None:
+        return FeedEntry(position=position, readings=batch, texts=(), events=())
+    plain = json.decode(extras)
     return FeedEntry(
         position=position,
         readings=batch,
