@@ -95,15 +95,17 @@ class Neighbour:
 
 
 class Site:
-    """The core, its gateway, and the wire between them."""
+    """The core, its gateway, and the wire between them; ``more`` goes into the core's fleet.toml."""
 
-    def __init__(self, folder):
-        self.folder, self._stack, self.signers = folder, AsyncExitStack(), Signers()
+    def __init__(self, folder, more=""):
+        self.folder, self._more, self._stack, self.signers = folder, more, AsyncExitStack(), Signers()
         self.core = self.gateway = self.wire = None
 
     async def __aenter__(self):
         await self._stack.__aenter__()
-        self.core = await self._stack.enter_async_context(self._serving("core", _TOML.format(name="plant")))
+        self.core = await self._stack.enter_async_context(
+            self._serving("core", _TOML.format(name="plant") + self._more)
+        )
         core = await self.core.open()
         await self.core.create_device(GATEWAY, type="gateway", model="G-1")
         await self.core.call("register_gateway", id=GATEWAY, may_register=True)

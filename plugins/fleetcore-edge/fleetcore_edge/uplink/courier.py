@@ -16,12 +16,13 @@ from fleetcore.model.message import Reply
 from fleetcore.model.store import FeedEntry
 from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, TelemetryBatch
 from fleetcore.wire import messages
+from fleetcore_edge.uplink.fitting import send_all
 from fleetcore_edge.uplink.leaves import Leaves
 from fleetcore_edge.uplink.link import Link
 
 _log = logging.getLogger(__name__)
 
-#: Readings in one message: well below the core's limit of 256 KiB, at 60 to 120 bytes each.
+#: Readings in one message, at most: about 100 KiB, at 60 to 120 bytes each.
 PER_MESSAGE = 1000
 _BOOLEAN = int(Quality.BOOLEAN)  # an int: an enum's & takes a microsecond
 #: Refused readings that are listed; the newest.
@@ -145,8 +146,8 @@ class Courier:
             async with self._room:
                 part = load.part(at)
                 subject = None if device == self._leaves.gateway else device
-                reply = await self._link.send(messages.TELEMETRY, msgspec.json.encode(part), subject=subject)
-            self._note(device, part, reply)
+                for some, reply in await send_all(self._link, messages.TELEMETRY, part, subject=subject):
+                    self._note(device, some, reply)
 
     def _note(self, device: str, part: Sequence["_Form"], reply: Reply) -> None:
         self.counts["messages"] += 1

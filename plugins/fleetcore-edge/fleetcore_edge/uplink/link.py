@@ -25,6 +25,8 @@ _WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _HEALTHY_S = 30.0
 #: The wait where the core refuses for now and does not say for how long.
 _AGAIN_S = 1.0
+#: The longest message, bytes: below the core's default limit of 256 KiB, with room for what stands around the body.
+_MESSAGE_BYTES = 192 * 1024
 
 
 @frozen(kw_only=True)
@@ -49,6 +51,10 @@ class Link:
         heard: handles a downlink; it must not raise.
         came: called after each connection, before messages are sent over it.
         refused: called where the core refuses the credentials.
+
+    Attributes:
+        connections: so far.
+        message_bytes: what a message may have, as far as is known; see :mod:`fleetcore_edge.uplink.fitting`.
     """
 
     def __init__(
@@ -65,8 +71,8 @@ class Link:
         self._there, self._gone = asyncio.Event(), asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
         self.state = LinkState(since_ms=clock.now_ms())
-        #: Connections so far.
         self.connections = 0
+        self.message_bytes = _MESSAGE_BYTES
 
     async def run(self) -> None:
         """Keeps the connection until cancelled."""

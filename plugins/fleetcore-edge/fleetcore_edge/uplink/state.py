@@ -32,6 +32,7 @@ from fleetcore.pipeline.consumer import Consumer
 from fleetcore.wire import messages
 from fleetcore.wire.times import format_time, parse_time
 from fleetcore_edge.uplink.firmware import LeafFirmware
+from fleetcore_edge.uplink.fitting import send_all
 from fleetcore_edge.uplink.leaves import ACTOR, Leaves
 from fleetcore_edge.uplink.link import Link
 
@@ -208,10 +209,10 @@ class State(Consumer):
             for at in range(0, len(found), _ALERTS_TOGETHER):
                 part = found[at : at + _ALERTS_TOGETHER]
                 body = [_alert(each) for each in part]
-                reply = await self._link.send(messages.EVENTS, body, subject=self._subject(device))
-                if reply.error is not None:
-                    _log.warning("The core refuses alerts of %s: %s", device, reply.error.get("detail"))
-                self.counts["alerts"] += len(part)
+                for some, reply in await send_all(self._link, messages.EVENTS, body, subject=self._subject(device)):
+                    if reply.error is not None:
+                        _log.warning("The core refuses alerts of %s: %s", device, reply.error.get("detail"))
+                    self.counts["alerts"] += len(some)
         if alerts:
             newest = max(each.found for each in alerts)
             await self._storage.commit(Commit(blobs={_ALERTS: b"%d" % newest}))
