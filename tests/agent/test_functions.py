@@ -1,10 +1,13 @@
 """Functions on a gateway: deployed from the core, fed by its leaves, and their outputs at the core."""
 
 import time
+from array import array
 
 import pytest
 import wasmtime
+from fleetcore_edge.runner.records import Batch, EdgeAlert, Output
 
+from fleetcore.errors import StorageError
 from fleetcore.model.edge import Function, Resources
 from tests.agent.conftest import until
 
@@ -127,6 +130,71 @@ async def test_an_undeployed_function_is_removed(site, running):
     for number in range(3):
         await running.send({"temperature": 20.0, "time": now() - 10_000 + number}, 1)
     await until(lambda: count(site, "temperature"), 3)
+
+
+async def test_outputs_that_are_too_many_for_one_message_are_stored(site, running):
+    feed, times = site.uplink.functions.running["deadband"].feed, [now() - 100_000 + n for n in range(8000)]
+    values = [float(n) for n in range(8000)]
+    given = Batch(
+        series=[("pump-1", "temperature", "")], at=array("I", [0] * 8000), time=array("q", times),
+        value=array("d", values),
+    )  # fmt: skip
+
+    await feed._give(Output(readings=given))
+
+    await until(lambda: count(site, "temperature"), 8000)
+    assert feed.counts["refused"] == 0
+
+
+async def test_outputs_wait_while_the_gateways_store_is_full(site, running, monkeypatch):
+    feed, fleet = site.uplink.functions.running["deadband"].feed, await site.gateway.open()
+    given, waits = Batch(
+        series=[("pump-1", "temperature", "")], at=array("I", [0]), time=array("q", [now() - 1000]),
+        value=array("d", [7.0]),
+    ), []  # fmt: skip
+    of = fleet.sessions.of
+
+    async def full(device):
+        waits.append(device)
+        if len(waits) < 3:
+            raise StorageError("The disk is full", code="storage_full")
+        return await of(device)
+
+    monkeypatch.setattr(fleet.sessions, "of", full)
+    monkeypatch.setattr("fleetcore_edge.functions.feed._AGAIN_S", 0.01)
+
+    await feed._give(Output(readings=given))
+
+    await until(lambda: count(site, "temperature"), 1)
+    assert (len(waits), feed.counts["refused"]) == (3, 0)
+
+
+async def test_outputs_about_other_devices_and_times_are_refused_and_counted(site, running, caplog):
+    feed = site.uplink.functions.running["deadband"].feed
+
+    def alert(device, metric, time):
+        return EdgeAlert(device, metric, "warning", "hot", "too hot", 1.0, time)
+
+    given = Batch(
+        series=[("stranger", "x", ""), ("pump-1", "no metric", "")], at=array("I", [0, 1]),
+        time=array("q", [now(), now()]), value=array("d", [1.0, 1.0]),
+    )  # fmt: skip
+    alerts = [
+        alert("stranger", "temperature", now()),
+        alert("a line\nof a log", "temperature", now()),
+        alert("pump-1", "temperature", now() + 10**10),
+        alert("pump-1", "", now()),
+    ]
+
+    await feed._give(Output(readings=given, alerts=alerts, log=["one\nERROR two"]))
+
+    async def found():
+        return [(each["device"], each["metric"]) for each in await site.core.call("list_anomalies")]
+
+    await until(found, [("pump-1", "deadband")])
+    assert [device.id for device in await (await site.core.open()).devices.list()] == ["gw-1", "pump-1"]
+    assert (feed.counts["alerts"], feed.counts["refused"]) == (1, 5)
+    assert not [each for each in caplog.messages if "\n" in each]
 
 
 LOOPS = """

@@ -1,11 +1,10 @@
-"""Lists that fit into messages: one that is too long for the core is halved until each part is taken or refused."""
+"""Lists in messages that fit: what turns out to be too long for the core is sent in shorter ones."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from fleetcore.model.message import MessageType, Reply
+from fleetcore_edge.splitting import split
 from fleetcore_edge.uplink.link import Link
 
 
@@ -14,19 +13,17 @@ async def send_all(
 ) -> Sequence[tuple[Sequence[Any], Reply]]:
     """Sends a list, in one message where it fits; returns each part with its final reply, in their order.
 
-    A message that the core's limit turned out to be too small for lowers what the link sends from then on.
+    A message that was too long lowers what the link sends from then on.
     """
-    body = msgspec.json.encode(items)
-    if len(items) == 1 or len(body) <= link.message_bytes:
+    found: list[tuple[Sequence[Any], Reply]] = []
+    for part, body in split(items, link.message_bytes):
         reply = await link.send(type, body, subject=subject)
-        if len(items) == 1 or not _too_long(reply):
-            return [(items, reply)]
-        link.message_bytes = min(link.message_bytes, len(body) // 2)
-    half = len(items) // 2
-    return [
-        *await send_all(link, type, items[:half], subject=subject),
-        *await send_all(link, type, items[half:], subject=subject),
-    ]
+        if len(part) > 1 and _too_long(reply):
+            link.message_bytes = min(link.message_bytes, len(body) // 2)
+            found += await send_all(link, type, part, subject=subject)
+        else:
+            found.append((part, reply))
+    return found
 
 
 def _too_long(reply: Reply) -> bool:
