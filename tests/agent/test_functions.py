@@ -1,15 +1,17 @@
 """Functions on a gateway: deployed from the core, fed by its leaves, and their outputs at the core."""
 
+import asyncio
 import time
 from array import array
 
 import pytest
 import wasmtime
+from attrs import evolve
 from fleetcore_edge.runner.records import Batch, EdgeAlert, Output
 
 from fleetcore.errors import StorageError
 from fleetcore.model.edge import Function, Resources
-from tests.agent.conftest import until
+from tests.agent.conftest import MODULES, until
 
 DEADBAND = Function(metrics=("temperature",), every_ms=20, config={"deadband": 5}, replaces_raw=True)
 
@@ -26,10 +28,7 @@ async def campaign(site, name="c"):
 async def running(site):
     """The gateway with a deadband on temperatures, and a leaf."""
     await site.start()
-    await site.release("deadband", function=DEADBAND)
-    await until(lambda: has_room(site))
-    await site.core.call("deploy_function", function="deadband", campaign="c", gateways=["gw-1"])
-    await until(lambda: campaign(site), "succeeded")
+    await deployed(site)
     leaf = await site.leaf("pump-1")
     await leaf.connect()
     yield leaf
@@ -60,8 +59,6 @@ async def count(site, metric):
 
 
 async def test_a_function_that_traps_is_stopped_and_the_readings_go_on_as_they_are(site, running):
-    loops = b"".join([])
-
     loops = bytes(wasmtime.wat2wasm(LOOPS))
     await site.release("loops", module=loops, function=Function(
         metrics=("pressure",), every_ms=20, replaces_raw=True, resources=Resources(time_ms=20, fuel=10_000_000_000),
@@ -130,6 +127,103 @@ async def test_an_undeployed_function_is_removed(site, running):
     for number in range(3):
         await running.send({"temperature": 20.0, "time": now() - 10_000 + number}, 1)
     await until(lambda: count(site, "temperature"), 3)
+
+
+async def test_readings_that_a_function_does_not_select_reach_the_core_as_they_are(site):
+    await site.start()
+    leaf = await site.leaf("pump-1")
+    await leaf.connect()
+    await deployed(site, where="type = 'press'")
+
+    for number in range(3):
+        await leaf.send({"temperature": 20.0, "time": now() - 10_000 + number}, 1)
+
+    await until(lambda: count(site, "temperature"), 3)
+    await leaf.disconnect()
+
+
+async def test_readings_from_before_a_function_reach_the_core_as_they_are(site):
+    await site.start()
+    leaf = await site.leaf("pump-1")
+    await leaf.connect()
+    site.cut()
+    for number in range(30):
+        await leaf.send({"temperature": 20.0, "time": now() - 10_000 + number}, 1)
+    begun, deliver = asyncio.Event(), site.uplink.backlog.deliver
+
+    async def later(entries):
+        await begun.wait()
+        await deliver(entries)
+
+    site.uplink.backlog.deliver = later
+    site.mend()
+    await deployed(site)
+    await leaf.send({"temperature": 20.0, "time": now() - 5_000}, 1)
+    await leaf.send({"temperature": 20.1, "time": now() - 4_000}, 1)
+    begun.set()
+
+    await until(lambda: count(site, "temperature"), 31)
+    await leaf.disconnect()
+
+
+async def deployed(site, **more):
+    """The deadband runs, with changes of its contract."""
+    await site.release("deadband", function=evolve(DEADBAND, **more))
+    await until(lambda: has_room(site))
+    await site.core.call("deploy_function", function="deadband", campaign="c", gateways=["gw-1"])
+    await until(lambda: campaign(site), "succeeded")
+
+
+async def test_functions_are_fed_after_a_fault_of_their_manager(site, running, monkeypatch):
+    manager = site.uplink.functions
+    monkeypatch.setattr(manager, "_reconcile", fails_once(manager._reconcile))
+    manager._look.set()
+    await until(lambda: restarted(site), True)
+
+    await running.send({"temperature": 50.0, "time": now() - 10_000}, 1)
+
+    await until(lambda: count(site, "temperature"), 1)
+
+
+async def test_functions_run_while_they_cannot_be_reported(site, running, monkeypatch):
+    manager = site.uplink.functions
+    monkeypatch.setattr(manager, "_report", fails_once(manager._report))
+    feed = manager.running["deadband"].feed
+    manager._look.set()
+
+    await running.send({"temperature": 50.0, "time": now() - 10_000}, 1)
+
+    await until(lambda: count(site, "temperature"), 1)
+    assert manager.running["deadband"].feed is feed
+
+
+async def test_a_full_disk_under_one_function_leaves_the_others(site, running, monkeypatch):
+    manager = site.uplink.functions
+    monkeypatch.setattr(manager, "_module", fails_once(manager._module))
+    monkeypatch.setattr("fleetcore_edge.functions.manager._RETRY_S", 0.05)
+    module = (MODULES / "deadband.wasm").read_bytes()
+    await site.release("other", module=module, function=evolve(DEADBAND, metrics=("pressure",)))
+
+    await site.core.call("deploy_function", function="other", campaign="d", gateways=["gw-1"])
+
+    await until(lambda: campaign(site, "d"), "succeeded")
+    await running.send({"temperature": 50.0, "time": now() - 10_000}, 1)
+    await until(lambda: count(site, "temperature"), 1)
+
+
+def fails_once(work):
+    left = [OSError(28, "No space left on device")]
+
+    async def failing(*given):
+        if left:
+            raise left.pop()
+        return await work(*given)
+
+    return failing
+
+
+async def restarted(site):
+    return (await site.gateway.open()).supervisor.states["uplink functions"].failures > 0
 
 
 async def test_outputs_that_are_too_many_for_one_message_are_stored(site, running):

@@ -47,6 +47,14 @@ class Last:
     reason: str = ""
 
 
+class _Began(msgspec.Struct):
+    """Since when a function gets what: kept as long as the gateway has the function."""
+
+    since: int
+    metrics: tuple[str, ...]
+    where: str
+
+
 def own_prefix(function: str) -> str:
     """What the metrics of a function's outputs begin with where it takes the same metrics."""
     return f"{function}/"
@@ -69,6 +77,7 @@ class FunctionFeed(Consumer):
         changed: called after a batch that changed whether it works.
 
     Attributes:
+        since: the place in the feed after which it gets readings; those before were committed without it.
         counts: ``batches``, ``readings_in``, ``readings_out``, ``alerts``, ``commands``, ``stopped`` batches, readings
             of those that were ``passed_raw``, and outputs that were ``refused`` by the store.
         last: see :class:`Last`.
@@ -84,8 +93,27 @@ class FunctionFeed(Consumer):
         where = wanted.contract.where
         self._selection = Selection(parse(where), fleet.search, fleet.storage, fleet.clock) if where else None
         self._own = own_prefix(wanted.name)
+        self.since = 0
         self.counts: Counter[str] = Counter()
         self.last = Last()
+
+    async def start(self) -> None:
+        """Creates the cursor, and saves the place after which it gets what its contract takes."""
+        await super().start()
+        contract = self._wanted.contract
+        blob = await self._storage.blob(self.name)
+        known = None if blob is None else msgspec.json.decode(blob, type=_Began)
+        if known is None or (known.metrics, known.where) != (contract.metrics, contract.where):
+            since = await self._storage.cursor(self.name) or 0
+            known = _Began(since, contract.metrics, contract.where)
+            await self._storage.commit(Commit(blobs={self.name: msgspec.json.encode(known)}))
+        self.since = known.since
+
+    async def gets(self, device: str, metric: str, position: int) -> bool:
+        """Whether the function gets the readings of a series that were committed at a place of the feed."""
+        if position <= self.since or not self.takes(metric):
+            return False
+        return self._selection is None or await self._selection.selects(device)
 
     def takes(self, metric: str) -> bool:
         """Whether the function takes readings of a metric by its name. It does not take its own."""
@@ -243,4 +271,4 @@ class FunctionFeed(Consumer):
 
 def forgetting(function: str) -> Commit:
     """The commit that removes a function's place in the feed."""
-    return Commit(cursors={cursor_of(function): None})
+    return Commit(cursors={cursor_of(function): None}, blobs={cursor_of(function): None})

@@ -208,10 +208,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     state.on_own_firmware(agent.heard)
 
     def courier() -> Courier:
-        return Courier(
-            link, leaves, fleet.storage, at_once=config.at_once, name_at_core=functions.name_at_core,
-            ready=functions.settled.wait,
-        )  # fmt: skip
+        return Courier(link, leaves, fleet.storage, at_once=config.at_once, names=functions)
 
     live, old = courier(), courier()
     backlog = Backlog(link, old, fleet.storage, fleet.clock)
