@@ -16,6 +16,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import TelemetryBatch
+from fleetcore.runtime.backup import restore
 from fleetcore.testing.faults.network import CutProxy
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.ports import free_port
@@ -153,6 +154,18 @@ class Site:
         async with IoTFleetManager(folder, create=not (folder / "fleet.db").exists()) as manager:
             await (await manager.open()).serve()
             yield manager
+
+    async def restore(self, backup):
+        """The core ends, and is restored from a backup."""
+        self.cut()
+        await self.core.close()
+        folder = self.folder / "restored"
+        restore(backup, folder)
+        self.core = await self._stack.enter_async_context(IoTFleetManager(folder))
+        fleet = await self.core.open()
+        await fleet.serve()
+        self.wire.lead_to("127.0.0.1", urlsplit(fleet.protocols["websocket"].endpoints()[0]).port)
+        self.mend()
 
     def cut(self):
         """The gateway's uplink is cut."""

@@ -112,7 +112,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         lambda: make(config.url, credentials.secrets()), fleet.clock, heard=heard.put, came=came,
         refused=credentials.refused,
     )  # fmt: skip
-    leaves = Leaves(config.gateway, link, fleet.devices, fleet.lifecycles, fleet.clock)
+    leaves = Leaves(config.gateway, link, fleet.storage, fleet.devices, fleet.lifecycles, fleet.clock)
     at = config.http
     downloads = None if at is None else client_for(fleet.host, at)
 
@@ -158,9 +158,10 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         while True:
             await link.connected()
             try:
+                await state.compare()
                 await leaves.look()
             except FleetError as error:
-                _log.warning("The core does not list the leaves: %s", error)
+                _log.warning("The core's leaves cannot be followed: %s", error)
             connected.clear()
             await first_of(connected.wait(), fleet.clock.sleep(config.look_s))
 
