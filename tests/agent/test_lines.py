@@ -125,7 +125,8 @@ async def texts(site, device):
 
 
 @pytest.mark.parametrize("limit", [262_144, 16_384])
-async def test_long_readings_of_an_outage_reach_the_core_in_messages_that_it_takes(tmp_path, limit):
+async def test_long_readings_of_an_outage_reach_the_core_in_messages_that_it_takes(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(links, "_WAITS_S", (0.05,))
     async with Site(tmp_path, f"[limits]\nmessage_bytes = {limit}\n") as site:
         await site.start()
         leaves = [await site.leaf(name) for name in ("pump-1", "pump-2", "pump-3")]
