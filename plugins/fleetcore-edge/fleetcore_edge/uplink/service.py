@@ -176,7 +176,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     async def renew() -> None:
         try:
             await credentials.renew(lambda csr: link.request(messages.CERTIFICATE_RENEW, {"csr": csr.decode()}))
-        except FleetError as error:
+        except (FleetError, OSError) as error:
             _log.warning("The gateway's certificate at the core cannot be renewed: %s", error)
         else:
             link.reconnect()

@@ -281,7 +281,7 @@ class State(Consumer):
                     self._firmware.heard(downlink.subject, cast("Mapping[str, Any]", downlink.body))
                 case messages.COMMAND_CANCEL:
                     await self._cancel(str(downlink.target or downlink.body.get("id")))
-        except FleetError as error:
+        except (FleetError, OSError) as error:
             _log.warning("%s for %s cannot be taken: %s", downlink.type, downlink.subject, error)
 
     def on_own_firmware(self, callback: Callable[[Mapping[str, object]], None]) -> None:
