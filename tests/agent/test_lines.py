@@ -101,7 +101,9 @@ async def takes_the_line(site, secrets, time):
     return reply.error is None
 
 
-async def test_two_agents_with_one_identity_take_the_line_from_each_other_and_lose_nothing(site, leaf, monkeypatch):
+async def test_two_agents_with_one_identity_take_the_line_from_each_other_and_lose_nothing(
+    site, leaf, monkeypatch, caplog
+):
     monkeypatch.setattr(links, "_WAITS_S", (0.05,))
     began, sent, other = now() - 1_000_000, [], []
     secrets = Credentials(site.folder / "gateway" / "uplink", GATEWAY, site.uplink.link._clock).secrets()
@@ -116,6 +118,8 @@ async def test_two_agents_with_one_identity_take_the_line_from_each_other_and_lo
     await until(lambda: count(site), 105)
     assert await site.at_core("pump-1") == sorted(sent + other)
     assert site.uplink.link.connections > 1, "the second one took the line"
+    assert site.uplink.status()["taken_over"] > 0
+    assert "Another agent has connected with this gateway's identity" in caplog.text
 
 
 async def texts(site, device):

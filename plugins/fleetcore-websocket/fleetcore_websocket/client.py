@@ -213,6 +213,11 @@ class WebSocketDeviceClient(DeviceClient):
             yield downlink
         self._downlinks.put_nowait(None)
 
+    @property
+    def ended(self) -> str:
+        reason = None if self._socket is None else self._socket.close_reason
+        return _known(reason) or ""
+
     async def enroll(self, request: EnrollRequest) -> Reply:
         """Enrols with the claim certificate in the secrets, or with ``request.token`` on a separate connection."""
         if self._socket is not None:

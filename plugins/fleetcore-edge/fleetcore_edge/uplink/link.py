@@ -54,6 +54,7 @@ class Link:
 
     Attributes:
         connections: so far.
+        taken_over: those of them that another one with this identity has replaced.
         message_bytes: what a message may have, as far as is known; see :mod:`fleetcore_edge.uplink.fitting`.
     """
 
@@ -71,7 +72,7 @@ class Link:
         self._there, self._gone = asyncio.Event(), asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
         self.state = LinkState(since_ms=clock.now_ms())
-        self.connections = 0
+        self.connections = self.taken_over = 0
         self.message_bytes = _MESSAGE_BYTES
 
     async def run(self) -> None:
@@ -82,7 +83,7 @@ class Link:
             try:
                 async with self._connected() as client:
                     await self._listen(client)
-                error = "The connection was closed"
+                    error = self._why(client)
             except (NotAuthenticated, NotAuthorised) as raised:
                 error = str(raised)
                 self._refused()
@@ -95,6 +96,13 @@ class Link:
             wait = _WAITS_S[min(failures, len(_WAITS_S) - 1)]
             failures += 1
             await self._clock.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads gateways, hides nothing
+
+    def _why(self, client: DeviceClient) -> str:
+        """Why a connection has ended."""
+        if client.ended != "session_taken_over":
+            return "The connection was closed"
+        self.taken_over += 1
+        return "Another agent has connected with this gateway's identity. Stop it, or enrol it as a gateway of its own"
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[DeviceClient]:

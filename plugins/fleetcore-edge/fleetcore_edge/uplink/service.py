@@ -69,6 +69,7 @@ class Uplink:
             "since": self.link.state.since_ms,
             "error": self.link.state.error,
             "connections": self.link.connections,
+            "taken_over": self.link.taken_over,
             "waiting": self.behind.left(),
             "lost": self.room.counts["lost"],
             "dropped": self.room.counts["dropped"],
@@ -196,7 +197,10 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         fleet, runner, config.gateway, verifier, root / "functions",
         download=download, secret=secret, tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
         beside=lambda: {
-            "uplink": {"connections": link.connections, "waiting": backlog.left(), **room.counts},
+            "uplink": {
+                "connections": link.connections, "taken_over": link.taken_over, "waiting": backlog.left(),
+                "refused": live.counts["refused"] + old.counts["refused"], **room.counts,
+            },
         },
     )  # fmt: skip
 
