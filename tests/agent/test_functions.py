@@ -7,7 +7,7 @@ from array import array
 import pytest
 import wasmtime
 from attrs import evolve
-from fleetcore_edge.runner.records import Batch, EdgeAlert, Output
+from fleetcore_edge.runner.records import Batch, EdgeAlert, FunctionRefused, Output
 
 from fleetcore.errors import StorageError
 from fleetcore.model.edge import Function, Resources
@@ -220,6 +220,43 @@ def fails_once(work):
         return await work(*given)
 
     return failing
+
+
+async def test_what_cannot_take_the_place_of_a_function_is_compiled_once(site, running, monkeypatch):
+    manager, gateway, loads = site.uplink.functions, await site.gateway.open(), []
+
+    async def load(function):
+        loads.append(function.name)
+        raise FunctionRefused("It takes too long to compile", code="compile_limit")
+
+    monkeypatch.setattr(manager._runner, "load", load)
+    entry = (await gateway.twins.get("gw-1")).desired.document["functions"]["deadband"]
+    await gateway.twins.desire("gw-1", {"functions": {"deadband": {"config": {"deadband": 9}}}}, actor="test")
+    await until(lambda: code(site), "compile_limit")
+
+    for _ in range(3):
+        await manager._reconcile()
+    assert loads == ["deadband"]
+
+    await gateway.twins.desire("gw-1", {"functions": {"deadband": entry}}, replace=True, actor="test")
+    await until(lambda: code(site), None)
+    assert manager.running["deadband"].state == "running"
+
+
+async def code(site):
+    return (await site.function("deadband") or {}).get("code")
+
+
+async def test_a_module_goes_when_no_function_runs_it(site, running):
+    folder = site.folder / "gateway" / "functions"
+    (before,) = folder.glob("*.wasm")
+    await site.release("deadband", seq=2, module=(MODULES / "smoothing.wasm").read_bytes(), function=DEADBAND)
+
+    await site.core.call("deploy_function", function="deadband", campaign="d", gateways=["gw-1"])
+
+    await until(lambda: campaign(site, "d"), "succeeded")
+    (after,) = folder.glob("*.wasm")
+    assert after != before
 
 
 async def restarted(site):

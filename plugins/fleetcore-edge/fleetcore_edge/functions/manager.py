@@ -21,7 +21,7 @@ from fleetcore.model.telemetry import Series
 from fleetcore_edge.functions.feed import FunctionFeed, forgetting, own_prefix
 from fleetcore_edge.functions.resources import measured
 from fleetcore_edge.functions.wanted import Verifier, Wanted
-from fleetcore_edge.runner.records import Function, Resources
+from fleetcore_edge.runner.records import Function, Resources, RunnerSettings
 from fleetcore_edge.runner.runner import Runner
 
 if TYPE_CHECKING:
@@ -35,7 +35,11 @@ _REPORT_S, _RETRY_S = 60.0, 30.0
 
 @define
 class Running:
-    """A function that runs, or one that could not be brought to run."""
+    """A function that runs, or one that could not be brought to run.
+
+    Attributes:
+        refused: the entry that could not take its place; ``code`` and ``reason`` say why.
+    """
 
     wanted: Wanted | None
     entry: Mapping[str, object]
@@ -43,6 +47,7 @@ class Running:
     since_ms: int
     code: str = ""
     reason: str = ""
+    refused: Mapping[str, object] | None = None
     feed: FunctionFeed | None = None
     task: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
@@ -126,20 +131,22 @@ class FunctionManager:
             known = self.running.get(name)
             if known is None or known.entry != entry or known.state != RUNS:
                 failed = not await self._install(name, entry) or failed
-            elif known.task is not None and known.wanted is not None and known.task.done():
+                continue
+            known.refused, known.code, known.reason = None, "", ""  # what was to take its place is not wanted any more
+            if known.task is not None and known.wanted is not None and known.task.done():
                 await self._begin(known.wanted, entry)  # this task has failed, and ended it
         return failed
 
     async def _install(self, name: str, entry: Mapping[str, object]) -> bool:
         known = self.running.get(name)
-        if known is not None and known.entry == entry and known.code and not _may_pass(known.code):
+        if known is not None and entry in (known.entry, known.refused) and known.code and not _may_pass(known.code):
             return True  # it would be refused again
         try:
             wanted = self._verifier.verify(name, entry)
             self._say(entry, "accepted")
             if known is not None and known.state == RUNS and wanted.is_same(known.wanted):
                 # It keeps its state: the entry was put back, or another campaign wants the same.
-                known.entry, known.wanted, known.code, known.reason = entry, wanted, "", ""
+                known.entry, known.wanted, known.refused, known.code, known.reason = entry, wanted, None, "", ""
                 self._say(entry, "succeeded", version=wanted.version)
                 return True
             self._say(entry, "downloading")
@@ -148,6 +155,7 @@ class FunctionManager:
             await self._runner.load(self._function(wanted, module))
             await self._stop(name)
             await self._begin(wanted, entry)
+            self._tidy()
         except Exception as raised:  # noqa: BLE001  # what one function meets must not end the others
             error = raised if isinstance(raised, FleetError) else _unforeseen(raised)
             _log.warning("Function %s cannot run: %s", name, error)
@@ -176,7 +184,7 @@ class FunctionManager:
             )  # fmt: skip
         elif not _may_pass(error.code):
             # The one before runs on; the core puts its entry back.
-            known.code, known.reason = error.code, error.message
+            known.refused, known.code, known.reason = entry, error.code, error.message
         if not _may_pass(error.code):
             self._say(entry, "failed", code=error.code, reason=error.message)
 
@@ -186,6 +194,12 @@ class FunctionManager:
         path = self._folder / f"{wanted.sha256}.wasm"
         if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted.sha256:
             return path
+        limit = RunnerSettings().module_bytes
+        if wanted.size > limit:
+            raise Refused(
+                f"The module has {wanted.size} bytes", code="module_too_large", limit=limit, unit="bytes",
+                remedy="Build it for size (-Os, --strip-all)",
+            )  # fmt: skip
         content = bytearray()
         async for piece in self._download(wanted.sha256):
             content += piece
@@ -229,12 +243,18 @@ class FunctionManager:
 
     async def _remove(self, name: str) -> None:
         await self._stop(name)
-        known = self.running.pop(name)
+        del self.running[name]
         await self._runner.unload(name)
         await self._fleet.storage.commit(forgetting(name))
-        if known.wanted is not None:
-            (self._folder / f"{known.wanted.sha256}.wasm").unlink(missing_ok=True)
+        self._tidy()
         _log.info("Function %s is removed", name)
+
+    def _tidy(self) -> None:
+        """Removes the modules that no function runs any more."""
+        needed = {each.wanted.sha256 for each in self.running.values() if each.wanted is not None}
+        for file in self._folder.glob("*.wasm"):
+            if file.stem not in needed:
+                file.unlink(missing_ok=True)
 
     def _say(self, entry: Mapping[str, object], state: str, **more: object) -> None:
         """Tells the core, once there is a connection; the functions do not wait for it."""
