@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from fleetcore.errors import Conflict, NotFound, Refused
 from fleetcore.fleet.commands import Commands
-from fleetcore.fleet.mapping import MAP, Wanted
+from fleetcore.fleet.mapping import MAP, Wanted, check_answer, read_wanted
 from fleetcore.fleet.operations import Kind, Operations
 from fleetcore.fleet.process_state.presence import PresenceBoard
 from fleetcore.fleet.registry import GATEWAYS, Registry
@@ -468,6 +468,7 @@ def _take(asked: _Asked, command: Command) -> Part | None:
         return None
     try:
         part = part_from_document(command.output)
+        check_answer(part.table, read_wanted(command.args))
     except Refused as error:
         asked.code, asked.reason = error.code, f"It has answered with what is no part: {error.message}"
         return None

@@ -85,6 +85,23 @@ def read_wanted(arguments: Mapping[str, object]) -> Wanted:
     )  # fmt: skip
 
 
+def check_answer(table: Table, wanted: Wanted) -> None:
+    """Raises Refused where summaries are of something else than what was wanted: a gateway may have made them up."""
+    groups = set(wanted.groups)
+    if wanted.by_device:
+        groups = {device for devices in wanted.groups.values() for device in devices}
+    bucket = wanted.bucket_ms
+    for key in table:
+        if key.group not in groups or not fnmatch.fnmatchcase(key.metric, wanted.metric):
+            raise Refused(f"{key.metric} of {key.group!r} was not asked for")
+        if bucket is None:
+            fits = key.start == wanted.start
+        else:
+            fits = not key.start % bucket and wanted.start - bucket < key.start < wanted.end
+        if not fits:
+            raise Refused(f"{key.start} is not the start of a bucket")
+
+
 async def summarise(
     storage: Storage, wanted: Wanted, progress: Callable[[float], None] = lambda _percent: None
 ) -> dict[str, object]:

@@ -404,6 +404,11 @@ class DeviceClient(ABC):
     def downlinks(self) -> AsyncIterator[Downlink]:
         """The downlinks; ends when the client closes. At most one reader."""
 
+    @property
+    def ended(self) -> str:
+        """Why the server has ended the connection: a key of ``CODES``; empty where it has not, or gave no reason."""
+        return ""
+
     @abstractmethod
     async def enroll(self, request: EnrollRequest) -> Reply:
         """Requests a certificate. Raises :class:`~fleetcore.errors.Refused` where the protocol cannot enrol."""

@@ -16,6 +16,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.interfaces.protocol import DeviceSecrets
 from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import TelemetryBatch
+from fleetcore.runtime.backup import restore
 from fleetcore.testing.faults.network import CutProxy
 from fleetcore.testing.patience import PATIENCE_S
 from fleetcore.testing.ports import free_port
@@ -95,15 +96,17 @@ class Neighbour:
 
 
 class Site:
-    """The core, its gateway, and the wire between them."""
+    """The core, its gateway, and the wire between them; ``more`` goes into the core's fleet.toml."""
 
-    def __init__(self, folder):
-        self.folder, self._stack, self.signers = folder, AsyncExitStack(), Signers()
+    def __init__(self, folder, more=""):
+        self.folder, self._more, self._stack, self.signers = folder, more, AsyncExitStack(), Signers()
         self.core = self.gateway = self.wire = None
 
     async def __aenter__(self):
         await self._stack.__aenter__()
-        self.core = await self._stack.enter_async_context(self._serving("core", _TOML.format(name="plant")))
+        self.core = await self._stack.enter_async_context(
+            self._serving("core", _TOML.format(name="plant") + self._more)
+        )
         core = await self.core.open()
         await self.core.create_device(GATEWAY, type="gateway", model="G-1")
         await self.core.call("register_gateway", id=GATEWAY, may_register=True)
@@ -151,6 +154,18 @@ class Site:
         async with IoTFleetManager(folder, create=not (folder / "fleet.db").exists()) as manager:
             await (await manager.open()).serve()
             yield manager
+
+    async def restore(self, backup):
+        """The core ends, and is restored from a backup."""
+        self.cut()
+        await self.core.close()
+        folder = self.folder / "restored"
+        restore(backup, folder)
+        self.core = await self._stack.enter_async_context(IoTFleetManager(folder))
+        fleet = await self.core.open()
+        await fleet.serve()
+        self.wire.lead_to("127.0.0.1", urlsplit(fleet.protocols["websocket"].endpoints()[0]).port)
+        self.mend()
 
     def cut(self):
         """The gateway's uplink is cut."""

@@ -13,7 +13,7 @@ from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Inbound
 from fleetcore.wire.messages import TELEMETRY
 from fleetcore.wire.strict_json import dumps
-from tests.agent.conftest import GATEWAY, until
+from tests.agent.conftest import GATEWAY, Site, until
 
 
 def now():
@@ -101,7 +101,9 @@ async def takes_the_line(site, secrets, time):
     return reply.error is None
 
 
-async def test_two_agents_with_one_identity_take_the_line_from_each_other_and_lose_nothing(site, leaf, monkeypatch):
+async def test_two_agents_with_one_identity_take_the_line_from_each_other_and_lose_nothing(
+    site, leaf, monkeypatch, caplog
+):
     monkeypatch.setattr(links, "_WAITS_S", (0.05,))
     began, sent, other = now() - 1_000_000, [], []
     secrets = Credentials(site.folder / "gateway" / "uplink", GATEWAY, site.uplink.link._clock).secrets()
@@ -116,3 +118,35 @@ async def test_two_agents_with_one_identity_take_the_line_from_each_other_and_lo
     await until(lambda: count(site), 105)
     assert await site.at_core("pump-1") == sorted(sent + other)
     assert site.uplink.link.connections > 1, "the second one took the line"
+    assert site.uplink.status()["taken_over"] > 0
+    assert "Another agent has connected with this gateway's identity" in caplog.text
+
+
+async def texts(site, device):
+    storage = (await site.core.open()).storage
+    found = [each.index for each in await storage.series_of(device) if each.metric == "note"]
+    return [text.value for index in found async for text in storage.read_texts(index, 0, 4 * 10**12)]
+
+
+@pytest.mark.parametrize("limit", [262_144, 16_384])
+async def test_long_readings_of_an_outage_reach_the_core_in_messages_that_it_takes(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(links, "_WAITS_S", (0.05,))
+    async with Site(tmp_path, f"[limits]\nmessage_bytes = {limit}\n") as site:
+        await site.start()
+        leaves = [await site.leaf(name) for name in ("pump-1", "pump-2", "pump-3")]
+        for leaf in leaves:
+            await leaf.connect()
+            await leaf.send({"temperature": 0.0}, 1)
+        site.cut()
+        began, sent = now() - 1_000_000, [f"{number}".ljust(1000, ".") for number in range(400)]
+        for leaf in leaves:
+            for at in range(0, 400, 200):
+                body = [{"metric": "note", "value": sent[n], "time": began + n} for n in range(at, at + 200)]
+                assert (await leaf.send(body, 200)).error is None
+
+        site.mend()
+
+        for leaf in leaves:
+            await until(lambda: texts(site, leaf.secrets.device), sent)  # noqa: B023  # awaited here
+            await leaf.disconnect()
+        assert site.uplink.status()["refused_readings"] == []

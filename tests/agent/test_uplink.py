@@ -3,9 +3,12 @@
 import asyncio
 import time
 
+from fleetcore_edge.uplink import link as links
+
 from fleetcore.model.anomaly import Anomaly, Severity
 from fleetcore.model.command import FINISHED
-from tests.agent.conftest import until
+from fleetcore.runtime.backup import backup
+from tests.agent.conftest import GATEWAY, until
 
 
 def now():
@@ -228,3 +231,103 @@ async def test_a_leaf_that_is_suspended_at_the_core_may_not_speak_at_its_gateway
     await site.uplink.leaves.look()
     assert (await fleet.devices.get("pump-1")).lifecycle == "active"
     await leaf.disconnect()
+
+
+async def test_a_leaf_that_was_erased_at_the_core_is_not_announced_again(site):
+    await site.start()
+    leaf = await site.leaf("pump-1")
+    await leaf.connect()
+    await leaf.send({"temperature": 1.0}, 1)
+    await until(lambda: count(site, "pump-1"), 1)
+
+    await site.core.call("erase_device", device_id="pump-1")
+    await site.uplink.leaves.look()
+
+    assert (await site.uplink.leaves.announced("pump-1")).startswith("not_your_device")
+    assert await (await site.core.open()).devices.find("pump-1") is None
+    await leaf.disconnect()
+
+
+async def test_a_leaf_that_was_detached_while_the_agent_did_not_run_may_not_speak(site):
+    await site.start()
+    leaf = await site.leaf("pump-1")
+    await leaf.connect()
+    await leaf.send({"temperature": 1.0}, 1)
+    await until(lambda: count(site, "pump-1"), 1)
+    await leaf.disconnect()
+    await site.stop()
+
+    await site.core.call("detach_leaf", gateway_id=GATEWAY, device_id="pump-1")
+    await site.start()
+
+    fleet = await site.gateway.open()
+    await until(lambda: lifecycle(fleet), "suspended")
+
+
+async def lifecycle(fleet):
+    return (await fleet.devices.get("pump-1")).lifecycle
+
+
+async def test_a_device_that_is_not_here_is_not_announced(site):
+    await site.start()
+    await until(lambda: connected(site), True)
+
+    assert (await site.uplink.leaves.announced("pump-9")).startswith("device_unknown")
+    assert await (await site.core.open()).devices.find("pump-9") is None
+
+
+async def connected(site):
+    return site.uplink.link.state.connected
+
+
+async def test_twins_and_alerts_meet_again_where_the_core_was_restored_from_a_backup(site, monkeypatch):
+    monkeypatch.setattr(links, "_WAITS_S", (0.05,))
+    await site.start()
+    gateway, core = await site.gateway.open(), await site.core.open()
+    leaf = await site.leaf("pump-1")
+    await leaf.connect()
+    await leaf.send({"temperature": 1.0}, 1)
+    await until(lambda: count(site, "pump-1"), 1)
+    await leaf.report({"before": 1})
+    await until(lambda: reported(site, "before"), 1)
+    await core.twins.desire("pump-1", {"interval": 0}, actor="test")
+    await until(lambda: wanted_here(gateway), 0)
+    await backup(core, site.folder / "backup")
+    for number in (1, 2, 3):
+        await core.twins.desire("pump-1", {"interval": number}, actor="test")
+    await until(lambda: wanted_here(gateway), 3)
+    await leaf.report({"after": 1})
+    await until(lambda: reported(site, "after"), 1)
+    found = Anomaly(
+        id="here", detector="too-hot", device="pump-1", metric="temperature", time=now() - 1000, observed=91.0,
+        expected=60.0, score=1.5, severity=Severity.CRITICAL, explanation="91 is above 60", found=now(),
+    )  # fmt: skip
+    await gateway.anomalies.add([found])
+    await gateway.twins.report(GATEWAY, {"uplink": {"waiting": 7}})
+    await until(lambda: told_of_gateway(site), 7)
+
+    await site.restore(site.folder / "backup")
+
+    await until(lambda: reported(site, "after"), 1)
+    await until(lambda: wanted_here(gateway), 0)
+    await (await site.core.open()).twins.desire("pump-1", {"interval": 77}, actor="test")
+    await until(lambda: wanted_here(gateway), 77)
+
+    async def alerts():
+        return [each["explanation"] for each in await site.core.call("list_anomalies", device="pump-1")]
+
+    await until(alerts, ["91 is above 60"])
+    assert (await gateway.devices.get("pump-1")).lifecycle == "active"
+    await leaf.disconnect()
+
+
+async def reported(site, name):
+    return (await site.core.call("get_twin", device_id="pump-1"))["reported"].get(name)
+
+
+async def told_of_gateway(site):
+    return (await site.uplink.state._leaf(GATEWAY)).reported.get("uplink", {}).get("waiting")
+
+
+async def wanted_here(gateway):
+    return (await gateway.twins.get("pump-1")).desired.document.get("interval")

@@ -266,6 +266,35 @@ async def test_a_failing_gateway_fails_alone(fleet, agents):
     assert (operation.state, operation.done, operation.failed) == ("partly", 3, 2)
 
 
+@pytest.mark.parametrize(
+    ("by", "change"),
+    [
+        ("device", {"groups": ["leaf-1-1"]}),
+        ("device", {"metrics": ["humidity"]}),
+        ("model", {"groups": ["M-9"]}),
+        ("all", {"groups": ["M-1"]}),
+        ("all", {"rows": [[0, 0, BEGIN + 1, 1, 5.0, 5.0, 5.0]]}),
+        ("all", {"rows": [[0, 0, BEGIN + 9 * HOUR, 1, 5.0, 5.0, 5.0]]}),
+    ],
+)
+async def test_a_gateway_that_answers_about_what_it_was_not_asked_fails(fleet, agents, by, change):
+    await filled(agents, np.random.default_rng(4))
+    started = await fleet.edge.run_distributed(
+        "temp*", by=by, aggregates=["count"], start=BEGIN, end=BEGIN + 8 * HOUR, bucket_s=3600.0, wait_s=0
+    )
+    await agents.turn()
+    (command,) = await fleet.commands.list("gw-3", unfinished=True)
+    made_up = json.loads(dumps(await summarise(agents.stores["gw-3"], read_wanted(command.args)))) | change
+    await agents.end(command, status="succeeded", output=made_up)
+    await agents.work("gw-1", "gw-2")
+    await agents.turn()
+
+    found = await fleet.edge.distributed(started.operation)
+
+    assert [(each.state, each.code) for each in found.gateways][2] == ("failed", "schema_invalid")
+    assert found.readings == 1600
+
+
 async def test_a_gateway_that_fails_in_the_middle_does_not_count(fleet, agents):
     await filled(agents, np.random.default_rng(8), count=3000)
     started = await fleet.edge.run_distributed(

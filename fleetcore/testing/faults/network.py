@@ -55,6 +55,10 @@ class CutProxy:
 
     # levers
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Leads new connections to another server."""
+        self._target = host, port
+
     def cut_after(self, count: int, *, down: bool = False, reset: bool = False) -> None:
         """Cuts each connection after ``count`` more bytes up, or ``down``: with a FIN, or with a RST."""
         self._resets = reset

@@ -62,21 +62,26 @@ def enroll(
     """
     from fleetcore.runtime.plugins import PluginHost
     from fleetcore_edge.functions.wanted import TRUST
+    from fleetcore_edge.uplink import preflight
     from fleetcore_edge.uplink.clients import client_for
     from fleetcore_edge.uplink.credentials import Credentials
     from fleetcore_edge.uplink.enrolling import enrol
 
     check_device_id(gateway)
-    host = PluginHost()
-    token = token_file.read_text(encoding="ascii").strip()
-    credentials, at = Credentials(data / FOLDER, gateway, SystemClock()), http or url
-    asyncio.run(enrol(credentials, client_for(host, at), at, token=token, ca=ca.read_bytes()))
+    preflight.check_folder(data, gateway)
+    preflight.check_endpoints(url, http)
+    host, at = PluginHost(), http or url
+    client_for(host, url)  # it must be there when the agent starts
+    token, cas = preflight.read_token(token_file), preflight.read_ca(ca)
+    root = None if trust is None else preflight.read_trust(trust)
+    credentials = Credentials(data / FOLDER, gateway, SystemClock())
+    asyncio.run(enrol(credentials, client_for(host, at), at, token=token, ca=cas))
     if not (data / "fleet.toml").exists():
         given = {"url": url, "http": http, "gateway": gateway, "model": model}
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in given.items() if value is not None]
         make_data_folder(data, name, hosts, listen, more=_UPLINK + "".join(lines))
-    if trust is not None:
-        files.replace(data / FOLDER / TRUST, trust.read_bytes())
+    if root is not None:
+        files.replace(data / FOLDER / TRUST, root)
     click.echo(f"{gateway} has its certificate in {data / FOLDER}.")
     click.echo(f"Next: fleetcore edge run --data {data}")
 

@@ -30,6 +30,7 @@ from fleetcore.wire.tls import ClosingSocket
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.addresses import read_address
 from fleetcore_mqtt.bodies import to_json
+from fleetcore_mqtt.packets import Reason
 
 KEEP_ALIVE_S = 60
 #: From the first byte to CONNACK and SUBACK.
@@ -79,6 +80,7 @@ class MqttDeviceClient(DeviceClient):
         self._waiting: deque[Downlink] = deque(maxlen=WAITING)
         self._came = asyncio.Event()
         self._lost: str | None = None
+        self._is_taken_over = False
 
     # -- opening and closing --------------------------------------------------------------------------------------
 
@@ -174,6 +176,8 @@ class MqttDeviceClient(DeviceClient):
         self._post(self._connected)
 
     def _on_disconnect(self, _client: object, _data: object, _flags: object, code: Any, properties: Any) -> None:
+        if code.value == Reason.TAKEN_OVER:
+            self._post(self._taken_over)
         self._post(self._fall, getattr(properties, "ReasonString", "") or str(code))
 
     def _on_publish(self, _client: object, _data: object, mid: int, code: Any, properties: Any) -> None:
@@ -218,6 +222,10 @@ class MqttDeviceClient(DeviceClient):
         self._replies.clear()
         self._came.set()
 
+    def _taken_over(self) -> None:
+        """Called when another connection of the device has replaced this one; MQTT 5 says so."""
+        self._is_taken_over = True
+
     def _acknowledged(self, mid: int, reason: int, text: str) -> None:
         found = self._published.pop(mid, None)
         if found is None or found.done():
@@ -248,6 +256,10 @@ class MqttDeviceClient(DeviceClient):
             waiting.set_result(_reply(body))
 
     # -- DeviceClient ---------------------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> str:
+        return "session_taken_over" if self._is_taken_over else ""
 
     async def send(
         self,

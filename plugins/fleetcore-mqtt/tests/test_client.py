@@ -89,6 +89,18 @@ async def test_the_message_id_goes_along_in_version_5(client, plane, version):
     assert plane.received[0][1].id == ("m-1" if version == "5" else None)
 
 
+async def test_a_client_says_that_another_one_has_taken_its_place(client, tls_endpoint, pki, version):
+    assert client.ended == ""
+
+    async with MqttDeviceClient(tls_endpoint.endpoints[0], pki.secrets("dev1"), version=version):
+        async with asyncio.timeout(PATIENCE_S):
+            async for _ in client.downlinks():
+                pass
+
+    # Version 3.1.1 cannot say it.
+    assert client.ended == ("session_taken_over" if version == "5" else "")
+
+
 async def test_a_request_is_answered(client, plane):
     plane.desire("dev1", 1, {"a": 1})
 

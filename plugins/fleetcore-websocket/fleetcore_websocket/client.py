@@ -51,6 +51,8 @@ class WebSocketDeviceClient(DeviceClient):
         self._socket: ClientConnection | None = None
         self._numbers = count(1)
         self._replies: dict[int, asyncio.Future[Reply]] = {}
+        #: The lengths of the frames of messages without a reply: the longest is what the server finds too big.
+        self._lengths: dict[int, int] = {}
         self._downlinks: asyncio.Queue[Downlink | None] = asyncio.Queue()
         self._in_order = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
@@ -132,12 +134,12 @@ class WebSocketDeviceClient(DeviceClient):
         except ConnectionClosed as error:
             lost = Unavailable(f"The connection is lost: {error}", code="not_ready")
         finally:
-            too_big = socket.close_code == Close.TOO_BIG
             replies, self._replies = self._replies, {}
-            for reply in replies.values():
+            too_big = max(replies, key=self._lengths.__getitem__, default=0)
+            for number, reply in replies.items():
                 if reply.done():
                     continue
-                if too_big and len(replies) == 1:
+                if number == too_big and socket.close_code == Close.TOO_BIG:
                     reply.set_result(refusal(Rejected(code="limit_exceeded", reason=socket.close_reason or "")))
                 else:
                     reply.set_exception(lost)
@@ -186,7 +188,7 @@ class WebSocketDeviceClient(DeviceClient):
             async with self._in_order:
                 if self._reading is None or self._reading.done():
                     raise Unavailable("The connection is closed", code="not_ready")
-                self._replies[number] = reply
+                self._replies[number], self._lengths[number] = reply, len(data)
                 await socket.send(data, text=self._form.name == "fleetcore.v1")
             return await reply
         except ConnectionClosed as error:
@@ -197,6 +199,7 @@ class WebSocketDeviceClient(DeviceClient):
             raise Unavailable(f"The connection is lost: {error}", code="not_ready") from error
         finally:
             self._replies.pop(number, None)
+            self._lengths.pop(number, None)
             if reply.done() and not reply.cancelled():
                 with suppress(FleetError):  # retrieved, so that asyncio does not report it
                     reply.exception()
@@ -209,6 +212,11 @@ class WebSocketDeviceClient(DeviceClient):
         while (downlink := await self._downlinks.get()) is not None:
             yield downlink
         self._downlinks.put_nowait(None)
+
+    @property
+    def ended(self) -> str:
+        reason = None if self._socket is None else self._socket.close_reason
+        return _known(reason) or ""
 
     async def enroll(self, request: EnrollRequest) -> Reply:
         """Enrols with the claim certificate in the secrets, or with ``request.token`` on a separate connection."""

@@ -2,31 +2,29 @@
 
 import fnmatch
 import logging
-import math
 import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from attrs import frozen
 
-from fleetcore.errors import FleetError
-from fleetcore.fleet.anomalies import told
-from fleetcore.model.anomaly import Anomaly
-from fleetcore.model.message import Inbound, Rejected
+from fleetcore.errors import CODES, FleetError
+from fleetcore.model.message import Inbound, MessageType
+from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Commit, FeedEntry
 from fleetcore.model.telemetry import TelemetryBatch
 from fleetcore.pipeline.consumer import Consumer
 from fleetcore.pipeline.selection import Selection
 from fleetcore.query.parse import parse
 from fleetcore.wire import messages
-from fleetcore.wire.times import Ms
 from fleetcore_edge.functions.wanted import Wanted
 from fleetcore_edge.runner.records import Batch, EdgeAlert, FunctionStopped, Output
 from fleetcore_edge.runner.runner import Runner
+from fleetcore_edge.splitting import split
 
 if TYPE_CHECKING:
     from fleetcore.runtime.app import Fleet
@@ -35,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 #: The longest pause between two batches, s: a change of desired state is followed within it.
 _LONGEST_S = 5.0
+#: The wait before outputs that the store does not take now are handed over again, s.
+_AGAIN_S = 1.0
 #: The characters that a detector's name has not, and its length.
 _NOT_NAMED, _NAME = re.compile(r"[^A-Za-z0-9_-]"), 64
 
@@ -45,6 +45,14 @@ class Last:
 
     code: str = ""
     reason: str = ""
+
+
+class _Began(msgspec.Struct):
+    """Since when a function gets what: kept as long as the gateway has the function."""
+
+    since: int
+    metrics: tuple[str, ...]
+    where: str
 
 
 def own_prefix(function: str) -> str:
@@ -69,6 +77,7 @@ class FunctionFeed(Consumer):
         changed: called after a batch that changed whether it works.
 
     Attributes:
+        since: the place in the feed after which it gets readings; those before were committed without it.
         counts: ``batches``, ``readings_in``, ``readings_out``, ``alerts``, ``commands``, ``stopped`` batches, readings
             of those that were ``passed_raw``, and outputs that were ``refused`` by the store.
         last: see :class:`Last`.
@@ -84,8 +93,27 @@ class FunctionFeed(Consumer):
         where = wanted.contract.where
         self._selection = Selection(parse(where), fleet.search, fleet.storage, fleet.clock) if where else None
         self._own = own_prefix(wanted.name)
+        self.since = 0
         self.counts: Counter[str] = Counter()
         self.last = Last()
+
+    async def start(self) -> None:
+        """Creates the cursor, and saves the place after which it gets what its contract takes."""
+        await super().start()
+        contract = self._wanted.contract
+        blob = await self._storage.blob(self.name)
+        known = None if blob is None else msgspec.json.decode(blob, type=_Began)
+        if known is None or (known.metrics, known.where) != (contract.metrics, contract.where):
+            since = await self._storage.cursor(self.name) or 0
+            known = _Began(since, contract.metrics, contract.where)
+            await self._storage.commit(Commit(blobs={self.name: msgspec.json.encode(known)}))
+        self.since = known.since
+
+    async def gets(self, device: str, metric: str, position: int) -> bool:
+        """Whether the function gets the readings of a series that were committed at a place of the feed."""
+        if position <= self.since or not self.takes(metric):
+            return False
+        return self._selection is None or await self._selection.selects(device)
 
     def takes(self, metric: str) -> bool:
         """Whether the function takes readings of a metric by its name. It does not take its own."""
@@ -159,12 +187,15 @@ class FunctionFeed(Consumer):
 
     async def _give(self, output: Output) -> None:
         for line in output.log:
-            _log.info("Function %s: %s", self._wanted.name, line)
+            printable = "".join(each if each.isprintable() else "\ufffd" for each in line)
+            _log.info("Function %s: %s", self._wanted.name, printable)
         for device, forms in self._forms(output).items():
-            await self._store(device, forms)
-        if output.alerts:
-            await self._fleet.anomalies.add([self._alert(each) for each in output.alerts])
-            self.counts["alerts"] += len(output.alerts)
+            self.counts["readings_out"] += await self._store(messages.TELEMETRY, device, forms)
+        alerts: dict[str, list[Mapping[str, object]]] = {}
+        for alert in output.alerts:
+            alerts.setdefault(self._full(alert.device), []).append(self._alert(alert))
+        for device, found in alerts.items():
+            self.counts["alerts"] += await self._store(messages.EVENTS, device, found)
         for command in output.commands:
             await self._send(self._full(command.device), command.name, command.args)
 
@@ -180,35 +211,47 @@ class FunctionFeed(Consumer):
             found.setdefault(self._full(device), []).append(form)
         return found
 
-    async def _store(self, device: str, forms: Sequence[Mapping[str, object]]) -> None:
-        try:
-            session = await self._fleet.sessions.of(device)
-            outcome = await self._fleet.ingest.submit(
-                session, Inbound(type=messages.TELEMETRY, subject=device, payload=msgspec.json.encode(forms))
-            )
-        except FleetError as error:
-            self._not_stored(device, len(forms), str(error))
-            return
-        refused = len(forms) if isinstance(outcome, Rejected) else len(getattr(outcome, "refused", ()))
-        self.counts["readings_out"] += len(forms) - refused
+    async def _store(self, type: MessageType, device: str, items: Sequence[object]) -> int:
+        """Stores outputs as messages of their device are, with the same checks; returns how many were taken."""
+        stored = 0
+        for part, body in split(items, self._fleet.limits.message_bytes):
+            stored += len(part) - await self._refused(Inbound(type=type, subject=device, payload=body), len(part))
+        return stored
+
+    async def _refused(self, message: Inbound, count: int) -> int:
+        """Hands a message over until the store has taken it, or refused it for good; how much of it was refused."""
+        while True:
+            try:
+                check_device_id(message.subject)
+                session = await self._fleet.sessions.of(message.subject)
+                outcome = await self._fleet.ingest.submit(session, message)
+                code, why = getattr(outcome, "code", ""), getattr(outcome, "reason", "")
+            except FleetError as error:
+                outcome, code, why = None, error.code, str(error)
+            if not code or code not in CODES or not CODES[code].temporary:
+                break
+            _log.warning("Outputs of function %s wait: %s", self._wanted.name, why)
+            await self._clock.sleep(_AGAIN_S)
+        refused = count if code else len(getattr(outcome, "refused", ()))
         if refused:
-            self._not_stored(device, refused, getattr(outcome, "reason", "") or "see the quarantine")
+            self.counts["refused"] += refused
+            told = why or "see the quarantine"
+            _log.warning(
+                "%d outputs of function %s for %r are refused: %s", refused, self._wanted.name, message.subject, told
+            )
+        return refused
 
-    def _not_stored(self, device: str, count: int, why: str) -> None:
-        self.counts["refused"] += count
-        _log.warning("%d readings of function %s for %s are refused: %s", count, self._wanted.name, device, why)
-
-    def _alert(self, alert: EdgeAlert) -> Anomaly:
-        name = _NOT_NAMED.sub("-", f"{self._wanted.name}-{alert.kind}" if alert.kind else self._wanted.name)
-        body = messages.Alert(
-            detector=name[:_NAME],
-            metric=alert.metric,
-            time=Ms(alert.time),
-            value=None if math.isnan(alert.value) else alert.value,
-            severity=cast("Any", alert.severity),
-            text=alert.message or alert.kind,
-        )
-        return told(self._full(alert.device), body, self._clock.now_ms())
+    def _alert(self, alert: EdgeAlert) -> Mapping[str, object]:
+        """As a device tells it."""
+        name = _NOT_NAMED.sub("-", f"{self._wanted.name}-{alert.kind}")
+        return {
+            "detector": name[:_NAME],
+            "metric": alert.metric or self._wanted.name,
+            "time": alert.time,
+            "value": alert.value,
+            "severity": alert.severity,
+            "text": alert.message or alert.kind,
+        }
 
     async def _send(self, device: str, name: str, args: str) -> None:
         by = f"function {self._wanted.name}"
@@ -217,7 +260,7 @@ class FunctionFeed(Consumer):
             self.counts["commands"] += 1
         except (FleetError, msgspec.DecodeError) as error:
             self.counts["refused"] += 1
-            _log.warning("A command of %s for %s is refused: %s", by, device, error)
+            _log.warning("A command of %s for %r is refused: %s", by, device, error)
 
     def _full(self, device: str) -> str:
         return device or self._gateway
@@ -228,4 +271,4 @@ class FunctionFeed(Consumer):
 
 def forgetting(function: str) -> Commit:
     """The commit that removes a function's place in the feed."""
-    return Commit(cursors={cursor_of(function): None})
+    return Commit(cursors={cursor_of(function): None}, blobs={cursor_of(function): None})

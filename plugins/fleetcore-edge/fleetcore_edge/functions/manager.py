@@ -6,20 +6,22 @@ The desired set is in the gateway's own store, so a gateway that starts without 
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
 from fleetcore.errors import CODES, FleetError, Refused
+from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.waits import end_task, first_of
 from fleetcore.model.edge import FUNCTIONS, RUNS, entries
 from fleetcore.model.message import Reply
+from fleetcore.model.telemetry import Series
 from fleetcore_edge.functions.feed import FunctionFeed, forgetting, own_prefix
 from fleetcore_edge.functions.resources import measured
 from fleetcore_edge.functions.wanted import Verifier, Wanted
-from fleetcore_edge.runner.records import Function, Resources
+from fleetcore_edge.runner.records import Function, Resources, RunnerSettings
 from fleetcore_edge.runner.runner import Runner
 
 if TYPE_CHECKING:
@@ -33,7 +35,11 @@ _REPORT_S, _RETRY_S = 60.0, 30.0
 
 @define
 class Running:
-    """A function that runs, or one that could not be brought to run."""
+    """A function that runs, or one that could not be brought to run.
+
+    Attributes:
+        refused: the entry that could not take its place; ``code`` and ``reason`` say why.
+    """
 
     wanted: Wanted | None
     entry: Mapping[str, object]
@@ -41,6 +47,7 @@ class Running:
     since_ms: int
     code: str = ""
     reason: str = ""
+    refused: Mapping[str, object] | None = None
     feed: FunctionFeed | None = None
     task: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
@@ -89,23 +96,30 @@ class FunctionManager:
                 self._look.clear()
                 failed = await self._reconcile()
                 self.settled.set()
-                await self._report()
+                failed = not await self._reported() or failed
                 await first_of(self._look.wait(), self._fleet.clock.sleep(_RETRY_S if failed else _REPORT_S))
         finally:
             for each in self.running.values():
                 if each.task is not None:
                     await end_task(each.task)
 
-    def name_at_core(self, metric: str) -> str | None:
-        """A metric as the core gets it; None for readings that a function's outputs stand for."""
-        for name, each in self.running.items():
+    def began(self) -> Sequence[int]:
+        """The places in the feed after which functions get readings, in order."""
+        return sorted({each.feed.since for each in self.running.values() if each.feed is not None})
+
+    async def name_at_core(self, series: Series, position: int) -> str | None:
+        """A metric as the core gets it, of readings that were committed at a place of the feed.
+
+        None where a function's outputs stand for them.
+        """
+        for name, each in list(self.running.items()):
             if each.feed is None or each.wanted is None or not each.wanted.contract.replaces_raw:
                 continue
-            if each.feed.takes(metric):
+            if await each.feed.gets(series.device, series.metric, position):
                 return None
-            if metric.startswith(own_prefix(name)):
-                return metric.removeprefix(own_prefix(name))
-        return metric
+            if series.metric.startswith(own_prefix(name)):
+                return series.metric.removeprefix(own_prefix(name))
+        return series.metric
 
     async def _reconcile(self) -> bool:
         """One round; returns whether something is to be tried again."""
@@ -117,44 +131,47 @@ class FunctionManager:
             known = self.running.get(name)
             if known is None or known.entry != entry or known.state != RUNS:
                 failed = not await self._install(name, entry) or failed
+                continue
+            known.refused, known.code, known.reason = None, "", ""  # what was to take its place is not wanted any more
+            if known.task is not None and known.wanted is not None and known.task.done():
+                await self._begin(known.wanted, entry)  # this task has failed, and ended it
         return failed
 
     async def _install(self, name: str, entry: Mapping[str, object]) -> bool:
         known = self.running.get(name)
-        if known is not None and known.entry == entry and known.code and not _may_pass(known.code):
+        if known is not None and entry in (known.entry, known.refused) and known.code and not _may_pass(known.code):
             return True  # it would be refused again
         try:
             wanted = self._verifier.verify(name, entry)
             self._say(entry, "accepted")
             if known is not None and known.state == RUNS and wanted.is_same(known.wanted):
                 # It keeps its state: the entry was put back, or another campaign wants the same.
-                known.entry, known.wanted, known.code, known.reason = entry, wanted, "", ""
+                known.entry, known.wanted, known.refused, known.code, known.reason = entry, wanted, None, "", ""
                 self._say(entry, "succeeded", version=wanted.version)
                 return True
             self._say(entry, "downloading")
             module = await self._module(wanted)
             self._say(entry, "installing")
             await self._runner.load(self._function(wanted, module))
-        except FleetError as error:
+            await self._stop(name)
+            await self._begin(wanted, entry)
+            self._tidy()
+        except Exception as raised:  # noqa: BLE001  # what one function meets must not end the others
+            error = raised if isinstance(raised, FleetError) else _unforeseen(raised)
             _log.warning("Function %s cannot run: %s", name, error)
             self._failed(name, entry, error)
             return not _may_pass(error.code)
-        await self._stop(name)
-        self._begin(wanted, entry)
-        await self._report()
+        await self._reported()
         self._say(entry, "succeeded", version=wanted.version)
         return True
 
-    def _begin(self, wanted: Wanted, entry: Mapping[str, object]) -> None:
+    async def _begin(self, wanted: Wanted, entry: Mapping[str, object]) -> None:
+        """Feeds a function that is loaded."""
         feed = FunctionFeed(wanted, self._runner, self._fleet, self._gateway, self._look.set)
-
-        async def fed() -> None:
-            await feed.start()
-            await feed.run()
-
+        await feed.start()
         self.running[wanted.name] = Running(
             wanted=wanted, entry=entry, state=RUNS, since_ms=self._fleet.clock.now_ms(), feed=feed,
-            task=asyncio.create_task(fed(), name=f"function {wanted.name}"),
+            task=asyncio.create_task(feed.run(), name=f"function {wanted.name}"),
         )  # fmt: skip
         _log.info("Function %s %s runs", wanted.name, wanted.version)
 
@@ -167,7 +184,7 @@ class FunctionManager:
             )  # fmt: skip
         elif not _may_pass(error.code):
             # The one before runs on; the core puts its entry back.
-            known.code, known.reason = error.code, error.message
+            known.refused, known.code, known.reason = entry, error.code, error.message
         if not _may_pass(error.code):
             self._say(entry, "failed", code=error.code, reason=error.message)
 
@@ -177,6 +194,12 @@ class FunctionManager:
         path = self._folder / f"{wanted.sha256}.wasm"
         if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted.sha256:
             return path
+        limit = RunnerSettings().module_bytes
+        if wanted.size > limit:
+            raise Refused(
+                f"The module has {wanted.size} bytes", code="module_too_large", limit=limit, unit="bytes",
+                remedy="Build it for size (-Os, --strip-all)",
+            )  # fmt: skip
         content = bytearray()
         async for piece in self._download(wanted.sha256):
             content += piece
@@ -212,20 +235,26 @@ class FunctionManager:
         )
 
     async def _stop(self, name: str) -> None:
-        known = self.running.pop(name, None)
+        known = self.running.get(name)
         if known is not None and known.task is not None and known.feed is not None:
             # A batch under way is finished with its outputs: the function has seen it, and would not give them again.
             await known.feed.keep()
             await end_task(known.task)
 
     async def _remove(self, name: str) -> None:
-        known = self.running.get(name)
         await self._stop(name)
+        del self.running[name]
         await self._runner.unload(name)
         await self._fleet.storage.commit(forgetting(name))
-        if known is not None and known.wanted is not None:
-            (self._folder / f"{known.wanted.sha256}.wasm").unlink(missing_ok=True)
+        self._tidy()
         _log.info("Function %s is removed", name)
+
+    def _tidy(self) -> None:
+        """Removes the modules that no function runs any more."""
+        needed = {each.wanted.sha256 for each in self.running.values() if each.wanted is not None}
+        for file in self._folder.glob("*.wasm"):
+            if file.stem not in needed:
+                file.unlink(missing_ok=True)
 
     def _say(self, entry: Mapping[str, object], state: str, **more: object) -> None:
         """Tells the core, once there is a connection; the functions do not wait for it."""
@@ -243,6 +272,15 @@ class FunctionManager:
         if before:
             await asyncio.wait(before)
         return await self._tell(body)
+
+    async def _reported(self) -> bool:
+        """Reports, or logs why not: functions run on without a report."""
+        try:
+            await self._report()
+        except Exception as error:  # noqa: BLE001  # see above
+            _log.warning("The functions cannot be reported: %s", in_a_line(error))
+            return False
+        return True
 
     async def _report(self) -> None:
         """Reports all functions in the gateway's own store; the uplink tells the core."""
@@ -288,6 +326,11 @@ class FunctionManager:
             "cpu_percent": self._cpu_percent(name, 0.0 if usage is None else usage.ms),
             "memory_kib": 0 if usage is None else usage.memory_kib,
         }
+
+
+def _unforeseen(error: Exception) -> FleetError:
+    """Such as a full disk under a module that is loaded."""
+    return FleetError(in_a_line(error), code="internal")
 
 
 def _may_pass(code: str) -> bool:

@@ -28,6 +28,7 @@ class Span(msgspec.Struct):
 
 class _Kept(msgspec.Struct):
     until: int = 0
+    since: int = 0
     spans: dict[int, Span] = msgspec.field(default_factory=dict)
 
 
@@ -36,11 +37,12 @@ class Archive:
 
     Attributes:
         until: commits up to this position are not read from the feed any more.
+        since: the position of the oldest commit that the spans are of.
     """
 
     def __init__(self, storage: Storage) -> None:
         self._storage, self._loaded = storage, False
-        self.until = 0
+        self.until = self.since = 0
         self.spans: dict[int, Span] = {}
 
     async def load(self) -> None:
@@ -49,11 +51,11 @@ class Archive:
             return
         blob = await self._storage.blob(ARCHIVE)
         kept = _Kept() if blob is None else msgspec.json.decode(blob, type=_Kept)
-        self.until, self.spans, self._loaded = kept.until, kept.spans, True
+        self.until, self.since, self.spans, self._loaded = kept.until, kept.since, kept.spans, True
 
     def saved(self) -> Commit:
         """The commit that saves it."""
-        return Commit(blobs={ARCHIVE: msgspec.json.encode(_Kept(self.until, self.spans))})
+        return Commit(blobs={ARCHIVE: msgspec.json.encode(_Kept(self.until, self.since, self.spans))})
 
     def waiting(self) -> int:
         """About how many readings are still to be sent."""
@@ -65,6 +67,8 @@ class Archive:
 
     def take(self, entries: Sequence[FeedEntry]) -> None:
         """Takes over commits of the feed."""
+        if entries and not self.spans:
+            self.since = entries[0].position
         batch = TelemetryBatch.concat([entry.readings for entry in entries if entry.readings is not None])
         texts = [text for entry in entries for text in entry.texts]
         index = np.concatenate([batch.series, np.array([text.series for text in texts], np.int64)])
@@ -94,7 +98,7 @@ class Archive:
             batches.append(batch)
             texts += spoken
             sent[series] = until, len(batch) + len(spoken)
-        return FeedEntry(position=self.until, readings=TelemetryBatch.concat(batches), texts=tuple(texts)), sent
+        return FeedEntry(position=self.since, readings=TelemetryBatch.concat(batches), texts=tuple(texts)), sent
 
     async def _piece(self, series: int, span: Span) -> tuple[TelemetryBatch, list[TextReading], int]:
         spoken: list[TextReading] = []

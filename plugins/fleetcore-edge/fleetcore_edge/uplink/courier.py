@@ -5,8 +5,11 @@ A reading is identified by its series and time, so one that is sent again change
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import groupby
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -14,14 +17,15 @@ import numpy as np
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.message import Reply
 from fleetcore.model.store import FeedEntry
-from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, TelemetryBatch
+from fleetcore.model.telemetry import NO_SEQ, Int64, Quality, Series, TelemetryBatch
 from fleetcore.wire import messages
+from fleetcore_edge.uplink.fitting import send_all
 from fleetcore_edge.uplink.leaves import Leaves
 from fleetcore_edge.uplink.link import Link
 
 _log = logging.getLogger(__name__)
 
-#: Readings in one message: well below the core's limit of 256 KiB, at 60 to 120 bytes each.
+#: Readings in one message, at most: about 100 KiB, at 60 to 120 bytes each.
 PER_MESSAGE = 1000
 _BOOLEAN = int(Quality.BOOLEAN)  # an int: an enum's & takes a microsecond
 #: Refused readings that are listed; the newest.
@@ -67,13 +71,26 @@ def _form(metric: str, value: object, unit: str | None, time: int, seq: int) -> 
     return _Form(metric, value, time, unit, None if seq == NO_SEQ else seq)
 
 
+class Names(Protocol):
+    """The names of metrics at the core, which functions decide about; known once ``settled``."""
+
+    settled: asyncio.Event
+
+    def began(self) -> Sequence[int]:
+        """The places in the feed after which names may differ, in order."""
+        ...
+
+    async def name_at_core(self, series: Series, position: int) -> str | None:
+        """A metric's name for readings that were committed at a place of the feed; None where they are not sent."""
+        ...
+
+
 class Courier:
     """Sends readings.
 
     Args:
         at_once: messages that may be under way together, each of another device.
-        name_at_core: a metric's name at the core; None where its readings are not sent.
-        ready: returns once that is known.
+        names: the names of metrics at the core.
 
     Attributes:
         counts: readings ``sent``, ``refused``, and ``replaced`` by a function's, and the ``messages``.
@@ -87,26 +104,28 @@ class Courier:
         storage: Storage,
         *,
         at_once: int,
-        name_at_core: Callable[[str], str | None],
-        ready: Callable[[], Awaitable[object]],
+        names: Names,
     ) -> None:
         self._link, self._leaves, self._storage = link, leaves, storage
         self._room = asyncio.Semaphore(at_once)
-        self._name_at_core, self._ready = name_at_core, ready
+        self._names = names
         self.counts: Counter[str] = Counter()
         self.refused: deque[tuple[str, str, str]] = deque(maxlen=_LISTED)
 
     async def deliver(self, entries: Sequence[FeedEntry]) -> None:
         """Sends the readings of some commits; returns once the core has them, or has refused them for good."""
-        await self._ready()
-        async with asyncio.TaskGroup() as tasks:
-            for device, forms in self._by_device(entries).items():
-                tasks.create_task(self._device(device, forms))
+        await self._names.settled.wait()
+        began = self._names.began()
+        for _, some in groupby(entries, key=lambda entry: bisect_left(began, entry.position)):
+            loads = await self._by_device(list(some))
+            async with asyncio.TaskGroup() as tasks:
+                for device, load in loads.items():
+                    tasks.create_task(self._device(device, load))
 
-    def _by_device(self, entries: Sequence[FeedEntry]) -> Mapping[str, "_Load"]:
+    async def _by_device(self, entries: Sequence[FeedEntry]) -> Mapping[str, "_Load"]:
         found: dict[str, _Load] = defaultdict(_Load)
         batch = TelemetryBatch.concat([entry.readings for entry in entries if entry.readings is not None])
-        for device, of, places in self._split(batch):
+        async for device, of, places in self._split(batch, entries[0].position):
             found[device].of, found[device].batch = of, batch.take(places)
         for entry in entries:
             for text in entry.texts:
@@ -114,7 +133,9 @@ class Courier:
                 found[series.device].texts.append(_form(series.metric, text.value, series.unit, text.time, text.seq))
         return found
 
-    def _split(self, batch: TelemetryBatch) -> Iterator[tuple[str, Mapping[int, tuple[str, str | None]], Int64]]:
+    async def _split(
+        self, batch: TelemetryBatch, position: int
+    ) -> AsyncIterator[tuple[str, Mapping[int, tuple[str, str | None]], Int64]]:
         """Each device of a batch: its series' names at the core and units, and the places of its readings in order."""
         series, place, counts = np.unique(batch.series, return_inverse=True, return_counts=True)
         devices: dict[str, int] = {}
@@ -122,7 +143,7 @@ class Courier:
         code = np.full(len(series), -1, np.int64)
         for at, index in enumerate(series.tolist()):
             of = self._storage.catalog.series(index)
-            name = self._name_at_core(of.metric)
+            name = await self._names.name_at_core(of, position)
             if name is None:
                 self.counts["replaced"] += int(counts[at])
                 continue
@@ -145,8 +166,8 @@ class Courier:
             async with self._room:
                 part = load.part(at)
                 subject = None if device == self._leaves.gateway else device
-                reply = await self._link.send(messages.TELEMETRY, msgspec.json.encode(part), subject=subject)
-            self._note(device, part, reply)
+                for some, reply in await send_all(self._link, messages.TELEMETRY, part, subject=subject):
+                    self._note(device, some, reply)
 
     def _note(self, device: str, part: Sequence["_Form"], reply: Reply) -> None:
         self.counts["messages"] += 1

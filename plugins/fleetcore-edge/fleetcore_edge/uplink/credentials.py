@@ -4,6 +4,7 @@ The certificate is renewed after two thirds of its life, or when the core asks. 
 until that has connected, so a gateway never stands without a certificate that the core accepts.
 """
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 IDENTITY, BEFORE, CA = "identity.pem", "identity.before.pem", "ca.pem"
 #: The key of an enrolment that waits for its certificate.
 _PENDING = "enrolling.pem"
+_AGAIN = "Enrol the gateway again: fleetcore edge enroll"
 _KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVATE KEY-----\n?", re.DOTALL)
 
 
@@ -48,9 +50,8 @@ class Credentials:
         self._fall_back = False
 
     def secrets(self) -> DeviceSecrets:
-        """The present credentials. Raises ConfigError where there are none."""
-        ca = self._folder / CA
-        bundle = ca.read_bytes() if ca.exists() else None
+        """The present credentials. Raises ConfigError where there are none, or where they are damaged."""
+        bundle = self._bundle()
         if self._token is not None:
             return DeviceSecrets(device=self.gateway, ca=bundle, token=self._token())
         before = self._folder / BEFORE
@@ -64,13 +65,35 @@ class Credentials:
             ) from error
         key = _KEY.search(text)
         if key is None:
-            raise ConfigError(f"{file} holds no private key", remedy="Enrol the gateway again: fleetcore edge enroll")
-        return DeviceSecrets(device=self.gateway, certificate=_KEY.sub(b"", text), key=key[0], ca=bundle)
+            raise ConfigError(f"{file} holds no private key", remedy=_AGAIN)
+        certificate = _KEY.sub(b"", text)
+        try:
+            leaf = x509.load_pem_x509_certificates(certificate)[0]
+            is_pair = leaf.public_key() == serialization.load_pem_private_key(key[0], None).public_key()
+        except ValueError as error:
+            raise ConfigError(f"{file} is damaged", remedy=_AGAIN) from error
+        if not is_pair:
+            raise ConfigError(f"{file} holds the certificate of another key", remedy=_AGAIN)
+        return DeviceSecrets(device=self.gateway, certificate=certificate, key=key[0], ca=bundle)
+
+    def _bundle(self) -> bytes | None:
+        """The CAs that the core is trusted by; None for those of the machine."""
+        file = self._folder / CA
+        if not file.exists():
+            return None
+        bundle = file.read_bytes()
+        try:
+            x509.load_pem_x509_certificates(bundle)
+        except ValueError as error:
+            raise ConfigError(
+                f"{file} holds no certificate of a CA", remedy="Copy pki/ca.pem of the core's data folder there"
+            ) from error
+        return bundle
 
     def pending_key(self) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
         """The key to enrol with, and its PEM: a new one, or that of an enrolment that still waits for approval."""
         pending = self._folder / _PENDING
-        if pending.exists():
+        with contextlib.suppress(FileNotFoundError, ValueError):  # one that is damaged is made anew
             pem = pending.read_bytes()
             key = serialization.load_pem_private_key(pem, None)
             if isinstance(key, ec.EllipticCurvePrivateKey):

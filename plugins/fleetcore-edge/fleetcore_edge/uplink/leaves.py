@@ -5,11 +5,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import msgspec
+
 from fleetcore.errors import Conflict, FleetError, NotFound
 from fleetcore.fleet.lifecycles import Lifecycles
 from fleetcore.fleet.registry import Registry
 from fleetcore.interfaces.clock import Clock
+from fleetcore.interfaces.storage import Storage
 from fleetcore.model.device import Device, Lifecycle
+from fleetcore.model.store import Commit
 from fleetcore.wire import messages
 from fleetcore.wire.replies import error_of
 from fleetcore_edge.uplink.link import Link
@@ -19,8 +23,18 @@ _log = logging.getLogger(__name__)
 ACTOR = "core"
 #: The states of a leaf at the core in which it may not speak.
 _BARRED = frozenset({Lifecycle.SUSPENDED, Lifecycle.RETIRED})
+#: The blob with what is remembered of leaves.
+_LEAVES = "uplink/leaves"
+_NO_LEAF = "it is no leaf of this gateway any more"
 #: How long a refused announcement stands before it is tried again.
 _REFUSED_S = 300.0
+
+
+class _Remembered(msgspec.Struct):
+    """The leaves that the core listed last, and those that it does not list any more."""
+
+    known: set[str]
+    gone: set[str]
 
 
 class Leaves:
@@ -33,13 +47,21 @@ class Leaves:
         refused: leaves that the core does not take, with the reason.
     """
 
-    def __init__(self, gateway: str, link: Link, devices: Registry, lifecycles: Lifecycles, clock: Clock) -> None:
+    def __init__(
+        self, gateway: str, link: Link, storage: Storage, devices: Registry, lifecycles: Lifecycles, clock: Clock
+    ) -> None:
         self.gateway = gateway
-        self._link, self._devices, self._lifecycles, self._clock = link, devices, lifecycles, clock
+        self._link, self._storage, self._devices = link, storage, devices
+        self._lifecycles, self._clock = lifecycles, clock
         self._known: set[str] | None = None
+        self._saved = _Remembered(set(), set())
         self.refused: dict[str, str] = {}
         self._refused_at: dict[str, float] = {}
         self._turn = asyncio.Lock()
+
+    def again(self) -> None:
+        """Forgets which leaves the core knew: one that it lost is announced again, and not barred."""
+        self._known, self._saved = set(), _Remembered(set(), set())
 
     async def look(self) -> None:
         """Asks the core for the leaves, and follows: new ones are registered here, barred ones are suspended."""
@@ -55,11 +77,20 @@ class Leaves:
             if not page["more"] or not page["leaves"]:
                 break
             after = page["leaves"][-1]["device"]
-        before, self._known = self._known or set(), set(found)
+        if self._known is None and (blob := await self._storage.blob(_LEAVES)) is not None:
+            self._saved = msgspec.json.decode(blob, type=_Remembered)
+        gone = ((self._known or self._saved.known) | self._saved.gone) - found.keys()
+        self._known = set(found)
         for leaf in found.values():
             await self._follow(leaf)
-        for gone in sorted(before - found.keys()):
-            await self._bar(gone, "it is no leaf of this gateway any more")
+        for device in sorted(gone):
+            await self._bar(device, _NO_LEAF)
+        await self._save(_Remembered(set(found), gone))
+
+    async def _save(self, remembered: _Remembered) -> None:
+        if remembered != self._saved:
+            await self._storage.commit(Commit(blobs={_LEAVES: msgspec.json.encode(remembered)}))
+            self._saved = remembered
 
     async def _follow(self, leaf: Mapping[str, Any]) -> None:
         device, lifecycle = str(leaf["device"]), Lifecycle(leaf["lifecycle"])
@@ -101,16 +132,18 @@ class Leaves:
                 await self.look()
             if device in cast("set[str]", self._known):
                 return ""
+            known = await self._devices.find(device)
+            if known is None:
+                return "device_unknown: it is not registered at this gateway"
+            if device in self._saved.gone:
+                return f"not_your_device: {_NO_LEAF}"
             now = self._clock.monotonic_s()
             if device in self.refused and now < self._refused_at[device] + _REFUSED_S:
                 return self.refused[device]
-            try:
-                kind = (await self._devices.get(device)).type
-            except NotFound:
-                kind = "leaf"
-            reply = await self._link.request(messages.LEAF_REGISTER, {"device": device, "type": kind})
+            reply = await self._link.request(messages.LEAF_REGISTER, {"device": device, "type": known.type})
             if reply.error is None:
                 cast("set[str]", self._known).add(device)
+                await self._save(_Remembered(self._saved.known | {device}, self._saved.gone))
                 self.refused.pop(device, None)
                 return ""
             error: FleetError = error_of(reply)

@@ -25,6 +25,8 @@ _WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _HEALTHY_S = 30.0
 #: The wait where the core refuses for now and does not say for how long.
 _AGAIN_S = 1.0
+#: The longest message, bytes: below the core's default limit of 256 KiB, with room for what stands around the body.
+_MESSAGE_BYTES = 192 * 1024
 
 
 @frozen(kw_only=True)
@@ -49,6 +51,11 @@ class Link:
         heard: handles a downlink; it must not raise.
         came: called after each connection, before messages are sent over it.
         refused: called where the core refuses the credentials.
+
+    Attributes:
+        connections: so far.
+        taken_over: those of them that another one with this identity has replaced.
+        message_bytes: what a message may have, as far as is known; see :mod:`fleetcore_edge.uplink.fitting`.
     """
 
     def __init__(
@@ -65,8 +72,8 @@ class Link:
         self._there, self._gone = asyncio.Event(), asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
         self.state = LinkState(since_ms=clock.now_ms())
-        #: Connections so far.
-        self.connections = 0
+        self.connections = self.taken_over = 0
+        self.message_bytes = _MESSAGE_BYTES
 
     async def run(self) -> None:
         """Keeps the connection until cancelled."""
@@ -76,7 +83,7 @@ class Link:
             try:
                 async with self._connected() as client:
                     await self._listen(client)
-                error = "The connection was closed"
+                    error = self._why(client)
             except (NotAuthenticated, NotAuthorised) as raised:
                 error = str(raised)
                 self._refused()
@@ -89,6 +96,13 @@ class Link:
             wait = _WAITS_S[min(failures, len(_WAITS_S) - 1)]
             failures += 1
             await self._clock.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads gateways, hides nothing
+
+    def _why(self, client: DeviceClient) -> str:
+        """Why a connection has ended."""
+        if client.ended != "session_taken_over":
+            return "The connection was closed"
+        self.taken_over += 1
+        return "Another agent has connected with this gateway's identity. Stop it, or enrol it as a gateway of its own"
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[DeviceClient]:

@@ -41,7 +41,7 @@ class LogKeeper(logging.Handler):
             raise Refused(f"lines is a number from 1 to {_LINES}", pointer="/lines")
         if function is not None and not isinstance(function, str):
             raise Refused("function is the name of a function", pointer="/function")
-        begins = "" if function is None else f"Function {function}"
+        begins = ("",) if function is None else (f"Function {function}:", f"Function {function} ")
         found = [line for line in self._lines if str(line["text"]).startswith(begins)]
         kept: list[dict[str, object]] = []
         size = len(dumps({"lines": [], "cut": False}))

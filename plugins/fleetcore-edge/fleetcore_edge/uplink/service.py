@@ -69,6 +69,7 @@ class Uplink:
             "since": self.link.state.since_ms,
             "error": self.link.state.error,
             "connections": self.link.connections,
+            "taken_over": self.link.taken_over,
             "waiting": self.behind.left(),
             "lost": self.room.counts["lost"],
             "dropped": self.room.counts["dropped"],
@@ -112,7 +113,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         lambda: make(config.url, credentials.secrets()), fleet.clock, heard=heard.put, came=came,
         refused=credentials.refused,
     )  # fmt: skip
-    leaves = Leaves(config.gateway, link, fleet.devices, fleet.lifecycles, fleet.clock)
+    leaves = Leaves(config.gateway, link, fleet.storage, fleet.devices, fleet.lifecycles, fleet.clock)
     at = config.http
     downloads = None if at is None else client_for(fleet.host, at)
 
@@ -158,9 +159,10 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         while True:
             await link.connected()
             try:
+                await state.compare()
                 await leaves.look()
             except FleetError as error:
-                _log.warning("The core does not list the leaves: %s", error)
+                _log.warning("The core's leaves cannot be followed: %s", error)
             connected.clear()
             await first_of(connected.wait(), fleet.clock.sleep(config.look_s))
 
@@ -175,7 +177,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     async def renew() -> None:
         try:
             await credentials.renew(lambda csr: link.request(messages.CERTIFICATE_RENEW, {"csr": csr.decode()}))
-        except FleetError as error:
+        except (FleetError, OSError) as error:
             _log.warning("The gateway's certificate at the core cannot be renewed: %s", error)
         else:
             link.reconnect()
@@ -195,7 +197,10 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         fleet, runner, config.gateway, verifier, root / "functions",
         download=download, secret=secret, tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
         beside=lambda: {
-            "uplink": {"connections": link.connections, "waiting": backlog.left(), **room.counts},
+            "uplink": {
+                "connections": link.connections, "taken_over": link.taken_over, "waiting": backlog.left(),
+                "refused": live.counts["refused"] + old.counts["refused"], **room.counts,
+            },
         },
     )  # fmt: skip
 
@@ -208,10 +213,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     state.on_own_firmware(agent.heard)
 
     def courier() -> Courier:
-        return Courier(
-            link, leaves, fleet.storage, at_once=config.at_once, name_at_core=functions.name_at_core,
-            ready=functions.settled.wait,
-        )  # fmt: skip
+        return Courier(link, leaves, fleet.storage, at_once=config.at_once, names=functions)
 
     live, old = courier(), courier()
     backlog = Backlog(link, old, fleet.storage, fleet.clock)

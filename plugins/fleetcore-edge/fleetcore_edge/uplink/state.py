@@ -32,6 +32,7 @@ from fleetcore.pipeline.consumer import Consumer
 from fleetcore.wire import messages
 from fleetcore.wire.times import format_time, parse_time
 from fleetcore_edge.uplink.firmware import LeafFirmware
+from fleetcore_edge.uplink.fitting import send_all
 from fleetcore_edge.uplink.leaves import ACTOR, Leaves
 from fleetcore_edge.uplink.link import Link
 
@@ -61,12 +62,14 @@ class LeafState:
         desired: the core's version of desired state that was taken over.
         here: the gateway's version that it became.
         reported: the report that the core has.
+        seen: the newest version of the report at the core that was seen.
     """
 
     device: str
     desired: int = 0
     here: int = 0
     reported: Json = field(factory=dict)
+    seen: int = 0
     version: int = 0
 
 
@@ -104,7 +107,7 @@ class State(Consumer):
         self._leaf_states = Repository(storage, "uplink_leaf", LeafState, key="device")
         self._core_commands = Repository(storage, "uplink_command", CoreCommand)
         self.counts: Counter[str] = Counter()
-        self._all_again = False
+        self._all_again = self._is_older = False
         self._agent: Callable[[Mapping[str, object]], None] = lambda _body: None
         self._ours: Callable[[Mapping[str, object]], Awaitable[None]] = _nothing
 
@@ -112,6 +115,9 @@ class State(Consumer):
 
     async def _step(self) -> None:
         await self._link.connected()
+        if self._is_older:
+            self._is_older = False
+            await self._meet_again()
         if self._all_again:
             await self._tell_all()
         await super()._step()
@@ -132,6 +138,44 @@ class State(Consumer):
         since = int(await self._storage.blob(_ALERTS) or 0)
         await self._tell_alerts([each async for each in self._anomalies.found_since(since)])
         self._all_again = False
+
+    async def compare(self) -> None:
+        """Asks for the versions of the gateway's twin: they fall where the core was restored from a backup alone."""
+        own = self._leaves.gateway
+        known = await self._leaf(own)  # first: a report may be under way
+        found = await self._at_core(own)
+        if found is None:
+            return
+        version = int(found["reported_version"])
+        if version < known.seen or found["desired_version"] < known.desired:
+            await self._meet_again()
+        elif version > known.seen:
+            await self._keep_leaf(own, lambda old: evolve(old, seen=max(version, old.seen)))
+
+    async def _meet_again(self) -> None:
+        """The core is older than it was: compares all twins, and tells what it may have lost."""
+        _log.warning("The core has an older state than it had: twins are compared, and alerts told, again")
+        self._leaves.again()
+        await self._leaves.look()
+        for device in (self._leaves.gateway, *self._leaves.known()):
+            await self._compared(device)
+        await self._storage.commit(Commit(blobs={_ALERTS: None}))
+        self._all_again = True
+
+    async def _compared(self, device: str) -> None:
+        found = await self._at_core(device)
+        if found is None:
+            return
+        if found["desired_version"] != (await self._leaf(device)).desired:
+            await self._take_over(device, found["desired_version"], found["desired"], replace=True)
+        there, version = found["reported"], int(found["reported_version"])
+        await self._keep_leaf(device, lambda old: evolve(old, reported=there, seen=version))
+        await self._tell_report(device)
+
+    async def _at_core(self, device: str) -> Mapping[str, Any] | None:
+        """A twin as the core has it; None where it refuses."""
+        reply = await self._link.request(messages.TWIN_GET, subject=self._subject(device))
+        return cast("Mapping[str, Any] | None", reply.body)
 
     async def _handle(self, entries: Sequence[FeedEntry]) -> bool:
         events = [event for entry in entries for event in entry.events]
@@ -165,7 +209,9 @@ class State(Consumer):
             _log.warning("The core refuses the report of %s: %s", device, reply.error.get("detail"))
             return
         self.counts["reports"] += 1
-        await self._keep_leaf(device, lambda old: evolve(old, reported=document))
+        seen = reply.version or 0  # not every protocol tells it; :meth:`compare` asks
+        self._is_older = self._is_older or 0 < seen <= known.seen
+        await self._keep_leaf(device, lambda old: evolve(old, reported=document, seen=max(seen, old.seen)))
 
     async def _keep_leaf(self, device: str, change: Any) -> None:
         await self._leaf_states.compare_and_set(lambda: self._leaf(device), lambda old: (change(old), []), key=device)
@@ -208,10 +254,10 @@ class State(Consumer):
             for at in range(0, len(found), _ALERTS_TOGETHER):
                 part = found[at : at + _ALERTS_TOGETHER]
                 body = [_alert(each) for each in part]
-                reply = await self._link.send(messages.EVENTS, body, subject=self._subject(device))
-                if reply.error is not None:
-                    _log.warning("The core refuses alerts of %s: %s", device, reply.error.get("detail"))
-                self.counts["alerts"] += len(part)
+                for some, reply in await send_all(self._link, messages.EVENTS, body, subject=self._subject(device)):
+                    if reply.error is not None:
+                        _log.warning("The core refuses alerts of %s: %s", device, reply.error.get("detail"))
+                    self.counts["alerts"] += len(some)
         if alerts:
             newest = max(each.found for each in alerts)
             await self._storage.commit(Commit(blobs={_ALERTS: b"%d" % newest}))
@@ -235,7 +281,7 @@ class State(Consumer):
                     self._firmware.heard(downlink.subject, cast("Mapping[str, Any]", downlink.body))
                 case messages.COMMAND_CANCEL:
                     await self._cancel(str(downlink.target or downlink.body.get("id")))
-        except FleetError as error:
+        except (FleetError, OSError) as error:
             _log.warning("%s for %s cannot be taken: %s", downlink.type, downlink.subject, error)
 
     def on_own_firmware(self, callback: Callable[[Mapping[str, object]], None]) -> None:
@@ -250,21 +296,19 @@ class State(Consumer):
         known = await self._leaf(device)
         if 0 < change["version"] <= known.desired:
             return
-        if change["since"] not in (0, known.desired):  # something between is missing
-            reply = await self._link.request(messages.TWIN_GET, subject=self._subject(device))
-            if reply.body is None:
-                return
-            document = cast("Mapping[str, Any]", reply.body)
-            change = {"version": document["desired_version"], "since": 0, "patch": document["desired"]}
-        ours = change["patch"].get(OURS)
+        if change["since"] in (0, known.desired):
+            await self._take_over(device, change["version"], change["patch"], replace=change["since"] == 0)
+        elif (found := await self._at_core(device)) is not None:  # something between is missing
+            await self._take_over(device, found["desired_version"], found["desired"], replace=True)
+
+    async def _take_over(self, device: str, version: int, patch: Mapping[str, Any], *, replace: bool) -> None:
+        ours = patch.get(OURS)
         if device == self._leaves.gateway and isinstance(ours, Mapping):
             await self._ours(ours)
-        patch = {name: value for name, value in change["patch"].items() if name != OURS}
-        twin = await self._twins.desire(
-            device, patch, replace=change["since"] == 0, actor=ACTOR, reason="as at the core"
-        )
+        rest = {name: value for name, value in patch.items() if name != OURS}
+        twin = await self._twins.desire(device, rest, replace=replace, actor=ACTOR, reason="as at the core")
         self.counts["desired"] += 1
-        await self._keep_leaf(device, lambda old: evolve(old, desired=change["version"], here=twin.desired.version))
+        await self._keep_leaf(device, lambda old: evolve(old, desired=version, here=twin.desired.version))
         await self._tell_acknowledged(device)  # a leaf may have been faster than the line above
 
     async def _command(self, device: str, body: Mapping[str, Any]) -> None:
