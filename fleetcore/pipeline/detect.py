@@ -198,7 +198,7 @@ class Detection(ComponentConsumer[Detector]):
         return found
 
     async def _rest(self, after: int, seconds: float) -> bool:
-        if not self._timed:
+        if not self._timed or not self._clock.is_known:
             return await super()._rest(after, seconds)
         # Every commit was handled: only the clock says how late it is.
         now = tick(self._clock.now_ms() - LAG_MS)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from fleetcore import files
+from fleetcore.cli import serve
 from fleetcore.cli.connect import data_option
 from fleetcore.cli.init import make_data_folder
-from fleetcore.cli.serve import serve
 from fleetcore.errors import ConfigError, Refused
 from fleetcore.model.names import check_device_id
 from fleetcore.runtime.clock import SystemClock
@@ -107,14 +107,16 @@ async def _enrolled(host: "PluginHost", gateway: str, url: str, token: str, ca: 
 @edge.command()
 @data_option
 @click.option("--verbose", is_flag=True, help="Log more.")
-@click.pass_context
-def run(context: click.Context, data: Path, verbose: bool) -> None:
+def run(data: Path, verbose: bool) -> None:
     """Run the agent of a gateway: serve its leaves, run its functions, and keep the core up to date."""
     from fleetcore.runtime.config import load
+    from fleetcore_edge.clock.opening import holding, open_clock
 
-    if not any(each.kind == "uplink" for each in load(data / "fleet.toml").services):
+    uplink = next((each for each in load(data / "fleet.toml").services if each.kind == "uplink"), None)
+    if uplink is None:
         raise ConfigError(f"{data} is not a gateway's folder", remedy="Make one: fleetcore edge enroll")
-    context.invoke(serve, data=data, verbose=verbose)
+    clock = open_clock(data, uplink.table)
+    serve.run(data, verbose=verbose, clock=clock, opened=holding(clock, data, uplink.table))
 
 
 @edge.command("try")

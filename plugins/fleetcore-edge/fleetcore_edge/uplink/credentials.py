@@ -26,6 +26,15 @@ IDENTITY, BEFORE, CA = "identity.pem", "identity.before.pem", "ca.pem"
 _KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVATE KEY-----\n?", re.DOTALL)
 
 
+def issued_ms(folder: Path) -> int:
+    """A time that has passed by the gateway's certificate, ms since the epoch; 0 where there is none."""
+    try:
+        leaf = x509.load_pem_x509_certificates(_KEY.sub(b"", (folder / IDENTITY).read_bytes()))[0]
+    except (OSError, ValueError):
+        return 0
+    return round(leaf.not_valid_before_utc.timestamp() * 1000)
+
+
 class Credentials:
     """The credentials in a folder.
 
@@ -48,7 +57,7 @@ class Credentials:
         ca = self._folder / CA
         bundle = ca.read_bytes() if ca.exists() else None
         if self._token is not None:
-            return DeviceSecrets(device=self._gateway, ca=bundle, token=self._token())
+            return DeviceSecrets(device=self._gateway, ca=bundle, token=self._token(), now_ms=self._now_ms)
         before = self._folder / BEFORE
         file = before if self._fall_back and before.exists() else self._folder / IDENTITY
         try:
@@ -61,7 +70,12 @@ class Credentials:
         key = _KEY.search(text)
         if key is None:
             raise ConfigError(f"{file} holds no private key", remedy="Enrol the gateway again: fleetcore edge enroll")
-        return DeviceSecrets(device=self._gateway, certificate=_KEY.sub(b"", text), key=key[0], ca=bundle)
+        return DeviceSecrets(
+            device=self._gateway, certificate=_KEY.sub(b"", text), key=key[0], ca=bundle, now_ms=self._now_ms
+        )
+
+    def _now_ms(self) -> int | None:
+        return self._clock.now_ms() if self._clock.is_known else None
 
     def keep(self, chain: bytes, key: bytes) -> None:
         """Replaces certificate and key, in one step."""

@@ -48,6 +48,7 @@ class Link:
         client: opens a client with the current credentials.
         heard: handles a downlink; it must not raise.
         came: called after each connection, before messages are sent over it.
+        greet: awaited before that; where it gives False, the connection is opened again at once.
         refused: called where the core refuses the credentials.
     """
 
@@ -58,9 +59,11 @@ class Link:
         *,
         heard: Callable[[Downlink], Awaitable[None]],
         came: Callable[[], None],
+        greet: Callable[[DeviceClient], Awaitable[bool]] | None = None,
         refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._open, self._clock, self._heard, self._came, self._refused = client, clock, heard, came, refused
+        self._greet = greet
         self._client: DeviceClient | None = None
         self._there, self._gone = asyncio.Event(), asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
@@ -75,6 +78,8 @@ class Link:
             begun = self._clock.monotonic_s()
             try:
                 async with self._connected() as client:
+                    if client is None:
+                        continue
                     await self._listen(client)
                 error = "The connection was closed"
             except (NotAuthenticated, NotAuthorised) as raised:
@@ -91,8 +96,11 @@ class Link:
             await self._clock.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads gateways, hides nothing
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[DeviceClient]:
+    async def _connected(self) -> AsyncIterator[DeviceClient | None]:
         async with self._open() as client:
+            if self._greet is not None and not await self._greet(client):
+                yield None
+                return
             self._client = client
             self.connections += 1
             self.state = LinkState(connected=True, since_ms=self._clock.now_ms())

@@ -16,6 +16,7 @@ from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.waits import end_task, first_of
 from fleetcore.model.message import Downlink
 from fleetcore.wire import messages
+from fleetcore_edge.clock.upkeep import GatewayTime
 from fleetcore_edge.functions.manager import FunctionManager
 from fleetcore_edge.functions.wanted import Verifier
 from fleetcore_edge.runner.runner import open_runner
@@ -53,6 +54,7 @@ class Uplink:
     state: State
     functions: FunctionManager
     own: OwnCommands
+    times: GatewayTime
 
     def status(self) -> dict[str, object]:
         """The state of the connection, what waits, and what was sent, as plain data."""
@@ -62,6 +64,7 @@ class Uplink:
             "error": self.link.state.error,
             "connections": self.link.connections,
             "waiting": self.behind.left(),
+            "clock": self.times.status(),
             "lost": self.room.counts["lost"],
             "dropped": self.room.counts["dropped"],
             "trimmed": self.behind.status.lost,
@@ -99,9 +102,10 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         credentials.connected()
         connected.set()
 
+    times = GatewayTime.of(fleet)
     link = Link(
         lambda: make(config.url, credentials.secrets()), fleet.clock, heard=heard.put, came=came,
-        refused=credentials.refused,
+        greet=times.greet, refused=credentials.refused,
     )  # fmt: skip
     leaves = Leaves(config.gateway, link, fleet.devices, fleet.lifecycles, fleet.clock)
     state = State(
@@ -175,7 +179,8 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         fleet, runner, config.gateway, Verifier(folder, config.model, fleet.clock), root / "functions",
         download=download, secret=secret, tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
         beside=lambda: {
-            "uplink": {"connections": link.connections, "waiting": backlog.left(), **room.counts}
+            "uplink": {"connections": link.connections, "waiting": backlog.left(), **room.counts},
+            "clock": times.status(),
         },
     )  # fmt: skip
 
@@ -187,7 +192,8 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
 
     live, old = courier(), courier()
     backlog = Backlog(link, old, fleet.storage, fleet.clock)
-    room = Room(fleet.storage, fleet.clock, backlog, config.disk_mib)
+    room = Room(fleet.storage, fleet.clock, backlog, config.disk_mib, held=times.make_room)
+    times.keep(fleet.supervisor, link.reconnect)
     fleet.supervisor.keep("uplink link", link.run)
     fleet.supervisor.keep("uplink downlinks", take)
     fleet.supervisor.keep("uplink leaves", look)
@@ -213,7 +219,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         fleet.clock,
         {MAP: map_readings, "edge.logs": stack.enter_context(kept_log()).logs, "edge.status": status},
     )
-    uplink = Uplink(link, leaves, credentials, live, old, backlog, room, state, functions, own)
+    uplink = Uplink(link, leaves, credentials, live, old, backlog, room, state, functions, own, times)
     stack.push_async_callback(end_task, fleet.supervisor.keep("uplink commands", own.run))
     return uplink
 
