@@ -15,13 +15,15 @@ from fleetcore.cli.connect import data_option
 from fleetcore.cli.init import make_data_folder
 from fleetcore.errors import ConfigError, Refused
 from fleetcore.model.names import check_device_id
-from fleetcore.runtime.clock import SystemClock
 from fleetcore_edge.uplink.config import FOLDER, protocol_of
 
 if TYPE_CHECKING:
     from fleetcore.runtime.plugins import PluginHost
+    from fleetcore_edge.clock.gateway_clock import GatewayClock
 
 _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
+#: A certificate begins before it is made, by so much at most.
+_BACKDATED_MS = 3_600_000
 _UPLINK = """
 # The gateway's connection to the core.
 [services.uplink]
@@ -63,18 +65,23 @@ def enroll(
     A folder that is a gateway's already only gets a new certificate.
     """
     from fleetcore.runtime.plugins import PluginHost
+    from fleetcore_edge.clock.gateway_clock import GatewayClock
+    from fleetcore_edge.clock.machine import LinuxMachine
     from fleetcore_edge.functions.wanted import TRUST
-    from fleetcore_edge.uplink.credentials import Credentials
+    from fleetcore_edge.uplink.credentials import Credentials, not_before_ms
 
     check_device_id(gateway)
     host = PluginHost()
     token = token_file.read_text(encoding="ascii").strip()
-    chain, key = asyncio.run(_enrolled(host, gateway, http or url, token, ca.read_bytes()))
+    clock = GatewayClock(data, LinuxMachine())
+    chain, key = asyncio.run(_enrolled(host, gateway, http or url, token, ca.read_bytes(), clock))
+    # The core has just made the certificate: the machine's clock may be wrong.
+    clock.told(not_before_ms(chain), half_ms=_BACKDATED_MS)
     if not (data / "fleet.toml").exists():
         given = {"url": url, "http": http, "gateway": gateway, "model": model}
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in given.items() if value is not None]
-        make_data_folder(data, name, hosts, listen, more=_UPLINK + "".join(lines))
-    credentials = Credentials(data / FOLDER, gateway, SystemClock())
+        make_data_folder(data, name, hosts, listen, more=_UPLINK + "".join(lines), clock=clock)
+    credentials = Credentials(data / FOLDER, gateway, clock)
     credentials.keep(chain, key)
     credentials.keep_ca(ca.read_bytes())
     if trust is not None:
@@ -83,7 +90,9 @@ def enroll(
     click.echo(f"Next: fleetcore edge run --data {data}")
 
 
-async def _enrolled(host: "PluginHost", gateway: str, url: str, token: str, ca: bytes) -> tuple[bytes, bytes]:
+async def _enrolled(
+    host: "PluginHost", gateway: str, url: str, token: str, ca: bytes, clock: "GatewayClock"
+) -> tuple[bytes, bytes]:
     from fleetcore.interfaces.protocol import DeviceClient, DeviceSecrets, EnrollRequest
     from fleetcore.testing.credentials import make_csr, make_key
     from fleetcore.wire.replies import error_of
@@ -93,8 +102,12 @@ async def _enrolled(host: "PluginHost", gateway: str, url: str, token: str, ca: 
     if provider is None or provider.client is None:
         raise ConfigError(f"Protocol {protocol!r} is not installed", remedy=f"pip install fleetcore-{protocol}")
     key, private = make_key()
+
+    def judging() -> int | None:
+        return clock.now_ms() if clock.is_known else None
+
     make: Callable[[str, DeviceSecrets], DeviceClient] = provider.client
-    async with make(url, DeviceSecrets(device=gateway, ca=ca)) as client:
+    async with make(url, DeviceSecrets(device=gateway, ca=ca, now_ms=judging)) as client:
         reply = await client.enroll(EnrollRequest(csr=make_csr(gateway, private), token=token))
     if reply.error is not None:
         raise error_of(reply)

@@ -92,7 +92,7 @@ class GatewayClock(Clock):
         self.became_known = asyncio.Event()
         self.corrections: list[Correction] = []
         self.apart_ms: int | None = None
-        self._stepped = False
+        self._stepped, self._why = False, ""
         now, wall = machine.boottime_ms(), machine.wall_ms()
         floor = max(self._times.floor_ms, self._certain_ms)
         self._wall_offset = wall - now
@@ -121,14 +121,9 @@ class GatewayClock(Clock):
             return _State(
                 offset_ms=boot.present_ms, source=boot.present_source, known=True, since_ms=now + boot.present_ms
             )
-        doubt = self._doubt(wall, floor)
-        if not doubt:
+        self._why = self._doubt(wall, floor)
+        if not self._why:
             return _State(offset_ms=wall - now, source=MACHINE, known=True, since_ms=wall)
-        _log.warning(
-            "The time is not known: %s. Readings are kept until the core tells it, or the machine's clock is set; a "
-            "gateway without a battery-backed clock should have one, or NTP",
-            doubt,
-        )
         return _State(offset_ms=boot.estimate_ms, source=ESTIMATE, known=False, since_ms=now + boot.estimate_ms)
 
     def _doubt(self, wall: int, floor: int) -> str:
@@ -213,6 +208,11 @@ class GatewayClock(Clock):
         if self._state.known:
             self._know(self._state.offset_ms, self._state.source)
         else:
+            _log.warning(
+                "The time is not known: %s. Readings wait until the core tells it, or the machine's clock is set. Let "
+                "the machine have NTP, or a battery-backed clock",
+                self._why,
+            )
             self.save()
 
     def dated(self, boot: str) -> Dated | None:
@@ -297,8 +297,7 @@ class GatewayClock(Clock):
         now = self._machine.boottime_ms()
         first = not self._state.known
         if self._begun:
-            self._times = Times(floor_ms=now + offset, boots=self._decided(offset, source, now))
-            self._write()
+            self._write(Times(floor_ms=now + offset, boots=self._decided(offset, source, now)))
         self._state = _State(offset_ms=offset, source=source, known=True, since_ms=now + offset)
         self.became_known.set()
         if first:
@@ -333,15 +332,15 @@ class GatewayClock(Clock):
             for each in self._times.boots
         )
         floor = now + self._state.offset_ms
-        self._times = Times(floor_ms=floor if self._state.known else max(floor, self._times.floor_ms), boots=boots)
-        self._write()
+        self._write(Times(floor_ms=floor if self._state.known else max(floor, self._times.floor_ms), boots=boots))
 
     def _present_of(self) -> dict[str, object]:
         state = self._state
         return {"present_ms": state.offset_ms, "present_source": state.source} if state.known else {}
 
-    def _write(self) -> None:
-        write_times(self._file, self._times)
+    def _write(self, times: Times) -> None:
+        write_times(self._file, times)
+        self._times = times
         self._saved_s = time.monotonic()
 
     async def run(self) -> None:

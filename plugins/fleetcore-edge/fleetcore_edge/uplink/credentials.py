@@ -29,10 +29,14 @@ _KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVAT
 def issued_ms(folder: Path) -> int:
     """A time that has passed by the gateway's certificate, ms since the epoch; 0 where there is none."""
     try:
-        leaf = x509.load_pem_x509_certificates(_KEY.sub(b"", (folder / IDENTITY).read_bytes()))[0]
+        return not_before_ms(_KEY.sub(b"", (folder / IDENTITY).read_bytes()))
     except (OSError, ValueError):
         return 0
-    return round(leaf.not_valid_before_utc.timestamp() * 1000)
+
+
+def not_before_ms(chain: bytes) -> int:
+    """From when on a certificate is valid, ms since the epoch. Raises ValueError where the PEM holds none."""
+    return round(x509.load_pem_x509_certificates(chain)[0].not_valid_before_utc.timestamp() * 1000)
 
 
 class Credentials:

@@ -174,7 +174,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
 
     state.on_ours(obey)
 
-    runner = await stack.enter_async_context(open_runner(root / "functions" / "compiled"))
+    runner = await stack.enter_async_context(open_runner(root / "functions" / "compiled", clock=fleet.clock))
     functions = FunctionManager(
         fleet, runner, config.gateway, Verifier(folder, config.model, fleet.clock), root / "functions",
         download=download, secret=secret, tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
@@ -217,7 +217,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         config.gateway,
         fleet.commands,
         fleet.clock,
-        {MAP: map_readings, "edge.logs": stack.enter_context(kept_log()).logs, "edge.status": status},
+        {MAP: map_readings, "edge.logs": stack.enter_context(kept_log(fleet.clock)).logs, "edge.status": status},
     )
     uplink = Uplink(link, leaves, credentials, live, old, backlog, room, state, functions, own, times)
     stack.push_async_callback(end_task, fleet.supervisor.keep("uplink commands", own.run))
