@@ -1,11 +1,17 @@
 """A gateway's agent, a real process, on a machine whose clock is wrong: at 1970, or ahead."""
 
 import asyncio
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from fleetcore_mqtt.plugin import open_client as open_mqtt
 
+from fleetcore.testing.patience import PATIENCE_S
+from fleetcore.testing.ports import free_port
+from fleetcore.wire import messages
 from tests.agent.conftest import GATEWAY, Agent, until
 
 pytestmark = pytest.mark.peer("faketime")
@@ -79,19 +85,165 @@ def check(there, moments):
         assert before - EXACT_MS <= moment <= after + EXACT_MS, value
 
 
-async def test_readings_of_an_agent_at_1970_have_their_true_times_at_the_core(site, leaf):
-    agent = FakeTime(site.folder / "gateway", "1970-01-01 00:01:00")
-    await agent.start()
-    try:
-        await leaf.connect()
-        moments = await sent(leaf, 50)
-        assert await site.at_core("pump-1") == []
-        site.mend()
+async def count(site):
+    return len(await site.at_core("pump-1"))
 
-        async def count():
-            return len(await site.at_core("pump-1"))
 
-        await until(count, 50)
-        check(await site.at_core("pump-1"), moments)
-    finally:
+@pytest.fixture
+async def agents(site):
+    """Starts agents on the gateway's folder, one after the other."""
+    started = []
+
+    async def start(wall):
+        started.append(FakeTime(site.folder / "gateway", wall))
+        await started[-1].start()
+        return started[-1]
+
+    yield start
+    for agent in started:
         await agent.kill()
+
+
+async def test_readings_of_an_agent_at_1970_have_their_true_times_at_the_core(site, leaf, agents):
+    await agents("1970-01-01 00:01:00")
+    await leaf.connect()
+    moments = await sent(leaf, 50)
+    aged = now() - 60_000
+    await leaf.send({"values": {"humidity": 40.0}, "age_ms": 60_000}, 1)
+    own = now() - 5_000
+    await leaf.send({"pressure": 3.0, "time": own}, 1)
+    assert await count(site) == 0
+    site.mend()
+
+    await until(lambda: count(site), 50)
+    check(await site.at_core("pump-1"), moments)
+    await until(lambda: there(site, "pressure"), [(own, 3.0)])
+    ((moment, _),) = await site.at_core("pump-1", "humidity")
+    assert abs(moment - aged) <= EXACT_MS
+
+    await leaf.send({"temperature": 50.0}, 1)
+    moments.append((now() - EXACT_MS, now()))
+    await until(lambda: count(site), 51)
+    check(await site.at_core("pump-1"), moments)
+
+
+async def there(site, metric):
+    return await site.at_core("pump-1", metric)
+
+
+async def test_an_agent_that_is_killed_before_it_knows_the_time_loses_and_doubles_nothing(site, leaf, agents):
+    agent = await agents("1970-01-01 00:01:00")
+    await leaf.connect()
+    moments = await sent(leaf, 30)
+    await agent.kill()
+    await leaf.disconnect()
+    await agents("1970-01-01 00:00:05")
+    await leaf.connect()
+    for number in range(30, 60):
+        before = now()
+        assert (await leaf.send({"temperature": float(number)}, 1)).error is None
+        moments.append((before, now()))
+    site.mend()
+
+    await until(lambda: count(site), 60)
+    check(await site.at_core("pump-1"), moments)
+    fleet = await site.core.open()
+    assert (await fleet.dead_letters.list()) == []
+
+
+async def test_an_agent_that_starts_again_with_the_core_away_still_knows_the_time(site, leaf, agents):
+    agent = await agents("1970-01-01 00:01:00")
+    site.mend()
+    await until(lambda: known(site), "core")
+    site.cut()
+    await agent.kill()
+    await agents("1970-01-01 00:01:00")
+    await leaf.connect()
+    moments = await sent(leaf, 10)
+    site.mend()
+
+    await until(lambda: count(site), 10)
+    check(await site.at_core("pump-1"), moments)
+    log = (site.folder / "gateway" / "log").read_text()
+    assert log.count("The time is not known") == 1
+
+
+async def known(site):
+    return (await clock(site)).get("source")
+
+
+async def test_a_clock_a_day_ahead_follows_the_core_and_what_was_dated_by_it_stays(site, leaf, agents):
+    begun = now()
+    await agents(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(begun / 1000 + 86_400)))
+    await leaf.connect()
+    await leaf.send({"humidity": 1.0}, 1)
+    site.mend()
+    found = await until_corrected(site)
+    moments = await sent(leaf, 10)
+
+    await until(lambda: count(site), 10)
+    check(await site.at_core("pump-1"), moments)
+    assert abs(found["corrected"]["by_ms"] + 86_400_000) < 5_000
+    assert found["source"] == "core"
+    assert "follows the core's" in (site.folder / "gateway" / "log").read_text()
+
+
+async def until_corrected(site):
+    async def look():
+        return "corrected" in await clock(site)
+
+    await until(look)
+    return await clock(site)
+
+
+async def test_an_alert_that_a_leaf_tells_at_1970_is_at_the_core_once(site, leaf, agents):
+    await agents("1970-01-01 00:01:00")
+    await leaf.connect()
+    alert = {"detector": "own", "metric": "temperature", "time": now(), "value": 99.0}
+    for _ in range(2):
+        assert (await leaf.connection.send(messages.EVENTS, alert)).error is None
+    site.mend()
+
+    async def alerts():
+        fleet = await site.core.open()
+        return [each.time for each in await fleet.anomalies.list("pump-1")]
+
+    await until(alerts, [alert["time"]])
+
+
+async def test_devices_connect_to_a_gateway_at_1970_over_mqtt_and_do_not_get_a_wrong_time(site, agents):
+    await site.start(listen=True)
+    device = await site.leaf("pump-1")
+    await site.stop()
+    site.cut()
+    toml, port = site.folder / "gateway" / "fleet.toml", free_port()
+    toml.write_text(toml.read_text() + f'[protocols.mqtt]\nlisten = "mqtts://127.0.0.1:{port}"\n')
+    await agents("1970-01-01 00:01:00")
+    async with open_mqtt(f"mqtts://localhost:{port}", device.secrets) as client:
+        reply = await client.send(messages.TELEMETRY, {"temperature": 1.0})
+        asked = await client.request(messages.TIME, {})
+    site.mend()
+
+    assert reply.error is None
+    assert asked.error["code"] == "not_ready"
+    await until(lambda: count(site), 1)
+
+
+async def test_a_machine_at_1970_enrols_and_its_ca_is_of_today(site, tmp_path):
+    core = await site.core.open()
+    await site.core.call("register_gateway", id="gw-2", may_register=True)
+    (tmp_path / "token").write_text(await core.security.enrollment_tokens.create(device="gw-2"))
+    (tmp_path / "core.pem").write_bytes(core.security.authority.ca_pem())
+    at_1970 = FakeTime(tmp_path / "gw-2", "1970-01-01 00:01:00")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "fleetcore", "edge", "enroll", "gw-2", "--url", "wss://localhost:1/device/v1/ws",
+        "--http", core.protocols["http"].endpoints()[0], "--token-file", str(tmp_path / "token"),
+        "--ca", str(tmp_path / "core.pem"), "--listen", "127.0.0.1", "--data", str(at_1970.folder),
+        env=at_1970.environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(PATIENCE_S):
+        out, _ = await process.communicate()
+
+    assert process.returncode == 0, out.decode()
+    ca = x509.load_pem_x509_certificates((at_1970.folder / "pki" / "ca.pem").read_bytes())
+    assert all(abs(each.not_valid_before_utc.timestamp() - time.time()) < 3_600 for each in ca)

@@ -10,7 +10,7 @@ differ by more than ``APART_MS``.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -90,6 +90,7 @@ class GatewayClock(Clock):
         self._boot = machine.boot_id()
         self._begun = False
         self.became_known = asyncio.Event()
+        self._changed: Callable[[], None] = lambda: None
         self.corrections: list[Correction] = []
         self.apart_ms: int | None = None
         self._stepped, self._why = False, ""
@@ -173,6 +174,10 @@ class GatewayClock(Clock):
     def boot(self) -> str:
         """The present boot."""
         return self._boot
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Calls ``changed`` when the time is known from elsewhere, or was corrected."""
+        self._changed = changed
 
     def boottime_of(self, time_ms: int) -> int:
         """The time since the machine's start of an estimate that this process made."""
@@ -300,6 +305,7 @@ class GatewayClock(Clock):
             self._write(Times(floor_ms=now + offset, boots=self._decided(offset, source, now)))
         self._state = _State(offset_ms=offset, source=source, known=True, since_ms=now + offset)
         self.became_known.set()
+        self._changed()
         if first:
             _log.warning("The time is known from the %s: %s", source, format_time(now + offset))
 

@@ -38,11 +38,12 @@ class GatewayTime:
         """Drops some of the oldest readings that wait; False if there are none."""
         return self.held is not None and await self.held.make_room()
 
-    def keep(self, supervisor: Supervisor, reconnect: Callable[[], None]) -> None:
-        """Keeps all of it running; ``reconnect`` opens the connection again."""
+    def keep(self, supervisor: Supervisor, *, reconnect: Callable[[], None], report: Callable[[], None]) -> None:
+        """Keeps all of it running; ``reconnect`` opens the connection again, and ``report`` reports the status."""
         held, core = self.held, self.core
         if held is None or core is None:
             return
+        held.clock.on_change(report)
         supervisor.keep("gateway clock", held.clock.run)
         supervisor.keep("time of the core", lambda: core.run(reconnect))
         supervisor.keep("messages that wait for the time", held.run)

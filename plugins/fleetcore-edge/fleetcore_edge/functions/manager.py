@@ -94,6 +94,10 @@ class FunctionManager:
                 if each.task is not None:
                     await end_task(each.task)
 
+    def report_soon(self) -> None:
+        """Reports now, and not only at the next time."""
+        self._look.set()
+
     def name_at_core(self, metric: str) -> str | None:
         """A metric as the core gets it; None for readings that a function's outputs stand for."""
         for name, each in self.running.items():

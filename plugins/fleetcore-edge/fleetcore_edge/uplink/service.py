@@ -193,7 +193,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     live, old = courier(), courier()
     backlog = Backlog(link, old, fleet.storage, fleet.clock)
     room = Room(fleet.storage, fleet.clock, backlog, config.disk_mib, held=times.make_room)
-    times.keep(fleet.supervisor, link.reconnect)
+    times.keep(fleet.supervisor, reconnect=link.reconnect, report=functions.report_soon)
     fleet.supervisor.keep("uplink link", link.run)
     fleet.supervisor.keep("uplink downlinks", take)
     fleet.supervisor.keep("uplink leaves", look)
