@@ -18,6 +18,10 @@ class Clock(ABC):
         """
         return True
 
+    def known_ms(self) -> int | None:
+        """:meth:`now_ms`, or None where the time is not known."""
+        return self.now_ms() if self.is_known else None
+
     @abstractmethod
     def monotonic_s(self) -> float:
         """Seconds since some fixed moment; never goes back. For intervals and time-outs."""

@@ -102,12 +102,8 @@ async def _enrolled(
     if provider is None or provider.client is None:
         raise ConfigError(f"Protocol {protocol!r} is not installed", remedy=f"pip install fleetcore-{protocol}")
     key, private = make_key()
-
-    def judging() -> int | None:
-        return clock.now_ms() if clock.is_known else None
-
     make: Callable[[str, DeviceSecrets], DeviceClient] = provider.client
-    async with make(url, DeviceSecrets(device=gateway, ca=ca, now_ms=judging)) as client:
+    async with make(url, DeviceSecrets(device=gateway, ca=ca, now_ms=clock.known_ms)) as client:
         reply = await client.enroll(EnrollRequest(csr=make_csr(gateway, private), token=token))
     if reply.error is not None:
         raise error_of(reply)

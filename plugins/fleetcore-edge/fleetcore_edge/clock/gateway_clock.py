@@ -281,8 +281,11 @@ class GatewayClock(Clock):
             if not self._doubt(wall, now + state.offset_ms):
                 self._know(offset, MACHINE)
         elif abs(offset - state.offset_ms) <= APART_MS:
-            since = state.since_ms if state.source == MACHINE else wall
+            agrees = state.source != MACHINE
+            since = wall if agrees else state.since_ms
             self._state = _State(offset_ms=offset, source=MACHINE, known=True, since_ms=since)
+            if agrees:
+                self._changed()
         elif abs(step) > APART_MS and state.source == MACHINE:
             self._follow(offset, wall, now + state.offset_ms)
         if time.monotonic() - self._saved_s >= _SAVE_S:
@@ -351,6 +354,13 @@ class GatewayClock(Clock):
 
     async def run(self) -> None:
         """Looks at the machine's clock until cancelled."""
+        failed = ""
         while True:
-            self.look()
+            try:
+                self.look()
+                failed = ""
+            except OSError as error:
+                if failed != str(error):
+                    _log.error("The time cannot be written down: %s", error)
+                failed = str(error)
             await self.sleep(_LOOK_S)

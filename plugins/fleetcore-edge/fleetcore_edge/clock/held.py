@@ -132,7 +132,9 @@ class HeldMessages(Holder):
             waiting = self.waiting()
             if waiting:
                 _log.info("%d messages that waited for the time are submitted", waiting)
-                await asyncio.gather(*(self._drain(lane) for lane in LANES))
+                async with asyncio.TaskGroup() as lanes:
+                    for lane in LANES:
+                        lanes.create_task(self._drain(lane), name=f"held {lane}")
                 _log.info("The messages that waited for the time are submitted")
             await self._news.wait()
 
@@ -142,13 +144,16 @@ class HeldMessages(Holder):
 
     async def _drain(self, lane: str) -> None:
         while (segment := self.journal.first(lane)) is not None:
-            while entries := await self._next(lane, segment):
-                await self._submit(entries)
-                if segment.path in self._done:
-                    self._done[segment.path] += len(entries)
+            while entries := await self._rest(lane, segment):
+                for at in range(0, len(entries), _PAGE):
+                    page = entries[at : at + _PAGE]
+                    await self._submit(page)
+                    if segment.path not in self._done:
+                        break  # it was dropped meanwhile
+                    self._done[segment.path] += len(page)
 
-    async def _next(self, lane: str, segment: Segment) -> Sequence[Entry]:
-        """The next entries of a segment; none once it is removed because all are done."""
+    async def _rest(self, lane: str, segment: Segment) -> Sequence[Entry]:
+        """The entries of a segment that are not done; none once it is removed because all are."""
         async with self._at_work:
             if self.journal.first(lane) is not segment:
                 return ()
@@ -156,7 +161,7 @@ class HeldMessages(Holder):
             if done < segment.count:
                 read = await asyncio.to_thread(self.journal.read, segment)
                 if done < len(read):
-                    return read[done : done + _PAGE]
+                    return read[done:]
                 _log.error("%d entries of %s cannot be read any more", segment.count - len(read), segment.path)
             # A refused message is a dead letter before it leaves the journal.
             await self._fleet.dead_letters.flush()
@@ -174,12 +179,9 @@ class HeldMessages(Holder):
                 pairs = list(zip(entries, outcomes, strict=True))
                 final = sum(is_permanent(outcome) for _, outcome in pairs)
                 self.counts["submitted"] += final
-                waits = [
-                    each.retry_after_s or 1.0 for each in outcomes if isinstance(each, Rejected) and each.temporary
-                ]
                 entries = [entry for entry, outcome in pairs if not is_permanent(outcome)]
-                if waits:
-                    await self._clock.sleep(max(waits))
+                if entries:
+                    await self._clock.sleep(_AGAIN_S)
         finally:
             for session in sessions.values():
                 if isinstance(session, Session):

@@ -60,6 +60,8 @@ class GatewayTime:
             "journal": self.held.waiting(),
             **self.held.counts,
         }
+        if self.held.journal.damaged:
+            found["damaged"] = self.held.journal.damaged
         if clock.apart_ms is not None:
             found["machine_ahead_ms"] = clock.apart_ms
         if clock.corrections:

@@ -61,7 +61,7 @@ class Credentials:
         ca = self._folder / CA
         bundle = ca.read_bytes() if ca.exists() else None
         if self._token is not None:
-            return DeviceSecrets(device=self._gateway, ca=bundle, token=self._token(), now_ms=self._now_ms)
+            return DeviceSecrets(device=self._gateway, ca=bundle, token=self._token(), now_ms=self._clock.known_ms)
         before = self._folder / BEFORE
         file = before if self._fall_back and before.exists() else self._folder / IDENTITY
         try:
@@ -75,11 +75,8 @@ class Credentials:
         if key is None:
             raise ConfigError(f"{file} holds no private key", remedy="Enrol the gateway again: fleetcore edge enroll")
         return DeviceSecrets(
-            device=self._gateway, certificate=_KEY.sub(b"", text), key=key[0], ca=bundle, now_ms=self._now_ms
+            device=self._gateway, certificate=_KEY.sub(b"", text), key=key[0], ca=bundle, now_ms=self._clock.known_ms
         )
-
-    def _now_ms(self) -> int | None:
-        return self._clock.now_ms() if self._clock.is_known else None
 
     def keep(self, chain: bytes, key: bytes) -> None:
         """Replaces certificate and key, in one step."""
