@@ -58,6 +58,11 @@ class Holder(ABC):
     def holds(self) -> bool:
         """Whether a message that arrives now is kept. Read for each message."""
 
+    @property
+    @abstractmethod
+    def waits(self) -> bool:
+        """Whether messages are still to be submitted."""
+
     @abstractmethod
     async def hold(self, messages: Sequence[HeldMessage]) -> None:
         """Keeps messages durably, in their order; they are then acknowledged. Calls do not overlap.

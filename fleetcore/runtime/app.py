@@ -678,7 +678,11 @@ class Fleet:
             self.anomalies,
             self.clock,
             kept=kept,
+            settled=self._is_settled,
         )
+
+    def _is_settled(self) -> bool:
+        return self.holder is None or not (self.holder.holds or self.holder.waits)
 
     def _notification(self, instance: Instance) -> Notification:
         table = dict(instance.table)

@@ -8,6 +8,7 @@ from fleetcore.interfaces.ingest import Holder
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.message import Accepted, Inbound, Rejected
+from fleetcore.runtime.config import Config, Instance
 from fleetcore.runtime.replay import resubmit
 from fleetcore.testing.clock import MovableClock
 from fleetcore.wire.messages import EVENTS, TELEMETRY, TWIN_REPORT
@@ -15,10 +16,10 @@ from fleetcore.wire.messages import EVENTS, TELEMETRY, TWIN_REPORT
 
 class Keeps(Holder):
     def __init__(self):
-        self.holds, self.kept, self.fails = True, [], None
+        self.holds, self.waits, self.kept, self.fails = True, False, [], None
 
     types = frozenset({TELEMETRY, EVENTS})
-    holds = True
+    holds = waits = True
 
     async def hold(self, messages):
         if self.fails is not None:
@@ -26,11 +27,14 @@ class Keeps(Holder):
         self.kept += messages
 
 
+QUIET = Instance(name="quiet", kind="silence", table={"after_s": 60.0}, named=True)
+
+
 @pytest.fixture
 async def held():
     """A fleet in memory with a device, its holder, and a way to send."""
     clock, holder = MovableClock(), Keeps()
-    async with IoTFleetManager(clock=clock) as manager:
+    async with IoTFleetManager(config=Config(detectors=(QUIET,)), clock=clock) as manager:
         fleet = await manager.open()
         fleet.hold(holder)
         await manager.create_device("pump-1")
@@ -118,3 +122,26 @@ async def test_a_fleet_that_closes_answers_what_it_holds(held):
     await fleet.ingest.drain()
 
     assert len(holder.kept) == 1
+
+
+async def test_no_series_is_silent_whose_readings_are_still_to_come(held):
+    fleet, clock, holder, send = held
+    holder.holds = False
+    await send(b'{"temperature": 1}')
+    await fleet.wait_idle()
+
+    holder.holds = True
+    await clock.advance(600)
+    await send(b'{"temperature": 2}')
+    assert await fleet.anomalies.list() == []
+
+    holder.holds, holder.waits = False, True
+    await send(b'{"humidity": 1}')
+    await fleet.wait_idle()
+    await clock.advance(30)
+    assert await fleet.anomalies.list() == []
+
+    holder.waits = False
+    await clock.advance(5)
+    await fleet.wait_idle()
+    assert [each.metric for each in await fleet.anomalies.list()] == ["temperature"]

@@ -75,6 +75,10 @@ class HeldMessages(Holder):
         return not self._clock.is_known
 
     @property
+    def waits(self) -> bool:
+        return self.waiting() > 0
+
+    @property
     def clock(self) -> GatewayClock:
         """The clock for which they wait."""
         return self._clock
