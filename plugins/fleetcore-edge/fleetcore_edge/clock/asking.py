@@ -29,12 +29,16 @@ class CoreTime:
         self._checked = True
         self.refused = ""
 
+    def opening(self) -> None:
+        """A connection is about to be opened: its certificate is judged by its dates if the time is known now."""
+        self._checked = self._clock.is_known
+
     async def greet(self, client: DeviceClient) -> bool:
         """Asks over a new connection; False where it is to be opened again.
 
         Its certificate was not judged by its dates while the time was not known; now it can be.
         """
-        self._client, self._checked = client, self._clock.is_known
+        self._client = client
         await self.ask()
         return self._is_judged()
 

@@ -132,8 +132,8 @@ class GatewayClock(Clock):
         if not EARLIEST_MS <= wall <= LATEST_MS:
             return f"the machine's clock says {format_time(wall)}"
         synchronised = self._machine.is_synchronised()
-        # What was written down may be from a clock that was ahead.
-        if wall < max(self._certain_ms, 0 if synchronised else floor):
+        # What was written down may be from a clock that was ahead; NTP sets a clock back a little.
+        if wall < max(self._certain_ms, 0 if synchronised else floor - APART_MS):
             return f"the machine's clock says {format_time(wall)}, before the last known time"
         if self._trust or synchronised:
             return ""

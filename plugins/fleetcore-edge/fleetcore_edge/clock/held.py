@@ -21,7 +21,7 @@ from fleetcore.pipeline.session import OWNER
 from fleetcore.runtime.replay import resubmit
 from fleetcore.wire import messages
 from fleetcore.wire.times import format_time
-from fleetcore_edge.clock.gateway_clock import GatewayClock
+from fleetcore_edge.clock.gateway_clock import Dated, GatewayClock
 from fleetcore_edge.clock.journal import ALERTS, LANES, READINGS, Entry, Journal, Segment
 
 if TYPE_CHECKING:
@@ -121,11 +121,14 @@ class HeldMessages(Holder):
         return segment.count - self._done.pop(segment.path, 0)
 
     async def _lose(self, count: int) -> None:
-        if not count:
-            return
-        self.counts["lost"] += count
-        _log.error("%d messages with readings that waited for the time were dropped for want of room", count)
-        await self._fleet.storage.commit(Commit(add={(COUNTERS, "lost"): count}))
+        if count:
+            _log.error("%d messages with readings that waited for the time were dropped for want of room", count)
+        await self._count("lost", count)
+
+    async def _count(self, name: str, count: int) -> None:
+        if count:
+            self.counts[name] += count
+            await self._fleet.storage.commit(Commit(add={(COUNTERS, name): count}))
 
     async def run(self) -> None:
         """Submits what was held once the time is known, until cancelled."""
@@ -181,8 +184,9 @@ class HeldMessages(Holder):
             while entries:
                 outcomes = await asyncio.gather(*(self._one(sessions[entry.identity], entry) for entry in entries))
                 pairs = list(zip(entries, outcomes, strict=True))
-                final = sum(is_permanent(outcome) for _, outcome in pairs)
-                self.counts["submitted"] += final
+                final = [entry for entry, outcome in pairs if is_permanent(outcome)]
+                self.counts["submitted"] += len(final)
+                await self._count("estimated", sum(self._dated(entry).estimated for entry in final))
                 entries = [entry for entry, outcome in pairs if not is_permanent(outcome)]
                 if entries:
                     await self._clock.sleep(_AGAIN_S)
@@ -212,19 +216,21 @@ class HeldMessages(Holder):
         return await resubmit(self._fleet, session, message, received_ms=self._received(entry))
 
     def _received(self, entry: Entry) -> int:
+        dated = self._dated(entry)
+        if dated.estimated and entry.boot not in self._told:
+            self._told.add(entry.boot)
+            low, high = (format_time(entry.at_ms + at) for at in (dated.earliest_ms, dated.offset_ms))
+            _log.warning(
+                "The machine was off before the time was known: messages of that time count from %s, and are not older "
+                "than %s",
+                high, low,
+            )  # fmt: skip
+        return entry.at_ms + dated.offset_ms
+
+    def _dated(self, entry: Entry) -> Dated:
         dated = self._clock.dated(entry.boot)
         assert dated is not None, "every boot has a decision once the time is known"
-        if dated.estimated:
-            self.counts["estimated"] += 1
-            if entry.boot not in self._told:
-                self._told.add(entry.boot)
-                low, high = (format_time(entry.at_ms + at) for at in (dated.earliest_ms, dated.offset_ms))
-                _log.warning(
-                    "The machine was off before the time was known: messages of that time count from %s, and are not "
-                    "older than %s",
-                    high, low,
-                )  # fmt: skip
-        return entry.at_ms + dated.offset_ms
+        return dated
 
 
 def _entry(boot: str, at_ms: int, identity: str, message: Inbound) -> Entry:

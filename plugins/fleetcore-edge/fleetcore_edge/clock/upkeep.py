@@ -30,6 +30,11 @@ class GatewayTime:
         held = fleet.holder if isinstance(fleet.holder, HeldMessages) else None
         return cls(held, None if held is None else CoreTime(held.clock))
 
+    def opening(self) -> None:
+        """A connection to the core is about to be opened."""
+        if self.core is not None:
+            self.core.opening()
+
     async def greet(self, client: DeviceClient) -> bool:
         """Asks for the time over a new connection; False where it is to be opened again."""
         return self.core is None or await self.core.greet(client)

@@ -103,8 +103,13 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         connected.set()
 
     times = GatewayTime.of(fleet)
+
+    def client() -> DeviceClient:
+        times.opening()
+        return make(config.url, credentials.secrets())
+
     link = Link(
-        lambda: make(config.url, credentials.secrets()), fleet.clock, heard=heard.put, came=came,
+        client, fleet.clock, heard=heard.put, came=came,
         greet=times.greet, refused=credentials.refused,
     )  # fmt: skip
     leaves = Leaves(config.gateway, link, fleet.devices, fleet.lifecycles, fleet.clock)

@@ -42,6 +42,7 @@ class Fleet:
         self.plane = self.ingest = self.dead_letters = self.storage = self
         self.device_sessions = SimpleNamespace(last_seen={})
         self.stored, self.letters, self.lost, self.takes = stored, [], 0, None
+        self.go_on = asyncio.Event()
         self.answers = iter(())
         self.unknown = set()
 
@@ -54,8 +55,9 @@ class Fleet:
         await asyncio.sleep(0)
         if self.takes is not None:
             if not self.takes:
-                await asyncio.Event().wait()  # the process is about to be killed
-            self.takes -= 1
+                await self.go_on.wait()  # or the process is about to be killed
+            else:
+                self.takes -= 1
         outcome = next(self.answers, Accepted())
         if not isinstance(outcome, Rejected):
             self.stored.append((session.identity, message.payload, received_ms))
@@ -166,6 +168,25 @@ async def test_those_of_a_boot_without_a_known_time_are_counted_as_estimated_wit
     assert came <= dated <= machine.booted_ms
     assert process.held.counts["estimated"] == 1
     assert "are not older than" in caplog.text
+
+
+async def test_what_is_held_while_the_others_are_submitted_is_submitted_too(start, machine):
+    machine.set(MINUTE)
+    process = start()
+    await process.arrives(*(b"%03d" % number for number in range(600)))
+    late = HeldMessage("pump-1", Inbound(type=TELEMETRY, subject="pump-1", payload=b"600"), process.clock.now_ms())
+    process.fleet.takes = 300
+    process.clock.told(machine.true_ms, half_ms=10)
+    while process.fleet.takes:
+        await asyncio.sleep(0)
+
+    await process.held.hold([late])  # it had arrived before the time was known
+    process.fleet.takes = None
+    process.fleet.go_on.set()
+    await process.drained()
+
+    assert [payload for _, payload, _ in process.fleet.stored] == [b"%03d" % number for number in range(601)]
+    assert process.held.counts["submitted"] == 601
 
 
 async def test_a_refusal_for_now_keeps_the_message_until_it_is_taken(start, machine):
