@@ -12,6 +12,7 @@ from fleetcore_edge.clock import journal as journals
 from fleetcore_edge.clock.gateway_clock import GatewayClock
 from fleetcore_edge.clock.held import HeldMessages
 from fleetcore_edge.clock.journal import ALERTS, READINGS
+from fleetcore_edge.uplink.room import Room
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -341,3 +342,34 @@ async def test_a_decision_by_a_right_clock_or_the_core_is_exact(start, machine):
 
         assert process.clock.dated(process.clock.boot).offset_ms == machine.booted_ms
         await process.killed()
+
+
+class Full(Room):
+    """A folder that is near its bound, with nothing in the store that could go."""
+
+    looks = 0
+
+    async def _near(self):
+        self.looks += 1
+        return self.looks <= 3
+
+    async def _give_up_feed(self):
+        pass
+
+    async def _drop(self):
+        return False
+
+
+async def test_where_the_store_has_nothing_that_may_go_readings_that_wait_go(start, machine, monkeypatch):
+    monkeypatch.setattr(journals, "SEGMENT_BYTES", 1)
+    machine.set(MINUTE)
+    process = start()
+    for number in range(5):
+        await process.arrives(b"%d" % number)
+    await process.arrives(b"alert", type=EVENTS)
+
+    await Full(process.fleet, process.clock, None, 16, held=process.held.make_room).look()
+
+    assert process.held.journal.waiting() == {READINGS: 3, ALERTS: 1}
+    assert process.held.counts["lost"] == 2
+    assert [entry.payload for entry in process.held.journal.read(process.held.journal.first(READINGS))] == [b"2"]
