@@ -5,8 +5,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cryptography import x509
+from fleetcore_edge.clock.held import FOLDER as HELD
+from fleetcore_edge.clock.journal import Entry, Journal
+from fleetcore_edge.clock.machine import LinuxMachine
 from fleetcore_mqtt.plugin import open_client as open_mqtt
 
 from fleetcore.testing.patience import PATIENCE_S
@@ -17,6 +21,7 @@ from tests.agent.conftest import GATEWAY, Agent, until
 pytestmark = pytest.mark.peer("faketime")
 #: A reading's time comes from the gateway's time since its start and the core's answer, which is exact to its round trip.
 EXACT_MS = 500
+READINGS = 20_000
 
 
 class FakeTime(Agent):
@@ -149,6 +154,47 @@ async def test_an_agent_that_is_killed_before_it_knows_the_time_loses_and_double
     check(await site.at_core("pump-1"), moments)
     fleet = await site.core.open()
     assert (await fleet.dead_letters.list()) == []
+
+
+async def test_an_agent_that_is_killed_while_it_submits_what_waited_loses_and_doubles_nothing(site, leaf, agents):
+    folder, machine, journal = site.folder / "gateway", LinuxMachine(), Journal(site.folder / "gateway" / HELD)
+    journal.open()
+    begun = machine.boottime_ms() - 2 * READINGS
+    start_ms = now() - machine.boottime_ms()
+    for at in range(0, READINGS, 1000):
+        journal.append(
+            "readings",
+            [
+                Entry(
+                    machine.boot_id(),
+                    begun + number,
+                    "pump-1",
+                    "telemetry",
+                    "pump-1",
+                    b'{"temperature": %d}' % number,
+                    receipt=f"r{number}",
+                )
+                for number in range(at, at + 1000)
+            ],
+        )
+    agent = await agents("1970-01-01 00:01:00")
+    site.mend()
+
+    async def some():
+        return await count(site) > 0
+
+    await until(some)
+    await agent.kill()
+    known = Journal(folder / HELD)
+    known.open()
+    assert known.waiting()["readings"] > 0, "it was killed in the middle"
+    await agents("1970-01-01 00:01:00")
+    await until(lambda: count(site), READINGS)
+
+    found = await site.at_core("pump-1")
+    assert [value for _, value in found] == [float(number) for number in range(READINGS)]
+    assert np.ptp([time - number for number, (time, _) in enumerate(found)]) == 0, "all by one decision"
+    assert abs(found[0][0] - (start_ms + begun)) <= EXACT_MS
 
 
 async def test_an_agent_that_starts_again_with_the_core_away_still_knows_the_time(site, leaf, agents):

@@ -1,11 +1,13 @@
 """Messages that wait until the time is known, and then go through the data path with the time at which they came.
 
 They are acknowledged once they are in the journal. An entry leaves it after its final outcome: a crash meanwhile
-repeats some, with the same times, which changes nothing.
+repeats some, with the same times and receipts, which changes nothing.
 """
 
 import asyncio
+import itertools
 import logging
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +24,7 @@ from fleetcore.runtime.replay import resubmit
 from fleetcore.wire import messages
 from fleetcore.wire.times import format_time
 from fleetcore_edge.clock.gateway_clock import Dated, GatewayClock
-from fleetcore_edge.clock.journal import ALERTS, LANES, READINGS, Entry, Journal, Segment
+from fleetcore_edge.clock.journal import ALERTS, LANES, READINGS, SEGMENT_ENTRIES, Entry, Journal, Segment
 
 if TYPE_CHECKING:
     from fleetcore.runtime.app import Fleet
@@ -63,6 +65,7 @@ class HeldMessages(Holder):
         self._at_work = asyncio.Lock()
         self._news = asyncio.Event()
         self._told: set[str] = set()
+        self._token, self._number = secrets.token_hex(6), itertools.count()
         self._done: dict[Path, int] = {}
         self.counts = {"submitted": 0, "estimated": 0, "lost": 0}
 
@@ -89,12 +92,13 @@ class HeldMessages(Holder):
         for held in messages:
             message = held.message
             at = self._clock.boottime_of(held.received_ms)
-            lanes[_LANES[message.type]].append(_entry(boot, at, held.identity, message))
+            lanes[_LANES[message.type]].append(_entry(boot, at, held.identity, message, self._receipt()))
         async with self._at_work:
             try:
                 for lane, entries in lanes.items():
-                    if entries:
-                        await asyncio.to_thread(self.journal.append, lane, entries)
+                    for at in range(0, len(entries), SEGMENT_ENTRIES):
+                        part = entries[at : at + SEGMENT_ENTRIES]
+                        await asyncio.to_thread(self.journal.append, lane, part)
             except OSError as error:
                 raise StorageError(
                     f"The journal {self.journal.folder} cannot be written: {error.strerror}",
@@ -105,6 +109,9 @@ class HeldMessages(Holder):
                 lost += gone
         self._news.set()
         await self._lose(lost)
+
+    def _receipt(self) -> str:
+        return f"held-{self._token}-{next(self._number):x}"
 
     async def make_room(self) -> bool:
         """Drops some of the oldest readings; False if there are none."""
@@ -208,7 +215,7 @@ class HeldMessages(Holder):
             return Rejected(code="operation_unknown", reason="unknown")
         message = Inbound(
             type=row, subject=entry.subject, payload=entry.payload, content_type=entry.content_type, id=entry.id,
-            target=entry.target, if_version=entry.if_version,
+            target=entry.target, if_version=entry.if_version, receipt=entry.receipt,
         )  # fmt: skip
         if isinstance(session, Rejected):
             self._fleet.dead_letters.add(entry.identity, message, session)
@@ -233,8 +240,8 @@ class HeldMessages(Holder):
         return dated
 
 
-def _entry(boot: str, at_ms: int, identity: str, message: Inbound) -> Entry:
+def _entry(boot: str, at_ms: int, identity: str, message: Inbound, receipt: str) -> Entry:
     return Entry(
         boot, at_ms, identity, message.type.name, message.subject, message.payload, message.content_type, message.id,
-        message.target, message.if_version,
+        message.target, message.if_version, receipt,
     )  # fmt: skip

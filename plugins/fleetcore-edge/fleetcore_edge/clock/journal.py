@@ -22,8 +22,9 @@ _log = logging.getLogger(__name__)
 
 READINGS, ALERTS = "readings", "alerts"
 LANES = (READINGS, ALERTS)
-#: A crash while the journal is drained repeats at most a segment, some thousand messages.
-SEGMENT_BYTES = 1 << 20
+#: A crash while the journal is drained repeats a segment. The store knows the last 10,000 ids of a device: far fewer
+#: are in one.
+SEGMENT_BYTES, SEGMENT_ENTRIES = 1 << 20, 2000
 #: Before each entry: its length and its CRC-32.
 _HEAD = struct.Struct("<II")
 _NAME = re.compile(rf"({READINGS}|{ALERTS})-(\d{{10}})\.log")
@@ -37,7 +38,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
         at_ms: when it came, since the machine's start.
         identity: the device that sent it.
         type: the name of its message type.
-        subject, payload, content_type, id, target, if_version: as in :class:`~fleetcore.model.message.Inbound`.
+        subject, payload, content_type, id, target, if_version, receipt: as in
+            :class:`~fleetcore.model.message.Inbound`.
     """
 
     boot: str
@@ -50,6 +52,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: str | None = None
     target: str | None = None
     if_version: int | None = None
+    receipt: str | None = None
 
 
 @define
@@ -105,7 +108,7 @@ class Journal:
     def append(self, lane: str, entries: Sequence[Entry]) -> None:
         """Adds entries; they are on the disk when it returns. Raises OSError; then none was added."""
         row = self._rows[lane]
-        fresh = not row or row[-1].size >= SEGMENT_BYTES
+        fresh = not row or row[-1].size >= SEGMENT_BYTES or row[-1].count >= SEGMENT_ENTRIES
         segment = self._made(lane) if fresh else row[-1]
         packed = [msgspec.msgpack.encode(entry) for entry in entries]
         content = b"".join(_HEAD.pack(len(each), zlib.crc32(each)) + each for each in packed)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetcore.errors import ConfigError
+from fleetcore import files
+from fleetcore.errors import ConfigError, StorageError
 from fleetcore_edge.clock.gateway_clock import GatewayClock
 from fleetcore_edge.clock.machine import LinuxMachine, Machine
 from fleetcore_edge.uplink.config import CLOCKS, DISK_MIB, FOLDER
@@ -24,13 +25,18 @@ def open_clock(data: Path, section: Mapping[str, object], machine: Machine | Non
 
 
 def holding(clock: GatewayClock, data: Path, section: Mapping[str, object]) -> "Callable[[Fleet], None]":
-    """What puts the journal in place, in a fleet that does not listen yet; it raises OSError."""
+    """What puts the journal in place, in a fleet that does not listen yet; it raises StorageError."""
     from fleetcore_edge.clock.held import SHARE, HeldMessages
 
     given = section.get("disk_mib", DISK_MIB)
     disk_mib = given if isinstance(given, int) else DISK_MIB
 
     def hold(fleet: "Fleet") -> None:
-        fleet.hold(HeldMessages(fleet, clock, data, limit_bytes=int(disk_mib * 1024**2 * SHARE)))
+        try:
+            fleet.hold(HeldMessages(fleet, clock, data, limit_bytes=int(disk_mib * 1024**2 * SHARE)))
+        except OSError as error:
+            raise StorageError(
+                f"The folder {data / 'clock'} cannot be used: {error.strerror}", remedy=files.remedy_of(error)
+            ) from error
 
     return hold

@@ -58,19 +58,15 @@ class GatewayTime:
         if self.held is None or self.core is None:
             return {"known": True, "source": "machine"}
         clock = self.held.clock
-        found: dict[str, object] = {
+        # None removes a member from the reported state, where it is from before.
+        return {
             "known": clock.is_known,
             "source": clock.source,
             "since": clock.since_ms,
+            "machine_ahead_ms": clock.apart_ms,
+            "corrected": asdict(clock.corrections[-1]) if clock.corrections else None,
+            "core": self.core.refused or None,
             "journal": self.held.waiting(),
+            "damaged": self.held.journal.damaged or None,
             **self.held.counts,
         }
-        if self.held.journal.damaged:
-            found["damaged"] = self.held.journal.damaged
-        if clock.apart_ms is not None:
-            found["machine_ahead_ms"] = clock.apart_ms
-        if clock.corrections:
-            found["corrected"] = asdict(clock.corrections[-1])
-        if self.core.refused:
-            found["core"] = self.core.refused
-        return found
