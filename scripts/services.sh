@@ -26,6 +26,8 @@ fi
 has_ws || missing="$missing node-ws"
 # A browser, for the how-to page about one.
 command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || need chromium-headless-shell chromium-headless-shell
+# A gateway's agent runs with its clock at 1970.
+need faketime faketime
 # A how-to page and two examples are programs in C.
 need gcc "gcc libc6-dev"
 need pkg-config pkg-config

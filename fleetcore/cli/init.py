@@ -13,6 +13,7 @@ import click
 
 from fleetcore import files
 from fleetcore.errors import Conflict, Refused
+from fleetcore.interfaces.clock import Clock
 from fleetcore.model.names import check_fleet
 
 _TOML = """\
@@ -88,8 +89,10 @@ def init(folder: Path, name: str, hosts: tuple[str, ...], listen: str) -> None:
     click.echo(f"Next: fleetcore serve --data {shlex.quote(str(folder))}")
 
 
-def make_data_folder(folder: Path, name: str, hosts: tuple[str, ...], listen: str, *, more: str = "") -> None:
-    """Makes a data folder; ``more`` is appended to its fleet.toml.
+def make_data_folder(
+    folder: Path, name: str, hosts: tuple[str, ...], listen: str, *, more: str = "", clock: Clock | None = None
+) -> None:
+    """Makes a data folder; ``more`` is appended to its fleet.toml, and ``clock`` dates its CA.
 
     Raises:
         Conflict: it is a data folder already.
@@ -116,7 +119,7 @@ def make_data_folder(folder: Path, name: str, hosts: tuple[str, ...], listen: st
     )
 
     async def make() -> None:
-        async with IoTFleetManager(folder, create=True):
+        async with IoTFleetManager(folder, create=True, clock=clock):
             pass
 
     with _all_or_nothing(folder):

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ import click
 
 from fleetcore.cli.connect import data_option
 from fleetcore.interfaces.boundary import in_a_line
+from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.waits import end_task, end_tasks
 from fleetcore.listening.descriptors import raise_limit
 from fleetcore.runtime.process import settle_memory
@@ -38,12 +39,24 @@ _LOOK_S = 0.25
 @click.option("--verbose", is_flag=True, help="Log more.")
 def serve(data: Path, verbose: bool) -> None:
     """Run the server on a data folder. SIGTERM drains and stops, in 25 s at most; a second one stops it (exit 1)."""
+    run(data, verbose=verbose)
+
+
+def run(
+    data: Path, *, verbose: bool, clock: Clock | None = None, opened: "Callable[[Fleet], None]" = lambda _fleet: None
+) -> None:
+    """Runs the server as the command does.
+
+    Args:
+        clock: another clock than the machine's.
+        opened: called with the fleet before it listens.
+    """
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     raise_limit()
     with asyncio.Runner(loop_factory=_uvloop()) as runner:
-        serving = runner.get_loop().create_task(_serve(data), name="fleetcore serve")
+        serving = runner.get_loop().create_task(_serve(data, clock, opened), name="fleetcore serve")
         while True:
             try:
                 runner.run(_ended(serving))
@@ -69,8 +82,8 @@ def _uvloop() -> "type[asyncio.AbstractEventLoop] | None":
     return None
 
 
-async def _serve(data: Path) -> None:
-    async with _open(data) as (fleet, endpoints):
+async def _serve(data: Path, clock: Clock | None, opened: "Callable[[Fleet], None]") -> None:
+    async with _open(data, clock=clock, opened=opened) as (fleet, endpoints):
         for name, urls in endpoints.items():
             for url in urls:
                 click.echo(f"{name}: {url}")
@@ -120,13 +133,20 @@ async def running(data: Path, *, create: bool = False) -> AsyncIterator[dict[str
 
 
 @asynccontextmanager
-async def _open(data: Path, *, create: bool = False) -> AsyncIterator[tuple["Fleet", dict[str, list[str]]]]:
+async def _open(
+    data: Path,
+    *,
+    create: bool = False,
+    clock: Clock | None = None,
+    opened: "Callable[[Fleet], None]" = lambda _fleet: None,
+) -> AsyncIterator[tuple["Fleet", dict[str, list[str]]]]:
     from fleetcore.frontends.control import serve_control
     from fleetcore.frontends.library import IoTFleetManager
 
-    manager = IoTFleetManager(data, create=create)
+    manager = IoTFleetManager(data, create=create, clock=clock)
     try:
         fleet = await manager.open()
+        opened(fleet)
         await fleet.serve()
         async with serve_control(manager, data):
             listening = {name: item.adapter for name, item in fleet.protocols.items()} | fleet.services

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 
+from fleetcore.errors import Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.model.message import Handler, MessageType, Reply, Request
 from fleetcore.wire import messages
 from fleetcore.wire.times import format_time
+
+#: When a device asks again where the time is not known.
+_AGAIN_S = 10.0
 
 
 class TimeService:
@@ -20,6 +24,8 @@ class TimeService:
         return {messages.TIME: self._tell}
 
     async def _tell(self, _request: Request, body: messages.TimeRequest) -> Reply:
+        if not self._clock.is_known:
+            raise Unavailable("The server does not know the time yet", code="not_ready", retry_after_s=_AGAIN_S)
         now = self._clock.now_ms()
         text = format_time(now)
         return Reply(body={"client": body.client, "received": text, "sent": text, "received_ms": now, "sent_ms": now})

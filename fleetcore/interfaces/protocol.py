@@ -348,6 +348,7 @@ class DeviceSecrets:
         key: the private key, PEM, or None.
         ca: the CA bundle, PEM.
         token: a device token instead of a certificate, or None.
+        now_ms: the time by which the server's certificate is judged: see :func:`~fleetcore.wire.tls.client_context`.
     """
 
     device: str
@@ -355,12 +356,13 @@ class DeviceSecrets:
     key: bytes | None = field(default=None, repr=False)
     ca: bytes | None = None
     token: str | None = field(default=None, repr=False)
+    now_ms: Callable[[], int | None] | None = None
 
     def tls(self) -> SSLContext:
         """A client context that trusts only ``ca`` and presents the certificate, where there is one."""
         from fleetcore.wire.tls import client_context
 
-        return client_context(ca=self.ca, certificate=self.certificate, key=self.key)
+        return client_context(ca=self.ca, certificate=self.certificate, key=self.key, now_ms=self.now_ms)
 
 
 class DeviceClient(ABC):

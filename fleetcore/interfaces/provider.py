@@ -155,14 +155,14 @@ class Context:
         return f"{self.fleet}-{self.fleet_id[:12]}" if self.fleet_id else self.fleet
 
     def discovery(self, device: str | None, **limits: int) -> dict[str, Any]:
-        """The first message to a device: the fleet, its time, the limits, and the ``device`` by its credential.
+        """The first message to a device: the fleet, its time if known, the limits, the ``device`` by its credential.
 
         ``limits`` are the protocol's, in addition to those of every protocol.
         """
         common = self.limits
         found: dict[str, Any] = {
             "fleet": self.fleet,
-            "time_ms": self.clock.now_ms(),
+            **({"time_ms": self.clock.now_ms()} if self.clock.is_known else {}),
             "limits": {
                 "message_bytes": common.message_bytes,
                 "json_depth": common.json_depth,

@@ -107,6 +107,8 @@ class Inbound(Struct, frozen=True, kw_only=True, gc=False):
         id: the message id where the protocol carries one beside the payload (``Idempotency-Key``, ``?id=``).
         target: the id in the address: the command of a ``command.result``.
         if_version: compare-and-set on the reported section.
+        receipt: an id of the server's, for readings that it may submit several times; it counts where the sender gave
+            none. A reading without a time has no identity otherwise.
     """
 
     type: MessageType
@@ -116,6 +118,7 @@ class Inbound(Struct, frozen=True, kw_only=True, gc=False):
     id: str | None = None
     target: str | None = None
     if_version: int | None = None
+    receipt: str | None = None
 
 
 @frozen

@@ -78,7 +78,7 @@ def decode(codecs: Codecs, message: Message) -> Decoded | None:
     if isinstance(decoded, Rejected):
         message.answer = decoded
         return None
-    message.id = message.id or decoded.id
+    message.id = message.id or decoded.id or message.delivery[1].receipt
     for index, metric, code, *reason in decoded.refused:
         message.refuse(index, metric, code, *reason)
     if message.id is not None and not is_message_id(message.id):

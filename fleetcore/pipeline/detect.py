@@ -59,6 +59,8 @@ class Detection(ComponentConsumer[Detector]):
         opener: opens a new detector; called again after a failure.
         kept: the state that it saves beside its snapshot.
         timeout_s: a longer call is abandoned, and its thread with it.
+        settled: whether every message that has arrived is in the store, or on its way there. Until then no time passes
+            for the detector, which would find series silent whose readings are still to come.
     """
 
     def __init__(
@@ -72,10 +74,11 @@ class Detection(ComponentConsumer[Detector]):
         *,
         kept: ComponentState | None = None,
         timeout_s: float = 10.0,
+        settled: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(f"detector/{name}", opener, storage, clock, kept)
         self.detector_name = name
-        self._scope, self._anomalies, self._timeout_s = scope, anomalies, timeout_s
+        self._scope, self._anomalies, self._timeout_s, self._settled = scope, anomalies, timeout_s, settled
         self._worker: Worker | None = None
         self._given_up: list[Worker] = []
         self._wanted = np.zeros(0, np.bool_)
@@ -147,7 +150,7 @@ class Detection(ComponentConsumer[Detector]):
 
     def _steps(self, batch: TelemetryBatch, mask: npt.NDArray[np.bool_] | None) -> list[_Step]:
         """The readings in scope, second by second for a detector that takes the time."""
-        if not self._timed:
+        if not self._timed or not self._settled():
             return [_Step(None, batch if mask is None else batch.take(mask))]
         every = np.arange(len(batch))
         steps = []
@@ -202,7 +205,7 @@ class Detection(ComponentConsumer[Detector]):
             return await super()._rest(after, seconds)
         # Every commit was handled: only the clock says how late it is.
         now = tick(self._clock.now_ms() - LAG_MS)
-        if now > self._time:
+        if now > self._time and self._settled():
             async with self._at_work:
                 await self._show([_Step(now, TelemetryBatch.empty())])
         if self._to_keep() and self._clock.monotonic_s() - self._kept_at >= KEEP_EVERY_S:

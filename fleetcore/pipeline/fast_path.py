@@ -43,6 +43,7 @@ def take(
             or (state is not identity and not identity.established)
             or message.type is not TELEMETRY
             or message.id is not None
+            or message.receipt is not None
             or identity.tokens < 1
             or session.lost_rights
             or len(payload) > limit_bytes

@@ -15,9 +15,10 @@ from fleetcore.errors import StorageError, Unavailable
 from fleetcore.interfaces.boundary import contained
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Decoded
+from fleetcore.interfaces.ingest import HeldMessage, Holder
 from fleetcore.interfaces.provider import Limits
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.message import Inbound, MessageType, Outcome, Rejected, Reply
+from fleetcore.model.message import Accepted, Inbound, MessageType, Outcome, Rejected, Reply
 from fleetcore.model.telemetry import Tally
 from fleetcore.pipeline import fast_path
 from fleetcore.pipeline.acknowledge import Acknowledge
@@ -90,6 +91,23 @@ class DataPath:
             await work[0]
         else:
             await asyncio.gather(*work)
+
+    async def hold(self, holder: Holder, deliveries: list[Delivery]) -> None:
+        """Admits a batch, and leaves it to a holder: every delivery's ``done`` is called, whatever happens."""
+        messages, others = await self._admitted(deliveries)
+        admitted = {id(delivery) for chain in others.values() for delivery in chain}
+        admitted |= {id(message.delivery) for message in messages}
+        kept = [delivery for delivery in deliveries if id(delivery) in admitted]
+        outcome: Outcome = Accepted()
+        try:
+            await holder.hold([HeldMessage(session.identity, message, came) for session, message, _, came in kept])
+        except (Unavailable, StorageError) as error:
+            outcome = rejection(error)
+        except BaseException as error:
+            _log.error("%d messages could not be held", len(kept), exc_info=contained(error, "a part of it"))
+            outcome = INTERNAL
+        for delivery in kept:
+            self._acknowledge.answer(delivery, outcome)
 
     async def _admitted(self, deliveries: list[Delivery]) -> tuple[list[Message], dict[str, list[Delivery]]]:
         """The messages with readings, and the others by identity; refused ones are answered."""

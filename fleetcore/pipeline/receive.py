@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from fleetcore.interfaces.clock import Clock
-from fleetcore.interfaces.ingest import Ingest
+from fleetcore.interfaces.ingest import Holder, Ingest
 from fleetcore.interfaces.protocol import Session
 from fleetcore.interfaces.provider import Limits
 from fleetcore.model.message import Inbound, Outcome, Rejected
@@ -56,6 +56,9 @@ class Receiver(Ingest):
     ) -> None:
         self._now_ms, self._process, self._refusals = clock.now_ms, process, refusals
         self._readings: deque[Delivery] = deque()
+        self._holder: Holder | None = None
+        self._hold: Callable[[list[Delivery]], Awaitable[None]] = process
+        self._held: deque[Delivery] = deque()
         #: Sender → its other messages that wait; also senders in progress, which take no turn.
         self._chains: dict[str, deque[Delivery]] = {}
         self._turns: deque[str] = deque()
@@ -63,7 +66,7 @@ class Receiver(Ingest):
         self._most_messages, self._most_bytes = limits.queue_messages, limits.queue_bytes
         self._high_messages = int(limits.queue_messages * _HIGH)
         self._high_bytes = int(limits.queue_bytes * _HIGH)
-        self._has_readings, self._has_others = asyncio.Event(), asyncio.Event()
+        self._has_readings, self._has_others, self._has_held = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._ready = asyncio.Event()
         self._ready.set()
         self._idle = asyncio.Event()
@@ -75,6 +78,13 @@ class Receiver(Ingest):
     def waiting(self) -> int:
         """Messages in the queue."""
         return self._waiting
+
+    def hold(self, holder: Holder, hold: Callable[[list[Delivery]], Awaitable[None]]) -> None:
+        """From now on ``hold`` handles the messages that a holder keeps, a batch at a time and in their order.
+
+        Messages that are submitted with the time of an earlier arrival pass.
+        """
+        self._holder, self._hold = holder, hold
 
     def deliver(self, session: Session, message: Inbound, done: Callable[[Outcome], None]) -> bool:
         return self._deliver(session, message, done, None)
@@ -92,7 +102,11 @@ class Receiver(Ingest):
             return False
         received = self._now_ms() if received_ms is None else received_ms
         delivery: Delivery = (session, message, done, received)  # type: ignore[assignment]  # no other session is made
-        if message.type is TELEMETRY:
+        holder = self._holder
+        if holder is not None and received_ms is None and holder.holds and message.type in holder.types:
+            self._held.append(delivery)
+            self._has_held.set()
+        elif message.type is TELEMETRY:
             if not self._readings:
                 self._has_readings.set()
             self._readings.append(delivery)
@@ -133,6 +147,7 @@ class Receiver(Ingest):
         """Empties the queue until cancelled; owned by the supervisor."""
         async with asyncio.TaskGroup() as lanes:
             lanes.create_task(self._run_readings(), name="readings")
+            lanes.create_task(self._run_held(), name="held messages")
             for number in range(_AT_ONCE):
                 lanes.create_task(self._run_others(), name=f"other messages {number}")
 
@@ -144,6 +159,14 @@ class Receiver(Ingest):
                 await self._handle(batch)
             else:
                 self._has_readings.clear()
+
+    async def _run_held(self) -> None:
+        while True:
+            await self._has_held.wait()
+            self._has_held.clear()
+            while batch := self._up_to_a_batch(self._held, 0):
+                self._taken(batch)
+                await self._handle(batch, self._hold)
 
     async def _run_others(self) -> None:
         while True:
@@ -162,9 +185,11 @@ class Receiver(Ingest):
                     else:
                         del self._chains[sender]
 
-    async def _handle(self, batch: list[Delivery]) -> None:
+    async def _handle(
+        self, batch: list[Delivery], process: Callable[[list[Delivery]], Awaitable[None]] | None = None
+    ) -> None:
         try:
-            await self._process(batch)
+            await (process or self._process)(batch)
         finally:
             self._unfinished -= len(batch)
             if not self._unfinished:

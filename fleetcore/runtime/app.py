@@ -64,6 +64,7 @@ from fleetcore.fleet.uploads import Uploads
 from fleetcore.interfaces.boundary import in_a_line, plugin_code
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.codec import Codec
+from fleetcore.interfaces.ingest import Holder
 from fleetcore.interfaces.protocol import ProtocolAdapter
 from fleetcore.interfaces.provider import Context, Kind, Provider
 from fleetcore.interfaces.storage import Storage
@@ -278,6 +279,8 @@ class Fleet:
         self.retention = Retention(storage, clock, config.retention.periods)
         self.protocols: dict[str, OpenProtocol] = {}
         self.services: dict[str, object] = {}
+        #: What keeps messages for later, or None.
+        self.holder: Holder | None = None
         self.tls: FleetTls | None = None
         self._lease: Lease | None = None
         self.admissions = [
@@ -679,7 +682,11 @@ class Fleet:
             self.anomalies,
             self.clock,
             kept=kept,
+            settled=self._is_settled,
         )
+
+    def _is_settled(self) -> bool:
+        return self.holder is None or not (self.holder.holds or self.holder.waits)
 
     def _notification(self, instance: Instance) -> Notification:
         table = dict(instance.table)
@@ -795,8 +802,21 @@ class Fleet:
             reachable(url, host) for protocol in self.protocols.values() for url in protocol.endpoints()
         ]
 
+    def hold(self, holder: Holder) -> None:
+        """Leaves messages to a holder, for as long as it holds them; call it before :meth:`serve`."""
+
+        async def held(deliveries: list[Delivery]) -> None:
+            await self.path.hold(holder, deliveries)
+            self._heard(deliveries)
+
+        self.holder = holder
+        self.ingest.hold(holder, held)
+
     async def _process(self, deliveries: list[Delivery]) -> None:
         await self.path.process(deliveries)
+        self._heard(deliveries)
+
+    def _heard(self, deliveries: list[Delivery]) -> None:
         self.downlinks.heard(
             device for session, inbound, *_ in deliveries for device in (session.identity, inbound.subject)
         )

@@ -7,10 +7,12 @@ dead letter with the new reason replaces the old one.
 import base64
 
 from fleetcore.errors import Refused
+from fleetcore.interfaces.protocol import Session
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.dead_letter import DeadLetter
 from fleetcore.model.message import Direction, Inbound, Outcome, is_permanent
 from fleetcore.model.store import Event
+from fleetcore.pipeline.session import OWNER
 from fleetcore.runtime.app import Fleet
 from fleetcore.wire import messages
 
@@ -29,23 +31,33 @@ async def replay(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -
             f"The payload of dead letter {letter.number} was cut",
             remedy="It can only be shown and discarded; the device must send it again",
         )
-    session = await fleet.plane.authenticate(LocalCredential(letter.identity), protocol="library")
-    seen = fleet.device_sessions.last_seen
-    before = {device: seen.get(device) for device in (letter.identity, letter.device)}
+    came = fleet.clock.now_ms() if letter.code == _TOO_EARLY else letter.time
+    session = await fleet.plane.authenticate(LocalCredential(letter.identity), protocol=OWNER)
     try:
-        came = fleet.clock.now_ms() if letter.code == _TOO_EARLY else letter.time
-        outcome = await fleet.ingest.submit(session, _message(letter), received_ms=came)
+        outcome = await resubmit(fleet, session, _message(letter), received_ms=came)
     finally:
         session.close()
+    if is_permanent(outcome):
+        await fleet.dead_letters.remove(letter, _event(fleet, letter, "replayed", actor, reason))
+    return outcome
+
+
+async def resubmit(fleet: Fleet, session: Session, message: Inbound, *, received_ms: int) -> Outcome:
+    """Submits a message that arrived earlier; times that it does not give follow from then.
+
+    It does not make the device seen now.
+    """
+    seen = fleet.device_sessions.last_seen
+    before = {device: seen.get(device) for device in (session.identity, message.subject)}
+    try:
+        return await fleet.ingest.submit(session, message, received_ms=received_ms)
+    finally:
         # An old message does not show that the device is alive today.
         for device, last in before.items():
             if last is None:
                 seen.pop(device, None)
             else:
                 seen[device] = max(last, seen.get(device, 0))
-    if is_permanent(outcome):
-        await fleet.dead_letters.remove(letter, _event(fleet, letter, "replayed", actor, reason))
-    return outcome
 
 
 async def discard(fleet: Fleet, letter: DeadLetter, *, actor: str, reason: str) -> None:

@@ -519,7 +519,7 @@ TIME = MessageType(
         "received_ms": 1_769_860_800_010, "sent_ms": 1_769_860_800_010,
     },
     mqtt=("time/get",), mqtt_down="time", methods=_GET, path="time", coap_method="GET", coap_alias="/d/i",
-    statuses="200", note="Over HTTP `?client=ms`.",
+    statuses="200; 503", note="Over HTTP `?client=ms`. A server that does not know the time refuses for now.",
 )  # fmt: skip
 INBOX = MessageType(
     name="inbox", title="everything pending", direction=Direction.CALL, body=Nothing, example={}, answer=InboxAnswer,

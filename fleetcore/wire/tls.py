@@ -12,7 +12,7 @@ handshake, on every connection, still finds a revoked or expired one.
 import os
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 #: X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h), for which Python has no name.
@@ -31,7 +31,12 @@ class ClosingSocket(ssl.SSLSocket):
 
 
 def client_context(
-    *, ca: bytes | None, certificate: bytes | None = None, key: bytes | None = None, password: str | None = None
+    *,
+    ca: bytes | None,
+    certificate: bytes | None = None,
+    key: bytes | None = None,
+    password: str | None = None,
+    now_ms: Callable[[], int | None] | None = None,
 ) -> ssl.SSLContext:
     """A client's context that trusts only ``ca`` and presents ``certificate`` where there is one.
 
@@ -40,15 +45,21 @@ def client_context(
         certificate: the chain, PEM, leaf first.
         key: the private key, PEM.
         password: of an encrypted key.
+        now_ms: tells the time by which the server's certificates are judged, or None while it is not known: then their
+            dates are not judged. By default OpenSSL judges them, by the machine's clock.
 
     It checks the server's name. Raises ``ssl.SSLError`` for PEM that cannot be read or a key of another certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = ClosingSocket
     if ca is not None:
         context.load_verify_locations(cadata=ca.decode("ascii"))
     if certificate is not None and key is not None:
         load_identity(context, certificate, key, password=password)
+    if now_ms is not None:
+        context.verify_flags |= _NO_CHECK_TIME
+        context.sslobject_class, context.sslsocket_class = _judged(now_ms)
     return context
 
 
@@ -70,11 +81,12 @@ def server_context(
         ca: the CA certificates that clients may chain to, PEM; it must contain issuing CAs, as many devices send only
             the leaf.
         client_certificates: False asks for none.
-        enrolling: a chain may end at an issuing CA, and the later check of the certificate covers the dates.
+        enrolling: a chain may end at an issuing CA.
         refused: called with the reason where a client's certificate ends the handshake, which asyncio does not report.
         password: of an encrypted key.
 
-    No ALPN is set: a listener that speaks several protocols sets its own. Raises ``OSError`` or ``ssl.SSLError``.
+    Dates are left to the later check of the certificate, by the fleet's clock: the machine's may be wrong. No ALPN is
+    set: a listener that speaks several protocols sets its own. Raises ``OSError`` or ``ssl.SSLError``.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -88,8 +100,9 @@ def server_context(
         context.load_verify_locations(cadata=ca.decode("ascii"))
     if refused is not None:
         context.sslobject_class = _watched(refused)
+    context.verify_flags |= _NO_CHECK_TIME
     if enrolling:
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 
 
@@ -103,6 +116,56 @@ def _watched(refused: Callable[[str], None]) -> type[ssl.SSLObject]:
                 raise
 
     return Watched
+
+
+def _judged(now_ms: Callable[[], int | None]) -> tuple[type[ssl.SSLObject], type[ssl.SSLSocket]]:
+    def judge(sent: Sequence[bytes]) -> None:
+        now = now_ms()
+        if now is None:
+            return
+        for der in sent:
+            fault = date_fault(der, now)
+            if fault:
+                error = ssl.SSLCertVerificationError(1, f"certificate verify failed: {fault}")
+                error.verify_message = fault
+                raise error
+
+    class JudgedObject(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            judge(_chain(self))
+
+    class JudgedSocket(ClosingSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            try:
+                judge(_chain(self))
+            except BaseException:
+                self.close()
+                raise
+
+    return JudgedObject, JudgedSocket
+
+
+def _chain(peer: ssl.SSLObject | ssl.SSLSocket) -> Sequence[bytes]:
+    """The server's verified chain, DER, the leaf first."""
+    # Public from Python 3.13 on, where it gives bytes.
+    public: Callable[[], Sequence[bytes]] | None = getattr(peer, "get_verified_chain", None)
+    if public is not None:
+        return public()
+    return [each.public_bytes(ssl._ssl.ENCODING_DER) for each in peer._sslobj.get_verified_chain()]  # type: ignore[attr-defined, union-attr]  # typeshed leaves it out
+
+
+def date_fault(der: bytes, now_ms: int) -> str:
+    """Why a certificate's dates do not hold at a time, in OpenSSL's words, or an empty text."""
+    from cryptography import x509
+
+    certificate = x509.load_der_x509_certificate(der)
+    if now_ms < certificate.not_valid_before_utc.timestamp() * 1000:
+        return "certificate is not yet valid"
+    if now_ms > certificate.not_valid_after_utc.timestamp() * 1000:
+        return "certificate has expired"
+    return ""
 
 
 def _no_password() -> bytes:

@@ -1,6 +1,7 @@
 """A core and a gateway's own fleet, each with real listeners, and the link between them, which tests cut."""
 
 import asyncio
+import os
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -63,12 +64,17 @@ class Agent:
     def __init__(self, folder):
         self.folder, self._process = folder, None
 
+    def command(self):
+        return (sys.executable, "-m", "fleetcore", "edge", "run", "--data", str(self.folder))
+
+    def environment(self):
+        return dict(os.environ)
+
     async def start(self):
         with (self.folder / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "fleetcore", "edge", "run", "--data", str(self.folder),
-                stdout=asyncio.subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+                *self.command(), stdout=asyncio.subprocess.PIPE, stderr=log, env=self.environment()
+            )
         async with asyncio.timeout(PATIENCE_S):
             while (line := await self._process.stdout.readline()).strip() != b"ready":
                 assert line, (self.folder / "log").read_text()[-3000:]

@@ -1,12 +1,19 @@
 """Real handshakes in memory: who gets in, who is turned away, and that nothing is resumed."""
 
+import contextlib
+import datetime as dt
+import socket
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fleetcore.fleet.security.authority import Authority, KeyPair
+from fleetcore.testing.certificates import forge
 from fleetcore.wire.tls import client_context, server_context
 
 from .conftest import new_key
@@ -137,3 +144,70 @@ def test_an_encrypted_key_without_its_passphrase_fails_instead_of_asking(authori
 
     with pytest.raises(ssl.SSLError):
         client_context(ca=authority.ca_pem(), certificate=leaf, key=locked)
+
+
+DAY = 86_400_000
+
+
+def served(authority, clock):
+    """The certificate that a server of this authority shows, and when it begins and ends, ms."""
+    leaf = authority.issue_server(["localhost"]).certificate
+    return (round(at.timestamp() * 1000) for at in (leaf.not_valid_before_utc, leaf.not_valid_after_utc))
+
+
+@pytest.mark.parametrize("shift", [-DAY, DAY], ids=["before", "after"])
+def test_a_clients_own_clock_judges_the_servers_dates(authority, server, clock, shift):
+    begins, ends = served(authority, clock)
+    wrong = begins + shift if shift < 0 else ends + shift
+    right = client_context(ca=authority.ca_pem(), now_ms=lambda: (begins + ends) // 2)
+    fault = "certificate is not yet valid" if shift < 0 else "certificate has expired"
+
+    handshake(server, right)
+    with pytest.raises(ssl.SSLCertVerificationError, match=fault):
+        handshake(server, client_context(ca=authority.ca_pem(), now_ms=lambda: wrong))
+
+
+def test_a_client_that_does_not_know_the_time_judges_chain_and_name_alone(authority, server, clock):
+    unknown = {"now_ms": lambda: None}
+
+    handshake(server, client_context(ca=authority.ca_pem(), **unknown))
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        handshake(server, client_context(ca=authority.ca_pem(), **unknown), host="evil.example")
+    with pytest.raises(ssl.SSLCertVerificationError, match="certificate verify failed"):
+        handshake(server, client_context(ca=Authority.create("acme", clock).ca_pem(), **unknown))
+
+
+def test_an_issuing_ca_that_has_ended_is_found_where_the_client_judges(authority, tmp_path, clock):
+    now, issuing = clock.now_ms(), authority.issuing
+    ends = round(issuing.certificate.not_valid_after_utc.timestamp() * 1000)
+    leaf = forge(
+        issuing.certificate, issuing.key, fleet="acme", names=[x509.DNSName("localhost")],
+        usages=[ExtendedKeyUsageOID.SERVER_AUTH], lasts=dt.timedelta(milliseconds=ends - now, days=3650),
+    )  # fmt: skip
+    (tmp_path / "s.pem").write_bytes(leaf.certificate.public_bytes(Encoding.PEM) + authority.chain_pem())
+    (tmp_path / "s.key").write_bytes(KeyPair(certificate=leaf.certificate, key=leaf.key).key_pem())
+    server = server_context(tmp_path / "s.pem", tmp_path / "s.key", authority.ca_pem())
+
+    handshake(server, client_context(ca=authority.ca_pem(), now_ms=lambda: now))
+    with pytest.raises(ssl.SSLCertVerificationError, match="has expired"):
+        handshake(server, client_context(ca=authority.ca_pem(), now_ms=lambda: ends + DAY))
+
+
+def test_a_client_with_a_clock_of_its_own_judges_over_a_blocking_socket_too(authority, server, clock):
+    begins, ends = served(authority, clock)
+    for now, fault in ((ends + DAY, "certificate has expired"), ((begins + ends) // 2, "")):
+        near, far = socket.socketpair()
+        serving = threading.Thread(target=serve_once, args=(server, far))
+        serving.start()
+        with contextlib.ExitStack() as stack:
+            stack.callback(serving.join)
+            stack.callback(near.close)
+            client = client_context(ca=authority.ca_pem(), now_ms=lambda now=now: now)
+            if fault:
+                stack.enter_context(pytest.raises(ssl.SSLCertVerificationError, match=fault))
+            client.wrap_socket(near, server_hostname="localhost").close()
+
+
+def serve_once(server, far):
+    with far, contextlib.suppress(OSError), server.wrap_socket(far, server_side=True) as connection:
+        connection.recv(1)

@@ -8,18 +8,19 @@ from pathlib import Path
 import click
 
 from fleetcore import files
+from fleetcore.cli import serve
 from fleetcore.cli.connect import data_option
 from fleetcore.cli.init import make_data_folder
-from fleetcore.cli.serve import serve
 from fleetcore.errors import ConfigError
 from fleetcore.model.names import check_device_id
-from fleetcore.runtime.clock import SystemClock
 from fleetcore_edge.agent.slots import FOLDER as AGENT
 from fleetcore_edge.agent.slots import Slots
 from fleetcore_edge.agent.starting import become, running_site
 from fleetcore_edge.uplink.config import FOLDER
 
 _THERE = click.Path(path_type=Path, dir_okay=False, exists=True)
+#: A certificate begins before it is made, by so much at most.
+_BACKDATED_MS = 3_600_000
 _UPLINK = """
 # The gateway's connection to the core.
 [services.uplink]
@@ -61,10 +62,12 @@ def enroll(
     A folder that is a gateway's already only gets a new certificate.
     """
     from fleetcore.runtime.plugins import PluginHost
+    from fleetcore_edge.clock.gateway_clock import GatewayClock
+    from fleetcore_edge.clock.machine import LinuxMachine
     from fleetcore_edge.functions.wanted import TRUST
     from fleetcore_edge.uplink import preflight
     from fleetcore_edge.uplink.clients import client_for
-    from fleetcore_edge.uplink.credentials import Credentials
+    from fleetcore_edge.uplink.credentials import Credentials, not_before_ms
     from fleetcore_edge.uplink.enrolling import enrol
 
     check_device_id(gateway)
@@ -74,12 +77,15 @@ def enroll(
     client_for(host, url)  # it must be there when the agent starts
     token, cas = preflight.read_token(token_file), preflight.read_ca(ca)
     root = None if trust is None else preflight.read_trust(trust)
-    credentials = Credentials(data / FOLDER, gateway, SystemClock())
+    clock = GatewayClock(data, LinuxMachine())
+    credentials = Credentials(data / FOLDER, gateway, clock)
     asyncio.run(enrol(credentials, client_for(host, at), at, token=token, ca=cas))
+    # The core has just made the certificate: the machine's clock may be wrong.
+    clock.told(not_before_ms(credentials.secrets().certificate or b""), half_ms=_BACKDATED_MS)
     if not (data / "fleet.toml").exists():
         given = {"url": url, "http": http, "gateway": gateway, "model": model}
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in given.items() if value is not None]
-        make_data_folder(data, name, hosts, listen, more=_UPLINK + "".join(lines))
+        make_data_folder(data, name, hosts, listen, more=_UPLINK + "".join(lines), clock=clock)
     if root is not None:
         files.replace(data / FOLDER / TRUST, root)
     click.echo(f"{gateway} has its certificate in {data / FOLDER}.")
@@ -89,18 +95,20 @@ def enroll(
 @edge.command()
 @data_option
 @click.option("--verbose", is_flag=True, help="Log more.")
-@click.pass_context
-def run(context: click.Context, data: Path, verbose: bool) -> None:
+def run(data: Path, verbose: bool) -> None:
     """Run the agent of a gateway: serve its leaves, run its functions, and keep the core up to date."""
     from fleetcore.runtime.config import load
+    from fleetcore_edge.clock.opening import holding, open_clock
 
-    if not any(each.kind == "uplink" for each in load(data / "fleet.toml").services):
+    uplink = next((each for each in load(data / "fleet.toml").services if each.kind == "uplink"), None)
+    if uplink is None:
         raise ConfigError(f"{data} is not a gateway's folder", remedy="Make one: fleetcore edge enroll")
     if running_site() is None:
         site = Slots(data / AGENT).begin()
         if site is not None:
             become(site, data, verbose=verbose)
-    context.invoke(serve, data=data, verbose=verbose)
+    clock = open_clock(data, uplink.table)
+    serve.run(data, verbose=verbose, clock=clock, opened=holding(clock, data, uplink.table))
     if Slots(data / AGENT).memory.restart:
         become(None, data, verbose=verbose)  # the installed agent chooses what starts
 

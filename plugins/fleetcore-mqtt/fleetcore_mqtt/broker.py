@@ -432,7 +432,9 @@ def _client_tls(address: Address, context: Context) -> SSLContext | None:
     if context.tls is None:
         raise ConfigError("mqtts:// needs certificates, and this fleet has none", remedy="Run `fleetcore init`")
     certificate, key, ca = context.tls.service_client()
-    return client_context(ca=ca.read_bytes(), certificate=certificate.read_bytes(), key=key.read_bytes())
+    return client_context(
+        ca=ca.read_bytes(), certificate=certificate.read_bytes(), key=key.read_bytes(), now_ms=context.clock.known_ms
+    )
 
 
 @asynccontextmanager

@@ -26,7 +26,6 @@ from fleetcore.errors import CODES, ConfigError, NotAuthenticated, NotAuthorised
 from fleetcore.interfaces import DeviceClient, DeviceSecrets, EnrollRequest, claiming
 from fleetcore.model.message import Downlink, MessageType, Reply
 from fleetcore.wire import messages
-from fleetcore.wire.tls import ClosingSocket
 from fleetcore_mqtt import topics
 from fleetcore_mqtt.addresses import read_address
 from fleetcore_mqtt.bodies import to_json
@@ -139,9 +138,7 @@ class MqttDeviceClient(DeviceClient):
         )
         client.connect_timeout = CONNECT_S / 3
         if self._address.secure:
-            tls = self._secrets.tls()
-            tls.sslsocket_class = ClosingSocket
-            client.tls_set_context(tls)
+            client.tls_set_context(self._secrets.tls())
         if self._secrets.token is not None:
             client.username_pw_set(device, self._secrets.token)
         if self._claim is None:

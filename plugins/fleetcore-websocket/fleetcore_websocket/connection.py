@@ -280,7 +280,7 @@ class Connection(MessageStream):
             frame_bytes=frame_bytes(self._app.context.limits.message_bytes),
             open_requests=1 if session is None else OPEN_REQUESTS,
         )
-        return {**found, "time": format_time(found["time_ms"])}
+        return {**found, "time": format_time(found["time_ms"])} if "time_ms" in found else found
 
     def message(self, payload: bytes) -> None:
         if self._taker is not None:

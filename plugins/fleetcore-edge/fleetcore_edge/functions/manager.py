@@ -103,6 +103,10 @@ class FunctionManager:
                 if each.task is not None:
                     await end_task(each.task)
 
+    def report_soon(self) -> None:
+        """Reports now, and not only at the next time."""
+        self._look.set()
+
     def began(self) -> Sequence[int]:
         """The places in the feed after which functions get readings, in order."""
         return sorted({each.feed.since for each in self.running.values() if each.feed is not None})

@@ -12,6 +12,8 @@ _POSITIVE = validators.gt(0)
 _PROTOCOLS = {"wss": "websocket", "ws": "websocket", "mqtts": "mqtt", "mqtt": "mqtt", "https": "http", "http": "http"}
 #: The folder of the gateway's credentials at the core, in its data folder.
 FOLDER = "uplink"
+#: The bound of the data folder where none is given, and the values of ``clock``.
+DISK_MIB, CLOCKS = 256, ("auto", "trust")
 
 
 @frozen(kw_only=True)
@@ -36,6 +38,8 @@ class UplinkConfig:
         look_s: how often the core is asked for the gateway's leaves.
         disk_mib: the bound of the data folder. Near it the oldest readings go, first those that the core has; alerts,
             twins and commands stay.
+        clock: ``auto`` doubts the machine's clock where it is implausible, and follows the core where the two differ;
+            ``trust`` never follows the core against it, for sites with a time source of their own.
     """
 
     url: str
@@ -49,7 +53,8 @@ class UplinkConfig:
     at_once: int = field(default=8, validator=_POSITIVE)
     batch_s: float = field(default=0.25, validator=validators.ge(0.0))
     look_s: float = field(default=60.0, validator=validators.gt(0.0))
-    disk_mib: int = field(default=256, validator=validators.ge(16))
+    disk_mib: int = field(default=DISK_MIB, validator=validators.ge(16))
+    clock: str = field(default=CLOCKS[0], validator=validators.in_(CLOCKS))
 
 
 def protocol_of(url: str) -> str:

@@ -32,6 +32,19 @@ _AGAIN = "Enrol the gateway again: fleetcore edge enroll"
 _KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.+?-----END [A-Z ]*PRIVATE KEY-----\n?", re.DOTALL)
 
 
+def issued_ms(folder: Path) -> int:
+    """A time that has passed by the gateway's certificate, ms since the epoch; 0 where there is none."""
+    try:
+        return not_before_ms(_KEY.sub(b"", (folder / IDENTITY).read_bytes()))
+    except (OSError, ValueError):
+        return 0
+
+
+def not_before_ms(chain: bytes) -> int:
+    """From when on a certificate is valid, ms since the epoch. Raises ValueError where the PEM holds none."""
+    return round(x509.load_pem_x509_certificates(chain)[0].not_valid_before_utc.timestamp() * 1000)
+
+
 class Credentials:
     """The credentials in a folder.
 
@@ -53,7 +66,7 @@ class Credentials:
         """The present credentials. Raises ConfigError where there are none, or where they are damaged."""
         bundle = self._bundle()
         if self._token is not None:
-            return DeviceSecrets(device=self.gateway, ca=bundle, token=self._token())
+            return DeviceSecrets(device=self.gateway, ca=bundle, token=self._token(), now_ms=self._clock.known_ms)
         before = self._folder / BEFORE
         file = before if self._fall_back and before.exists() else self._folder / IDENTITY
         try:
@@ -74,7 +87,13 @@ class Credentials:
             raise ConfigError(f"{file} is damaged", remedy=_AGAIN) from error
         if not is_pair:
             raise ConfigError(f"{file} holds the certificate of another key", remedy=_AGAIN)
-        return DeviceSecrets(device=self.gateway, certificate=certificate, key=key[0], ca=bundle)
+        return DeviceSecrets(
+            device=self.gateway, certificate=certificate, key=key[0], ca=bundle, now_ms=self._clock.known_ms
+        )
+
+    def bare(self, ca: bytes) -> DeviceSecrets:
+        """What the gateway enrols with: the CAs that the core is trusted by, and no certificate yet."""
+        return DeviceSecrets(device=self.gateway, ca=ca, now_ms=self._clock.known_ms)
 
     def _bundle(self) -> bytes | None:
         """The CAs that the core is trusted by; None for those of the machine."""

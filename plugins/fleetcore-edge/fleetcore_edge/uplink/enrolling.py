@@ -1,7 +1,7 @@
 """The enrolment of a gateway at the core."""
 
 from fleetcore.errors import Unavailable
-from fleetcore.interfaces.protocol import DeviceSecrets, EnrollRequest
+from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.wire.identity import issued_chain, make_csr
 from fleetcore.wire.replies import error_of
 from fleetcore_edge.uplink.clients import MakeClient
@@ -18,7 +18,7 @@ async def enrol(credentials: Credentials, make: MakeClient, url: str, *, token: 
     """
     key, pem = credentials.pending_key()
     gateway = credentials.gateway
-    async with make(url, DeviceSecrets(device=gateway, ca=ca)) as client:
+    async with make(url, credentials.bare(ca)) as client:
         reply = await client.enroll(EnrollRequest(csr=make_csr(gateway, key), token=token))
     if reply.error is not None:
         raise error_of(reply)

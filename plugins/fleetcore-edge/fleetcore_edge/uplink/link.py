@@ -50,6 +50,7 @@ class Link:
         client: opens a client with the current credentials.
         heard: handles a downlink; it must not raise.
         came: called after each connection, before messages are sent over it.
+        greet: awaited before that; where it gives False, the connection is opened again at once.
         refused: called where the core refuses the credentials.
 
     Attributes:
@@ -65,9 +66,11 @@ class Link:
         *,
         heard: Callable[[Downlink], Awaitable[None]],
         came: Callable[[], None],
+        greet: Callable[[DeviceClient], Awaitable[bool]] | None = None,
         refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._open, self._clock, self._heard, self._came, self._refused = client, clock, heard, came, refused
+        self._greet = greet
         self._client: DeviceClient | None = None
         self._there, self._gone = asyncio.Event(), asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
@@ -82,6 +85,8 @@ class Link:
             begun = self._clock.monotonic_s()
             try:
                 async with self._connected() as client:
+                    if client is None:
+                        continue
                     await self._listen(client)
                     error = self._why(client)
             except (NotAuthenticated, NotAuthorised) as raised:
@@ -105,8 +110,11 @@ class Link:
         return "Another agent has connected with this gateway's identity. Stop it, or enrol it as a gateway of its own"
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[DeviceClient]:
+    async def _connected(self) -> AsyncIterator[DeviceClient | None]:
         async with self._open() as client:
+            if self._greet is not None and not await self._greet(client):
+                yield None
+                return
             self._client = client
             self.connections += 1
             self.state = LinkState(connected=True, since_ms=self._clock.now_ms())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from fleetcore.errors import Refused
+from fleetcore.interfaces.clock import Clock
 from fleetcore.wire.messages import OUTPUT_BYTES
 from fleetcore.wire.strict_json import dumps
 from fleetcore.wire.times import format_time
@@ -15,10 +16,11 @@ _LINES, _LINE = 2000, 2000
 
 
 class LogKeeper(logging.Handler):
-    """Keeps the newest lines."""
+    """Keeps the newest lines, with the time of a clock: the machine's may be wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         super().__init__(logging.INFO)
+        self._clock = clock
         self._lines: deque[dict[str, object]] = deque(maxlen=_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -27,7 +29,7 @@ class LogKeeper(logging.Handler):
             text = record.getMessage()
         except Exception:  # noqa: BLE001  # as logging itself: a wrong format stops nothing
             text = str(record.msg)
-        line = {"time": format_time(round(record.created * 1000)), "level": record.levelname, "from": record.name}
+        line = {"time": format_time(self._clock.now_ms()), "level": record.levelname, "from": record.name}
         self._lines.append({**line, "text": text[:_LINE]})
 
     async def logs(self, arguments: Mapping[str, object], _progress: Callable[[float], None]) -> object:
@@ -54,9 +56,9 @@ class LogKeeper(logging.Handler):
 
 
 @contextmanager
-def kept_log() -> Iterator[LogKeeper]:
+def kept_log(clock: Clock) -> Iterator[LogKeeper]:
     """Keeps what is logged meanwhile."""
-    keeper, root = LogKeeper(), logging.getLogger()
+    keeper, root = LogKeeper(clock), logging.getLogger()
     root.addHandler(keeper)
     try:
         yield keeper

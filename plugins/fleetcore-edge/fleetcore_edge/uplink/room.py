@@ -6,6 +6,7 @@ twins and commands are records, and stay. New readings are accepted in any case.
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from fleetcore.errors import NotFound
 from fleetcore.interfaces.clock import Clock
@@ -36,12 +37,22 @@ class Room:
 
     Args:
         disk_mib: the bound of all files of the data folder.
+        held: drops some of the readings that wait for the time; False if there are none.
 
     Attributes:
         counts: readings ``dropped`` that the core has, and ``lost`` that it has not.
     """
 
-    def __init__(self, storage: Storage, clock: Clock, backlog: Backlog, disk_mib: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Clock,
+        backlog: Backlog,
+        disk_mib: int,
+        *,
+        held: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        self._held = held
         self._storage, self._clock, self._backlog = storage, clock, backlog
         self._bound = disk_mib * _MIB
         self.counts = {"dropped": 0, "lost": 0}
@@ -64,7 +75,7 @@ class Room:
             return
         await self._give_up_feed()
         while await self._near():
-            if not await self._drop():
+            if not await self._drop() and not (self._held is not None and await self._held()):
                 if not self._told:
                     _log.error("The gateway has no room: other files than its readings take %d bytes", self._bound)
                 self._told = True

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from fleetcore.errors import FleetError, Refused
 from fleetcore.fleet.mapping import MAP, read_wanted, summarise
+from fleetcore.interfaces.protocol import DeviceClient
 from fleetcore.interfaces.provider import Context
 from fleetcore.interfaces.waits import end_task, first_of
 from fleetcore.model.message import Downlink
@@ -21,6 +22,7 @@ from fleetcore_edge.agent.slots import FOLDER as AGENT
 from fleetcore_edge.agent.slots import Slots
 from fleetcore_edge.agent.starting import running_site
 from fleetcore_edge.agent.updating import AgentUpdate
+from fleetcore_edge.clock.upkeep import GatewayTime
 from fleetcore_edge.functions.manager import FunctionManager
 from fleetcore_edge.functions.wanted import Verifier
 from fleetcore_edge.runner.runner import open_runner
@@ -61,6 +63,7 @@ class Uplink:
     firmware: LeafFirmware
     functions: FunctionManager
     own: OwnCommands
+    times: GatewayTime
 
     def status(self) -> dict[str, object]:
         """The state of the connection, what waits, and what was sent, as plain data."""
@@ -71,6 +74,7 @@ class Uplink:
             "connections": self.link.connections,
             "taken_over": self.link.taken_over,
             "waiting": self.behind.left(),
+            "clock": self.times.status(),
             "lost": self.room.counts["lost"],
             "dropped": self.room.counts["dropped"],
             "trimmed": self.behind.status.lost,
@@ -109,9 +113,15 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         credentials.connected()
         connected.set()
 
+    times = GatewayTime.of(fleet)
+
+    def client() -> DeviceClient:
+        times.opening()
+        return make(config.url, credentials.secrets())
+
     link = Link(
-        lambda: make(config.url, credentials.secrets()), fleet.clock, heard=heard.put, came=came,
-        refused=credentials.refused,
+        client, fleet.clock, heard=heard.put, came=came,
+        greet=times.greet, refused=credentials.refused,
     )  # fmt: skip
     leaves = Leaves(config.gateway, link, fleet.storage, fleet.devices, fleet.lifecycles, fleet.clock)
     at = config.http
@@ -191,7 +201,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
 
     state.on_ours(obey)
 
-    runner = await stack.enter_async_context(open_runner(root / "functions" / "compiled"))
+    runner = await stack.enter_async_context(open_runner(root / "functions" / "compiled", clock=fleet.clock))
     verifier = Verifier(folder, config.model, fleet.clock)
     functions = FunctionManager(
         fleet, runner, config.gateway, verifier, root / "functions",
@@ -201,6 +211,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
                 "connections": link.connections, "taken_over": link.taken_over, "waiting": backlog.left(),
                 "refused": live.counts["refused"] + old.counts["refused"], **room.counts,
             },
+            "clock": times.status(),
         },
     )  # fmt: skip
 
@@ -217,7 +228,8 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
 
     live, old = courier(), courier()
     backlog = Backlog(link, old, fleet.storage, fleet.clock)
-    room = Room(fleet.storage, fleet.clock, backlog, config.disk_mib)
+    room = Room(fleet.storage, fleet.clock, backlog, config.disk_mib, held=times.make_room)
+    times.keep(fleet.supervisor, reconnect=link.reconnect, report=functions.report_soon)
     fleet.supervisor.keep("uplink link", link.run)
     fleet.supervisor.keep("uplink downlinks", take)
     fleet.supervisor.keep("uplink leaves", look)
@@ -243,8 +255,8 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         config.gateway,
         fleet.commands,
         fleet.clock,
-        {MAP: map_readings, "edge.logs": stack.enter_context(kept_log()).logs, "edge.status": status},
+        {MAP: map_readings, "edge.logs": stack.enter_context(kept_log(fleet.clock)).logs, "edge.status": status},
     )
-    uplink = Uplink(link, leaves, credentials, live, old, backlog, room, state, firmware, functions, own)
+    uplink = Uplink(link, leaves, credentials, live, old, backlog, room, state, firmware, functions, own, times)
     stack.push_async_callback(end_task, fleet.supervisor.keep("uplink commands", own.run))
     return uplink
