@@ -131,8 +131,8 @@ async def test_twins_meet_after_an_outage(site):
     await site.core.call("set_desired", device_id="pump-1", patch={"interval": 10})
     site.mend()
 
-    await until(at_core, {"interval": 30, "level": 4})
     await until(lambda: leaf_has(leaf, {"interval": 10}))
+    await until(at_core, {"interval": 10, "level": 4})  # the leaf has followed
 
     async def acknowledged():
         twin = await site.core.call("get_twin", device_id="pump-1")

@@ -17,7 +17,7 @@ UPLINK = '[services.uplink]\nurl = "wss://localhost:8445"\ngateway = "gw-1"\n'
         ({}, None),
         ({"fleet.toml": UPLINK}, None),
         ({"fleet.toml": UPLINK.replace("gw-1", "gw-2")}, "gw-2"),
-        ({"fleet.toml": '[fleet]\nname = "plant"\n'}, "no gateway"),
+        ({"fleet.toml": '[fleet]\nname = "plant"\n'}, "not a gateway"),
         ({"fleet.db": ""}, "without its fleet.toml"),
     ],
 )

@@ -25,6 +25,8 @@ _WAITS_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _HEALTHY_S = 30.0
 #: The wait where the core refuses for now and does not say for how long.
 _AGAIN_S = 1.0
+#: After so many faults of the core by one message, some minutes, it is given up: a fault may be of this message alone.
+_FAULTS = 8
 #: The longest message, bytes: below the core's default limit of 256 KiB, with room for what stands around the body.
 _MESSAGE_BYTES = 192 * 1024
 
@@ -161,7 +163,8 @@ class Link:
         """Sends a message until the core has committed or refused it; waits for a connection as long as it takes.
 
         The reply is final: a refusal for now, such as too many messages, is tried again after the time that the core
-        names. The core may get a message twice where the connection broke before its answer.
+        names, and a fault of the core for some minutes. The core may get a message twice where the connection broke
+        before its answer.
         """
         return await self._until_final(lambda client: client.send(type, body, subject=subject, target=target))
 
@@ -178,6 +181,7 @@ class Link:
             yield piece
 
     async def _until_final(self, send: Callable[[DeviceClient], Awaitable[Reply]]) -> Reply:
+        faults = 0
         while True:
             await self._there.wait()
             client = self._client
@@ -192,6 +196,10 @@ class Link:
             if reply.error is None:
                 return reply
             code = str(reply.error.get("code"))
+            if code == "internal" and faults < _FAULTS:
+                await self._clock.sleep(_WAITS_S[min(faults, len(_WAITS_S) - 1)])
+                faults += 1
+                continue
             if code not in CODES or not CODES[code].temporary:
                 return reply
             wait = reply.error.get("retry_after_s")

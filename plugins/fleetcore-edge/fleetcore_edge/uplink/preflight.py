@@ -20,7 +20,7 @@ def check_folder(folder: Path, gateway: str) -> None:
         return
     uplinks = [each.table.get("gateway") for each in load(file).services if each.kind == "uplink"]
     if not uplinks:
-        raise Conflict(f"{folder} is the folder of a fleet that is no gateway", remedy="Name another folder")
+        raise Conflict(f"{folder} is the folder of a fleet that is not a gateway", remedy="Name another folder")
     if gateway not in uplinks:
         raise Conflict(f"{folder} is the folder of the gateway {uplinks[0]!r}", remedy="Name another folder")
 
@@ -59,12 +59,12 @@ def read_ca(file: Path) -> bytes:
 
 
 def read_trust(file: Path) -> bytes:
-    """A signed firmware root in a file. Raises ConfigError where it is none."""
+    """A signed firmware root in a file. Raises ConfigError for something else."""
     content = file.read_bytes()
     try:
         first_trust(loads(content))
     except (FleetError, ValueError) as error:
         raise ConfigError(
-            f"{file} is no signed firmware root: {error}", remedy="Give the one that `firmware trust sign` wrote"
+            f"{file} is not a signed firmware root: {error}", remedy="Give the one that `firmware trust sign` wrote"
         ) from error
     return content
