@@ -24,7 +24,7 @@ from fleetcore.runtime.replay import resubmit
 from fleetcore.wire import messages
 from fleetcore.wire.times import format_time
 from fleetcore_edge.clock.gateway_clock import Dated, GatewayClock
-from fleetcore_edge.clock.journal import ALERTS, LANES, READINGS, SEGMENT_ENTRIES, Entry, Journal, Segment
+from fleetcore_edge.clock.journal import ALERTS, LANES, READINGS, Entry, Journal, Segment
 
 if TYPE_CHECKING:
     from fleetcore.runtime.app import Fleet
@@ -95,10 +95,10 @@ class HeldMessages(Holder):
             lanes[_LANES[message.type]].append(_entry(boot, at, held.identity, message, self._receipt()))
         async with self._at_work:
             try:
-                for lane, entries in lanes.items():
-                    for at in range(0, len(entries), SEGMENT_ENTRIES):
-                        part = entries[at : at + SEGMENT_ENTRIES]
-                        await asyncio.to_thread(self.journal.append, lane, part)
+                # Alerts first: where the other lane fails, all come again, and an alert is known by its content.
+                for lane in (ALERTS, READINGS):
+                    if lanes[lane]:
+                        await asyncio.to_thread(self.journal.append, lane, lanes[lane])
             except OSError as error:
                 raise StorageError(
                     f"The journal {self.journal.folder} cannot be written: {error.strerror}",

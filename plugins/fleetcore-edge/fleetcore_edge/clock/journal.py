@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 READINGS, ALERTS = "readings", "alerts"
 LANES = (READINGS, ALERTS)
-#: A crash while the journal is drained repeats a segment. The store knows the last 10,000 ids of a device: far fewer
-#: are in one.
+#: A crash while the journal is drained repeats a segment. The store knows the last 10,000 ids of a device: fewer are in
+#: one, which takes a batch more at most.
 SEGMENT_BYTES, SEGMENT_ENTRIES = 1 << 20, 2000
 #: Before each entry: its length and its CRC-32.
 _HEAD = struct.Struct("<II")
@@ -72,7 +72,7 @@ class Segment:
 
 
 class Journal:
-    """The journal in a folder. Its methods block on the disk, and do not overlap.
+    """The journal in a folder. Its methods block on the disk, and do not overlap; counts may be read meanwhile.
 
     Attributes:
         folder: where it is.
@@ -153,11 +153,11 @@ class Journal:
     @property
     def size(self) -> int:
         """Bytes on the disk."""
-        return sum(segment.size for row in self._rows.values() for segment in row)
+        return sum(segment.size for row in self._rows.values() for segment in tuple(row))
 
     def waiting(self) -> dict[str, int]:
         """Entries by lane."""
-        return {lane: sum(segment.count for segment in row) for lane, row in self._rows.items()}
+        return {lane: sum(segment.count for segment in tuple(row)) for lane, row in self._rows.items()}
 
     def boots(self) -> Sequence[tuple[str, int]]:
         """The boots with entries, the oldest first, each with the last time since its start."""

@@ -255,6 +255,27 @@ async def test_a_journal_that_cannot_be_written_refuses_for_now(start, machine, 
         await process.arrives(b"1")
 
 
+async def test_a_batch_of_which_readings_cannot_be_written_leaves_none_of_them(start, machine, monkeypatch):
+    machine.set(MINUTE)
+    process = start()
+    append = process.held.journal.append
+
+    def full(lane, entries):
+        if lane == READINGS:
+            raise OSError(28, "No space left on device")
+        append(lane, entries)
+
+    monkeypatch.setattr(process.held.journal, "append", full)
+    batch = [
+        HeldMessage("p", Inbound(type=each, subject="p", payload=b"1"), process.clock.now_ms())
+        for each in (TELEMETRY, EVENTS)
+    ]
+    with pytest.raises(StorageError):
+        await process.held.hold(batch)
+
+    assert process.held.journal.waiting() == {READINGS: 0, ALERTS: 1}, "an alert that comes again changes nothing"
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.integers(1, 4)),
