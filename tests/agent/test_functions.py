@@ -49,6 +49,22 @@ async def test_a_function_filters_at_the_edge_and_its_readings_reach_the_core_al
     assert len((await gateway.telemetry.query("pump-1", "temperature")).time) == 6, "the gateway has them all"
 
 
+async def test_every_function_runs_after_a_restart_without_the_core(site, running):
+    """The modules of functions that have not started again yet stay where they are."""
+    await site.release("smoothing", function=Function(metrics=("humidity",), config={"seconds": 10}))
+    await site.core.call("deploy_function", function="smoothing", campaign="c2", gateways=["gw-1"])
+    await until(lambda: campaign(site, "c2"), "succeeded")
+    site.cut()
+    await running.disconnect()
+    await site.stop()
+    await site.start()
+
+    async def states():
+        return {name: each.state for name, each in site.uplink.functions.running.items()}
+
+    await until(states, {"deadband": "running", "smoothing": "running"})
+
+
 async def has_room(site):
     reported = (await site.core.call("get_twin", device_id="gw-1"))["reported"]
     return "resources" in reported

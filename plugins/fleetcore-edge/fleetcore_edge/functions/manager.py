@@ -139,6 +139,7 @@ class FunctionManager:
             known.refused, known.code, known.reason = None, "", ""  # what was to take its place is not wanted any more
             if known.task is not None and known.wanted is not None and known.task.done():
                 await self._begin(known.wanted, entry)  # this task has failed, and ended it
+        self._tidy(wanted)
         return failed
 
     async def _install(self, name: str, entry: Mapping[str, object]) -> bool:
@@ -150,6 +151,7 @@ class FunctionManager:
             self._say(entry, "accepted")
             if known is not None and known.state == RUNS and wanted.is_same(known.wanted):
                 # It keeps its state: the entry was put back, or another campaign wants the same.
+                self._verifier.begun(wanted, known.wanted)
                 known.entry, known.wanted, known.refused, known.code, known.reason = entry, wanted, None, "", ""
                 self._say(entry, "succeeded", version=wanted.version)
                 return True
@@ -159,7 +161,7 @@ class FunctionManager:
             await self._runner.load(self._function(wanted, module))
             await self._stop(name)
             await self._begin(wanted, entry)
-            self._tidy()
+            self._verifier.begun(wanted, known.wanted if known is not None else None)
         except Exception as raised:  # noqa: BLE001  # what one function meets must not end the others
             error = raised if isinstance(raised, FleetError) else _unforeseen(raised)
             _log.warning("Function %s cannot run: %s", name, error)
@@ -247,15 +249,17 @@ class FunctionManager:
 
     async def _remove(self, name: str) -> None:
         await self._stop(name)
-        del self.running[name]
+        gone = self.running.pop(name)
+        if gone.wanted is not None:
+            self._verifier.ended(gone.wanted)
         await self._runner.unload(name)
         await self._fleet.storage.commit(forgetting(name))
-        self._tidy()
         _log.info("Function %s is removed", name)
 
-    def _tidy(self) -> None:
-        """Removes the modules that no function runs any more."""
+    def _tidy(self, wanted: Mapping[str, Mapping[str, object]]) -> None:
+        """Removes the modules that no function runs any more, and none is to run."""
         needed = {each.wanted.sha256 for each in self.running.values() if each.wanted is not None}
+        needed |= {str(entry.get("sha256")) for entry in wanted.values()}
         for file in self._folder.glob("*.wasm"):
             if file.stem not in needed:
                 file.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """What the core wants a gateway to run: the object ``functions`` of its desired state, each entry verified."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +17,8 @@ from fleetcore.wire.trust import FirmwareRoot, first_trust, follow_all
 
 #: The firmware root of the core, from which signatures of functions are verified.
 TRUST = "trust.json"
+#: The digests of manifests whose functions have begun here.
+_BEGUN = "begun.json"
 
 
 @frozen(kw_only=True)
@@ -24,7 +27,7 @@ class Wanted:
 
     Attributes:
         entry: as it stands in desired state.
-        contract: of its signed manifest.
+        contract: of its signed manifest, whose digest is ``manifest``.
         config: its defaults, with the gateway's own settings over them.
     """
 
@@ -32,6 +35,7 @@ class Wanted:
     version: str
     sha256: str
     size: int
+    manifest: str
     contract: Function
     config: Mapping[str, object]
     execution: str | None
@@ -47,12 +51,14 @@ class Wanted:
 class Verifier:
     """Verifies entries by the firmware root that the gateway was given, and follows that root.
 
+    The ends of a manifest and of the root forbid to begin. What has begun before its end may start again at any time.
+
     Args:
         model: the gateway's hardware model; a manifest must name it.
     """
 
     def __init__(self, folder: Path, model: str | None, clock: Clock) -> None:
-        self._file, self._model, self._clock = folder / TRUST, model, clock
+        self._file, self._begun, self._model, self._clock = folder / TRUST, folder / _BEGUN, model, clock
 
     def root(self) -> FirmwareRoot | None:
         """The trust root, or None where the gateway was given none. Raises Refused for a damaged file."""
@@ -77,6 +83,7 @@ class Verifier:
             version=manifest.version,
             sha256=manifest.sha256,
             size=manifest.size,
+            manifest=manifest.digest,
             contract=manifest.function,
             config={**manifest.function.config, **(own if isinstance(own, Mapping) else {})},
             execution=execution if isinstance(execution, str) else None,
@@ -98,12 +105,33 @@ class Verifier:
                 remedy="Enrol it again with --trust trust.json",
             )
         root = self._followed(root, offer.get("trust"))
-        root.check_time(self._clock.now_ms())
         manifest = open_manifest(offer.get("manifest"), root, ())
         check_model(manifest, self._model)
         open_manifest(offer.get("manifest"), root, (cast("str", self._model),))
-        check_time(manifest, self._clock.now_ms())
+        if manifest.digest not in self._have_begun():
+            root.check_time(self._clock.now_ms())
+            check_time(manifest, self._clock.now_ms())
         return manifest
+
+    def begun(self, wanted: Wanted, before: Wanted | None) -> None:
+        """A function runs in place of another: it may start again when its manifest has expired."""
+        self._keep({wanted.manifest}, set() if before is None else {before.manifest})
+
+    def ended(self, wanted: Wanted) -> None:
+        """A function is removed."""
+        self._keep(set(), {wanted.manifest})
+
+    def _have_begun(self) -> frozenset[str]:
+        try:
+            found = loads(self._begun.read_bytes())
+        except (OSError, FleetError):
+            found = ()  # the ends count again
+        return frozenset(map(str, found)) if isinstance(found, list | tuple) else frozenset()
+
+    def _keep(self, new: AbstractSet[str], gone: AbstractSet[str]) -> None:
+        known = self._have_begun()
+        if (left := known - gone | new) != known:
+            files.replace(self._begun, dumps(sorted(left)))
 
     def _followed(self, root: FirmwareRoot, chain: object) -> FirmwareRoot:
         for envelope in chain if isinstance(chain, list | tuple) else ():
