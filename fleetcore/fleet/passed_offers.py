@@ -42,6 +42,15 @@ class PassedOffers:
     ) -> None:
         self._clock, self._update_policy, self._tell = clock, update_policy, tell
         self.records = Repository(storage, KIND, PassedOffer, key="device")
+        #: The devices with a record: a fleet that passes nothing on reads nothing for it.
+        self._devices: set[str] = set()
+
+    async def load(self) -> None:
+        """Reads which devices have an offer."""
+        self._devices = {each.device async for each in self.records.iterate()}
+
+    async def _get(self, device: str) -> PassedOffer | None:
+        return await self.records.get(device) if device in self._devices else None
 
     async def take(self, device: str, body: Json, *, actor: str) -> None:
         """Passes an offer or its withdrawal to a device; nothing happens where the device is done with that attempt.
@@ -67,6 +76,7 @@ class PassedOffers:
         async def load() -> PassedOffer:
             return await self.records.get(device) or begins
 
+        self._devices.add(device)
         await self.records.compare_and_set(load, once, key=device)
         self._tell([device])
 
@@ -86,7 +96,7 @@ class PassedOffers:
 
     async def names_artifact(self, device: str, sha256: str) -> bool:
         """Whether an open offer to a device names an artifact."""
-        found = await self.records.get(device)
+        found = await self._get(device)
         return found is not None and sha256 in found.images and found.is_open(self._clock.now_ms())
 
     def before_firmware(self, source: Waiting) -> Waiting:
@@ -107,7 +117,7 @@ class PassedOffers:
         return Waiting(read=read, count=count, unfinished=unfinished)
 
     async def _body(self, device: str) -> Json | None:
-        found = await self.records.get(device)
+        found = await self._get(device)
         return found.body if found is not None and found.is_open(self._clock.now_ms()) else None
 
     def before_reports(self, handlers: Mapping[MessageType, JointHandler]) -> Mapping[MessageType, JointHandler]:
@@ -115,7 +125,10 @@ class PassedOffers:
         (others,) = handlers.values()
 
         async def statuses(some: Sequence[tuple[Request, messages.FirmwareStatus]]) -> Sequence[Outcome]:
-            known = await self.records.get_many({request.subject for request, _ in some})
+            devices = self._devices.intersection(request.subject for request, _ in some)
+            if not devices:
+                return await others(some)
+            known = await self.records.get_many(devices)
             outcomes: list[Outcome | None] = [None] * len(some)
             for place, (request, body) in enumerate(some):
                 passed = known.get(request.subject)

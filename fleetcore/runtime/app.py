@@ -541,6 +541,7 @@ class Fleet:
         self.security.rotation.delivery = TrustDelivery(self.twins)
         await self.security.settle_cas(starting=True)
         await self.dead_letters.load()
+        await self.passed_offers.load()
 
     @property
     def counted(self) -> tuple[Repository[Command], Repository[Execution], Repository[Observation]]:

@@ -154,7 +154,7 @@ class Line:
         self.slots, self.clock, self.restarts = Slots(folder), MovableClock(), 0
         self.there, self.settled = asyncio.Event(), asyncio.Event()
         self.update = AgentUpdate(
-            self.slots, self.clock, verify=self._manifest, download=self._download, tell=self._tell,
+            self.slots, self.clock, verify=self._manifest, download=self._download, tell=self._tell, admit=self._admit,
             connected=self.there.wait, settled=self.settled.wait, report=self._report, restart=self._restart, site=site,
         )  # fmt: skip
         self.manifest, self.downloads = None, 0
@@ -170,6 +170,9 @@ class Line:
     async def _tell(self, body):
         self.told.append(dict(body))
         return Reply(status=204)
+
+    async def _admit(self, size):
+        self.admitted = size
 
     async def _report(self, patch):
         self.reported = patch["firmware"]["components"]["agent"]

@@ -107,6 +107,26 @@ async def test_an_image_that_is_here_is_installed_while_the_core_is_out_of_reach
     assert executions["pump-1"].state.value == "succeeded"
 
 
+async def test_an_offer_is_there_after_a_restart_without_the_core(site):
+    await site.start()
+    await release(site)
+    leaf = await pump(site, "pump-1")
+    await leaf.disconnect()
+    await campaign(site, ["pump-1"])
+
+    async def here():
+        fleet = await site.gateway.open()
+        source = fleet.passed_offers.before_firmware(fleet.updates.waiting[messages.FIRMWARE])
+        return await source.count("pump-1"), await fleet.passed_offers.names_artifact("pump-1", digest(IMAGE))
+
+    await until(here, (1, True))
+    site.cut()
+    await site.stop()
+    await site.start()
+
+    assert await here() == (1, True)
+
+
 async def test_an_offer_that_is_withdrawn_leaves_the_gateway_too(site):
     await site.start()
     await release(site)
@@ -202,6 +222,10 @@ async def test_a_gateway_that_cannot_download_says_so(site):
     assert (one.state.value, one.code) == ("failed", "operation_unknown")
 
 
+async def admitted(_size):
+    """There is room."""
+
+
 async def test_a_download_goes_on_where_it_broke_off(tmp_path):
     """Also after a kill: what came is in the store."""
     asked, content = [], bytes(range(256)) * 4096
@@ -217,7 +241,7 @@ async def test_a_download_goes_on_where_it_broke_off(tmp_path):
         fleet = await manager.open()
         await manager.create_device("pump-1", type="pump")
         clock = MovableClock()
-        firmware = LeafFirmware(None, fleet.storage, clock, fleet.passed_offers, download)
+        firmware = LeafFirmware(None, fleet.storage, clock, fleet.passed_offers, download, admitted)
         task = asyncio.create_task(firmware.run())
         firmware.heard("pump-1", {"offer": offer})
 

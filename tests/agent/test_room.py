@@ -3,6 +3,9 @@
 import asyncio
 import time
 
+import pytest
+
+from fleetcore.errors import Refused, Unavailable
 from fleetcore.model.anomaly import Anomaly, Severity
 from fleetcore.model.store import Commit, SeriesRequest
 from fleetcore.model.telemetry import SeriesKind, TelemetryBatch, TextReading
@@ -58,7 +61,7 @@ def near(site, *answers):
     """The folder is near its bound for so many looks."""
     left = list(answers)
 
-    async def answer():
+    async def answer(_more=0):
         return left.pop(0) if left else False
 
     site.uplink.room._near = answer
@@ -122,3 +125,34 @@ async def test_past_the_bound_the_oldest_readings_go_counted_and_alerts_and_new_
 
 async def alerts(site):
     return [each["explanation"] for each in await site.core.call("list_anomalies", device="pump-1")]
+
+
+async def test_a_download_displaces_what_the_core_has_and_nothing_else(site):
+    began = now() - 10_000_000
+    leaf = await fills(site, began)
+    near(site, *[True] * 5)
+
+    with pytest.raises(Unavailable) as full:
+        await site.uplink.room.admit(1000)
+
+    assert full.value.code == "storage_full"
+    assert site.uplink.status()["lost"] == 0
+    site.mend()
+    await until(lambda: count(site), READINGS + 1)
+    await until(lambda: waiting(site), 0)
+    near(site, True, True, True, False)
+    await site.uplink.room.admit(1000)
+    status = site.uplink.status()
+    assert status["lost"] == 0
+    assert status["dropped"] >= READINGS // 16
+    await leaf.disconnect()
+
+
+async def test_a_download_of_more_than_half_of_the_bound_is_refused(site):
+    await site.start()
+
+    with pytest.raises(Refused) as refused:
+        await site.uplink.room.admit(200 << 20)
+
+    assert refused.value.code == "limit_exceeded"
+    assert "disk_mib" in refused.value.remedy

@@ -6,7 +6,7 @@ out of reach, and fifty leaves of a model load the uplink once. An image goes wh
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import cast
 
 import msgspec
@@ -37,13 +37,24 @@ _FETCHED = "uplink/images"
 class LeafFirmware:
     """Takes offers for leaves from the core.
 
+    Args:
+        admit: makes room for so many bytes; raises Unavailable where there is none now, Refused where there never is.
+
     Attributes:
         counts: ``offers`` passed on, ``images`` downloaded and their ``bytes``.
     """
 
-    def __init__(self, link: Link, storage: Storage, clock: Clock, passed: PassedOffers, download: Download) -> None:
+    def __init__(
+        self,
+        link: Link,
+        storage: Storage,
+        clock: Clock,
+        passed: PassedOffers,
+        download: Download,
+        admit: Callable[[int], Awaitable[None]],
+    ) -> None:
         self._link, self._storage, self._clock = link, storage, clock
-        self._passed, self._download = passed, download
+        self._passed, self._download, self._admit = passed, download, admit
         #: Leaf → the newest body for it that was not passed on yet, in the order of work.
         self._waiting: dict[str, Json] = {}
         self._came = asyncio.Event()
@@ -104,6 +115,7 @@ class LeafFirmware:
             (part.received for part in await self._storage.parts() if (part.sha256, part.size_bytes) == (sha256, size)),
             0,
         )
+        await self._admit(size - had)
         await self._storage.commit(_fetched(await self._fetched() | {sha256}))
         if had < size or not size:
             pieces = self._download(sha256, had, device)

@@ -5,10 +5,11 @@ enough, the oldest readings go: those that the core has, then those that it has 
 twins and commands are records, and stay. New readings are accepted in any case.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from fleetcore.errors import NotFound
+from fleetcore.errors import NotFound, Refused, Unavailable
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
 from fleetcore.model.store import Commit, Expired
@@ -57,6 +58,7 @@ class Room:
         self._bound = disk_mib * _MIB
         self.counts = {"dropped": 0, "lost": 0}
         self._told = False
+        self._turn = asyncio.Lock()
 
     async def run(self) -> None:
         """Looks at the room until cancelled."""
@@ -68,6 +70,37 @@ class Room:
 
     async def look(self) -> None:
         """Makes room if it is needed."""
+        async with self._turn:
+            await self._look()
+
+    async def admit(self, size_bytes: int) -> None:
+        """Makes room for a download, for which no reading goes that the core does not have.
+
+        Raises:
+            Refused: ``limit_exceeded``, it would take more than half of the bound.
+            Unavailable: ``storage_full``, there is no room for it now.
+        """
+        if 2 * size_bytes > self._bound:
+            raise Refused(
+                f"A download of {size_bytes} bytes takes more than half of the gateway's disk_mib",
+                code="limit_exceeded",
+                remedy="Raise disk_mib in [services.uplink]",
+                limit=self._bound // 2,
+                unit="bytes",
+            )
+        async with self._turn:
+            if await self._near(size_bytes):
+                await self._give_up_feed()  # what waits there has to be known
+            while await self._near(size_bytes):
+                if not await self._drop(lose=False):
+                    raise Unavailable(
+                        f"There is no room for a download of {size_bytes} bytes beside readings that the core does not "
+                        "have",
+                        code="storage_full",
+                        remedy="Nothing, if the core is back soon; otherwise raise disk_mib in [services.uplink]",
+                    )
+
+    async def _look(self) -> None:
         if not await self._near():
             self._told = False
             if await self._waiting() > _FEED_COMMITS:
@@ -81,9 +114,9 @@ class Room:
                 self._told = True
                 return
 
-    async def _near(self) -> bool:
+    async def _near(self, more_bytes: int = 0) -> bool:
         size = await self._storage.size()
-        return sum(size.parts.values()) - size.free_bytes > _NEAR * self._bound
+        return sum(size.parts.values()) - size.free_bytes + more_bytes > _NEAR * self._bound
 
     async def _first(self) -> int:
         return max(await self._backlog.first_waiting(), self._backlog.archive.until)
@@ -110,8 +143,8 @@ class Room:
         await self._storage.commit(archive.saved())
         await self._storage.give_up_feed(until)
 
-    async def _drop(self) -> bool:
-        """Drops some of the oldest readings; False if there are none to drop."""
+    async def _drop(self, *, lose: bool = True) -> bool:
+        """Drops some of the oldest readings, without ``lose`` such that the core has; False if there are none."""
         storage, archive = self._storage, self._backlog.archive
         series = [each.index for each in await storage.series_of()]
         now = self._clock.now_ms()
@@ -125,7 +158,7 @@ class Room:
                 low = middle
         waits = archive.oldest()
         sent = Expired() if waits is None else await self._expired(series, min(waits, high))
-        if sent.readings * _SHARE < everything:
+        if sent.readings * _SHARE < everything and (lose or waits is None):
             gone = await self._expired(series, high)
             kind = "dropped" if waits is None else "lost"
         else:

@@ -136,7 +136,10 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
             async for piece in client.artifact(sha256, start, subject=subject):
                 yield piece
 
-    firmware = LeafFirmware(link, fleet.storage, fleet.clock, fleet.passed_offers, download)
+    async def admit(size_bytes: int) -> None:
+        await room.admit(size_bytes)
+
+    firmware = LeafFirmware(link, fleet.storage, fleet.clock, fleet.passed_offers, download, admit)
     state = State(
         link,
         leaves,
@@ -218,7 +221,8 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     agent = AgentUpdate(
         Slots(root / AGENT), fleet.clock, verify=verifier.manifest, download=download,
         tell=lambda body: link.send(messages.FIRMWARE_STATUS, body), connected=link.connected,
-        settled=functions.settled.wait, report=lambda patch: fleet.twins.report(config.gateway, patch),
+        admit=admit, settled=functions.settled.wait,
+        report=lambda patch: fleet.twins.report(config.gateway, patch),
         restart=lambda: os.kill(os.getpid(), signal.SIGTERM), site=running_site(),
     )  # fmt: skip
     state.on_own_firmware(agent.heard)
