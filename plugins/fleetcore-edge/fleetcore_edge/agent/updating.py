@@ -38,7 +38,7 @@ class AgentUpdate:
         verify: the manifest of an offer that is signed for this gateway; raises Refused.
         download: the bytes of an artifact.
         tell: brings a report to the core, however long that takes.
-        admit: makes room for so many bytes; raises FleetError where there is none.
+        admit: makes room for a number of bytes; raises FleetError where there is none.
         connected: returns once there is a connection to the core.
         settled: returns once the functions run, or cannot.
         report: reports state of the gateway.
