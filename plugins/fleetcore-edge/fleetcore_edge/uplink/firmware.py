@@ -38,7 +38,7 @@ class LeafFirmware:
     """Takes offers for leaves from the core.
 
     Args:
-        admit: makes room for a number of bytes; raises Unavailable where there is none now, Refused where there never is.
+        admit: makes room for bytes; raises Unavailable where there is none now, Refused where there never is.
 
     Attributes:
         counts: ``offers`` passed on, ``images`` downloaded and their ``bytes``.
