@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 #: Downloads the artifact of a leaf's offer from a byte on.
 Download = Callable[[str, int, str], AsyncIterator[bytes]]
 
+#: How often offers and images are looked after.
+CARE_S = 600.0
 #: How long before its end an assignment that its leaf has not used is asked for again.
 _SOON_MS = 1_800_000
 #: The blob with the digests of the artifacts that were downloaded for leaves.
@@ -58,6 +60,8 @@ class LeafFirmware:
         #: Leaf → the newest body for it that was not passed on yet, in the order of work.
         self._waiting: dict[str, Json] = {}
         self._came = asyncio.Event()
+        #: Held while an image is needed that no stored offer names yet.
+        self._turn = asyncio.Lock()
         self.counts = {"offers": 0, "images": 0, "bytes": 0}
 
     def heard(self, device: str, body: Json) -> None:
@@ -87,12 +91,13 @@ class LeafFirmware:
         """Whether it is dealt with; False where it should be tried again."""
         offer = PassedOffer(device=device, body=body)
         try:
-            for sha256, size in offer.images.items():
-                if await self._storage.artifact(sha256) is None:
-                    await self._fetch(device, sha256, size)
-                if self._waiting.get(device) is not body:
-                    return True  # the core says something else by now
-            await self._passed.take(device, body, actor=ACTOR)
+            async with self._turn:
+                for sha256, size in offer.images.items():
+                    if await self._storage.artifact(sha256) is None:
+                        await self._fetch(device, sha256, size)
+                    if self._waiting.get(device) is not body:
+                        return True  # the core says something else by now
+                await self._passed.take(device, body, actor=ACTOR)
         except FleetError as error:
             _log.warning("Firmware %s for %s is not passed on: %s", offer.offer.get("version"), device, error)
             if error.code in CODES and CODES[error.code].temporary:
@@ -141,16 +146,20 @@ class LeafFirmware:
     async def care(self) -> None:
         """Asks for new assignments where leaves have not used theirs, and removes images that are not needed."""
         soon = self._clock.now_ms() + _SOON_MS
-        needed = {sha256 for body in self._waiting.values() for sha256 in PassedOffer(device="", body=body).images}
         async for each in self._passed.records.iterate():
-            if each.is_over:
-                continue
-            needed |= each.images.keys()
-            if not each.status and each.not_after is not None and each.not_after < soon:
+            if not each.is_over and not each.status and each.not_after is not None and each.not_after < soon:
                 reply = await self._link.request(messages.INBOX, subject=each.device)
                 body = (reply.body or {}).get("firmware")
                 if isinstance(body, Mapping):
                     self.heard(each.device, cast("Json", body))
+        async with self._turn:
+            await self._remove_images()
+
+    async def _remove_images(self) -> None:
+        needed = {sha256 for body in self._waiting.values() for sha256 in PassedOffer(device="", body=body).images}
+        async for each in self._passed.records.iterate():
+            if not each.is_over:
+                needed |= each.images.keys()
         fetched = await self._fetched()
         for sha256 in fetched - needed:
             await self._storage.drop_artifact(sha256)

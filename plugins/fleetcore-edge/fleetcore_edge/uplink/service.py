@@ -29,8 +29,10 @@ from fleetcore_edge.runner.runner import open_runner
 from fleetcore_edge.uplink.clients import client_for
 from fleetcore_edge.uplink.config import UplinkConfig
 from fleetcore_edge.uplink.courier import Courier
+from fleetcore_edge.uplink.credential_care import CredentialCare
 from fleetcore_edge.uplink.credentials import Credentials
-from fleetcore_edge.uplink.firmware import LeafFirmware
+from fleetcore_edge.uplink.downloads import Downloads
+from fleetcore_edge.uplink.firmware import CARE_S, LeafFirmware
 from fleetcore_edge.uplink.lanes import Backlog, Live
 from fleetcore_edge.uplink.leaves import ACTOR, Leaves
 from fleetcore_edge.uplink.link import Link
@@ -43,9 +45,6 @@ if TYPE_CHECKING:
     from fleetcore.runtime.app import Fleet
 
 _log = logging.getLogger(__name__)
-
-#: How often the age of the gateway's certificate is looked at.
-_CARE_S = 600.0
 
 
 @frozen
@@ -124,22 +123,13 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
         greet=times.greet, refused=credentials.refused,
     )  # fmt: skip
     leaves = Leaves(config.gateway, link, fleet.storage, fleet.devices, fleet.lifecycles, fleet.clock)
-    at = config.http
-    downloads = None if at is None else client_for(fleet.host, at)
-
-    async def download(sha256: str, start: int = 0, subject: str | None = None) -> AsyncIterator[bytes]:
-        if downloads is None or at is None:
-            async for piece in link.artifact(sha256, start, subject):
-                yield piece
-            return
-        async with downloads(at, credentials.secrets()) as client:
-            async for piece in client.artifact(sha256, start, subject=subject):
-                yield piece
+    http = None if config.http is None else (client_for(fleet.host, config.http), config.http)
+    downloads = Downloads(link, http, credentials.secrets)
 
     async def admit(size_bytes: int) -> None:
         await room.admit(size_bytes)
 
-    firmware = LeafFirmware(link, fleet.storage, fleet.clock, fleet.passed_offers, download, admit)
+    firmware = LeafFirmware(link, fleet.storage, fleet.clock, fleet.passed_offers, downloads.artifact, admit)
     state = State(
         link,
         leaves,
@@ -179,36 +169,13 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
             connected.clear()
             await first_of(connected.wait(), fleet.clock.sleep(config.look_s))
 
-    async def care() -> None:
-        while True:
-            await link.connected()
-            if credentials.is_due():
-                await renew()
-            await firmware.care()
-            await fleet.clock.sleep(_CARE_S)
-
-    async def renew() -> None:
-        try:
-            await credentials.renew(lambda csr: link.request(messages.CERTIFICATE_RENEW, {"csr": csr.decode()}))
-        except (FleetError, OSError) as error:
-            _log.warning("The gateway's certificate at the core cannot be renewed: %s", error)
-        else:
-            link.reconnect()
-
-    async def obey(wanted: Mapping[str, object]) -> None:
-        report = credentials.adopt(wanted)
-        if report is not None:
-            await link.send(messages.TWIN_REPORT, report)
-        if credentials.asks(wanted):
-            await renew()
-
-    state.on_ours(obey)
-
+    care = CredentialCare(credentials, link, fleet.clock)
+    state.on_ours(care.obey)
     runner = await stack.enter_async_context(open_runner(root / "functions" / "compiled", clock=fleet.clock))
     verifier = Verifier(folder, config.model, fleet.clock)
     functions = FunctionManager(
         fleet, runner, config.gateway, verifier, root / "functions",
-        download=download, secret=secret, tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
+        download=downloads.artifact, secret=secret, tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
         beside=lambda: {
             "uplink": {
                 "connections": link.connections, "taken_over": link.taken_over, "waiting": backlog.left(),
@@ -219,7 +186,7 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     )  # fmt: skip
 
     agent = AgentUpdate(
-        Slots(root / AGENT), fleet.clock, verify=verifier.manifest, download=download,
+        Slots(root / AGENT), fleet.clock, verify=verifier.manifest, download=downloads.artifact,
         tell=lambda body: link.send(messages.FIRMWARE_STATUS, body), connected=link.connected,
         admit=admit, settled=functions.settled.wait,
         report=lambda patch: fleet.twins.report(config.gateway, patch),
@@ -238,8 +205,9 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
     fleet.supervisor.keep("uplink downlinks", take)
     fleet.supervisor.keep("uplink leaves", look)
     fleet.supervisor.keep("uplink firmware", firmware.run)
+    fleet.supervisor.every("uplink images", CARE_S, firmware.care)
     fleet.supervisor.keep("uplink agent", agent.run)
-    fleet.supervisor.keep("uplink credentials", care)
+    fleet.supervisor.keep("uplink credentials", care.run)
     await fleet.consume(backlog)
     await fleet.consume(
         Live(link, live, backlog, fleet.storage, fleet.clock, far=config.live_commits, batch_s=config.batch_s)
