@@ -100,8 +100,8 @@ def _campaign_events() -> str:
         "[Event types](events.md) says what an event has:",
         "",
         "```console",
-        "$ fleetcore event watch --after 0 --type freeze. --limit 1",
-        "2026-11-30T11:01:03.301Z  freeze.added  holidays  cli:ana",
+        "$ fleetcore event watch --after 0 --type campaign. --limit 1",
+        "2026-11-30T11:01:03.301Z  campaign.running  pumps-2.1  library:ana",
         "```",
         "",
     )

@@ -207,7 +207,7 @@ async def list_gateways(caller: Caller, *, limit: Limit = 100, cursor: Cursor | 
     )
 
 
-@call("GET /gateways/usage", Permission.DEVICES_READ, scope=BY_CALL, cli="edge top")
+@call("GET /edge/usage", Permission.DEVICES_READ, scope=BY_CALL, cli="edge top")
 async def list_gateway_usage(
     caller: Caller, *, limit: Limit = 100, cursor: Cursor | None = None
 ) -> Page[GatewayUsageResponse]:

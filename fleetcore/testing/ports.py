@@ -8,8 +8,10 @@ system does not give out such a port, and a program with SO_REUSEADDR, as server
 
 import atexit
 import random
+import re
 import socket
 from collections import deque
+from collections.abc import Mapping
 
 #: Sockets that hold a port; the oldest is closed, because some machines have few descriptors.
 _MAX = 64
@@ -46,3 +48,12 @@ def free_datagram_port() -> int:
 def _let_go() -> None:
     while _held:
         _held.pop().close()
+
+
+def moved(text: str, ports: Mapping[str, object]) -> str:
+    """A text with other ports in place of those that it names; each place is changed only once.
+
+    A port that is a part of a longer number or of a hexadecimal one is left.
+    """
+    named = re.compile(rf"(?<![0-9a-f])(?:{'|'.join(ports)})(?![0-9a-f])")
+    return named.sub(lambda found: str(ports[found[0]]), text)

@@ -115,7 +115,7 @@ async def test_the_gateway_answers_for_its_status_and_its_log(site):
     of_function = await ran(core, "edge.logs", {"function": "deadband"})
 
     assert (status.state, status.output["connected"], status.output["waiting"]) == ("succeeded", True, 0)
-    assert [line["text"] for line in logs.output["lines"]][-1] == "x" * 2000
+    assert "x" * 2000 in [line["text"] for line in logs.output["lines"]]
     assert [line["text"] for line in of_function.output["lines"]] == ["Function deadband: it is warm"]
 
 

@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from fleetcore.testing.patience import PATIENCE_S
-from fleetcore.testing.ports import free_port
+from fleetcore.testing.ports import free_port, moved
 
 from .test_how_to import blocks, ready, running, typed
 
@@ -77,21 +77,16 @@ def test_a_page_in_a_browser_is_a_device_as_its_page_shows_it(tmp_path):
     (html,) = blocks("connect-a-browser.md", "html")
     ports = {name: str(free_port()) for name in ("8443", "8883", "8445", "8000")}
 
-    def moved(text):
-        for name, port in ports.items():
-            text = text.replace(name, port)
-        return text
-
-    typed(moved(make), tmp_path)
+    typed(moved(make, ports), tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"
-    toml.write_text(moved(toml.read_text()))
+    toml.write_text(moved(toml.read_text(), ports))
     (tmp_path / "page").mkdir()
-    (tmp_path / "page" / "panel.html").write_text(moved(html))
+    (tmp_path / "page" / "panel.html").write_text(moved(html, ports))
 
-    with running(serve, tmp_path, ready), running(moved(serve_page), tmp_path, lambda process: None):
+    with running(serve, tmp_path, ready), running(moved(serve_page, ports), tmp_path, lambda process: None):
         typed(register, tmp_path)
         token = (tmp_path / "panel.token").read_text().strip()
-        with opened(moved("http://localhost:8000/panel.html"), tmp_path) as page:
+        with opened(moved("http://localhost:8000/panel.html", ports), tmp_path) as page:
             page.shows("not connected")
             page.run('by("token").value = "fc_dev_panel-1_wrong"; by("connect").requestSubmit()')
             page.shows("4401 not_authenticated")

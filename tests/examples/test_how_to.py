@@ -24,7 +24,7 @@ import pytest
 
 from fleetcore import IoTFleetManager
 from fleetcore.testing.patience import PATIENCE_S
-from fleetcore.testing.ports import free_datagram_port, free_port
+from fleetcore.testing.ports import free_datagram_port, free_port, moved
 from fleetcore.wire import messages
 from tests.examples import forked
 
@@ -108,7 +108,7 @@ def test_a_fleet_behind_a_broker(tmp_path):
     url = section.splitlines()[1].replace("8883", mqtt)
     text = re.sub(r'^listen = "mqtts:.*$', url, toml.read_text(), flags=re.MULTILINE)
     assert url in text
-    toml.write_text(text.replace("8443", http))
+    toml.write_text(moved(text, {"8443": http}))
 
     def listening(process):
         while process.poll() is None:
@@ -198,11 +198,12 @@ def test_devices_are_let_in_by_every_way_and_out_again(tmp_path):
     http, mqtt = str(free_port()), str(free_port())
     typed(make, tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"
-    toml.write_text(toml.read_text().replace("8443", http).replace("8883", mqtt))
+    ports = {"8443": http, "8883": mqtt}
+    toml.write_text(moved(toml.read_text(), ports))
 
     with running(serve, tmp_path, ready):
         for text in device:
-            typed(text.replace("8443", http).replace("8883", mqtt), tmp_path)
+            typed(moved(text, ports), tmp_path)
         listed = json.loads(typed("fleetcore device list -o json", tmp_path))
         lines = typed("for n in 1 2 3 4 5 6; do fleetcore device certificates meter-$n -o jsonl; done", tmp_path)
         certificates = [json.loads(line) for line in lines.splitlines()]
@@ -225,8 +226,8 @@ def test_a_device_in_c_with_libcoap_installs_firmware_and_goes_on_where_it_was_k
     coap = str(free_datagram_port())
     typed(make, tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"
-    text = toml.read_text().replace("0.0.0.0", "127.0.0.1").replace(":5684", f":{coap}")
-    toml.write_text(text.replace(":8443", f":{free_port()}").replace(":8883", f":{free_port()}"))
+    text = toml.read_text().replace("0.0.0.0", "127.0.0.1")
+    toml.write_text(moved(text, {"5684": coap, "8443": free_port(), "8883": free_port()}))
     shutil.copy(ROOT / "examples" / "devices" / "coap_update.c", tmp_path)
     flags = "-Wextra -Werror -g -fsanitize=address,undefined -fno-sanitize-recover"
     slot = tmp_path / "flash" / "slot-b"
@@ -454,7 +455,7 @@ def test_a_root_follows_another_while_devices_send(tmp_path):
     server, devices = serve.splitlines()
     typed(first, tmp_path)
     toml = tmp_path / "fleet-data" / "fleet.toml"
-    toml.write_text(toml.read_text().replace("8443", str(free_port())).replace("8883", str(free_port())))
+    toml.write_text(moved(toml.read_text(), {"8443": free_port(), "8883": free_port()}))
     old = (tmp_path / "fleet-data" / "pki" / "root.pem").read_text()
 
     def enrolled(_process):
@@ -493,9 +494,7 @@ def test_a_fleet_is_mirrored_to_aws_and_through_an_outage(tmp_path, monkeypatch)
     monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
 
     def own(text):
-        for port, free in ports.items():
-            text = text.replace(port, free)
-        return text
+        return moved(text, ports)
 
     def listening(process):
         assert any("endpoint" in line for line in process.stdout)
@@ -537,9 +536,7 @@ def test_a_fleet_is_mirrored_to_google_cloud(tmp_path, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "FLEETCORE_DATA", "fleet-data")
 
     def own(text):
-        for port, free in ports.items():
-            text = text.replace(port, free)
-        return text
+        return moved(text, ports)
 
     def listening(process):
         assert any("emulator" in line for line in process.stdout)

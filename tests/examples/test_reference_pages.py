@@ -13,7 +13,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.interfaces.protocol import EnrollRequest
 from fleetcore.model.credential import LocalCredential
 from fleetcore.model.message import Inbound
-from fleetcore.testing.ports import free_port
+from fleetcore.testing.ports import free_port, moved
 from fleetcore.wire import messages
 from fleetcore.wire.identity import make_csr, make_key
 
@@ -134,15 +134,11 @@ class Plant:
     def __call__(self, block):
         there = {**TERMINAL, "API": self._moved("https://localhost:8444/api/v1"), "TOKEN": self._token}
         shown = transcript(self._moved(block), self._folder, **there).replace(str(self._folder), "/srv/plant")
-        for port, free in self._ports.items():
-            shown = shown.replace(free, port)
-        return shown
+        return moved(shown, {free: port for port, free in self._ports.items()})
 
     def _moved(self, text):
         """The text with the ports on which this server listens."""
-        for port, free in self._ports.items():
-            text = text.replace(port, free)
-        return text
+        return moved(text, self._ports)
 
     @contextmanager
     def serving(self):

@@ -328,7 +328,7 @@ async def test_a_full_plane_leaves_the_messages_at_the_broker(consumer, mosquitt
 
         await until(lambda: len(plane.received) == 51)
 
-    assert held_back == 1
+    assert held_back <= 5, "only what was under way when the plane was full"
 
 
 async def test_no_more_than_the_bound_is_unacknowledged(mosquitto, plane, context, pki, until):

@@ -15,10 +15,10 @@ from typing import Any, cast
 
 from attrs import evolve, field, frozen
 
-from fleetcore.errors import FleetError, NotFound
+from fleetcore.errors import FleetError, NotFound, VersionConflict
 from fleetcore.fleet.anomalies import AnomalyDetector
 from fleetcore.fleet.commands import Commands
-from fleetcore.fleet.repository import Repository
+from fleetcore.fleet.repository import ATTEMPTS, Repository
 from fleetcore.fleet.twins import Twins
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -270,19 +270,27 @@ class State(Consumer):
     async def heard(self, downlink: Downlink) -> None:
         """Takes a downlink for a leaf; what cannot be taken is logged, and refused to the core where it can be."""
         try:
-            match downlink.type:
-                case messages.TWIN_DESIRED:
-                    await self._desired(downlink.subject, cast("Mapping[str, Any]", downlink.body))
-                case messages.COMMAND:
-                    await self._command(downlink.subject, cast("Mapping[str, Any]", downlink.body))
-                case messages.FIRMWARE if downlink.subject == self._leaves.gateway:
-                    self._agent(cast("Mapping[str, Any]", downlink.body))
-                case messages.FIRMWARE:
-                    self._firmware.heard(downlink.subject, cast("Mapping[str, Any]", downlink.body))
-                case messages.COMMAND_CANCEL:
-                    await self._cancel(str(downlink.target or downlink.body.get("id")))
+            for _ in range(ATTEMPTS):
+                try:
+                    await self._take(downlink)
+                except VersionConflict:  # this side has changed the same meanwhile
+                    continue
+                return
         except (FleetError, OSError) as error:
             _log.warning("%s for %s cannot be taken: %s", downlink.type, downlink.subject, error)
+
+    async def _take(self, downlink: Downlink) -> None:
+        match downlink.type:
+            case messages.TWIN_DESIRED:
+                await self._desired(downlink.subject, cast("Mapping[str, Any]", downlink.body))
+            case messages.COMMAND:
+                await self._command(downlink.subject, cast("Mapping[str, Any]", downlink.body))
+            case messages.FIRMWARE if downlink.subject == self._leaves.gateway:
+                self._agent(cast("Mapping[str, Any]", downlink.body))
+            case messages.FIRMWARE:
+                self._firmware.heard(downlink.subject, cast("Mapping[str, Any]", downlink.body))
+            case messages.COMMAND_CANCEL:
+                await self._cancel(str(downlink.target or downlink.body.get("id")))
 
     def on_own_firmware(self, callback: Callable[[Mapping[str, object]], None]) -> None:
         """Calls ``callback(body)`` with each firmware offer to the gateway itself, and each withdrawal."""
