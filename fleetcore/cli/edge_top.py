@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleetcore.cli import tables
 from fleetcore.cli.connect import Target
 from fleetcore.cli.derived import command as derived
 from fleetcore.cli.output import show
-from fleetcore.cli.source import Source, again
 from fleetcore.errors import Unavailable
 from fleetcore.frontends.catalogue import core
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from fleetcore.cli.source import Source
 
 _KINDS = {
     "state": "choice",
@@ -43,6 +43,9 @@ async def _drawn(console: "Console", at: Target, every_s: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    from fleetcore.cli import tables
+    from fleetcore.cli.source import Source, again
+
     async with contextlib.aclosing(Source(at)) as source:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
@@ -58,6 +61,8 @@ async def _drawn(console: "Console", at: Target, every_s: float) -> None:
 
 
 async def _printed(at: Target, output: str, every_s: float, count: int) -> None:
+    from fleetcore.cli.source import Source
+
     async with contextlib.aclosing(Source(at)) as source:
         for number in range(count):
             if number:
@@ -66,7 +71,7 @@ async def _printed(at: Target, output: str, every_s: float, count: int) -> None:
             show(found if output in ("json", "jsonl") else [_row(each) for each in found], output)
 
 
-async def _usage(source: Source) -> list[dict[str, Any]]:
+async def _usage(source: "Source") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     given: dict[str, Any] = {"limit": _PAGE}
     while True:
