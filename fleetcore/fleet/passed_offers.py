@@ -58,14 +58,15 @@ class PassedOffers:
         Raises:
             Refused: the offer's assignment cannot be read.
         """
-        new = self._signed(PassedOffer(device=device, body=body))
+        new = self._signed(PassedOffer(device=device, body=body, changed=self._clock.now_ms()))
         begins = PassedOffer(device=device, body={})
 
         def once(old: PassedOffer) -> tuple[PassedOffer, list[Event]] | None:
             if old.body == new.body:
                 return None
             same = old.attempt == new.attempt
-            if same and old.is_over:
+            ends = not new.offer and old.execution == new.execution
+            if (same or ends) and old.is_over:
                 return None
             event = Event(
                 type=OFFER_PASSED, subject=device, time=self._clock.now_ms(), actor=actor,
@@ -93,6 +94,14 @@ class PassedOffers:
         sign = self._update_policy.sign
         ours = envelope if sign is None else sign(payload, ASSIGNMENT_TYPE)
         return evolve(new, body={**new.body, "offer": {**new.offer, "assignment": ours}}, not_after=not_after)
+
+    async def reopen(self, device: str, status: object) -> None:
+        """The other fleet has refused a device's report, and goes on offering."""
+
+        def once(old: PassedOffer) -> tuple[PassedOffer, list[Event]] | None:
+            return (evolve(old, status={}), []) if old.status == status else None
+
+        await self.records.change(device, once)
 
     async def names_artifact(self, device: str, sha256: str) -> bool:
         """Whether an open offer to a device names an artifact."""
@@ -154,7 +163,9 @@ class PassedOffers:
         def once(old: PassedOffer) -> tuple[PassedOffer, list[Event]]:
             data = {"execution": body.execution, "status": plain}
             event = Event(type=OFFER_ANSWERED, subject=device, time=now, actor=device, data=data)
-            return evolve(old, status=plain), [event]
+            # A late report does not open again what has ended.
+            late = old.is_over and not evolve(old, status=plain).is_over
+            return (old if late else evolve(old, status=plain)), [event]
 
         await self.records.change(device, once)
         return Accepted()

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.twin import Json
 
+#: How long a withdrawal is repeated to a device that does not react to it, as a fleet does with its own.
+_REPEATED_MS = 7 * DAY_MS
 #: A device's answers after which it does nothing more about an offer.
 _ENDS = frozenset({"succeeded", "failed", "rejected", "cancelled", "reverted"})
 
@@ -17,6 +20,7 @@ class PassedOffer:
     Attributes:
         body: as the device gets it (wire.md §10): an offer, or its withdrawal.
         status: the device's last report about it, as it came; empty before the first.
+        changed: when it came, ms since the epoch.
         not_after: when the offer's assignment expires, ms since the epoch; None for one without.
         version: of the record.
     """
@@ -24,6 +28,7 @@ class PassedOffer:
     device: str
     body: Json
     status: Json = field(factory=dict)
+    changed: int = 0
     not_after: int | None = None
     version: int = 0
 
@@ -50,6 +55,8 @@ class PassedOffer:
 
     def is_open(self, now: int) -> bool:
         """Whether the device is to get it: it is not over, and its assignment holds, or the device has begun."""
+        if not self.offer and now >= self.changed + _REPEATED_MS:
+            return False
         return not self.is_over and (bool(self.status) or self.not_after is None or now < self.not_after)
 
     @property

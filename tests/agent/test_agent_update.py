@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -101,6 +102,7 @@ async def gateway(site):
     made = await site.neighbour("gw-2")
     await site.core.call("update_device", device_id="gw-2", model="G-1")
     await made.store("pump-9", "temperature", [START_MS], [20.0])
+    made.agent.folder = Path(os.path.relpath(made.folder))  # as people type it
     await made.agent.start()
     supervising = asyncio.create_task(supervised(made))
     yield made
@@ -157,13 +159,15 @@ class Line:
             self.slots, self.clock, verify=self._manifest, download=self._download, tell=self._tell, admit=self._admit,
             connected=self.there.wait, settled=self.settled.wait, report=self._report, restart=self._restart, site=site,
         )  # fmt: skip
-        self.manifest, self.downloads = None, 0
+        self.manifest, self.downloads, self.held = None, 0, None
 
     def _manifest(self, offer):
         return self.manifest
 
     async def _download(self, sha256):
         self.downloads += 1
+        if self.held is not None:
+            await self.held.wait()
         yield self.content[:1000]
         yield self.content[1000:]
 
@@ -268,6 +272,28 @@ async def test_an_image_that_may_not_be_installed_yet_waits_on_the_disk(line):
     assert line.downloads == fetched == 1
 
 
+async def test_an_offer_that_is_told_again_is_not_begun_again(line):
+    line.held = asyncio.Event()
+    line.offer()
+    await line.states(2)
+    line.offer()
+    await asyncio.sleep(0)
+    line.held.set()
+
+    assert [state for state, _ in await line.states(5)] == [
+        "accepted", "downloading", "downloaded", "installing", "rebooting",
+    ]  # fmt: skip
+    assert line.downloads == 1
+
+
+async def test_an_offer_that_is_withdrawn_at_once_is_not_begun(line):
+    line.offer()
+    line.update.heard({"offer": None, "cancel": "c:gw"})
+
+    assert await line.states(1) == [("cancelled", None)]
+    assert (line.downloads, line.restarts) == (0, 0)
+
+
 async def test_a_withdrawn_offer_is_left(line):
     line.offer(install="wait")
     await line.states(3)
@@ -325,12 +351,21 @@ async def test_a_trial_ends_well_once_the_core_and_the_functions_are_there(tmp_p
 
 def test_a_release_is_started_only_so_often(tmp_path):
     slots = Slots(tmp_path / "agent")
+    (tmp_path / "agent" / "a").mkdir(parents=True)
     slots.try_out(Trial(release=Release(version="2", sha256="a", seq=2), execution="c:gw", attempt=1))
 
     starts = [Slots(tmp_path / "agent").begin() for _ in range(STARTS + 1)]
 
     assert starts == [tmp_path / "agent" / "a"] * STARTS + [None]
     assert Slots(tmp_path / "agent").memory.ended.code == "boot_failed"
+
+
+def test_a_release_whose_folder_is_gone_is_not_started(tmp_path):
+    slots = Slots(tmp_path / "agent")
+    slots.try_out(Trial(release=Release(version="2", sha256="a", seq=2), execution="c:gw", attempt=1))
+
+    assert Slots(tmp_path / "agent").begin() is None
+    assert Slots(tmp_path / "agent").memory.ended.code == "internal"
 
 
 def test_a_damaged_state_is_told_with_its_remedy(tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from attrs import evolve
 from fleetcore_edge.uplink.firmware import LeafFirmware
 from fleetcore_http.plugin import open_client as open_http
@@ -10,6 +11,7 @@ from fleetcore import IoTFleetManager
 from fleetcore.errors import Unavailable
 from fleetcore.interfaces.waits import end_task
 from fleetcore.model.firmware import EXECUTION_ENDS
+from fleetcore.model.message import Accepted, Request
 from fleetcore.testing.clock import MovableClock
 from fleetcore.testing.signers import IMAGE, digest
 from fleetcore.testing.simulator import Behaviour, SimulatedDevice
@@ -243,7 +245,7 @@ async def test_a_download_goes_on_where_it_broke_off(tmp_path):
         clock = MovableClock()
         firmware = LeafFirmware(None, fleet.storage, clock, fleet.passed_offers, download, admitted)
         task = asyncio.create_task(firmware.run())
-        firmware.heard("pump-1", {"offer": offer})
+        await firmware.heard("pump-1", {"offer": offer})
 
         async def passed():
             await clock.advance(1.0)
@@ -256,3 +258,72 @@ async def test_a_download_goes_on_where_it_broke_off(tmp_path):
     assert asked[0] == ("pump-1", 0)
     assert 0 < asked[1][1] <= 600_000
     assert len(asked) == 2
+
+
+OFFER = {"execution": "c:pump-1", "attempt": 1, "sha256": digest(IMAGE), "size": len(IMAGE), "version": "2.0.0"}
+WITHDRAWAL = {"offer": None, "cancel": "c:pump-1"}
+
+
+class Passing:
+    """A fleet that passes offers on to one device."""
+
+    def __init__(self, fleet, clock):
+        self.offers, self.clock = fleet.passed_offers, clock
+        self.source = self.offers.before_firmware(fleet.updates.waiting[messages.FIRMWARE])
+        (self.reports,) = self.offers.before_reports(fleet.updates.handlers).values()
+
+    async def take(self, body):
+        await self.offers.take("pump-1", body, actor="core")
+
+    async def says(self, state, **more):
+        body = messages.FirmwareStatus(execution="c:pump-1", state=state, **more)
+        (outcome,) = await self.reports([(Request(identity="pump-1", subject="pump-1"), body)])
+        assert isinstance(outcome, Accepted)
+
+    async def gets(self):
+        return await self.source.read("pump-1", 0)
+
+
+@pytest.fixture
+async def passing(tmp_path):
+    clock = MovableClock()
+    async with IoTFleetManager(tmp_path / "data", create=True, clock=clock) as manager:
+        await manager.create_device("pump-1", type="pump")
+        yield Passing(await manager.open(), clock)
+
+
+async def test_a_withdrawal_is_repeated_for_a_week(passing):
+    await passing.take({"offer": OFFER})
+    await passing.take(WITHDRAWAL)
+    first = await passing.gets()
+    passing.clock.jump(7 * 86_400_000)
+
+    assert first == WITHDRAWAL
+    assert await passing.gets() is None
+
+
+async def test_a_withdrawal_of_what_has_ended_is_not_told(passing):
+    await passing.take({"offer": OFFER})
+    await passing.says("succeeded", version="2.0.0")
+    await passing.take(WITHDRAWAL)
+
+    assert await passing.gets() is None
+
+
+async def test_a_late_report_opens_no_offer_again(passing):
+    await passing.take({"offer": OFFER})
+    await passing.says("succeeded", version="2.0.0")
+    await passing.says("installing")
+
+    assert await passing.gets() is None
+
+
+async def test_an_offer_whose_report_was_refused_is_offered_again(passing):
+    await passing.take({"offer": OFFER})
+    await passing.says("succeeded", version="1.9.9")
+    over = await passing.gets()
+    status = (await passing.offers.records.get("pump-1")).status
+    await passing.offers.reopen("pump-1", status)
+
+    assert over is None
+    assert await passing.gets() == {"offer": OFFER}

@@ -100,13 +100,15 @@ def run(data: Path, verbose: bool) -> None:
     from fleetcore.runtime.config import load
     from fleetcore_edge.clock.opening import holding, open_clock
 
+    data = data.resolve()
+    if running_site() is None:  # first: a newer release may have settings that this one does not know
+        slots = Slots(data / AGENT)
+        site = slots.begin()
+        if site is not None:
+            become(site, data, verbose=verbose, on_trial=slots.memory.trial is not None)
     uplink = next((each for each in load(data / "fleet.toml").services if each.kind == "uplink"), None)
     if uplink is None:
         raise ConfigError(f"{data} is not a gateway's folder", remedy="Make one: fleetcore edge enroll")
-    if running_site() is None:
-        site = Slots(data / AGENT).begin()
-        if site is not None:
-            become(site, data, verbose=verbose)
     clock = open_clock(data, uplink.table)
     serve.run(data, verbose=verbose, clock=clock, opened=holding(clock, data, uplink.table))
     if Slots(data / AGENT).memory.restart:

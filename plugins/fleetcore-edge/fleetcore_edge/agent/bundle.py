@@ -1,5 +1,6 @@
 """A release of the agent: a zip of wheels, unpacked into a folder of packages."""
 
+import os
 import shutil
 import stat
 import zipfile
@@ -36,10 +37,12 @@ def unpack(bundle: Path, site: Path) -> None:
                             raise _invalid("it is too large")
                         _extract(inner, member, part)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+        shutil.rmtree(part, ignore_errors=True)
         raise _invalid(str(error)) from error
-    finally:
-        if not part.exists() or left_bytes < 0:
-            shutil.rmtree(part, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    os.sync()  # a release that is started is whole, also after a loss of power
     shutil.rmtree(site, ignore_errors=True)
     part.rename(site)
 

@@ -98,8 +98,10 @@ class Slots:
         if trial is not None and trial.starts >= STARTS:
             self.give_up("boot_failed", f"It did not reach the core in {STARTS} starts")
         elif trial is not None:
-            self._keep(trial=msgspec.structs.replace(trial, starts=trial.starts + 1), restart=False)
-            return self.site(trial.release)
+            if self.site(trial.release).is_dir():
+                self._keep(trial=msgspec.structs.replace(trial, starts=trial.starts + 1), restart=False)
+                return self.site(trial.release)
+            self.give_up("internal", "Its folder is gone")
         if self.memory.restart:
             self._keep(restart=False)
         running = self.memory.running
@@ -134,9 +136,13 @@ class Slots:
     def end(self, ended: Ended) -> None:
         """An update has ended before its trial, or the core knows how it ended."""
         self._keep(ended=ended)
+        if self.memory.trial is None:
+            self._clean()
 
     def _clean(self) -> None:
         kept = {each.sha256 for each in (self.memory.running,) if each is not None}
         for place in self.folder.iterdir():
             if place.is_dir() and place.name not in kept:
                 shutil.rmtree(place, ignore_errors=True)
+            elif place.suffix in (".zip", ".part"):
+                place.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Starting the agent as the release that is to run."""
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import NoReturn
 
 #: The folder of packages of the release that runs; absent for the installed agent.
 SITE = "FLEETCORE_AGENT_SITE"
+#: A release on trial that hangs is killed after so long.
+TRIAL_LIMIT_S = 720
 
 
 def running_site() -> Path | None:
@@ -16,8 +19,12 @@ def running_site() -> Path | None:
     return Path(site) if site else None
 
 
-def become(site: Path | None, data: Path, *, verbose: bool) -> NoReturn:
-    """Replaces this process by the agent of a release, or by the installed one."""
+def become(site: Path | None, data: Path, *, verbose: bool, on_trial: bool = False) -> NoReturn:
+    """Replaces this process by the agent of a release, or by the installed one.
+
+    A release on trial is killed by an alarm where it does not end its trial by itself.
+    """
+    signal.alarm(TRIAL_LIMIT_S if on_trial else 0)
     words = ["-P", "-m", "fleetcore", "edge", "run", "--data", str(data), *(["--verbose"] if verbose else [])]
     sys.stdout.flush()
     sys.stderr.flush()

@@ -44,6 +44,7 @@ class AgentUpdate:
         report: reports state of the gateway.
         restart: ends this process, which then starts as another release.
         site: the folder of the release that this process runs.
+        proved: called when a trial has ended well.
     """
 
     def __init__(
@@ -60,14 +61,17 @@ class AgentUpdate:
         report: Callable[[Mapping[str, object]], Awaitable[object]],
         restart: Callable[[], None],
         site: Path | None,
+        proved: Callable[[], object] = lambda: None,
     ) -> None:
         self._slots, self._clock = slots, clock
         self._verify, self._download, self._tell, self._admit = verify, download, tell, admit
         self._connected, self._settled, self._report = connected, settled, report
-        self._restart, self._site = restart, site
+        self._restart, self._site, self._proved = restart, site, proved
         self._offer: Mapping[str, object] | None = None
         self._cancelled: str | None = None
         self._working: asyncio.Task[None] | None = None
+        #: What the task works on.
+        self._under_way: object = None
         self._came = asyncio.Event()
 
     def _running(self) -> Mapping[str, object]:
@@ -84,6 +88,8 @@ class AgentUpdate:
             self._offer = offer
         else:
             self._cancelled = str(body.get("cancel"))
+            if self._offer is not None and self._offer.get("execution") == self._cancelled:
+                self._offer = None
         self._came.set()
 
     async def run(self) -> None:
@@ -110,6 +116,7 @@ class AgentUpdate:
             await asyncio.wait({proving, time_out}, return_when=asyncio.FIRST_COMPLETED)
             if proving.done() and proving.exception() is None:
                 self._slots.confirm()
+                self._proved()
                 _log.info("Agent %s has proved itself", trial.release.version)
                 return
             self._slots.give_up("health_failed", f"It did not reach the core within {TRIAL_S:g} s")
@@ -142,12 +149,18 @@ class AgentUpdate:
     async def _follow(self) -> None:
         cancelled, self._cancelled = self._cancelled, None
         offer, self._offer = self._offer, None
+        works = self._working is not None and not self._working.done()
+        if offer is not None and cancelled is None and works and _attempt(offer) == self._under_way:
+            return  # it was only told again
         if (cancelled is not None or offer is not None) and self._working is not None:
             await end_task(self._working)
             self._working = None
         if cancelled is not None:
-            await self._say(cancelled, "cancelled")
+            ended = self._slots.memory.ended
+            if ended is None or ended.execution != cancelled:
+                await self._say(cancelled, "cancelled")
         if offer is not None:
+            self._under_way = _attempt(offer)
             self._working = asyncio.create_task(self._update(offer), name="agent update")
 
     async def _update(self, offer: Mapping[str, object]) -> None:
@@ -219,6 +232,10 @@ def _digest(file: Path) -> str | None:
         return None
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _attempt(offer: Mapping[str, object]) -> object:
+    return offer.get("execution"), offer.get("attempt"), offer.get("install")
 
 
 def _number(value: object) -> int:

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 #: Downloads the artifact of a leaf's offer from a byte on.
 Download = Callable[[str, int, str], AsyncIterator[bytes]]
 
+#: Refusals of a report after which the core goes on offering.
+_STILL_OFFERED = frozenset({"version_mismatch", "too_late"})
 #: How often offers and images are looked after.
 CARE_S = 600.0
 #: How long before its end an assignment that its leaf has not used is asked for again.
@@ -64,9 +66,12 @@ class LeafFirmware:
         self._turn = asyncio.Lock()
         self.counts = {"offers": 0, "images": 0, "bytes": 0}
 
-    def heard(self, device: str, body: Json) -> None:
-        """The core offers firmware to a leaf, or withdraws an offer."""
+    async def heard(self, device: str, body: Json) -> None:
+        """The core offers firmware to a leaf, or withdraws an offer, which waits for no download."""
         self._waiting.pop(device, None)
+        if not PassedOffer(device=device, body=body).images:
+            await self._passed.take(device, body, actor=ACTOR)
+            return
         self._waiting[device] = body
         self._came.set()
 
@@ -136,6 +141,8 @@ class LeafFirmware:
         reply = await self._link.send(messages.FIRMWARE_STATUS, data["status"], subject=device)
         if reply.error is not None:
             _log.warning("The core refuses a report of %s about its firmware: %s", device, reply.error.get("detail"))
+            if reply.error.get("code") in _STILL_OFFERED:
+                await self._passed.reopen(device, data["status"])
 
     async def told_all(self) -> None:
         """Brings the last report of each leaf to the core, after a gap in the feed."""
@@ -151,7 +158,7 @@ class LeafFirmware:
                 reply = await self._link.request(messages.INBOX, subject=each.device)
                 body = (reply.body or {}).get("firmware")
                 if isinstance(body, Mapping):
-                    self.heard(each.device, cast("Json", body))
+                    await self.heard(each.device, cast("Json", body))
         async with self._turn:
             await self._remove_images()
 
@@ -163,6 +170,9 @@ class LeafFirmware:
         fetched = await self._fetched()
         for sha256 in fetched - needed:
             await self._storage.drop_artifact(sha256)
+        for part in await self._storage.parts():
+            if part.sha256 in fetched - needed:
+                await self._storage.drop_part(part.sha256, part.size_bytes)
         if fetched - needed:
             await self._storage.commit(_fetched(fetched & needed))
 

@@ -187,10 +187,12 @@ async def _opened(config: UplinkConfig, context: Context, fleet: "Fleet", stack:
 
     agent = AgentUpdate(
         Slots(root / AGENT), fleet.clock, verify=verifier.manifest, download=downloads.artifact,
-        tell=lambda body: link.send(messages.FIRMWARE_STATUS, body), connected=link.connected,
+        tell=lambda body: link.send(messages.FIRMWARE_STATUS, body),
+        connected=lambda: link.request(messages.LEAF_LIST, {}),
         admit=admit, settled=functions.settled.wait,
         report=lambda patch: fleet.twins.report(config.gateway, patch),
         restart=lambda: os.kill(os.getpid(), signal.SIGTERM), site=running_site(),
+        proved=lambda: signal.alarm(0),
     )  # fmt: skip
     state.on_own_firmware(agent.heard)
 

@@ -288,7 +288,7 @@ class State(Consumer):
             case messages.FIRMWARE if downlink.subject == self._leaves.gateway:
                 self._agent(cast("Mapping[str, Any]", downlink.body))
             case messages.FIRMWARE:
-                self._firmware.heard(downlink.subject, cast("Mapping[str, Any]", downlink.body))
+                await self._firmware.heard(downlink.subject, cast("Mapping[str, Any]", downlink.body))
             case messages.COMMAND_CANCEL:
                 await self._cancel(str(downlink.target or downlink.body.get("id")))
 
