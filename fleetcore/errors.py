@@ -142,6 +142,11 @@ CODES: Mapping[str, Code] = MappingProxyType(
 )
 
 
+def is_temporary(code: str) -> bool:
+    """Whether the same message may succeed later; a code that this release does not know is final."""
+    return code in CODES and CODES[code].temporary
+
+
 class FleetError(Exception):
     """The root of every error that fleetcore raises deliberately.
 

@@ -122,7 +122,13 @@ async def test_an_agent_becomes_the_new_release_and_says_so(site, gateway):
         return found is not None and found["version"]
 
     await until(ended, ("succeeded", None))
+
+    async def told():
+        ended = Slots(gateway.folder / "agent").memory.ended
+        return ended is not None and ended.told
+
     await until(runs, "2.0.0")
+    await until(told, True)  # nothing is written after it
     slots = Slots(gateway.folder / "agent")
     assert slots.memory.trial is None
     assert slots.memory.running.version == "2.0.0"

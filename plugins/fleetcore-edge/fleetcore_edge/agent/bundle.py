@@ -23,6 +23,17 @@ def unpack(bundle: Path, site: Path) -> None:
     part = site.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(mode=0o700, parents=True)
+    try:
+        _extract_all(bundle, part)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    os.sync()  # a release that is started is whole, also after a loss of power
+    shutil.rmtree(site, ignore_errors=True)
+    part.rename(site)
+
+
+def _extract_all(bundle: Path, site: Path) -> None:
     left_bytes, left_files = MOST_BYTES, MOST_FILES
     try:
         with zipfile.ZipFile(bundle) as outer:
@@ -35,16 +46,9 @@ def unpack(bundle: Path, site: Path) -> None:
                         left_bytes, left_files = left_bytes - member.file_size, left_files - 1
                         if left_bytes < 0 or left_files < 0:
                             raise _invalid("it is too large")
-                        _extract(inner, member, part)
+                        _extract(inner, member, site)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise _invalid(str(error)) from error
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    os.sync()  # a release that is started is whole, also after a loss of power
-    shutil.rmtree(site, ignore_errors=True)
-    part.rename(site)
 
 
 def _extract(wheel: zipfile.ZipFile, member: zipfile.ZipInfo, site: Path) -> None:

@@ -25,7 +25,6 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     sha256: str
     seq: int
-    min_seq: int = 0
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +53,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         running: the release that has proved itself; None for the installed agent.
-        highest_seq, floor: the newest release that has proved itself, and the highest ``min_seq`` of one.
+        highest_seq: of the releases that have proved themselves; an older one is refused.
         restart: whether the agent has ended in order to start as another release.
     """
 
@@ -62,7 +61,6 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     trial: Trial | None = None
     ended: Ended | None = None
     highest_seq: int = 0
-    floor: int = 0
     restart: bool = False
 
 
@@ -121,7 +119,6 @@ class Slots:
             trial=None,
             ended=Ended(execution=trial.execution, attempt=trial.attempt, state="succeeded", version=new.version),
             highest_seq=max(self.memory.highest_seq, new.seq),
-            floor=max(self.memory.floor, new.min_seq),
         )
         self._clean()
 

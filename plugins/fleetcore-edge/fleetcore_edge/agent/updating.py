@@ -138,7 +138,7 @@ class AgentUpdate:
         await self._say(ended.execution, ended.state, version=ended.version, code=ended.code, reason=ended.reason)
         now = self._slots.memory.ended
         if now is not None and (now.execution, now.attempt) == (ended.execution, ended.attempt):
-            self._slots.end(_told(now))
+            self._slots.end(replace(now, told=True))
 
     async def _say(self, execution: str, state: str, **more: object) -> None:
         body = {"execution": execution, "state": state, **{name: value for name, value in more.items() if value}}
@@ -167,7 +167,7 @@ class AgentUpdate:
         execution, attempt = str(offer.get("execution")), _number(offer.get("attempt"))
         ended = self._slots.memory.ended
         if ended is not None and (ended.execution, ended.attempt) == (execution, attempt):
-            self._slots.end(_told(ended, told=False))
+            self._slots.end(replace(ended, told=False))
             await self._tell_end()
             return
         try:
@@ -188,10 +188,9 @@ class AgentUpdate:
         manifest = self._verify(offer)
         if (manifest.sha256, manifest.size, manifest.component) != (offer.get("sha256"), offer.get("size"), COMPONENT):
             raise Refused("The offer names another image than its manifest", code="signature_invalid")
-        memory = self._slots.memory
-        check_order(manifest, max(memory.highest_seq, memory.floor))
+        check_order(manifest, self._slots.memory.highest_seq)
         await self._say(execution, "accepted")
-        release = Release(version=manifest.version, sha256=manifest.sha256, seq=manifest.seq, min_seq=manifest.min_seq)
+        release = Release(version=manifest.version, sha256=manifest.sha256, seq=manifest.seq)
         bundle = self._slots.folder / f"{manifest.sha256}.zip"
         await self._say(execution, "downloading")
         await self._fetch(bundle, manifest)
@@ -240,7 +239,3 @@ def _attempt(offer: Mapping[str, object]) -> object:
 
 def _number(value: object) -> int:
     return value if isinstance(value, int) else 1
-
-
-def _told(ended: Ended, *, told: bool = True) -> Ended:
-    return replace(ended, told=told)

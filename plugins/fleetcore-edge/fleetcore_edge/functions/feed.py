@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from attrs import frozen
 
-from fleetcore.errors import CODES, FleetError
+from fleetcore.errors import FleetError, is_temporary
 from fleetcore.model.message import Inbound, MessageType
 from fleetcore.model.names import check_device_id
 from fleetcore.model.store import Commit, FeedEntry
@@ -228,7 +228,7 @@ class FunctionFeed(Consumer):
                 code, why = getattr(outcome, "code", ""), getattr(outcome, "reason", "")
             except FleetError as error:
                 outcome, code, why = None, error.code, str(error)
-            if not code or code not in CODES or not CODES[code].temporary:
+            if not is_temporary(code):
                 break
             _log.warning("Outputs of function %s wait: %s", self._wanted.name, why)
             await self._clock.sleep(_AGAIN_S)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from fleetcore.errors import CODES, FleetError, Refused
+from fleetcore.errors import FleetError, Refused, is_temporary
 from fleetcore.interfaces.boundary import in_a_line
 from fleetcore.interfaces.waits import end_task, first_of
 from fleetcore.model.edge import FUNCTIONS, RUNS, entries
@@ -343,4 +343,4 @@ def _unforeseen(error: Exception) -> FleetError:
 
 def _may_pass(code: str) -> bool:
     """Whether a refusal may be over when it is tried again; ``internal`` is an answer of the core."""
-    return code == "internal" or (code in CODES and CODES[code].temporary)
+    return code == "internal" or is_temporary(code)

@@ -11,7 +11,7 @@ from typing import cast
 
 import msgspec
 
-from fleetcore.errors import CODES, FleetError
+from fleetcore.errors import FleetError, is_temporary
 from fleetcore.fleet.passed_offers import PassedOffers
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
@@ -105,7 +105,7 @@ class LeafFirmware:
                 await self._passed.take(device, body, actor=ACTOR)
         except FleetError as error:
             _log.warning("Firmware %s for %s is not passed on: %s", offer.offer.get("version"), device, error)
-            if error.code in CODES and CODES[error.code].temporary:
+            if is_temporary(error.code):
                 return False
             if error.code != "artifact_unknown":  # the core has withdrawn the offer
                 await self._refuse(offer, error)
@@ -136,19 +136,19 @@ class LeafFirmware:
         self.counts["images"] += 1
         self.counts["bytes"] += size - had
 
-    async def told(self, device: str, data: Mapping[str, object]) -> None:
+    async def told(self, device: str, status: object) -> None:
         """Brings a leaf's report to the core."""
-        reply = await self._link.send(messages.FIRMWARE_STATUS, data["status"], subject=device)
+        reply = await self._link.send(messages.FIRMWARE_STATUS, status, subject=device)
         if reply.error is not None:
             _log.warning("The core refuses a report of %s about its firmware: %s", device, reply.error.get("detail"))
             if reply.error.get("code") in _STILL_OFFERED:
-                await self._passed.reopen(device, data["status"])
+                await self._passed.reopen(device, status)
 
     async def told_all(self) -> None:
         """Brings the last report of each leaf to the core, after a gap in the feed."""
         async for each in self._passed.records.iterate():
             if each.status:
-                await self.told(each.device, {"status": each.status})
+                await self.told(each.device, each.status)
 
     async def care(self) -> None:
         """Asks for new assignments where leaves have not used theirs, and removes images that are not needed."""

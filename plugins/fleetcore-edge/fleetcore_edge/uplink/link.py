@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from attrs import frozen
 
-from fleetcore.errors import CODES, FleetError, NotAuthenticated, NotAuthorised, Unavailable
+from fleetcore.errors import FleetError, NotAuthenticated, NotAuthorised, Unavailable, is_temporary
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.protocol import DeviceClient
 from fleetcore.interfaces.waits import end_task, first_of
@@ -200,7 +200,7 @@ class Link:
                 await self._clock.sleep(_WAITS_S[min(faults, len(_WAITS_S) - 1)])
                 faults += 1
                 continue
-            if code not in CODES or not CODES[code].temporary:
+            if not is_temporary(code):
                 return reply
             wait = reply.error.get("retry_after_s")
             await self._clock.sleep(float(wait) if isinstance(wait, int | float) else _AGAIN_S)

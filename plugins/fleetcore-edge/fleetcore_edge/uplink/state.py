@@ -187,7 +187,7 @@ class State(Consumer):
             await self._tell_command(command)
         for event in events:
             if event.type == OFFER_ANSWERED:
-                await self._firmware.told(event.subject, event.data)
+                await self._firmware.told(event.subject, event.data["status"])
         ids = dict.fromkeys(event.subject for event in events if event.type == ANOMALY_FOUND)
         found = [await self._anomalies.get(each) for each in ids]
         await self._tell_alerts([each for each in found if each is not None])
