@@ -26,7 +26,6 @@ from fleetcore.fleet.update_policy import Target, UpdatePolicy
 from fleetcore.fleet.update_reports import UNKNOWN, event_of, latest_deferral, problem, refusal
 from fleetcore.interfaces.clock import Clock
 from fleetcore.interfaces.storage import Storage
-from fleetcore.model.days import DAY_MS
 from fleetcore.model.device import Lifecycle
 from fleetcore.model.edge import FAILED, Capacity, component_of, entries, function_of, is_function
 from fleetcore.model.firmware import (
@@ -34,6 +33,7 @@ from fleetcore.model.firmware import (
     MAIN,
     PROGRESS_ORDER,
     SHOWN_TARGETS,
+    WITHDRAWN_MS,
     Campaign,
     CampaignState,
     Execution,
@@ -80,8 +80,6 @@ SUPERSEDED = "superseded"
 _NOTHING = "nothing"
 #: Devices without a site are at this one.
 NO_SITE = "-"
-#: How long a withdrawal is repeated to a device that does not react to it: a week.
-WITHDRAWN_MS = 7 * DAY_MS
 #: How many executions are changed, or devices examined, concurrently.
 TOGETHER = 200
 #: So many executions that are due are changed before the other work of a tick.

@@ -8,6 +8,7 @@ from attrs import field as attribute
 from attrs import frozen
 from msgspec import Struct, field
 
+from fleetcore.model.days import DAY_MS
 from fleetcore.model.gate import GateScore
 from fleetcore.model.rollout import AT_ONCE, Rollout
 
@@ -96,6 +97,8 @@ class FirmwareImage:
     trust: int | None = None
 
 
+#: How long a withdrawal is repeated to a device that does not react to it: a week.
+WITHDRAWN_MS = 7 * DAY_MS
 #: The number of targets in a campaign's own record, which is read for every report of a device and so must stay small.
 SHOWN_TARGETS = 1000
 

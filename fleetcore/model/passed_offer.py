@@ -4,11 +4,9 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from fleetcore.model.days import DAY_MS
+from fleetcore.model.firmware import WITHDRAWN_MS
 from fleetcore.model.twin import Json
 
-#: How long a withdrawal is repeated to a device that does not react to it, as a fleet does with its own.
-_REPEATED_MS = 7 * DAY_MS
 #: A device's answers after which it does nothing more about an offer.
 _ENDS = frozenset({"succeeded", "failed", "rejected", "cancelled", "reverted"})
 
@@ -55,7 +53,7 @@ class PassedOffer:
 
     def is_open(self, now: int) -> bool:
         """Whether the device is to get it: it is not over, and its assignment holds, or the device has begun."""
-        if not self.offer and now >= self.changed + _REPEATED_MS:
+        if not self.offer and now >= self.changed + WITHDRAWN_MS:
             return False
         return not self.is_over and (bool(self.status) or self.not_after is None or now < self.not_after)
 
